@@ -6,7 +6,7 @@ The policy is the bundled one, and the learner and peft compute in float32.
 import asyncio
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import peft
 import pytest
@@ -21,19 +21,20 @@ from awares_platform.config.engine import EngineConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.engine.canary import Logprobs, learner_logprobs, tails
 from awares_platform.engine.canary_change import change, check
-from awares_platform.engine.engine import Engine
+from awares_platform.engine.engine import Engine, EngineError
 from awares_platform.engine.exported import Playable, playable
 from awares_platform.store import ObjectStore
-from awares_platform.training import inputs
+from awares_platform.training import inputs, lora
 from awares_platform.training.export import adapter_key, export_adapter, export_policy
 from awares_platform.training.identity import content_digest
-from awares_platform.training.source import resolve_adapter
+from awares_platform.training.source import resolve, resolve_adapter
 from awares_platform.weights.adapter import CONFIG_FILE, WEIGHTS_FILE
 from tests.integration.running_engine import LIMITS, two_canaries
 from tests.integration.trained_adapter import TrainedAdapter
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
+Dtype = Literal["bfloat16", "float32"]
 POLICY = Path(awares.mini.__file__).parent / "policy_weights"
 
 
@@ -83,34 +84,73 @@ def test_peft_loads_the_directory(trained: TrainedAdapter, directory: Path) -> N
     assert not [name for name, _ in model.named_parameters() if "visual" in name and "lora" in name]
 
 
+def start_logprobs(trained: TrainedAdapter) -> Logprobs:
+    """Return the learner's canary logprobs of the policy without the adapter."""
+    with lora.adapters_off(trained.model):
+        return learner_logprobs(trained.model, trained.processor, trained.canary)
+
+
+async def played_logprobs(trained: TrainedAdapter, played: Playable, dtype: Dtype) -> Logprobs:
+    """Return the canary logprobs of an engine that plays the files of `played`."""
+    engine = await Engine.start(
+        played.policy,
+        EngineConfig(dtype=dtype, kv_cache_gib=0.25),
+        ChatFormat(trained.processor.tokenizer),
+        family=QWEN2_5_VL,
+        limits=LIMITS,
+        adapter=played.adapter,
+    )
+    async with engine:
+        rows = [engine.score(ids, images) for ids, images in trained.canary.prompts]
+        return tails(await asyncio.gather(*rows), trained.canary)
+
+
 def test_an_engine_in_bfloat16_starts_with_the_adapter(
     trained: TrainedAdapter, directory: Path, seaweed: ObjectStore
 ) -> None:
     """vLLM loads the exported directory. The engine plays the whole update, not merged weights."""
-    files = playable(seaweed, "lora", "awares", "mini", QWEN2_5_VL, "bfloat16")
+    files = playable(seaweed, "lora", "awares", "mini", QWEN2_5_VL, "bfloat16", MethodConfig())
     assert files.policy == POLICY and files.adapter is not None
-
-    async def score(played: Playable) -> Logprobs:
-        config = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25)
-        engine = await Engine.start(
-            played.policy,
-            config,
-            ChatFormat(trained.processor.tokenizer),
-            family=QWEN2_5_VL,
-            limits=LIMITS,
-            adapter=played.adapter,
-        )
-        async with engine:
-            rows = [engine.score(ids, images) for ids, images in trained.canary.prompts]
-            return tails(await asyncio.gather(*rows), trained.canary)
-
-    base = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY, dtype=torch.float32).eval()
-    start = learner_logprobs(base, trained.processor, trained.canary)
-    measured = [asyncio.run(score(played)) for played in (files, Playable(POLICY, None))]
-    found = change(trained.logprobs(), start, *measured)
+    measured = [
+        asyncio.run(played_logprobs(trained, played, "bfloat16"))
+        for played in (files, Playable(POLICY, None))
+    ]
+    found = change(trained.logprobs(), start_logprobs(trained), *measured)
     print(found)
     assert found.is_seen
     check(found, version=0)
+
+
+def test_an_engine_in_float32_plays_an_update_that_bfloat16_loses(
+    trained: TrainedAdapter, seaweed: ObjectStore
+) -> None:
+    """The training computes in bfloat16, so most of the update is missing in the merged export.
+
+    In float32, engine and transformers agree so well that transformers can measure version 0.
+    """
+    small = TrainedAdapter.attach(POLICY, trained.processor, trained.canary, torch.float32)
+    small.step(trained.canary, 1e-5)
+    named = (seaweed, "small", "awares", QWEN2_5_VL, MethodConfig())
+    export_policy(small.merged(), POLICY, *named)
+    export_adapter(small.published(), small.scale, POLICY, "base", *named)
+    start, learned = start_logprobs(small), small.logprobs()
+    rounded = resolve(seaweed, "small", "awares", "mini", QWEN2_5_VL)
+    merged = Qwen2_5_VLForConditionalGeneration.from_pretrained(rounded, dtype=torch.float32)
+    lost = learner_logprobs(merged.eval(), small.processor, small.canary)
+    assert change(learned, start, lost, start).slope < 0.5
+    files = playable(seaweed, "small", "awares", "mini", QWEN2_5_VL, "float32", MethodConfig())
+    again = playable(seaweed, "small", "awares", "mini", QWEN2_5_VL, "float32", MethodConfig())
+    assert files == again and files.adapter is None
+    found = change(learned, start, asyncio.run(played_logprobs(small, files, "float32")), start)
+    print(found)
+    assert found.slope == pytest.approx(1, abs=0.02)
+
+
+def test_an_engine_that_would_ignore_an_adapter_does_not_start(
+    trained: TrainedAdapter, directory: Path
+) -> None:
+    with pytest.raises(EngineError, match="in float32 plays no adapter beside its weights"):
+        asyncio.run(played_logprobs(trained, Playable(POLICY, directory), "float32"))
 
 
 def test_the_adapter_of_another_export_is_not_played(
@@ -118,17 +158,15 @@ def test_the_adapter_of_another_export_is_not_played(
 ) -> None:
     """An export of whole weights hides an adapter that was exported before these weights.
 
-    A float32 engine gets the merged policy. An adapter of another base policy is an error.
+    An adapter of another base policy is an error.
     """
     state = trained.merged()
     named = (seaweed, "lora", "awares", QWEN2_5_VL, MethodConfig())
     export_policy(state, POLICY, *named)
     assert resolve_adapter(seaweed, "lora", "awares", "mini", QWEN2_5_VL) is None
     key = export_adapter(trained.published(), trained.scale, POLICY, "base", *named)
-    files = playable(seaweed, "lora", "awares", "mini", QWEN2_5_VL, "float32")
-    assert files.adapter is None and files.policy != POLICY
     manifest = json.loads(seaweed.get(f"{key}/manifest.json"))
     manifest["meta"]["trained_from"] = "0" * 64
     seaweed.put(f"{key}/manifest.json", json.dumps(manifest).encode())
     with pytest.raises(PolicyError, match="is an adapter of another policy base"):
-        playable(seaweed, "lora", "awares", "mini", QWEN2_5_VL, "bfloat16")
+        playable(seaweed, "lora", "awares", "mini", QWEN2_5_VL, "bfloat16", MethodConfig())

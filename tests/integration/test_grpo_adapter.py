@@ -8,19 +8,27 @@ the engine's context, and the run leaves them out.
 import asyncio
 import json
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from blake3 import blake3
+from safetensors.torch import load, save
 
-from awares.sample import Label
+from awares.errors import PolicyError
+from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import ensure_mini, read_samples, write_samples
+from awares_platform.engine.canary import CanaryMismatch
 from awares_platform.evaluate.evaluator import Evaluator
 from awares_platform.grpo.job import run
 from awares_platform.runtime.session import session as open_session
 from awares_platform.store import ObjectStore
 from awares_platform.training.export import adapter_key
+from awares_platform.training.identity import combined
+from awares_platform.weights.adapter import WEIGHTS_FILE, read_peft, write_peft
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 STEPS = 5
@@ -78,15 +86,65 @@ def test_a_lora_run_is_played_and_evaluated_as_an_adapter(
 
 
 async def evaluate(config: PlatformConfig) -> None:
-    evaluator = Evaluator(config)
+    """Evaluate the policy, and then damaged adapters, which the evaluation must refuse.
+
+    The bound of the mean logprob difference is so large that only the check of the change can
+    refuse the engine's adapter.
+    """
+    engine = config.engine.model_copy(update={"canary_bound": 5.0})
+    store = ObjectStore.from_config(config.store)
+    samples = read_samples(store, "awares-mini", "test")
+    evaluator = Evaluator(config.model_copy(update={"engine": engine}))
     await evaluator.start()
     try:
-        samples = read_samples(ObjectStore.from_config(config.store), "awares-mini", "test")
-        await evaluator.load("awares", samples)
+        report = await evaluator.load("awares", samples)
         assert evaluator._engine._adapters is not None
+        assert report.canary_slope == pytest.approx(1, abs=0.3)
         played = await evaluator.play("awares", samples)
         assert len(played) == len(samples) and all(one.episode is not None for one in played)
+        await refuse_incomplete_exports(evaluator, store, samples)
+        with pytest.raises(CanaryMismatch, match=r"the engine plays -?\d"):
+            await load_zeros(evaluator, samples)
         await evaluator.load("base", samples)
         assert evaluator._engine._adapters is None
     finally:
         await evaluator.stop()
+
+
+async def refuse_incomplete_exports(
+    evaluator: Evaluator, store: ObjectStore, samples: list[Sample]
+) -> None:
+    """Replace the exported adapter by zeros, and then by half of its layers. Restore it."""
+    key = adapter_key("grpo-adapter", "awares")
+    exported = {info.key: store.get(info.key) for info in store.list(f"{key}/")}
+    tensors = load(exported[f"{key}/{WEIGHTS_FILE}"])
+    zeros = {name: tensor * 0 for name, tensor in tensors.items()}
+    half = {name: tensor for name, tensor in tensors.items() if "self_attn" in name}
+    for faulty in (zeros, half):
+        data = save(faulty)
+        files = json.loads(exported[f"{key}/manifest.json"])
+        files["files"][WEIGHTS_FILE] = blake3(data).hexdigest()
+        files["meta"]["digest"] = combined(files["files"])
+        store.put(f"{key}/{WEIGHTS_FILE}", data)
+        store.put(f"{key}/manifest.json", json.dumps(files).encode())
+        with pytest.raises(PolicyError, match=r"the adapter in .* does not change model\."):
+            await evaluator.load("awares", samples)
+    for name, data in exported.items():
+        store.put(name, data)
+
+
+async def load_zeros(evaluator: Evaluator, samples: list[Sample]) -> None:
+    """Load an adapter of zeros into the engine, in place of the exported adapter."""
+    publish = evaluator._publish
+
+    def damaged(path: Path, adapter: Path | None, extra: dict[str, Any]) -> int:
+        assert adapter is not None
+        tensors, scale = read_peft(adapter)
+        with tempfile.TemporaryDirectory() as directory:
+            zeros = {name: tensor * 0 for name, tensor in tensors.items()}
+            write_peft(zeros, scale, Path(directory))
+            return publish(path, Path(directory), extra)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluator, "_publish", damaged)
+        await evaluator.load("awares", samples)

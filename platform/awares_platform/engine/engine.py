@@ -37,13 +37,13 @@ from awares_platform.engine.adapters import Adapters, lora_options, stays_adapte
 from awares_platform.engine.canary import Canary
 from awares_platform.engine.canary_check import CanaryCheck
 from awares_platform.engine.convert import generation, sampling_params
-from awares_platform.engine.exported import adapter_rank
 from awares_platform.engine.launch import EngineError
 from awares_platform.engine.load import Loader, LoadReport
 from awares_platform.engine.requests import Requests
 from awares_platform.runtime.processor import resolved
 from awares_platform.store.errors import StoreError
 from awares_platform.training.policy import interface
+from awares_platform.weights.adapter import rank_in
 from awares_platform.weights.manifest import Manifest, WeightsError
 from awares_platform.weights.subscribe import Subscriber
 
@@ -107,21 +107,28 @@ class Engine:
         `limits` are the trainer's pixel limits. These limits override the limits of the directory's
         processor. `lora_rank` is policy.lora_rank of the run whose versions the engine will load,
         or 0 if the engine loads no adapters. If `adapter` names a PEFT directory, version 0 is the
-        policy with this adapter. Only engines in 16 bits play such an adapter.
+        policy with this adapter.
 
         Raises PolicyError if the directory holds no policy of `family`, or if its image token is
         not the image token of `chat`. Raises EngineError if the engine does not start within
-        engine.start_timeout_s seconds, or fails to start. Raises WeightsError if vLLM does not
-        support the adapter's rank.
+        engine.start_timeout_s seconds, or fails to start. Raises EngineError if a float32 engine
+        gets an `adapter`, because it plays folded weights only. Raises WeightsError if `adapter` is
+        damaged, or if vLLM does not support its rank.
         """
         config = resolved(config)
+        lora_rank = lora_rank if adapter is None else rank_in(adapter)
+        plays = stays_adapter(config.dtype, lora_rank)
+        if adapter is not None and not plays:
+            raise EngineError(
+                f"an engine in {config.dtype} plays no adapter beside its weights, and {adapter} "
+                "would be ignored; start it with the folded policy of engine.exported.playable, "
+                "or set engine.dtype to bfloat16"
+            )
         launch.check_policy(policy, family, chat)
         launch.check_memory(config)
         logs = Path(tempfile.mkdtemp(prefix="awares-engine-"))
         before = {child.pid for child in multiprocessing.active_children()}
         settings, log = launch.write_logging(logs)
-        lora_rank = lora_rank if adapter is None else adapter_rank(adapter)
-        plays = stays_adapter(config.dtype, lora_rank)
         lora = lora_options(lora_rank) if plays else {}
         try:
             async with asyncio.timeout(config.start_timeout_s):

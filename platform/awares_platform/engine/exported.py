@@ -2,21 +2,23 @@
 
     training         engine      files
     whole weights    any         the policy itself
-    LoRA             float32     the policy, whose weights include the adapter
+    LoRA             float32     the policy before the training, with the adapter added in float32
     LoRA             16 bits     the policy before the training, and the adapter
 
-An engine in 16 bits rounds merged weights, and small updates of the adapter are then lost.
+The merged weights of a LoRA policy are rounded to policy.dtype. In 16 bits, small updates of the
+adapter are lost by this rounding. No engine therefore plays the merged weights.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from awares.family import ModelFamily
+from awares_platform.config.method import MethodConfig
 from awares_platform.engine.adapters import stays_adapter
 from awares_platform.store import ObjectStore
+from awares_platform.training.merge import folded
 from awares_platform.training.source import PolicyName, resolve, resolve_adapter
-from awares_platform.weights.adapter import CONFIG_FILE
+from awares_platform.weights.adapter import rank_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +37,22 @@ class Playable:
 
 
 def playable(
-    store: ObjectStore, run: str, name: PolicyName, base: str, family: ModelFamily, dtype: str
+    store: ObjectStore,
+    run: str,
+    name: PolicyName,
+    base: str,
+    family: ModelFamily,
+    dtype: str,
+    method: MethodConfig,
 ) -> Playable:
     """Return the verified files of the policy `name` for an engine with the data type `dtype`.
 
-    Raises the errors of `resolve` and `resolve_adapter`.
+    See `merge.folded` for `method`. Raises the errors of `resolve` and `resolve_adapter`. Raises
+    WeightsError if the exported adapter is damaged or does not fit its policy.
     """
     exported = resolve_adapter(store, run, name, base, family)
-    if exported is not None and stays_adapter(dtype, adapter_rank(exported[1])):
+    if exported is None:
+        return Playable(resolve(store, run, name, base, family), None)
+    if stays_adapter(dtype, rank_in(exported[1])):
         return Playable(*exported)
-    return Playable(resolve(store, run, name, base, family), None)
-
-
-def adapter_rank(directory: Path) -> int:
-    """Return the rank of the adapter in a PEFT directory."""
-    return json.loads((directory / CONFIG_FILE).read_bytes())["r"]
+    return Playable(folded(*exported, family, method), None)

@@ -12,21 +12,29 @@ from awares.sample import Sample
 from awares.tokens import VisionLimits
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images
-from awares_platform.engine.canary import Canary, check_fit, learner_logprobs, to_extra
+from awares_platform.engine.adapters import stays_adapter
+from awares_platform.engine.canary import (
+    Canary,
+    Logprobs,
+    check_fit,
+    learner_logprobs,
+    to_extra,
+)
 from awares_platform.engine.canary_samples import usable
-from awares_platform.engine.engine import Engine
-from awares_platform.engine.exported import Playable, playable
+from awares_platform.engine.engine import Engine, LoadReport
 from awares_platform.evaluate.policies import POLICIES, Weights
 from awares_platform.method.environment import base_prompt, system_prompt, vision_limits
 from awares_platform.method.family import model_family
 from awares_platform.method.play import Played, play
 from awares_platform.store import ObjectStore
-from awares_platform.training import inputs
+from awares_platform.training import inputs, lora
+from awares_platform.training.merge import check_complete
 from awares_platform.training.policy import load_processor
-from awares_platform.training.source import resolve
-from awares_platform.weights.cadence import Cadence
+from awares_platform.training.source import resolve, resolve_adapter
+from awares_platform.weights.adapter import rank_in, read_peft
+from awares_platform.weights.cadence import Cadence, Identity
 from awares_platform.weights.checkpoint import Checkpoint
-from awares_platform.weights.manifest import Manifest, folder
+from awares_platform.weights.manifest import folder
 from awares_platform.weights.publish import Publisher
 from awares_platform.weights.subscribe import Subscriber
 
@@ -71,56 +79,61 @@ class Evaluator:
         self._base_chat, self._policy_chat = (
             ChatFormat(tokenizer, prompt, family.chat) for prompt in prompts
         )
-        self._engine = await self._launch(Playable(base, None))
-        self._publisher = Publisher(self._store, self._bus, cadence=Cadence(keep=1))
+        self._base, self._base_logprobs = base, dict[str, Logprobs]()
+        self._engine = await self._launch(base, 0)
+        self._publisher, self._scale = self._claim(None), None
         self._subscriber = Subscriber(self._store, self._bus)
 
-    async def load(self, weights: Weights, probes: Sequence[Sample]) -> None:
+    async def load(self, weights: Weights, probes: Sequence[Sample]) -> LoadReport:
         """Load a trained policy into the engine, and check the engine with a canary.
 
         The method publishes the weights to the object store, and the engine loads them as in a
-        rollout actor. If the new or the present policy is played with an adapter, the method starts
-        a new engine instead. The canary uses the first usable samples in `probes`. Raises DataError
-        if no probe is usable. Raises CanaryMismatch if the engine's logprobs of the canary differ
-        too much from transformers' logprobs.
+        rollout actor. If the policy has an adapter, the method publishes the adapter, and version 0
+        of the engine is the policy that the adapter belongs to. Otherwise version 0 is the base
+        policy. The method starts a new engine if the present one has another version 0.
+
+        The canary uses the first usable samples in `probes`. Raises DataError if no probe is
+        usable. Raises PolicyError if the adapter lacks a part of the training. Raises
+        CanaryMismatch if the engine's logprobs of the canary, or their change since version 0,
+        differ too much from transformers' logprobs.
         """
-        path = await self._directory(weights)
+        path, (start, adapter) = await self._directory(weights), await self._trained_from(weights)
         inputs.check(path, self._config.method)
         limits = vision_limits(self._config.method, self._family)
         ratio, chat = self._config.method.low_ratio, self._policy_chat
         samples = usable(probes, lambda sample: self._check_fit(sample, limits))
         canary = Canary.build(samples, self._images, chat, limits, ratio)
-        extra = await asyncio.to_thread(self._expected, path, canary)
-        played = await self._playable(weights)
-        if self._plays_adapter or played.adapter is not None:
+        if adapter is not None:
+            await asyncio.to_thread(check_complete, start, adapter, path, self._family)
+        extra = await asyncio.to_thread(self._expected, path, start, adapter, canary)
+        rank = 0 if adapter is None else rank_in(adapter)
+        rank = rank if stays_adapter(self._config.engine.dtype, rank) else 0
+        if self._started != (start, rank):
             await self._engine.stop()
-            self._engine = await self._launch(played)
-            await self._engine.verify(canary, Manifest(0, 0, (), extra))
-            return
-        version = await asyncio.to_thread(self._publish, path, extra)
-        await self._engine.load_version(self._subscriber, version, canary)
+            self._engine = await self._launch(start, rank)
+        version = await asyncio.to_thread(self._publish, path, adapter, extra)
+        return await self._engine.load_version(self._subscriber, version, canary)
 
-    async def _launch(self, played: Playable) -> ColdEngine:
-        self._plays_adapter = played.adapter is not None
+    async def _launch(self, policy: Path, rank: int) -> ColdEngine:
+        """Start an engine that plays adapters up to `rank`, or none if `rank` is 0."""
+        self._started = (policy, rank)
         return await ColdEngine.start(
-            played.policy,
+            policy,
             self._config.engine,
             self._policy_chat,
             seed=self._config.run.seed,
             family=self._family,
             limits=vision_limits(self._config.method, self._family),
-            adapter=played.adapter,
+            lora_rank=rank,
         )
 
-    async def _playable(self, weights: Weights) -> Playable:
-        run, base, dtype = (
-            self._config.run.name,
-            self._config.policy.base,
-            self._config.engine.dtype,
+    async def _trained_from(self, weights: Weights) -> tuple[Path, Path | None]:
+        """Return the directory of version 0, and the directory of the adapter or None."""
+        run, base = self._config.run.name, self._config.policy.base
+        found = await asyncio.to_thread(
+            resolve_adapter, self._store, run, weights, base, self._family
         )
-        return await asyncio.to_thread(
-            playable, self._store, run, weights, base, self._family, dtype
-        )
+        return found or (self._base, None)
 
     async def _directory(self, weights: Weights) -> Path:
         run, base = self._config.run.name, self._config.policy.base
@@ -136,20 +149,48 @@ class Evaluator:
         context = self._config.engine.max_model_len
         check_fit(sample, size, self._policy_chat, limits, ratio, context)
 
-    def _expected(self, path: Path, canary: Canary) -> dict[str, Any]:
-        """Return the `extra` of a manifest, with canary logprobs that transformers computes."""
+    def _expected(
+        self, path: Path, start: Path, adapter: Path | None, canary: Canary
+    ) -> dict[str, Any]:
+        """Return the `extra` of a manifest, with canary logprobs that transformers computes.
+
+        The policy is the whole policy in `path`, or `adapter` on the policy in `start`.
+        """
+        if adapter is None:
+            before = self._base_logprobs.get(canary.digest)
+            if before is None:
+                before = self._logprobs(self._model(start), canary)
+                self._base_logprobs[canary.digest] = before
+            return {"canary": to_extra(canary, self._logprobs(self._model(path), canary), before)}
+        model = self._model(start)
+        lora.attach_trained(model, self._family, *read_peft(adapter))
+        with lora.adapters_off(model):
+            before = self._logprobs(model, canary)
+        return {"canary": to_extra(canary, self._logprobs(model, canary), before)}
+
+    def _model(self, path: Path) -> Any:
         dtype = getattr(torch, self._config.engine.dtype)
         model, _ = self._family.load_model(path, dtype=dtype, local_files_only=True)
-        expected = learner_logprobs(model.eval(), self._processor(path), canary)
-        return {"canary": to_extra(canary, expected)}
+        return model.eval()
 
-    def _publish(self, path: Path, extra: dict[str, Any]) -> int:
-        dtype = getattr(torch, self._config.engine.dtype)
-        current = self._family.current_name
-        state = {current(name): tensor.to(dtype) for name, tensor in Checkpoint(path).items()}
-        version = (self._publisher.version or 0) + 1
+    def _logprobs(self, model: Any, canary: Canary) -> Logprobs:
+        return learner_logprobs(model, self._processor(self._base), canary)
+
+    def _publish(self, path: Path, adapter: Path | None, extra: dict[str, Any]) -> int:
+        """Publish the adapter, or the policy in `path` without one. Return the version."""
+        tensors, scale = (Checkpoint(path), None) if adapter is None else read_peft(adapter)
+        dtype, current = getattr(torch, self._config.engine.dtype), self._family.current_name
+        state = {current(name): tensor.to(dtype) for name, tensor in tensors.items()}
+        if scale != self._scale:
+            self._publisher, self._scale = self._claim(scale), scale
+        version = max(self._publisher.version or 0, self._engine.version) + 1
         self._publisher.publish(version, state, extra)
         return version
+
+    def _claim(self, scale: float | None) -> Publisher:
+        """Return a publisher of adapters with this scale, or of whole weights if it is None."""
+        identity, cadence = Identity(adapter=scale), Cadence(keep=1)
+        return Publisher(self._store, self._bus, identity=identity, cadence=cadence)
 
     async def play(self, policy: str, samples: Sequence[Sample]) -> list[Played]:
         """Play the samples, evaluate.in_flight at a time. Return results in the same order."""

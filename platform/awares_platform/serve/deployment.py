@@ -55,7 +55,9 @@ class Replica:
         inputs.check(policy, method)
         processor = load_processor(policy, family, method.min_pixels, method.max_pixels)
         dtype = resolved(config.engine).dtype
-        played = await asyncio.to_thread(playable, store, run, settings.policy, base, family, dtype)
+        played = await asyncio.to_thread(
+            playable, store, run, settings.policy, base, family, dtype, method
+        )
         chat = ChatFormat(processor.tokenizer, system_prompt(method), family.chat)
         self._engine = await Engine.start(
             played.policy,

@@ -17,7 +17,16 @@ from torch import Tensor, nn
 from awares.errors import PolicyError
 from awares.family import ModelFamily, in_tower
 from awares_platform.training.rounding import add_once
-from awares_platform.weights.adapter import ADAPTER, DOWN, UP, fold
+from awares_platform.weights.adapter import (
+    ADAPTER,
+    DOWN,
+    UP,
+    adapted,
+    fold,
+    rank_of,
+    shapes_of,
+)
+from awares_platform.weights.manifest import WeightsError
 
 _BASE = ".base_layer"
 
@@ -64,6 +73,24 @@ def attach(
     for _, layer in _layers(model):
         layer.forward = MethodType(_forward, layer)
     return len(found)
+
+
+def attach_trained(
+    model: nn.Module, family: ModelFamily, adapter: Mapping[str, Tensor], scale: float
+) -> None:
+    """Freeze `model`, and attach the trained `adapter`, as `read_peft` returns it.
+
+    Raises WeightsError if the adapter does not fit the model, or adapts the vision tower.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
+    layers = adapted(shapes_of(adapter), shapes, family.current_name)
+    rank, targets = rank_of(shapes_of(adapter)), {name.rpartition(".")[2] for name in layers}
+    attach(model, family, rank, scale * rank, tuple(sorted(targets)), seed=0)
+    if unknown := model.load_state_dict(adapter, strict=False).unexpected_keys:
+        raise WeightsError(
+            f"the model has no place for the adapter's tensor {unknown[0]}; "
+            "adapt layers of the language model only"
+        )
 
 
 def _forward(layer: Any, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import json
 import logging
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -148,14 +149,27 @@ def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) 
     if not files:
         address = f"{store.config.url}/{key}".rstrip("/")
         raise PolicyError(f"there is no complete policy at {address}: {remedy}")
-    target = _place(store.config.url, key, files)
+
+    def fetch(directory: Path) -> None:
+        for name, digest in files.items():
+            _fetch(store, prefix, name, digest, directory)
+
+    return installed(_entry(store.config.url, key, files), fetch)
+
+
+def installed(name: str, write: Callable[[Path], None]) -> Path:
+    """Return the directory `name` of the local cache of policies.
+
+    If it is missing, `write` first fills an empty directory, which then becomes the directory. A
+    failure of `write` leaves no directory.
+    """
+    target = cache_directory() / "policies" / name
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(dir=target.parent))
     try:
-        for name, digest in files.items():
-            _fetch(store, prefix, name, digest, staged)
+        write(staged)
         staged.rename(target)
     except OSError:
         # Another process may have installed the same policy first.
@@ -179,10 +193,9 @@ def _fetch(store: ObjectStore, prefix: str, name: str, digest: str, directory: P
         )
 
 
-def _place(url: str, key: str, files: dict[str, str]) -> Path:
-    """Return a policy's directory in the cache. `files` maps file names to digests or etags."""
-    name = hashlib.sha256(json.dumps([url, key, files]).encode()).hexdigest()[:24]
-    return cache_directory() / "policies" / name
+def _entry(url: str, key: str, files: dict[str, str]) -> str:
+    """Return a policy's name in the cache. `files` maps file names to digests or etags."""
+    return hashlib.sha256(json.dumps([url, key, files]).encode()).hexdigest()[:24]
 
 
 def _named(store: ObjectStore, prefix: str) -> dict[str, str]:

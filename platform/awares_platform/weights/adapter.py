@@ -14,6 +14,7 @@ A reader applies an adapter in one of two ways:
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -145,13 +146,41 @@ def read_peft(directory: Path) -> tuple[dict[str, Tensor], float]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    rank, alpha = _settings(directory)
+    try:
+        loaded = load_file(directory / WEIGHTS_FILE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _damaged(directory, error) from error
+    tensors = {_own_name(name): tensor for name, tensor in loaded.items()}
+    if (found := rank_of(shapes_of(tensors))) != rank:
+        raise _damaged(directory, f"{CONFIG_FILE} states rank {rank}, its tensors have {found}")
+    return tensors, alpha / rank
+
+
+def rank_in(directory: Path) -> int:
+    """Return the rank that the configuration of an adapter in peft's layout states.
+
+    Raises WeightsError if the configuration is missing or damaged.
+    """
+    return _settings(directory)[0]
+
+
+def _settings(directory: Path) -> tuple[int, float]:
+    """Return the rank and alpha of an adapter in peft's layout."""
     try:
         config = json.loads((directory / CONFIG_FILE).read_bytes())
-        scale = config["lora_alpha"] / config["r"]
-        tensors = load_file(directory / WEIGHTS_FILE)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise WeightsError(f"{directory} holds no adapter ({error}); export it again") from error
-    return {_own_name(name): tensor for name, tensor in tensors.items()}, scale
+        rank, alpha = config["r"], config["lora_alpha"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(directory, error) from error
+    if type(rank) is not int or rank < 1:
+        raise _damaged(directory, f"{CONFIG_FILE} states r={rank!r}, not a positive integer")
+    if type(alpha) not in (int, float) or not math.isfinite(alpha):
+        raise _damaged(directory, f"{CONFIG_FILE} states lora_alpha={alpha!r}, not a finite number")
+    return rank, alpha
+
+
+def _damaged(directory: Path, reason: object) -> WeightsError:
+    return WeightsError(f"{directory} holds no adapter ({reason}); export it again")
 
 
 def _layers(adapter: Iterable[str]) -> list[str]:
