@@ -4,6 +4,7 @@ Axes: B episodes or demonstrations, T tokens, padded on the right. `logprobs_BT[
 log p(token t | tokens before t). Values at positions outside the action mask have no effect.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 # Log-ratios are clamped to +-20, so that exp cannot overflow. Beyond this bound the gradient is 0.
 _LOG_BOUND = 20.0
+# Beyond this log-ratio, k3 grows linearly instead of exponentially.
+_K3_BOUND = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +139,14 @@ def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
     """Return Schulman's estimate k3 of KL(policy || reference) for each sampled token.
 
     The estimate is e^d - d - 1, where d is the reference logprob minus the policy's logprob. The
-    estimate is never negative.
+    estimate is never negative. With d = 19, its gradient of 2e8 would let one token decide a whole
+    step. For d > 5, the estimate therefore follows its tangent at 5, whose slope is e^5 - 1 = 147.
+    For d > 20, it is constant.
     """
     difference = (reference - logprobs).clamp(max=_LOG_BOUND)
-    return difference.exp() - difference - 1
+    slope = math.exp(_K3_BOUND) - 1
+    tangent = slope - _K3_BOUND + slope * (difference - _K3_BOUND)
+    return torch.where(difference > _K3_BOUND, tangent, difference.exp() - difference - 1)
 
 
 def _kept(values_BT: Tensor, mask_BT: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from awares.sample import Label
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import ensure_mini, read_samples, write_samples
 from awares_platform.runtime import metrics
+from awares_platform.weights import Subscriber
 from tests.integration.damaged_image import damage_image
 from tests.integration.standalone import disk, kill_store, last_words, start, wait_for
 
@@ -78,3 +79,21 @@ def test_each_is_one_clear_error_and_the_run_goes_on_afterwards(config: Platform
     resumed = [json.loads(line)["step"] for line in rows.read_text().splitlines()[before:]]
     # A first step of 1 or more shows that the job resumes from a checkpoint.
     assert 1 <= resumed[0] <= before
+
+
+def test_a_step_with_gradients_that_are_not_finite_publishes_nothing(
+    config: PlatformConfig,
+) -> None:
+    """The policy equals its reference in the first step only. Then the KL term overflows."""
+    diverging = ("run.name=diverging", "grpo.kl_beta=1e38", "grpo.learner_restarts=3")
+    status, shown, error = last_words(start("grpo", config, *diverging))
+    assert status == 2 and re.match(
+        r"awares grpo: 3 optimizer steps in a row, the last at step 3, had gradients that are not "
+        r"finite: lower grpo\.learning_rate",
+        error,
+    ), shown
+    rows = metrics.read(config.run.directory / "diverging" / "grpo" / "metrics.jsonl")
+    assert [row.values["policy/skipped_steps"] for row in rows] == [0, 1, 1]
+    with disk(config) as store:
+        # Version 1 is the start, and version 2 the result of the first step.
+        assert Subscriber(store, "diverging").head() == 2

@@ -38,6 +38,7 @@ from awares_platform.runtime.session import session as open_session
 from awares_platform.sft import job as sft
 from awares_platform.store import ObjectStore
 from awares_platform.training.export import export_policy, policy_key, read_meta
+from awares_platform.training.failure import Diverged
 from awares_platform.training.identity import content_digest
 from awares_platform.training.policy import load_policy
 from awares_platform.training.source import resolve
@@ -130,13 +131,8 @@ def test_the_loss_falls_and_every_step_is_recorded(
     assert [row.step for row in rows] == list(range(1, 11))
     losses = [row.values["loss/sft"] for row in rows]
     assert losses[-1] < 0.6 * losses[0]
-    assert {
-        "loss/tool_turn",
-        "accuracy/tokens",
-        "policy/learning_rate",
-        "time/tokens_per_s",
-        "time/step",
-    } <= rows[0].values.keys()
+    names = {"loss/tool_turn", "accuracy/tokens", "policy/learning_rate"}
+    assert names | {"time/tokens_per_s", "time/step"} <= rows[0].values.keys()
     assert rows[-1].values["accuracy/tokens"] > rows[0].values["accuracy/tokens"]
 
 
@@ -227,6 +223,16 @@ def test_a_killed_driver_resumes_and_ends_with_the_same_weights(
     result = sft.run(killed)
     assert result.resumed_from in (3, 6, 9) and result.steps == 10
     assert _weights(killed) == _weights(session)
+
+
+def test_gradients_that_are_not_finite_stop_the_run(session: PlatformConfig) -> None:
+    """The first step makes the weights so large that the loss of every later step is not finite."""
+    settings = session.sft.model_copy(update={"learning_rate": 1e30, "warmup_ratio": 0.0})
+    diverging = _named(session, "diverging").model_copy(update={"sft": settings})
+    cause = r"3 optimizer steps in a row, the last at step 3, .* lower sft\.learning_rate"
+    with pytest.raises(Diverged, match=cause):
+        sft.run(diverging)
+    assert read_meta(ObjectStore.from_config(session.store), "diverging", "sft") is None
 
 
 def test_damaged_images_and_rows_are_left_out_and_counted(

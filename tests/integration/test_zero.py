@@ -3,6 +3,7 @@
 The tests cover every ZeRO stage, steps of one to three micro-batches, LoRA and checkpoints.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,28 @@ def test_steps_do_what_plain_pytorch_does(base: Path, stage: int, lora_rank: int
     # Rounding errors matter only where gradients are as small as AdamW's epsilon, for example in
     # key biases. The affected weights are rare, and differ by less than a tenth of a training step.
     assert off.max() < RATE / 10 and (off > 2e-5).float().mean() < 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_step_with_a_gradient_that_is_not_finite_changes_nothing(
+    base: Path, stage: int, dtype: str
+) -> None:
+    settings = zero.ZeroSettings(stage, dtype, RATE)  # type: ignore[arg-type]
+    spoilt, plain = (zero.initialize(_model(base, dtype), settings) for _ in range(2))
+    for engine in (spoilt, plain):
+        assert zero.step(engine, _losses(engine, 0), RATE).taken
+    before = zero.full_state(spoilt)
+    for factor in (math.nan, math.inf):
+        losses = (loss * factor for loss in _losses(spoilt, 1))
+        assert zero.step(spoilt, losses, RATE) == zero.OptimizerStep(math.inf, taken=False)
+    after = zero.full_state(spoilt)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    # The optimizer's state has not changed, either: the next step is the same as without the fault.
+    for engine in (spoilt, plain):
+        assert zero.step(engine, _losses(engine, 1), RATE).taken
+    found, wanted = zero.full_state(spoilt), zero.full_state(plain)
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 @pytest.mark.parametrize(("stage", "lora_rank"), [(2, 0), (3, 0), (2, 4), (3, 4)])

@@ -87,6 +87,9 @@ class GrpoConfig(Section):
     """Weight decay of AdamW."""
     max_grad_norm: PositiveFloat = 1.0
     """Largest gradient norm. Larger gradients are scaled down to this norm."""
+    max_skipped_steps: PositiveInt = 3
+    """Number of optimizer steps in a row with gradients that are not finite before the run fails.
+    Such a step changes no weights."""
     kl_beta: float = Field(default=0.05, ge=0)
     """Weight of the KL divergence from the starting policy. With 0 the learner skips the forward
     pass of the reference."""

@@ -21,6 +21,9 @@ class SftConfig(Section):
     """Weight decay of AdamW. Norms and biases are exempt."""
     max_grad_norm: float = Field(default=1.0, ge=0)
     """Largest global gradient norm. Larger gradients are scaled down to it. 0 does not clip."""
+    max_skipped_steps: int = Field(default=3, ge=1)
+    """Number of optimizer steps in a row with gradients that are not finite before the run fails.
+    Such a step changes no weights."""
     tool_turn_weight: float = Field(default=16.0, gt=0)
     """Loss weight w_t of the tokens of a crop request. Other assistant tokens have weight 1. The
     paper uses 5. A higher weight makes the policy ask more often. GRPO can teach the policy to ask

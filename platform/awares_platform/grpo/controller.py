@@ -90,6 +90,7 @@ class Controller:
         self._batch: tuple[StepBatch, int, float] | None = None
         self._restarts = 0
         self._fruitless = 0
+        self._nonfinite = 0
         # The ids of the samples that no actor can play, because their data have a fault.
         self._unplayable: set[str] = set()
         # `attach` increments this number. An `_assemble` that still waits for a batch of the former
@@ -198,6 +199,7 @@ class Controller:
             self._clock()
             self._unwritten.append(group)
             self._metrics.finished(group)
+            self._report_nonfinite(group)
             self._refuse_fruitless(group)
             self._leave_out(group)
             await self._notify()
@@ -224,21 +226,34 @@ class Controller:
             )
 
     def _refuse_fruitless(self, group: Group) -> None:
-        """Raise LaunchError after many failed groups in a row, because no batch becomes ready.
+        """Raise an error after many useless groups in a row, because no batch becomes ready.
 
+        The error is LaunchError for failed episodes, and DataError for values that are not finite.
         A prompt that cannot be played tells nothing about the engine, so the method ignores it.
         """
         if group.fault:
             return
-        self._fruitless = self._fruitless + 1 if group.outcome is Outcome.FAILED else 0
-        if self._fruitless >= 2 * self._settings.groups_per_step:
-            errors = sorted(
-                {member.episode.error for member in group.members if member.episode.error}
+        useless = group.outcome in (Outcome.FAILED, Outcome.NONFINITE)
+        self._fruitless = self._fruitless + 1 if useless else 0
+        if self._fruitless < 2 * self._settings.groups_per_step:
+            return
+        if group.outcome is Outcome.NONFINITE:
+            raise DataError(
+                f"{self._fruitless} groups in a row cannot be learned from; in the last, "
+                f"{group.nonfinite}: correct method.reward, or the policy if it samples such tokens"
             )
-            raise LaunchError(
-                f"{self._fruitless} groups in a row had fewer than two usable episodes; "
-                f"the last failed with: {'; '.join(errors)}"
-            )
+        errors = sorted({member.episode.error for member in group.members if member.episode.error})
+        raise LaunchError(
+            f"{self._fruitless} groups in a row had fewer than two usable episodes; "
+            f"the last failed with: {'; '.join(errors)}"
+        )
+
+    def _report_nonfinite(self, group: Group) -> None:
+        """Log the first few groups that are dropped because a value is not finite."""
+        if group.outcome is Outcome.NONFINITE:
+            self._nonfinite += 1
+            if self._nonfinite <= REPORTED_FAULTS:
+                log.warning("dropped a group: %s", group.nonfinite)
 
     # -- the learner
 

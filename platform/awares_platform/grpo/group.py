@@ -5,6 +5,7 @@
 Axes: G episodes of a group.
 """
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -22,6 +23,8 @@ class Outcome(StrEnum):
     UNIFORM = "uniform"
     # Fewer than two episodes are usable, or no usable episode has a turn.
     FAILED = "failed"
+    # A reward or the logprob of a sampled token is NaN or infinite.
+    NONFINITE = "nonfinite"
     # The image cannot be read, or the question does not fit the engine's context. No episode ran.
     UNPLAYABLE = "unplayable"
 
@@ -77,6 +80,17 @@ class Member:
     advantage: float | None
 
     @property
+    def nonfinite(self) -> str:
+        """The reward or a logprob that is not finite, as text, or "" if all are finite."""
+        if not math.isfinite(self.reward.total):
+            return f"the reward of {self.episode.sample_id} is {self.reward.total}"
+        logprobs = (value for turn in self.episode.turns for value in turn.logprobs)
+        wrong = next((value for value in logprobs if not math.isfinite(value)), None)
+        if wrong is None:
+            return ""
+        return f"a token of {self.episode.sample_id} was sampled with the logprob {wrong}"
+
+    @property
     def failed(self) -> bool:
         """Whether the episode ended because the engine, the image or the environment failed."""
         return self.episode.stop is StopReason.ERROR
@@ -101,6 +115,11 @@ class Group:
         if self.outcome is not Outcome.UNPLAYABLE:
             return ""
         return self.members[0].episode.error
+
+    @property
+    def nonfinite(self) -> str:
+        """The first reward or logprob that is not finite, as text, or "" if all are finite."""
+        return next((found for member in self.members if (found := member.nonfinite)), "")
 
     @property
     def oldest(self) -> int | None:

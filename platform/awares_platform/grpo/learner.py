@@ -46,9 +46,11 @@ from awares_platform.method.family import model_family
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, lora, zero
 from awares_platform.training.export import export_adapter, export_policy
+from awares_platform.training.failure import SkippedSteps
 from awares_platform.training.identity import content_digest
 from awares_platform.training.policy import interface, load_policy, load_processor
 from awares_platform.training.source import resolve
+from awares_platform.training.zero import OptimizerStep
 from awares_platform.weights import Cadence, Identity, Publisher
 
 _REPAIR_EVERY_S = 5.0
@@ -109,6 +111,7 @@ class Learner:
         # Score the canary before a checkpoint is restored, while the model is still version 0.
         self._start = self._canary_logprobs() if self._scores else None
         self._publisher = self._make_publisher()
+        self._skipped = SkippedSteps(settings.max_skipped_steps, "grpo")
 
     def _load(self) -> torch.nn.Module:
         """Load the starting policy. With ZeRO-3, a rank holds only its slices of the weights."""
@@ -158,9 +161,10 @@ class Learner:
                 # learner has replaced this one.
                 return
             started = time.monotonic()
-            metrics = self._update(shard)
+            metrics, changed = self._update(shard)
             updated = time.monotonic()
-            version = self._publish(step + 1)
+            if changed:
+                version = self._publish(step + 1)
             times = {
                 "time/wait": started - asked,
                 "time/learn": updated - started,
@@ -204,22 +208,29 @@ class Learner:
 
     # -- one step
 
-    def _update(self, shard: StepShard) -> dict[str, float]:
-        """Take one optimizer step per minibatch with episodes. Return metrics over all ranks."""
+    def _update(self, shard: StepShard) -> tuple[dict[str, float], bool]:
+        """Take one optimizer step per minibatch with episodes.
+
+        Return metrics over all ranks, and whether the weights have changed. The optimizer skips a
+        step with gradients that are not finite. Raises Diverged after too many of them in a row.
+        """
         metrics = LossMetrics()
         proximal = self._objective.proximal(shard) if len(shard.minibatches) > 1 else None
-        norms = []
+        steps: list[OptimizerStep] = []
         rate = self._settings.learning_rate * (1 - shard.step / self._settings.steps)
         for index, minibatch in enumerate(shard.minibatches):
             if minibatch.total:
                 before = proximal[index] if proximal else None
                 losses = self._objective.losses(minibatch, before, metrics)
-                norms.append(zero.step(self._engine, losses, rate))
-        return {
-            **metrics.reduced(),
-            "policy/grad_norm": max(norms, default=0.0),
+                steps.append(zero.step(self._engine, losses, rate))
+                self._skipped.count(shard.step, steps[-1].taken)
+        found = {
+            **metrics.reduced(len(steps)),
+            "policy/grad_norm": max((step.norm for step in steps), default=0.0),
+            "policy/skipped_steps": float(sum(not step.taken for step in steps)),
             "policy/learning_rate": rate,
         }
+        return found, any(step.taken for step in steps)
 
     def _collate(self, sequences: tuple[TrainSequence, ...]) -> Batch:
         method = self._config.method

@@ -1,7 +1,8 @@
 """Computes the learner's metrics of one step from the statistics of all passes and ranks.
 
-The metric policy/loss is the sum of the losses of all passes on all ranks. Every other metric is a
-mean over the sampled tokens.
+The losses of all passes of a minibatch, on all ranks, add up to the loss of the minibatch. The
+metric policy/loss is the mean over minibatches. Every other metric is a mean over the sampled
+tokens.
 """
 
 import torch
@@ -34,8 +35,11 @@ class LossMetrics:
         self._tokens += stats.tokens
         self._loss += stats.loss
 
-    def reduced(self) -> dict[str, float]:
-        """Return the metrics of the step over all ranks. Every rank must call this method."""
+    def reduced(self, minibatches: int) -> dict[str, float]:
+        """Return the metrics over all ranks of a step with this number of minibatches.
+
+        Every rank must call this method.
+        """
         counts = torch.tensor([self._tokens, self._loss], dtype=torch.float64)
         totals = torch.cat([self._sums, counts]).float()
         if torch.distributed.get_backend() == "nccl":
@@ -43,4 +47,5 @@ class LossMetrics:
         torch.distributed.all_reduce(totals)
         *sums, tokens, loss = totals.tolist()
         pairs = zip(_NAMES.values(), sums, strict=True)
-        return {key: value / max(tokens, 1.0) for key, value in pairs} | {"policy/loss": loss}
+        means = {key: value / max(tokens, 1.0) for key, value in pairs}
+        return means | {"policy/loss": loss / max(minibatches, 1)}

@@ -7,6 +7,7 @@ Axes: G episodes of a group.
 """
 
 import threading
+from dataclasses import replace
 
 from awares.advantage import advantages
 from awares.episode import Episode, StopReason
@@ -40,14 +41,22 @@ class Scoring:
             member = Member(unplayed, RewardValue(0.0, {}), False, None)
             return Group(prompt, (member,), Outcome.UNPLAYABLE)
         values_G = self._values(prompt.sample, episodes)
+        pairs = zip(episodes, values_G, strict=True)
+        members = tuple(
+            Member(episode, value, correct(episode, prompt.sample), None)
+            for episode, value in pairs
+        )
         counted = [index for index, episode in enumerate(episodes) if self._counts(episode)]
+        seconds = rollout.ended - rollout.started
+        if any(members[index].nonfinite for index in counted):
+            return Group(prompt, members, Outcome.NONFINITE, seconds)
         totals = [values_G[index].total for index in counted]
         advantage_of = dict(zip(counted, advantages(totals, self._settings.std_eps), strict=True))
         members = tuple(
-            Member(episode, value, correct(episode, prompt.sample), advantage_of.get(index))
-            for index, (episode, value) in enumerate(zip(episodes, values_G, strict=True))
+            replace(member, advantage=advantage_of.get(index))
+            for index, member in enumerate(members)
         )
-        return Group(prompt, members, self._outcome(members), rollout.ended - rollout.started)
+        return Group(prompt, members, self._outcome(members), seconds)
 
     def _values(self, sample: Sample, episodes: tuple[Episode, ...]) -> list[RewardValue]:
         with self._lock:

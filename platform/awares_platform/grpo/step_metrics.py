@@ -112,6 +112,7 @@ class StepMetrics:
             "groups/ready": float(outcomes["ready"]),
             "groups/uniform": float(outcomes["uniform"]),
             "groups/failed": float(outcomes["failed"]),
+            "groups/nonfinite": float(outcomes["nonfinite"]),
             "actors/restarts": float(self._restarts),
             "weights/missed": float(missed),
             "weights/detours": float(sum(load.report.prefetched.detours for load in loads)),

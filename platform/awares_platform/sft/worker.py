@@ -35,6 +35,7 @@ from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, zero
 from awares_platform.training.ahead import one_ahead
 from awares_platform.training.export import export_policy
+from awares_platform.training.failure import SkippedSteps
 from awares_platform.training.policy import load_policy, load_processor
 from awares_platform.training.source import resolve
 
@@ -86,6 +87,7 @@ class SftWorker:
         ).to(self._device)
         zero_settings = zero.settings_of(settings, config.policy.dtype)
         self._engine = zero.initialize(model, zero_settings, gpu)
+        self._skipped = SkippedSteps(settings.max_skipped_steps, "sft")
 
     def run(self) -> None:
         """Run the loop that the diagram at the top of this module shows."""
@@ -115,11 +117,12 @@ class SftWorker:
         total = sum(examples.weights[index] for index in batch)
         rate = cosine(step, self._order.steps, settings.learning_rate, settings.warmup_ratio)
         counts, before = _Counts(self._device), self._collate.unreadable
-        norm = zero.step(self._engine, self._losses(shares[self._rank], total, counts), rate)
+        taken = zero.step(self._engine, self._losses(shares[self._rank], total, counts), rate)
+        self._skipped.count(step, taken.taken)
         metrics = counts.reduced(self._collate.unreadable - before)
         seconds = time.monotonic() - started
         pace = {"time/step": seconds, "time/tokens_per_s": metrics.pop("tokens") / seconds}
-        return {**metrics, "policy/learning_rate": rate, "policy/grad_norm": norm, **pace}
+        return {**metrics, "policy/learning_rate": rate, "policy/grad_norm": taken.norm, **pace}
 
     def _losses(
         self, mine: list[tuple[int, ...]], total: float, counts: "_Counts"

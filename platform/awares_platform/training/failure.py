@@ -1,10 +1,11 @@
 """Decides which failures Ray Train may retry, and finds the cause behind Ray's exceptions.
 
 After a lost worker, a full disk or an unreachable store, a restart from the newest checkpoint may
-succeed. After a wrong setting, unreadable data or an unusable policy, a restart would fail in the
-same way. ConfigError, DataError and PolicyError therefore end the run at once.
+succeed. After a wrong setting, unreadable data, an unusable policy or gradients that are not
+finite, a restart would fail in the same way. Such an error therefore ends the run at once.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +17,41 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 from awares.errors import AwaresError, ConfigError, DataError, PolicyError
 from awares_platform.store.errors import StoreUnavailable
 
-FINAL = (ConfigError, DataError, PolicyError)
+log = logging.getLogger(__name__)
+
+
+class Diverged(AwaresError):
+    """Raised after several optimizer steps in a row that had gradients that are not finite."""
+
+
+class SkippedSteps:
+    """Counts the optimizer steps in a row that are not taken, because a gradient is not finite.
+
+    `most` is the largest number of such steps before the run fails.
+
+    Example:
+        skipped = SkippedSteps(3, "grpo")
+        skipped.count(17, taken=False)  # raises Diverged at the third step in a row
+    """
+
+    def __init__(self, most: int, job: str) -> None:
+        self._most, self._job = most, job
+        self._row = 0
+
+    def count(self, step: int, taken: bool) -> None:
+        """Count the step with the number `step`. Raises Diverged if it is one too many."""
+        self._row = 0 if taken else self._row + 1
+        if not taken:
+            log.warning("step %d: a gradient is not finite; the weights stay as they are", step)
+        if self._row >= self._most:
+            raise Diverged(
+                f"{self._row} optimizer steps in a row, the last at step {step}, had gradients "
+                f"that are not finite: lower {self._job}.learning_rate or check the data, then "
+                "run the job again: it goes on from its last checkpoint"
+            )
+
+
+FINAL = (ConfigError, DataError, PolicyError, Diverged)
 
 
 class FailFast(UserCallback):

@@ -8,6 +8,7 @@ DeepSpeed already does their work.
 micro-batches, because ZeRO's collectives run once per micro-batch.
 """
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,22 @@ class ZeroSettings:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerStep:
+    """The result of one optimizer step.
+
+    `norm` is the norm of all gradients before clipping. It is infinite if the step was not taken,
+    because a gradient was not finite. At stage 0 in float32, DeepSpeed records no norm, and `norm`
+    is nan.
+
+    Example:
+        OptimizerStep(norm=0.7, taken=True)
+    """
+
+    norm: float
+    taken: bool
 
 
 def settings_of(
@@ -145,19 +162,34 @@ def _shape(parameter: Any) -> tuple[int, ...]:
     return tuple(getattr(parameter, "ds_shape", parameter.shape))
 
 
-def step(engine: Any, losses: Iterable[Tensor], learning_rate: float) -> float:
+def step(engine: Any, losses: Iterable[Tensor], learning_rate: float) -> OptimizerStep:
     """Take one optimizer step on the sum of `losses`. Gradients are averaged over workers.
 
-    Each loss is computed when the iterator advances to it. Return the global gradient norm before
-    clipping. At stage 0 in float32, DeepSpeed records no norm, and the result is nan.
+    Each loss is computed when the iterator advances to it. If a gradient of any worker is not
+    finite, no worker takes the step, and the weights stay as they are.
     """
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate
     for loss in losses:
         engine.backward(loss)
+    if not engine.zero_optimization() and not _finite_gradients(engine.module):
+        engine.optimizer.zero_grad()
+        engine.zero_grad()
+        return OptimizerStep(math.inf, taken=False)
     engine.step()
+    if not engine.was_step_applied():
+        return OptimizerStep(math.inf, taken=False)
     norm = engine.get_global_grad_norm()
-    return float("nan") if norm is None else float(norm)
+    return OptimizerStep(math.nan if norm is None else float(norm), taken=True)
+
+
+def _finite_gradients(model: nn.Module) -> bool:
+    """Return whether all gradients are finite. DeepSpeed does not check them without ZeRO.
+
+    All workers get the same result, because `backward` has averaged the gradients over them.
+    """
+    gradients = (tensor.grad for tensor in model.parameters() if tensor.grad is not None)
+    return all(bool(gradient.isfinite().all()) for gradient in gradients)
 
 
 def full_state(engine: Any) -> dict[str, Tensor]:

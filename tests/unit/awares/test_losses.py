@@ -184,3 +184,17 @@ def test_far_apart_policies_stay_finite():
 def test_k3_is_zero_at_the_reference_and_never_negative():
     policy, reference = -torch.rand(100) * 5, -torch.rand(100) * 5
     assert (k3(policy, reference) >= 0).all() and (k3(policy, policy) == 0).all()
+
+
+def test_k3_follows_its_tangent_for_tokens_that_are_far_off():
+    """The policy's logprob is 1, 5, 8, 19 and 100 nats below the reference."""
+    policy = tensor([-1.0, -5.0, -8.0, -19.0, -100.0], requires_grad=True)
+    found = k3(policy, torch.zeros(5))
+    found.sum().backward()
+    slope = math.exp(5) - 1
+    at_bound = math.exp(5) - 6
+    wanted = [math.e - 2, at_bound, *(at_bound + slope * beyond for beyond in (3, 14, 15))]
+    assert found.tolist() == pytest.approx(wanted, rel=1e-5)
+    assert policy.grad is not None
+    gradients = [1 - math.e, -slope, -slope, -slope, 0.0]
+    assert policy.grad.tolist() == pytest.approx(gradients, rel=1e-5)

@@ -1,8 +1,9 @@
 """Connects a controller with fake actors and a fake journal. A test plays the learner's part."""
 
 import asyncio
+import math
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Container, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +15,10 @@ from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.controller import Controller
 from awares_platform.grpo.group import Group, GroupRollout, Member, Outcome, Prompt
 from awares_platform.grpo.prompts import Prompts
+from awares_platform.grpo.scoring import Scoring
 from tests.unit.awares_platform.grpo.fake_actor import Bus, FakeActor
+
+NAN = RewardValue(math.nan, {})
 
 
 class MemoryJournal:
@@ -80,6 +84,8 @@ class Stage:
         self.outcome = Outcome.READY
         # The ids of the samples that cannot be played, because the question is too long.
         self.unplayable: set[str] = set()
+        # The numbers of the prompts for which the reward returns NaN.
+        self.nan_rewards: Container[int] = ()
         buffer = EpisodeBuffer(
             Prompts(samples, 0), self.settings.groups_per_step, self.settings.staleness_bound
         )
@@ -101,6 +107,9 @@ class Stage:
             )
             member = Member(unplayed, RewardValue(0.0, {}), False, None)
             return Group(prompt, (member,), Outcome.UNPLAYABLE)
+        if prompt.number in self.nan_rewards:
+            scoring = Scoring(lambda episodes, _: [NAN] * len(episodes), self.settings)
+            return scoring(prompt, rollout)
         members = tuple(
             Member(episode, RewardValue(1.0, {}), True, 1.0 - 2 * index)
             for index, episode in enumerate(rollout.episodes)

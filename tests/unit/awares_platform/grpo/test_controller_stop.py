@@ -54,6 +54,40 @@ def test_groups_that_all_fail_stop_the_run_with_their_cause(stage: Callable[...,
     play(scene())
 
 
+def test_a_group_with_a_nan_reward_is_dropped_and_counted(
+    stage: Callable[..., Stage], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> None:
+        acted = stage()
+        acted.nan_rewards = {1}
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        assert await acted.step(0, 0) == [0, 1, 2]
+        row = await acted.controller.record()
+        assert row is not None and row[1]["groups/nonfinite"] == 1
+        await acted.controller.close()
+        await running
+
+    play(scene())
+    [message] = [message for message in caplog.messages if message.startswith("dropped")]
+    assert message == "dropped a group: the reward of s0 is nan"
+
+
+def test_a_reward_that_is_always_nan_stops_the_run_with_its_cause(
+    stage: Callable[..., Stage],
+) -> None:
+    async def scene() -> None:
+        acted = stage()
+        acted.nan_rewards = range(1000)
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        assert await acted.step(0, 0) is None
+        with pytest.raises(DataError, match=r"4 groups in a row .* the reward of s0 is nan"):
+            await running
+
+    play(scene())
+
+
 def test_questions_that_cannot_be_played_are_left_out(
     stage: Callable[..., Stage], samples: list[Sample], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -66,6 +67,38 @@ def test_one_usable_episode_is_no_group(make_episode: MakeEpisode, failed: Episo
     assert score([make_episode(), failed]).outcome is Outcome.FAILED
     # Neither episode has a sampled token, so the group is useless even with penalties.
     assert score([failed, failed], errors="penalise").outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", ["reward", "logprob"])
+def test_a_group_with_a_value_that_is_not_finite_is_not_learned_from(
+    make_episode: MakeEpisode, place: str, wrong: float
+) -> None:
+    def reward(episodes: Sequence[Episode], _: Sequence[Sample]) -> list[RewardValue]:
+        totals = [wrong if place == "reward" else 2.0, 1.0, 0.0]
+        return [RewardValue(total, {}) for total in totals]
+
+    episodes = [make_episode() for _ in range(3)]
+    if place == "logprob":
+        first, *others = episodes[0].turns
+        spoilt = replace(first, logprobs=(wrong,) * len(first.logprobs))
+        episodes[0] = replace(episodes[0], turns=(spoilt, *others))
+    scoring = Scoring(reward, GrpoConfig())
+    group = scoring(Prompt(0, 0, SAMPLE), GroupRollout(tuple(episodes), 0.0, 1.0))
+    assert group.outcome is Outcome.NONFINITE
+    assert [member.advantage for member in group.members] == [None] * 3
+    assert str(wrong) in group.nonfinite
+
+
+def test_the_reward_of_a_failed_episode_does_not_matter(
+    make_episode: MakeEpisode, failed: Episode
+) -> None:
+    def reward(episodes: Sequence[Episode], _: Sequence[Sample]) -> list[RewardValue]:
+        return [RewardValue(math.nan if one is failed else 1.0, {}) for one in episodes]
+
+    scoring = Scoring(reward, GrpoConfig())
+    rollout = GroupRollout((make_episode(), failed, make_episode()), 0.0, 1.0)
+    assert scoring(Prompt(0, 0, SAMPLE), rollout).outcome is Outcome.READY
 
 
 def test_the_reward_does_not_see_a_prompt_that_cannot_be_played(failed: Episode) -> None:
