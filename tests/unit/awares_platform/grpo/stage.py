@@ -127,6 +127,17 @@ class Stage:
     def played(self) -> list[int]:
         return [int(line.split()[-1]) for line in self.log if "plays" in line]
 
+    async def rest(self, prompts: int) -> list[int]:
+        """Wait until the actors have played so many prompts. Return the prompts played a bit later.
+
+        The result has more prompts if the controller issues prompts beyond its bound.
+        """
+        async with asyncio.timeout(30):
+            while len(self.played()) < prompts:
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)
+        return self.played()
+
     async def step(self, step: int, version: int) -> list[int] | None:
         """Take one learner step, publish `version` + 1, and return the numbers of settled prompts.
 
