@@ -28,7 +28,7 @@ results: $(INSTALLED)
 	$(BIN)/python .ci/results_table.py $(SEEDS:%=runs/quickstart-%/results.json)
 
 # Runs the jobs of the 7B setup with one layer of the model at its real widths, and compares the
-# measurements with the output of `awares plan`. An engine alone takes up to 15 GB of memory.
+# measurements with the output of `awares plan`. An engine alone takes up to 18 GB of memory.
 # ARGS="sft grpo" runs only these two jobs.
 rehearse: $(INSTALLED)
 	PYTHONPATH=.:platform $(BIN)/python -m tests.rehearsal.run $(ARGS)

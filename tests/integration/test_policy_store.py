@@ -1,7 +1,7 @@
 """Tests that a reader gets only complete and undamaged policies from a real store."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.run import RunConfig
+from awares_platform.config.serve import ServeConfig
 from awares_platform.curate import job as curate
 from awares_platform.curate.job import Shard
 from awares_platform.data.dataset import write_samples
@@ -25,6 +26,7 @@ from awares_platform.data.rows import encode_rows
 from awares_platform.evaluate.job import check_policies
 from awares_platform.grpo import job as grpo
 from awares_platform.runtime.run import Run
+from awares_platform.serve.job import serving
 from awares_platform.store import ObjectStore
 from awares_platform.training.export import export_policy, policy_key, read_meta
 from awares_platform.training.identity import content_digest
@@ -281,10 +283,30 @@ def test_a_finished_grpo_run_refuses_another_start(
     assert key == "runs/r/policies/sft"
 
 
+@pytest.mark.parametrize("job", ["grpo", "evaluate", "serve"])
+def test_a_job_refuses_a_policy_that_was_trained_with_other_inputs(
+    config: PlatformConfig, store: ObjectStore, source: Path, job: str
+) -> None:
+    """Each job refuses the policy before it starts an engine."""
+    export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY, METHOD)
+    changed = config.model_copy(update={"method": METHOD.model_copy(update={"low_ratio": 0.25})})
+    changed = changed.model_copy(update={"serve": ServeConfig(policy="sft")})
+    work: dict[str, Callable[[], object]] = {
+        "grpo": lambda: grpo.run(changed),
+        "evaluate": lambda: check_policies(
+            store, "r", changed.policy, changed.grpo, ("sft",), changed.method
+        ),
+        "serve": lambda: serving(changed).__enter__(),
+    }
+    trained = r"runs/r/policies/sft was trained with method\.low_ratio = 0\.5 \(here 0\.25\)"
+    with pytest.raises(PolicyError, match=trained):
+        work[job]()
+
+
 def test_an_evaluation_refuses_policies_whose_start_has_changed(
     config: PlatformConfig, store: ObjectStore, source: Path
 ) -> None:
-    check = partial(check_policies, store, "r", config.policy, config.grpo)
+    check = partial(check_policies, store, "r", config.policy, config.grpo, method=config.method)
     export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY, METHOD)
     sft = resolve(store, "r", "sft", "", FAMILY)
     export_policy({"w": torch.ones(3)}, sft, store, "r", "awares", FAMILY, METHOD)

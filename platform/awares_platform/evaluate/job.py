@@ -16,7 +16,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from awares_platform.config.method import MethodConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.data.dataset import Images, ensure_mini, read_split
+from awares_platform.data.image_sizes import sample_sizes
 from awares_platform.evaluate.cascade import PlayedBy
 from awares_platform.evaluate.episode_rows import encode_episodes
 from awares_platform.evaluate.playing import latency_subset, play_all
@@ -102,19 +103,24 @@ def run(config: PlatformConfig) -> EvaluateResult:
     asked = environment(config.method)
     store = ObjectStore.from_config(config.store)
     score = scorer(config.evaluate.scorer, config.evaluate.scorer_version)
-    check_policies(store, config.run.name, config.policy, config.grpo, config.evaluate.policies)
+    check_policies(
+        store,
+        config.run.name,
+        config.policy,
+        config.grpo,
+        config.evaluate.policies,
+        config.method,
+    )
     with Run(config, "evaluate") as record:
         if config.data.source == "mini":
             ensure_mini(config.data, store)
         split = read_split(
             store, config.data.name, SPLIT, min(config.evaluate.questions, config.data.test_samples)
         )
-        played = usable(play_all(config, split.samples))
-        family = model_family(config.policy)
-        rows = next(iter(played.values()))
-        sizes = [one.episode.image_size for one in rows if one.episode is not None]
+        family, images = model_family(config.policy), Images.of(store, config.data)
+        sizes = sample_sizes(images, [sample.image for sample in split.samples])
         log_ratios(sizes, config.method, family)
-        images = Images.of(store, config.data)
+        played = usable(play_all(config, split.samples))
         labelled = label(config.method, config.curate, family, played, images)
         alone = {
             sample.sample_id
@@ -134,18 +140,26 @@ def run(config: PlatformConfig) -> EvaluateResult:
             unusable=len(split.samples) - len(labelled),
             faults=len(split.faults),
         )
-        files = {
-            f"episodes-{policy}.parquet": encode_episodes(rows) for policy, rows in scored.items()
-        }
-        files["table.md"] = f"{table(results)}\n\n{caption(results)}\n".encode()
-        files["results.json"] = json.dumps(results, indent=1).encode()
-        for name, data in files.items():
-            (record.directory / name).write_bytes(data)
-            store.put(f"{record.key}/{name}", data)
+        write_files(store, record, results, scored)
         for step, policy in enumerate(scored):
             record.metrics(step, _metrics(policy, results["policies"][policy]))
     path, wall_s = record.directory / "results.json", time.monotonic() - started
     return EvaluateResult(results, table(results), path, record.key, wall_s)
+
+
+def write_files(
+    store: ObjectStore,
+    record: Run,
+    results: Mapping[str, Any],
+    scored: Mapping[str, Sequence[Scored]],
+) -> None:
+    """Write the episodes, the table and the results to the run's directory and to the store."""
+    files = {f"episodes-{policy}.parquet": encode_episodes(rows) for policy, rows in scored.items()}
+    files["table.md"] = f"{table(results)}\n\n{caption(results)}\n".encode()
+    files["results.json"] = json.dumps(results, indent=1).encode()
+    for name, data in files.items():
+        (record.directory / name).write_bytes(data)
+        store.put(f"{record.key}/{name}", data)
 
 
 def check_policies(
@@ -154,12 +168,15 @@ def check_policies(
     policy: PolicyConfig,
     grpo: GrpoConfig,
     policies: Sequence[PolicyToEvaluate],
+    method: MethodConfig,
 ) -> None:
     """Raise PolicyError unless `run` holds the trained policies that `policies` need.
 
-    Also raises PolicyError if a needed policy is stale (see training/lineage.py).
+    Also raises PolicyError if a needed policy is stale (see training/lineage.py), or was trained
+    with other inputs than `method` describes (see training/inputs.py).
     """
-    from awares_platform.training.export import read_meta
+    from awares_platform.training.export import policy_key, read_meta
+    from awares_platform.training.inputs import check_stored
     from awares_platform.training.lineage import check_lineage
 
     needed = {POLICIES[name].weights for name in policies} - {"base"}
@@ -173,8 +190,10 @@ def check_policies(
             f"run {run!r} has no policy {' or '.join(missing)}: "
             f"run {jobs}, or set evaluate.policies={rest}"
         )
-    for name in policies:
-        check_lineage(store, run, POLICIES[name].weights, policy.base, grpo.start)
+    for weights in dict.fromkeys(POLICIES[name].weights for name in policies):
+        check_lineage(store, run, weights, policy.base, grpo.start)
+        if weights != "base":
+            check_stored(store, policy_key(run, weights), method)
 
 
 def _weights(policy: str) -> set[str]:

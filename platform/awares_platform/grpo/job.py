@@ -56,6 +56,7 @@ from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint
 from awares_platform.training.export import policy_key, read_meta
 from awares_platform.training.failure import unwrapped
+from awares_platform.training.inputs import check_stored
 from awares_platform.training.lineage import check_lineage, policy_digest
 from awares_platform.training.source import resolve
 
@@ -113,6 +114,8 @@ def run(config: PlatformConfig) -> GrpoResult:
     # Report a missing policy here, before any actor starts.
     family = model_family(config.policy)
     resolve(store, config.run.name, settings.start, config.policy.base, family)
+    if settings.start != "base":
+        check_stored(store, policy_key(config.run.name, settings.start), config.method)
     with (
         Run(config, "grpo") as record,
         Progress("grpo", total=settings.steps, unit="steps") as progress,

@@ -23,6 +23,7 @@ from ray.serve.schema import ApplicationStatus
 
 from awares.errors import PolicyError
 from awares_platform.config import PlatformConfig
+from awares_platform.config.method import MethodConfig
 from awares_platform.config.serve import ServeConfig
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
@@ -93,7 +94,8 @@ def serving(
     """
     application = build_application(config)
     read_token(config.serve)
-    _check_policy(ObjectStore.from_config(config.store), config.run.name, config.serve.policy)
+    store = ObjectStore.from_config(config.store)
+    _check_policy(store, config.run.name, config.serve.policy, config.method)
     _check_serve_is_ours()
     check_port(config.serve.host, config.serve.port)
     ServeLog(config.run.directory / config.run.name / "serve.log").take_over()
@@ -152,14 +154,18 @@ def check_port(host: str, port: int) -> None:
             ) from error
 
 
-def _check_policy(store: ObjectStore, run: str, name: str) -> None:
-    from awares_platform.training.export import read_meta
+def _check_policy(store: ObjectStore, run: str, name: str, method: MethodConfig) -> None:
+    from awares_platform.training.export import policy_key, read_meta
+    from awares_platform.training.inputs import check_stored
 
-    if name != "base" and read_meta(store, run, name) is None:
+    if name == "base":
+        return
+    if read_meta(store, run, name) is None:
         job = "grpo" if name == "awares" else name
         raise PolicyError(
             f"run {run!r} has no complete policy {name!r} to serve: finish `awares {job}` first"
         )
+    check_stored(store, policy_key(run, name), method)
 
 
 def _check_serve_is_ours() -> None:

@@ -4,17 +4,20 @@
     preprocessor_config.json, processor_config.json
                             the bounds on an image's area, where other tools read them
 
-A policy that sees other inputs than in training answers worse, without any error. `check` therefore
-refuses a configuration that differs from awares.json.
+A policy that sees other inputs than in training answers worse, without any error. `check` and
+`check_stored` therefore refuse a configuration that differs from awares.json.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from awares.errors import PolicyError
 from awares.family import ModelFamily
 from awares_platform.config.method import MethodConfig
+from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound
 
 FILE = "awares.json"
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
@@ -55,15 +58,14 @@ def recorded(directory: Path, method: MethodConfig) -> MethodConfig:
 
     Raises PolicyError if the file is damaged.
     """
-    trained = _read(directory)
-    if trained is None:
+    file = directory / FILE
+    if not file.is_file():
         return method
+    trained = _settings(file.read_bytes(), str(file))
     try:
         return MethodConfig.model_validate({**method.model_dump(), **trained})
     except ValueError as error:
-        raise PolicyError(
-            f"{directory / FILE} is damaged ({error}): export the policy again"
-        ) from (error)
+        raise PolicyError(f"{file} is damaged ({error}): export the policy again") from error
 
 
 def check(directory: Path, method: MethodConfig) -> None:
@@ -71,9 +73,22 @@ def check(directory: Path, method: MethodConfig) -> None:
 
     A directory without awares.json was not exported by this project and is not checked.
     """
-    trained = _read(directory)
-    if trained is None:
+    file = directory / FILE
+    if file.is_file():
+        _compare(_settings(file.read_bytes(), str(file)), str(directory), method)
+
+
+def check_stored(store: ObjectStore, key: str, method: MethodConfig) -> None:
+    """Check the exported policy below `key` in the store as `check` does, without a download."""
+    try:
+        content = store.get(f"{key}/{FILE}")
+    except NotFound:
         return
+    place = f"{store.config.url}/{key}"
+    _compare(_settings(content, f"{place}/{FILE}"), place, method)
+
+
+def _compare(trained: Mapping[str, Any], place: str, method: MethodConfig) -> None:
     now = method.inputs()
     differing = [
         f"method.{key} = {json.dumps(value)} (here {json.dumps(now[key])})"
@@ -82,17 +97,14 @@ def check(directory: Path, method: MethodConfig) -> None:
     ]
     if differing:
         raise PolicyError(
-            f"the policy in {directory} was trained with {', '.join(differing)}: "
+            f"the policy in {place} was trained with {', '.join(differing)}: "
             "set [method] to the values of the training"
         )
 
 
-def _read(directory: Path) -> dict[str, Any] | None:
-    """Return the settings in awares.json, or None if there is no such file."""
-    file = directory / FILE
-    if not file.is_file():
-        return None
+def _settings(content: bytes, file: str) -> dict[str, Any]:
+    """Return the settings in the content of `file`. Raises PolicyError if it is damaged."""
     try:
-        return dict(json.loads(file.read_text("utf-8"))["method"].items())
+        return dict(json.loads(content)["method"].items())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise PolicyError(f"{file} is damaged ({error}): export the policy again") from error

@@ -171,13 +171,15 @@ def test_a_policy_that_was_not_trained_is_named_with_both_remedies(tmp_path: Pat
 
     store = cast(ObjectStore, Empty())
     with pytest.raises(PolicyError) as caught:
-        check_policies(store, "r", CONFIG.policy, CONFIG.grpo, CONFIG.evaluate.policies)
+        check_policies(
+            store, "r", CONFIG.policy, CONFIG.grpo, CONFIG.evaluate.policies, CONFIG.method
+        )
     message = str(caught.value)
     assert (
         "no policy awares or sft: run `awares grpo` and `awares sft`" in message
         and "evaluate.policies=['full', 'low']" in message
     )
-    check_policies(store, "r", CONFIG.policy, CONFIG.grpo, ("full", "low"))
+    check_policies(store, "r", CONFIG.policy, CONFIG.grpo, ("full", "low"), CONFIG.method)
 
 
 def test_each_policy_plays_in_its_environment() -> None:
