@@ -36,7 +36,7 @@ from awares.seeds import derive, shuffled
 from awares.similarity import SentenceSimilarity
 from awares.ten_crops import TenCrops
 from awares.tokens import VisionLimits, rtr_pixel, rtr_token, visual_tokens
-from awares.view import View, crop_view, full_view, view_size
+from awares.view import ImageView, View, crop_view, full_view, view_size
 from awares.view_rule import ViewRule, Views
 from awares.whole_image import WholeImage
 
@@ -89,6 +89,7 @@ __all__ = [
     "Grounding",
     "GrpoSettings",
     "GrpoStats",
+    "ImageView",
     "Judge",
     "Judgement",
     "Label",

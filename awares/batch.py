@@ -1,9 +1,9 @@
 """Collates episodes and demonstrations into tensors.
 
-    turns -- ids, one placeholder per view --------------------------+
-                                                                     v
-    images --render--> views --image processor--> image_grid_thw --expand--> input_ids
-                                              +-> pixel_values
+    turns -- ids, one placeholder per view ----------+
+           |                                         v
+           +- views --pixels.py--> image_grid_thw --expand--> input_ids
+                               +-> pixel_values
 
 `input_ids` holds exactly one image token for each feature vector that the vision tower returns.
 
@@ -22,6 +22,7 @@ transformers silently gives image tokens the positions of plain text.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,9 +32,9 @@ from torch import Tensor
 from awares.demonstration import Demonstration
 from awares.episode import Episode, Turn
 from awares.errors import PolicyError
-from awares.images import render
+from awares.pixels import Remember, prepare
 from awares.tokens import VisionLimits, visual_tokens
-from awares.view import View, view_size
+from awares.view import ImageView, view_size
 
 Item = Episode | Demonstration
 
@@ -121,6 +122,7 @@ def collate(
     limits: VisionLimits,
     low_ratio: float = 0.5,
     tool_weight: float = 1.0,
+    remember: Remember | None = None,
 ) -> Batch:
     """Collate episodes or demonstrations into one batch.
 
@@ -129,17 +131,18 @@ def collate(
     low-resolution view with the scale 1, divided by the side of the image. `tool_weight` is the
     paper's w_t: the weight of each sampled token in a turn that requests crops. All other sampled
     tokens have the weight 1. Every item must have at least one view, so that the vision tower runs
-    on every rank.
+    on every rank. `remember` is a cache of processed views, which belongs to one processor, one
+    value of `limits` and one `low_ratio`.
 
     Raises PolicyError if an item has no view, or if the tokenizer has no pad token. Also raises
     PolicyError if the item, its image and the processor disagree on image sizes or token counts, or
     if a sampled token is an image placeholder.
     """
     assert items, "a batch holds at least one item"
-    rendered: dict[tuple[str, View], Image] = {}
-    views = [_render(item, images(item.image), low_ratio, rendered) for item in items]
+    views = [_views(item) for item in items]
     flat = [view for shown in views for view in shown]
-    pixel_values_ND, grids_I3 = _process(flat, processor, limits)
+    make = partial(prepare, images=images, processor=processor, limits=limits, low_ratio=low_ratio)
+    pixel_values_ND, grids_I3 = make(flat) if remember is None else remember(flat, make)
     counts = (grids_I3.prod(1) // limits.merge**2).tolist()
     rows, start = [], 0
     for item, shown in zip(items, views, strict=True):
@@ -162,45 +165,21 @@ def sequence_length(item: Item, limits: VisionLimits, low_ratio: float = 0.5) ->
     return written + sum(visual_tokens(size, limits) - 1 for size in sizes)
 
 
-def _render(
-    item: Item, image: Image, low_ratio: float, rendered: dict[tuple[str, View], Image]
-) -> list[Image]:
-    """Return the pixels of the item's views, in order.
-
-    `rendered` holds the views of the earlier items, by image hash and view. The function renders a
-    view only if it is missing there, and then adds it.
-    """
-    if image.size != item.image_size:
-        raise PolicyError(
-            f"{item.sample_id}: image {item.image} is {image.size}, the episode saw "
-            f"{item.image_size}; images must not change in the store"
-        )
+def _views(item: Item) -> list[ImageView]:
+    """Return the item's views, in order."""
     views = [view for turn in item.turns for view in turn.views]
-    for view in views:
-        if (item.image, view) not in rendered:
-            rendered[item.image, view] = render(image, view, low_ratio)
     if not views:
         raise PolicyError(
             f"{item.sample_id}: no view, so nothing to train on; "
             "leave out episodes that stopped before their first turn"
         )
-    return [rendered[item.image, view] for view in views]
+    return [ImageView(item.image, item.image_size, view) for view in views]
 
 
-def _process(views: Sequence[Image], processor: Any, limits: VisionLimits) -> tuple[Tensor, Tensor]:
-    """Return the pixel values (N, D) and grids (I, 3) that the image processor computes."""
-    size = {"shortest_edge": limits.min_pixels, "longest_edge": limits.max_pixels}
-    done = processor.image_processor(images=list(views), size=size, return_tensors="pt")
-    return done["pixel_values"], done["image_grid_thw"]
-
-
-def _numbers(views: Sequence[Image]) -> Tensor:
-    """Return `Batch.image_views_I` for the views of all items.
-
-    `_render` returns the same object for the same view, so the object's id identifies the view.
-    """
-    numbers: dict[int, int] = {}
-    return torch.tensor([numbers.setdefault(id(view), len(numbers)) for view in views])
+def _numbers(views: Sequence[ImageView]) -> Tensor:
+    """Return `Batch.image_views_I` for the views of all items."""
+    numbers: dict[ImageView, int] = {}
+    return torch.tensor([numbers.setdefault(view, len(numbers)) for view in views])
 
 
 def _check_counts(

@@ -24,6 +24,21 @@ class View:
     scale: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class ImageView:
+    """A view of one image: all that determines the view's pixels under the settings of a run.
+
+    `image` is the hash of the image file. `image_size` is the image's width and height in pixels.
+
+    Example:
+        ImageView("9f2c...", (112, 112), View())
+    """
+
+    image: str
+    image_size: tuple[int, int]
+    view: View
+
+
 def crop_view(crop: CropId, size: tuple[int, int]) -> View:
     """Return the view of one crop of an image of `size`, at native pixels."""
     return View(crop_box(crop, size))

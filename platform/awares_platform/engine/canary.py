@@ -38,6 +38,7 @@ from awares.demonstration import Demonstration, demonstration
 from awares.errors import DataError
 from awares.images import render
 from awares.logprobs import policy_logprobs
+from awares.pixels import Remember
 from awares.sample import Label, Sample
 from awares.tokens import Size, VisionLimits
 from awares_platform.weights.manifest import Manifest, WeightsError, digest
@@ -159,18 +160,28 @@ def _ids(item: Demonstration) -> tuple[int, ...]:
 
 @torch.no_grad()
 def learner_logprobs(
-    model: Callable[..., Any], processor: Any, canary: Canary, device: torch.device | str = "cpu"
+    model: Callable[..., Any],
+    processor: Any,
+    canary: Canary,
+    device: torch.device | str = "cpu",
+    remember: Remember | None = None,
 ) -> Logprobs:
     """Return the learner's logprobs of the compared tokens, from a forward pass for each item.
 
     `model` must compute with the published weights in their published precision. Under ZeRO-3
     every rank must call this function. A pass of one item fits into memory wherever a training pass
-    fits. The language head computes logits for the compared tokens only.
+    fits. The language head computes logits for the compared tokens only. `remember` is a cache of
+    processed views, as in `awares.batch.collate`.
     """
     rows = []
     for item, count in zip(canary.items, canary.compared(), strict=True):
         batch = collate(
-            (item,), canary.originals.__getitem__, processor, canary.limits, canary.low_ratio
+            (item,),
+            canary.originals.__getitem__,
+            processor,
+            canary.limits,
+            canary.low_ratio,
+            remember=remember,
         )
         compared_BT = torch.zeros_like(batch.attention_mask_BT, dtype=torch.bool)
         text_N = (batch.input_ids_BT[0] != canary.image_token_id).nonzero().squeeze(1)

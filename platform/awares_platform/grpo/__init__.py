@@ -14,6 +14,7 @@ The docstring of `job` has a diagram of both loops.
     shard         splits a batch evenly over ranks and forward passes
     objective     the losses of forward passes
     reference     the frozen starting policy, for the KL term
-    pixels        caches the image processor's output for each view
+    pixels        caches the processed views
+    warming       prepares the views of the next batch during training
     step_metrics, loss_metrics    the metrics of a step
 """

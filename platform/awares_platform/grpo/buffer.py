@@ -149,7 +149,7 @@ class EpisodeBuffer:
         assert self.full(version), (
             f"step {step} has {len(self._ready)} of {self._groups_per_step} groups"
         )
-        first = sorted(self._ready.values(), key=_age)[: self._groups_per_step]
+        first = self.upcoming(version)
         for group in first:
             del self._ready[group.prompt.number]
             self.position = self.position.settle(group.prompt.number)
@@ -157,9 +157,20 @@ class EpisodeBuffer:
         self._version = version + 1
         return StepBatch(step, tuple(first), self.position)
 
+    def upcoming(self, version: int) -> list[Group]:
+        """Return the groups that a batch would get now if it updates `version`. Remove no group.
+
+        The list is shorter than a batch if fewer groups are ready and fresh enough.
+        """
+        fresh = (group for group in self._ready.values() if not self._stale(group, version))
+        return sorted(fresh, key=_age)[: self._groups_per_step]
+
+    def _stale(self, group: Group, version: int) -> bool:
+        return group.oldest is not None and version - group.oldest > self._bound
+
     def _drop_stale(self, version: int) -> None:
         for number, group in list(self._ready.items()):
-            if group.oldest is not None and version - group.oldest > self._bound:
+            if self._stale(group, version):
                 del self._ready[number]
                 heapq.heappush(self._again, (number, group.prompt.attempt + 1))
                 self.dropped += 1

@@ -17,13 +17,14 @@ from typing import Protocol
 
 from awares.errors import DataError
 from awares.passes import PassBudget
+from awares.view import ImageView
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.data.dataset import REPORTED_FAULTS
 from awares_platform.engine.follow import Loaded, Missed
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.group import Group, GroupRollout, Outcome, Position, Prompt, StepBatch
 from awares_platform.grpo.journal import Journal, latest_attempts
-from awares_platform.grpo.shard import StepShard, shards
+from awares_platform.grpo.shard import StepShard, shards, shown
 from awares_platform.grpo.step_metrics import StepMetrics
 from awares_platform.store.errors import LaunchError
 
@@ -63,6 +64,7 @@ class Controller:
     """Connects the actors with the learner, on one event loop.
 
     The learner calls `attach`, then `batch` and `learned` in every step, and `close` at the end.
+    While it trains, it may call `upcoming`.
     """
 
     def __init__(
@@ -318,7 +320,33 @@ class Controller:
         # Wake the tasks that issue prompts, because the buffer may have room again.
         await self._notify()
         await self._flush()
+        return self._dealt(batch, ranks)
+
+    def _dealt(self, batch: StepBatch, ranks: int) -> list[StepShard]:
         return shards(batch, ranks, self._settings.minibatches, self._passes)
+
+    async def upcoming(
+        self, step: int, version: int, rank: int, ranks: int
+    ) -> tuple[ImageView, ...]:
+        """Return the views that the rank will probably need in the step `step`, in this order.
+
+        The step will probably update the weights of `version`. The call waits until enough groups
+        are ready. The groups stay in the buffer, and an older group that is ready before the call
+        of `batch` takes the place of another group. Return no views if the step has its batch, the
+        run has stopped or another learner attaches.
+        """
+        session, count = self._session, self._settings.groups_per_step
+
+        def over() -> bool:
+            begun = self._batch is not None and self._batch[0].step >= step
+            return begun or self._closed or self._session != session
+
+        await self._until(lambda: over() or len(self._buffer.upcoming(version)) == count)
+        if over():
+            return ()
+        groups = tuple(self._buffer.upcoming(version))
+        batch = StepBatch(step, groups, self._buffer.position)
+        return shown(self._dealt(batch, ranks)[rank])
 
     def _state(self) -> str:
         ready = f"{len(self._buffer)} of {self._settings.groups_per_step} groups ready"

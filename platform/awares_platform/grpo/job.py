@@ -18,7 +18,7 @@
       +--- record() --> this driver: metrics.jsonl, progress          step, position
 
 An actor waits while the buffer has no room. The learner waits until the groups of its batch are
-ready.
+ready. While it trains, `upcoming` names the views of the next batch, and a thread prepares them.
 
 Failures:
 

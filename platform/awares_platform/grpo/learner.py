@@ -19,6 +19,7 @@ that must never be sampled.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -27,10 +28,13 @@ import ray.train
 import torch
 import torch.distributed
 from ray.train.torch import get_device
+from torch import Tensor
 
 from awares.batch import Batch, collate
 from awares.chat import ChatFormat
+from awares.pixels import prepare
 from awares.tower import SharedTower
+from awares.view import ImageView
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images
 from awares_platform.engine.canary import Logprobs, learner_logprobs, to_extra
@@ -38,9 +42,10 @@ from awares_platform.engine.canary_samples import build
 from awares_platform.grpo.group import Position
 from awares_platform.grpo.loss_metrics import LossMetrics
 from awares_platform.grpo.objective import Objective
-from awares_platform.grpo.pixels import RememberingProcessor
+from awares_platform.grpo.pixels import ViewCache
 from awares_platform.grpo.reference import frozen_reference
 from awares_platform.grpo.shard import StepShard, TrainSequence
+from awares_platform.grpo.warming import Warmer
 from awares_platform.method.environment import system_prompt, vision_limits
 from awares_platform.method.family import model_family
 from awares_platform.store import ObjectStore
@@ -85,9 +90,11 @@ class Learner:
         self._engine = zero.initialize(model, zero.settings_of(settings, config.policy.dtype), gpu)
         method = config.method
         processor = load_processor(self._source, self._family, method.min_pixels, method.max_pixels)
+        self._processor = processor
         self._chat = ChatFormat(processor.tokenizer, system_prompt(method), self._family.chat)
-        self._processor = RememberingProcessor(processor)
         self._images = Images.of(self._store, config.data)
+        self._limits, self._views = vision_limits(method, self._family), ViewCache()
+        self._warmer = Warmer(self._views, self._images, self._prepare)
         self._canary = build(
             self._store,
             config.data.curated,
@@ -156,11 +163,13 @@ class Learner:
         while step < self._settings.steps:
             asked = time.monotonic()
             shard = self._next(step, version)
+            self._warmer.end()
             if shard is None:
                 # The controller has stopped the run and raises the cause itself, or a newer
                 # learner has replaced this one.
                 return
             started = time.monotonic()
+            self._prepare_next(step + 1, version + 1)
             metrics, changed = self._update(shard)
             updated = time.monotonic()
             if changed:
@@ -188,6 +197,12 @@ class Learner:
         while not ray.wait([coming], timeout=_REPAIR_EVERY_S)[0]:
             self._publisher.repair()
         return ray.get(coming)
+
+    def _prepare_next(self, step: int, version: int) -> None:
+        """Prepare the views of the batch of `step` in a thread, while this rank trains."""
+        if step < self._settings.steps:
+            coming = self._controller.upcoming.remote(step, version, self._rank, self._ranks)
+            self._warmer.begin(lambda: ray.get(coming))
 
     def _identity(self) -> dict[str, Any]:
         """Return the settings that must be the same when a run is resumed."""
@@ -233,14 +248,23 @@ class Learner:
         return found, any(step.taken for step in steps)
 
     def _collate(self, sequences: tuple[TrainSequence, ...]) -> Batch:
-        method = self._config.method
         return collate(
             [item.episodes[0] for item in sequences],
             self._images,
             self._processor,
-            vision_limits(method, self._family),
-            method.low_ratio,
+            self._limits,
+            self._config.method.low_ratio,
+            remember=self._views,
         ).to(self._device)
+
+    def _prepare(self, views: Sequence[ImageView]) -> tuple[Tensor, Tensor]:
+        return prepare(
+            views,
+            images=self._images,
+            processor=self._processor,
+            limits=self._limits,
+            low_ratio=self._config.method.low_ratio,
+        )
 
     # -- weights
 
@@ -265,7 +289,9 @@ class Learner:
         Under ZeRO-3 this method runs collectives, so every rank must call it.
         """
         with zero.rounded(self._engine, self._served):
-            return learner_logprobs(self._engine, self._processor, self._canary, self._device)
+            return learner_logprobs(
+                self._engine, self._processor, self._canary, self._device, self._views
+            )
 
     def _export(self, step: int) -> None:
         """Export the policy. A LoRA run exports the merged weights and also the adapter."""

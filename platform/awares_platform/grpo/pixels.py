@@ -1,74 +1,93 @@
-"""Caches the image processor's output for each view.
+"""Caches the processed views of a learner rank.
 
-The G episodes of a group share one low-resolution view, and often share crops. The cache saves the
-work of processing the same view again.
+The G episodes of a group share one low-resolution view, and often share crops. A view that is in
+the cache needs neither its image nor the image processor.
 """
 
-import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
+
+from awares.pixels import Prepare
+from awares.view import ImageView
 
 CACHE_BYTES = 1 << 30
 """The largest total size of cached pixel values, in bytes."""
 
+_Processed = tuple[Tensor, Tensor]
+"""The pixel values (N patches, D values) and the grid (3,) of one view."""
 
-class RememberingProcessor:
-    """A cache around a policy's processor, for `awares.batch.collate`.
 
-    The cache keeps the output for the most recently used views, up to `cache_bytes`. In the setup
-    awares-7b, a page of 1,700 x 2,200 pixels takes about 37 MB. The key of a view is a hash of its
-    image and of the processor's size limits. Only one thread at a time may use the processor.
+class ViewCache:
+    """Keeps the most recently used processed views, up to `cache_bytes`.
+
+    In the setup awares-7b, a page of 1,700 x 2,200 pixels takes about 37 MB. A cache belongs to one
+    processor with fixed limits, because only the image and the view determine the key. The cache
+    is thread-safe. Only one thread at a time processes views, so two threads never process the same
+    view. A thread that finds all of its views does not wait.
+
+    Example:
+        cache = ViewCache()
+        batch = collate(episodes, images, processor, limits, remember=cache)
     """
 
-    def __init__(self, processor: Any, cache_bytes: int = CACHE_BYTES) -> None:
-        self.tokenizer = processor.tokenizer
-        self.image_token_id = processor.image_token_id
-        self._image_processor = processor.image_processor
-        self._cache_bytes, self._held = cache_bytes, 0
-        self._views: OrderedDict[bytes, tuple[Tensor, Tensor]] = OrderedDict()
+    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
+        self.cache_bytes = cache_bytes
+        self._held = 0
+        self._views: OrderedDict[ImageView, _Processed] = OrderedDict()
+        # `_lock` guards the fields above. `_processing` is held while a thread processes views.
+        self._lock, self._processing = threading.Lock(), threading.Lock()
 
-    def image_processor(
-        self, images: Sequence[Image], size: dict[str, int], return_tensors: str
-    ) -> dict[str, Tensor]:
-        """Return pixel_values (N patches, D values) and image_grid_thw (I images, 3).
+    def __call__(self, wanted: Sequence[ImageView], make: Prepare) -> tuple[Tensor, Tensor]:
+        """Return the pixel values (N, D) and the grids (I, 3) of the `wanted` views, in order.
 
-        Both follow the order of `images`.
+        `make` processes the views that are not in the cache.
         """
-        assert return_tensors == "pt"
-        keys = [_key(image, size) for image in images]
-        fresh = {
-            key: image for key, image in zip(keys, images, strict=True) if key not in self._views
-        }
-        if fresh:
-            self._process(fresh, size)
-        found = [self._views[key] for key in keys]
-        for key in keys:
-            self._views.move_to_end(key)
-        while self._held > self._cache_bytes:
-            self._held -= self._views.popitem(last=False)[1][0].nbytes
-        return {
-            "pixel_values": torch.cat([pixels for pixels, _ in found]),
-            "image_grid_thw": torch.stack([grid for _, grid in found]),
-        }
+        found = self._get(wanted, make)
+        return (
+            torch.cat([found[view][0] for view in wanted]),
+            torch.stack([found[view][1] for view in wanted]),
+        )
 
-    def _process(self, fresh: dict[bytes, Image], size: dict[str, int]) -> None:
-        done = self._image_processor(images=list(fresh.values()), size=size, return_tensors="pt")
-        grids_I3 = done["image_grid_thw"]
-        parts = done["pixel_values"].split(grids_I3.prod(1).tolist())
-        for key, part, grid in zip(fresh, parts, grids_I3, strict=True):
-            # `part` shares the memory of all processed images, and would keep all of it. A copy
-            # keeps only its own memory.
-            self._views[key] = part.clone(), grid
-            self._held += part.nbytes
+    def fill(self, wanted: Sequence[ImageView], make: Prepare) -> int:
+        """Put the `wanted` views into the cache, and return their total size in bytes."""
+        return sum(values_ND.nbytes for values_ND, _ in self._get(wanted, make).values())
 
+    def unknown(self, wanted: Sequence[ImageView]) -> list[ImageView]:
+        """Return the views that are not in the cache."""
+        with self._lock:
+            return [view for view in wanted if view not in self._views]
 
-def _key(image: Image, size: dict[str, int]) -> bytes:
-    shape = f"{image.mode} {image.size} {sorted(size.items())}".encode()
-    return hashlib.blake2b(
-        image.tobytes(), digest_size=16, key=hashlib.blake2b(shape, digest_size=16).digest()
-    ).digest()
+    def _get(self, wanted: Sequence[ImageView], make: Prepare) -> dict[ImageView, _Processed]:
+        found = self._known(wanted)
+        if all(view in found for view in wanted):
+            return found
+        with self._processing:
+            # Another thread may have processed some of the views meanwhile.
+            found = self._known(wanted)
+            fresh = [view for view in dict.fromkeys(wanted) if view not in found]
+            return found | (self._process(fresh, make) if fresh else {})
+
+    def _known(self, wanted: Sequence[ImageView]) -> dict[ImageView, _Processed]:
+        with self._lock:
+            found = {view: self._views[view] for view in wanted if view in self._views}
+            for view in found:
+                self._views.move_to_end(view)
+            return found
+
+    def _process(self, fresh: list[ImageView], make: Prepare) -> dict[ImageView, _Processed]:
+        values_ND, grids_I3 = make(fresh)
+        parts = values_ND.split(grids_I3.prod(1).tolist())
+        # A part shares the memory of all processed views, and would keep all of it. A copy keeps
+        # only its own memory.
+        copies = [(part.clone(), grid) for part, grid in zip(parts, grids_I3, strict=True)]
+        made = dict(zip(fresh, copies, strict=True))
+        with self._lock:
+            self._views |= made
+            self._held += sum(part.nbytes for part, _ in copies)
+            while self._held > self.cache_bytes:
+                self._held -= self._views.popitem(last=False)[1][0].nbytes
+        return made

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from awares.episode import Episode
 from awares.passes import PassBudget, deal
+from awares.view import ImageView
 from awares_platform.grpo.group import Member, Position, StepBatch
 
 
@@ -58,6 +59,23 @@ class StepShard:
     step: int
     minibatches: tuple[Minibatch, ...]
     position: Position
+
+
+def shown(shard: StepShard) -> tuple[ImageView, ...]:
+    """Return the distinct views of a shard, in the order in which the passes need them."""
+    episodes = (
+        sequence.episodes[0]
+        for minibatch in shard.minibatches
+        for sequences in minibatch.passes
+        for sequence in sequences
+    )
+    views = (
+        ImageView(episode.image, episode.image_size, view)
+        for episode in episodes
+        for turn in episode.turns
+        for view in turn.views
+    )
+    return tuple(dict.fromkeys(views))
 
 
 def shards(batch: StepBatch, ranks: int, minibatches: int, budget: PassBudget) -> list[StepShard]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from awares import batch as batches
+from awares import pixels
 from awares.batch import Batch, collate, sequence_length
 from awares.crops import CropId
 from awares.demonstration import Demonstration, demonstration
@@ -168,7 +168,7 @@ def test_sequences_of_one_image_share_the_rendered_views(chat, processor, limits
         rendered.append(view)
         return render(image, view, ratio)
 
-    monkeypatch.setattr(batches, "render", recorded)
+    monkeypatch.setattr(pixels, "render", recorded)
     collate([called(chat), direct(chat), called(chat)], IMAGES.__getitem__, processor, limits)
     views = [view for turn in called(chat).turns for view in turn.views]
     assert rendered == views
@@ -284,7 +284,9 @@ def test_disagreement_of_placeholders_and_views_is_one_clear_error(
 
 
 def test_an_image_of_another_size_and_an_episode_without_views_are_refused(chat, processor, limits):
-    with pytest.raises(PolicyError, match="s0: image blue is"):
+    with pytest.raises(
+        PolicyError, match=r"image blue is \(10, 10\), the episode saw \(140, 112\)"
+    ):
         collate([direct(chat)], lambda _: BLUE.resize((10, 10)), processor, limits)
     empty = Episode(
         sample_id="s9",

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -6,8 +7,9 @@ from awares.episode import Episode
 from awares.passes import PassBudget
 from awares.reward import RewardValue
 from awares.sample import Sample
+from awares.view import ImageView, View
 from awares_platform.grpo.group import Group, Member, Outcome, Position, Prompt, StepBatch
-from awares_platform.grpo.shard import StepShard, length, shards
+from awares_platform.grpo.shard import StepShard, length, shards, shown
 
 NOTHING = RewardValue(0.0, {})
 
@@ -101,3 +103,21 @@ def test_a_batch_without_usable_episodes_makes_no_passes(
         StepBatch(0, (useless,), Position()), ranks=1, minibatches=1, budget=PassBudget(2)
     )
     assert shard.minibatches[0].passes == () and shard.minibatches[0].total == 0
+
+
+def test_the_shown_views_come_once_and_in_the_order_of_the_passes(
+    make_episode: Callable[..., Episode], call_episode: Episode, samples: list[Sample]
+) -> None:
+    other = replace(make_episode(), image="cd" * 32)
+    members = tuple(
+        Member(episode, NOTHING, True, 1.0) for episode in (make_episode(), other, call_episode)
+    )
+    group = Group(Prompt(0, 0, samples[0]), members, Outcome.READY)
+    (shard,) = shards(StepBatch(0, (group,), Position(1)), 1, 1, PassBudget(1))
+    # The longest sequence comes first. Its low view is also the view of the second sequence.
+    assert shown(shard) == (
+        ImageView("ab" * 32, (112, 112), View(None)),
+        ImageView("ab" * 32, (112, 112), View((0, 0, 56, 56))),
+        ImageView("ab" * 32, (112, 112), View((0, 0, 112, 56))),
+        ImageView("cd" * 32, (112, 112), View(None)),
+    )

@@ -1,0 +1,91 @@
+"""Prepares the views of the next batch while the rank trains on the current batch.
+
+    learner:  begin --> update, publish --> the next batch --> end --> collate
+                |                                                        |
+    thread:     +--> upcoming views --decode, render, process--> ViewCache
+
+A view that is not ready, or that the next batch does not need, costs the step nothing more than
+without this thread: `collate` prepares each view that it does not find.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+from PIL.Image import Image
+
+from awares.pixels import Prepare
+from awares.view import ImageView
+from awares_platform.grpo.pixels import ViewCache
+
+log = logging.getLogger(__name__)
+
+_PART_PIXELS = 2_000_000
+"""The thread prepares images at once until they have this number of pixels: one page, or many
+small images. A page of 1,700 x 2,200 has 3.7 million pixels."""
+
+
+class Warmer:
+    """Fills `cache` in a thread. `images` and `prepare` are those of the rank's `collate`.
+
+    The views of one batch take at most half of the cache. The views of the batch in training then
+    stay in the cache.
+
+    Example:
+        warmer = Warmer(cache, images, prepare)
+        warmer.begin(lambda: ray.get(upcoming))
+    """
+
+    def __init__(self, cache: ViewCache, images: Callable[[str], Image], prepare: Prepare) -> None:
+        self._cache, self._images, self._prepare = cache, images, prepare
+        self._ended = threading.Event()
+
+    def begin(self, upcoming: Callable[[], Sequence[ImageView]]) -> None:
+        """Start to prepare the views that `upcoming` returns. The thread calls `upcoming`.
+
+        An error in the thread is logged. `collate` raises it again if the batch needs the view.
+        """
+        self.end()
+        self._ended = threading.Event()
+        # A daemon thread does not keep the process alive while it waits for the controller.
+        threading.Thread(
+            target=self._run, args=(upcoming, self._ended), name="warming", daemon=True
+        ).start()
+
+    def end(self) -> None:
+        """Tell the thread to stop after the images that it prepares at present. Do not wait."""
+        self._ended.set()
+
+    def _run(self, upcoming: Callable[[], Sequence[ImageView]], ended: threading.Event) -> None:
+        held = 0
+        try:
+            for part in _parts(upcoming()):
+                if held > self._cache.cache_bytes // 2:
+                    return
+                for view in self._cache.unknown(part):
+                    if ended.is_set():
+                        return
+                    # Read and decode the image here, before the cache makes other threads wait.
+                    self._images(view.image)
+                held += self._cache.fill(part, self._prepare)
+        except Exception as error:
+            log.warning("the views of the next batch are not prepared ahead: %s", error)
+
+
+def _parts(views: Sequence[ImageView]) -> Iterator[list[ImageView]]:
+    """Cut `views` into parts whose images have at least _PART_PIXELS pixels.
+
+    The views of one image stay together if they are neighbours.
+    """
+    part: list[ImageView] = []
+    pixels, last = 0, ""
+    for one in views:
+        if one.image != last:
+            if pixels >= _PART_PIXELS:
+                yield part
+                part, pixels = [], 0
+            pixels += one.image_size[0] * one.image_size[1]
+            last = one.image
+        part.append(one)
+    if part:
+        yield part
