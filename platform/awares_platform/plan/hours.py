@@ -72,7 +72,7 @@ class JobHours:
 
     Example:
         JobHours(
-            steps=6250, ranks=RankTime(1.7, 0.3, 0.06, 0.09, 1), rollout_s=1.6, load_s=0.2,
+            steps=6250, ranks=RankTime(1.7, 0.3, 0.4, 0.06, 0.09, 1), rollout_s=1.6, load_s=0.2,
             views_s=1.4, step_s=1.7, gpus=8, hours=3.0, gpu_hours=24.0,
         )
     """
@@ -154,16 +154,19 @@ def grpo_hours(
     """Compute the time of GRPO. Each rollout engine has `parallel` GPUs.
 
     If grpo.staleness_bound is 0, rollouts and learning take turns. Otherwise rollouts and learning
-    overlap, and the step takes as long as the slower of the two. The other side waits.
+    overlap, and the step takes as long as the slower of the two. The other side waits. The learner
+    then also prepares the images of a batch that is ready while it learns.
     """
     learning = _learning(grpo, policy, shape, lengths, assumed)
     load = engine.adapters / SLOTS / (assumed.adapter_mbs * 1e6)
     generation = rollout_seconds(grpo, parallel, shape, lengths, engine, assumed.rollout())
     views = view_seconds(grpo, lengths, assumed)
     rollout = load + max(generation, views)
-    step = max(learning.seconds, rollout)
     if grpo.staleness_bound == 0:
         step = learning.seconds + rollout
+    else:
+        learning = learning.ahead(rollout)
+        step = max(learning.seconds, rollout)
     gpus = grpo.learner_workers + grpo.rollout_actors * parallel
     return _job(grpo.steps, learning, rollout, load, views, step, gpus)
 

@@ -1,7 +1,7 @@
 """Computes how long the ranks of a trainer work on one step, and how long they wait.
 
     typical episodes --deal--> passes of each rank --longest rank--> seconds of a pass
-    images of a pass --one thread, one pass ahead--> seconds that a pass waits for its images
+    images of a pass --one thread, ahead of the pass--> seconds that a pass waits for its images
 
 The plan and the trainers deal episodes to ranks with the same function (awares/passes.py), so any
 number of ranks is possible. All ranks end a pass together, because ZeRO's collectives run once per
@@ -10,7 +10,7 @@ pass.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from awares.passes import Indices, PassBudget, deal
 from awares_platform.plan.assumptions import Assumptions
@@ -40,24 +40,44 @@ class RankTime:
 
     - `seconds`: the time of the whole step.
     - `images_s`: the seconds of the step in which the ranks wait for their images.
+    - `prepared_s`: the seconds of the step in which a thread of a rank prepares images.
     - `padding`: the share of the computed tokens that are padding.
     - `waiting`: the share of the passes' duration that an average rank waits for a slower rank.
     - `passes`: the number of passes of each rank.
 
     Example:
-        RankTime(seconds=1.7, images_s=0.3, padding=0.06, waiting=0.09, passes=1)
+        RankTime(
+            seconds=1.7, images_s=0.3, prepared_s=0.4, padding=0.06, waiting=0.09, passes=1
+        )
     """
 
     seconds: float
     images_s: float
+    prepared_s: float
     padding: float
     waiting: float
     passes: int
 
     def times(self, count: int) -> "RankTime":
         """Return the time of `count` updates that each take this time."""
-        seconds, images = count * self.seconds, count * self.images_s
-        return RankTime(seconds, images, self.padding, self.waiting, count * self.passes)
+        return replace(
+            self,
+            seconds=count * self.seconds,
+            images_s=count * self.images_s,
+            prepared_s=count * self.prepared_s,
+            passes=count * self.passes,
+        )
+
+    def ahead(self, period: float) -> "RankTime":
+        """Return the time of a step whose images are prepared during the step before.
+
+        A new batch becomes ready every `period` seconds. The thread starts when a batch is ready.
+        If the ranks take that batch at once, they wait for its images as before. If the batch is
+        ready earlier, they wait less. They always wait if the images take longer than the step.
+        """
+        computing = self.seconds - self.images_s
+        seconds = max(computing, self.prepared_s, min(self.seconds, period))
+        return replace(self, seconds=seconds, images_s=seconds - computing)
 
 
 def rank_time(
@@ -74,6 +94,9 @@ def rank_time(
     `sharing` is the number of episodes with the same image. The plan assumes that such episodes are
     in the same pass, because their lengths are similar. The plan does not merge episodes with equal
     tokens or equal crops, so a real step may be shorter.
+
+    A thread prepares the images of a pass during the pass before. The first pass waits for all of
+    its images.
     """
     called = round(lengths.call_rate * episodes)
     sizes = [lengths.called] * called + [lengths.plain] * (episodes - called)
@@ -104,6 +127,7 @@ def rank_time(
     return RankTime(
         seconds=seconds,
         images_s=seconds - sum(longest),
+        prepared_s=sum(images),
         padding=0.0 if budget.packed else 1 - sum(sizes) / computed,
         waiting=1 - sum(map(computing, flat)) / (ranks * sum(longest)),
         passes=len(rounds),

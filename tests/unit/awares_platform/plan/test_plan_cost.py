@@ -50,7 +50,7 @@ def test_traffic_of_a_full_run() -> None:
     assert bus.delta == pytest.approx(0.0405 * 2e9)
     assert bus.anchor == pytest.approx(0.78 * 2e9)
     assert bus.weights_up == pytest.approx(0.0405 * 2e9 + 0.78 * 2e9 / 16)
-    assert bus.weights_down == pytest.approx(0.0405 * 2e9)
+    assert bus.weights_down == pytest.approx(2 * 0.0405 * 2e9)  # Two actors read the delta.
     assert bus.images == 2 * 8 * 0.5e6
     assert bus.checkpoints == pytest.approx(14e9 / 10)
 
@@ -96,9 +96,18 @@ def test_hours_follow_from_flops() -> None:
     assert (grpo.learner_waits, grpo.rollouts_wait) == waits
     assert min(waits) == 0
     synchronous = make(setup("grpo.staleness_bound=0"), Assumptions()).hours["grpo"]
-    assert synchronous.step_s == pytest.approx(grpo.ranks.seconds + grpo.rollout_s)
+    # A learner in turn with rollouts waits for its images: in the longest pass, an image and eight
+    # crops. Otherwise the images are ready.
+    images = 0.120 + 8 * 0.025
+    assert (grpo.ranks.images_s, synchronous.ranks.images_s) == (0, pytest.approx(images))
+    assert synchronous.ranks.seconds == pytest.approx(grpo.ranks.seconds + images)
+    assert synchronous.step_s == pytest.approx(synchronous.ranks.seconds + grpo.rollout_s)
     assert synchronous.learner_waits == pytest.approx(grpo.rollout_s)
-    assert synchronous.rollouts_wait == pytest.approx(grpo.ranks.seconds)
+    assert synchronous.rollouts_wait == pytest.approx(synchronous.ranks.seconds)
+    # One actor is slower than the seven ranks, so a batch is never ready early.
+    late = make(setup("grpo.learner_workers=7", "grpo.rollout_actors=1"), Assumptions())
+    assert late.hours["grpo"].ranks.images_s == pytest.approx(0.120 + 7 * 0.025)
+    assert late.hours["grpo"].learner_waits > 0
 
 
 def test_learning_takes_the_flops_of_the_widest_pass() -> None:
@@ -146,10 +155,10 @@ def test_the_towers_time(
 
 
 def test_rollouts_wait_for_their_images() -> None:
-    grpo = make(setup(), Assumptions()).hours["grpo"]
+    grpo = make(setup("grpo.rollout_actors=1"), Assumptions()).hours["grpo"]
     assert grpo.views_s == pytest.approx(8 * 0.120 + 64 * 0.29 * 0.025)
     assert grpo.rollout_s == pytest.approx(grpo.load_s + grpo.views_s)
-    quick = make(setup(), Assumptions(image_ms=1)).hours["grpo"]
+    quick = make(setup("grpo.rollout_actors=1"), Assumptions(image_ms=1)).hours["grpo"]
     assert quick.load_s + quick.views_s < quick.rollout_s < grpo.rollout_s
     two = make(setup("grpo.rollout_actors=2"), Assumptions()).hours["grpo"]
     assert two.views_s == pytest.approx(grpo.views_s / 2)

@@ -69,6 +69,7 @@ def test_the_first_pass_waits_for_its_images_and_others_only_for_slow_ones() -> 
     # The first pass waits 31 s for an image and a crop. Then it computes for 22 s, while the thread
     # prepares the image of the second pass for 30 s. The second pass waits for the remaining 8 s.
     assert longer.images_s == pytest.approx(31 + (30 - 22))
+    assert longer.prepared_s == pytest.approx(31 + 30)
 
 
 @pytest.mark.parametrize(("shared", "low_views"), [(True, 2), (False, 4)])
@@ -80,4 +81,18 @@ def test_a_shared_tower_computes_a_low_view_once_a_group(shared: bool, low_views
 
 
 def test_a_step_of_several_updates_takes_as_many_times() -> None:
-    assert RankTime(2.0, 0.5, 0.1, 0.2, 3).times(2) == RankTime(4.0, 1.0, 0.1, 0.2, 6)
+    assert RankTime(2.0, 0.5, 0.75, 0.1, 0.2, 3).times(2) == RankTime(4.0, 1.0, 1.5, 0.1, 0.2, 6)
+
+
+def test_a_batch_that_is_ready_early_has_its_images_ready() -> None:
+    def ahead(period: float, prepared: float = 0.5) -> tuple[float, float]:
+        step = RankTime(2.0, 0.5, prepared, 0.1, 0.2, 3).ahead(period)
+        assert step.seconds - step.images_s == 1.5
+        return step.seconds, step.images_s
+
+    assert ahead(1.0) == (1.5, 0.0)
+    # The next batch is ready 1.75 s after this one, so the ranks wait for the images until then.
+    assert ahead(1.75) == (1.75, 0.25)
+    assert ahead(9.0) == (2.0, 0.5)
+    # The thread prepares images during the whole step and is slower than the ranks.
+    assert ahead(1.0, prepared=1.75) == (1.75, 0.25)
