@@ -9,7 +9,8 @@ from torch import nn
 from awares.errors import PolicyError
 from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares_platform.training import lora
-from awares_platform.weights.adapter import DOWN, UP
+from awares_platform.weights.adapter import DOWN, UP, is_adapter
+from awares_platform.weights.manifest import WeightsError
 
 
 class Tiny(nn.Module):
@@ -78,6 +79,33 @@ def test_merged_weights_have_the_original_names_and_the_same_function(model: Tin
             nn.init.normal_(parameter)
     plain.load_state_dict(lora.merged(model, model.state_dict()))
     assert torch.allclose(plain(x), model(x), atol=1e-5)
+
+
+def test_a_trained_adapter_is_attached_to_another_copy_of_its_base(model: Tiny) -> None:
+    x = torch.randn(5, 4)
+    before = model(x)
+    torch.manual_seed(0)
+    other = Tiny()
+    lora.attach(model, QWEN2_5_VL, 2, 16.0, ("q_proj", "o_proj"), seed=0)
+    for name, parameter in model.named_parameters():
+        if name.endswith(UP):
+            nn.init.normal_(parameter)
+    adapter = {name: tensor for name, tensor in model.state_dict().items() if is_adapter(name)}
+    lora.attach_trained(other, QWEN2_5_VL, adapter, 8.0)
+    assert torch.equal(other(x), model(x)) and not torch.allclose(other(x), before)
+    with lora.adapters_off(other):
+        assert torch.equal(other(x), before)
+
+
+def test_a_trained_adapter_that_does_not_fit_is_refused(model: Tiny) -> None:
+    pair = {f"language_model.q_proj{DOWN}": torch.ones(2, 4)}
+    wrong = pair | {f"language_model.q_proj{UP}": torch.ones(5, 2)}
+    with pytest.raises(WeightsError, match="the adapter of language_model.q_proj does not fit"):
+        lora.attach_trained(model, QWEN2_5_VL, wrong, 8.0)
+    tower = {f"visual.gate_proj{DOWN}": torch.ones(2, 4), f"visual.gate_proj{UP}": torch.ones(4, 2)}
+    both = pair | {f"language_model.q_proj{UP}": torch.ones(6, 2)} | tower
+    with pytest.raises(WeightsError, match=r"no place for the adapter's tensor visual.gate_proj"):
+        lora.attach_trained(model, QWEN2_5_VL, both, 8.0)
 
 
 def test_the_same_seed_gives_the_same_adapters() -> None:
