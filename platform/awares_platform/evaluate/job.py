@@ -190,7 +190,8 @@ def check_policies(
             f"run {run!r} has no policy {' or '.join(missing)}: "
             f"run {jobs}, or set evaluate.policies={rest}"
         )
-    for weights in dict.fromkeys(POLICIES[name].weights for name in policies):
+    for name in policies:
+        weights = POLICIES[name].weights
         check_lineage(store, run, weights, policy.base, grpo.start)
         if weights != "base":
             check_stored(store, policy_key(run, weights), method)
