@@ -137,7 +137,9 @@ def sft_hours(
     work = passes(policy, extra=0)
     cost = _cost(shape, work, _tower_passes(policy, work), assumed)
     budget = PassBudget(sft.micro_batch, sft.micro_tokens, policy.packed)
-    ranks = rank_time(sft.batch_size, sft.workers, budget, lengths, assumed, cost)
+    ranks = rank_time(
+        sft.batch_size, sft.workers, budget, lengths, assumed, cost, across_steps=True
+    )
     steps = sft.epochs * math.ceil(samples / sft.batch_size)
     return _job(steps, ranks, 0.0, 0.0, 0.0, ranks.seconds, sft.workers)
 

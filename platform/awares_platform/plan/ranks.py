@@ -88,6 +88,7 @@ def rank_time(
     assumed: Assumptions,
     cost: Cost,
     sharing: int = 1,
+    across_steps: bool = False,
 ) -> RankTime:
     """Compute the time of one update on `episodes` typical episodes.
 
@@ -95,8 +96,8 @@ def rank_time(
     in the same pass, because their lengths are similar. The plan does not merge episodes with equal
     tokens or equal crops, so a real step may be shorter.
 
-    A thread prepares the images of a pass during the pass before. The first pass waits for all of
-    its images.
+    A thread prepares the images of a pass during the pass before. If `across_steps` is true, this
+    also holds for the first pass of a step. Otherwise the first pass waits for all of its images.
     """
     called = round(lengths.call_rate * episodes)
     sizes = [lengths.called] * called + [lengths.plain] * (episodes - called)
@@ -121,7 +122,8 @@ def rank_time(
     ]
     longest = [max(map(computing, passes)) for passes in rounds]
     images = [max(map(preparing, passes)) for passes in rounds]
-    seconds = images[0] + sum(map(max, longest, [*images[1:], 0.0]))
+    first, last = (0.0, images[0]) if across_steps else (images[0], 0.0)
+    seconds = first + sum(map(max, longest, [*images[1:], last]))
     flat = [one for passes in rounds for one in passes]
     computed = sum(len(one) * max(sizes[row] for row in one) for one in flat)
     return RankTime(

@@ -1,7 +1,7 @@
 """Prepares curated samples as training examples, and collates them into micro-batches."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,28 +12,28 @@ from torch import Tensor
 from awares.batch import Batch, collate, sequence_length
 from awares.chat import ChatFormat
 from awares.demonstration import Demonstration, demonstration
-from awares.environment import Environment
 from awares.errors import DataError
 from awares.sample import Sample
-from awares.tokens import VisionLimits
+from awares.tokens import Size, VisionLimits
 from awares_platform.config.method import MethodConfig
 from awares_platform.method.environment import environment
 
 log = logging.getLogger(__name__)
 
-# The lengths of samples only decide how a batch is cut into micro-batches. Rough lengths suffice
-# for this, so `prepare` assumes this size for every image.
-_NOMINAL_SIZE = (1024, 768)
 _BLANK_SIZE = (56, 56)
+# An image of at least 100 pixels per side gets all crops of a request (method.small_images).
+_LARGEST_SIZE = (4096, 4096)
 _REPORTED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """The usable samples, with the approximate length and the weight of each sample.
+    """The usable samples, with the length and the weight of each sample.
 
-    `lengths` and `weights` have the order of `samples`. A length is in tokens. A sample's weight is
-    the sum of the weights of its target tokens. `skipped` is the number of unusable samples.
+    `lengths` and `weights` have the order of `samples`. A length is the number of tokens of the
+    sample's sequence in a micro-batch, or an upper bound if the size of its image is unknown. A
+    sample's weight is the sum of the weights of its target tokens. `skipped` is the number of
+    unusable samples.
 
     Example:
         Examples(samples=(sample,), lengths=(61,), weights=(7.0,), skipped=0)
@@ -47,29 +47,35 @@ class Examples:
 
 def prepare(
     samples: Sequence[Sample],
+    sizes: Mapping[str, Size],
     chat: ChatFormat,
-    environment: Environment,
+    method: MethodConfig,
     limits: VisionLimits,
     tool_weight: float,
 ) -> Examples:
-    """Keep the samples that have a demonstration in `environment`. Count the other samples.
+    """Keep the samples that have a demonstration in the environment. Count the other samples.
 
-    `tool_weight` is the weight of a target token in a request for crops. Every other target token
-    has the weight 1. The function logs the first few unusable samples. Raises DataError if no
-    sample is left.
+    `sizes` maps the hash of an image to the width and height of the decoded image. If the size of
+    an image is unknown, each of its views counts as many tokens as `limits` allow. `tool_weight` is
+    the weight of a target token in a request for crops. Every other target token has the weight 1.
+    The function logs the first few unusable samples. Raises DataError if no sample is left.
     """
     kept: list[Sample] = []
     lengths: list[int] = []
     weights: list[float] = []
     faults: list[str] = []
+    offered = environment(method)
     for sample in samples:
+        size = sizes.get(sample.image)
         try:
-            item = demonstration(sample, chat, _NOMINAL_SIZE, environment)
+            item = demonstration(sample, chat, size or _LARGEST_SIZE, offered)
         except DataError as error:
             faults.append(str(error))
             continue
         kept.append(sample)
-        lengths.append(sequence_length(item, limits))
+        lengths.append(
+            sequence_length(item, limits, method.low_ratio) if size else _bound(item, limits)
+        )
         weights.append(
             sum(len(turn.sampled_ids) * (tool_weight if turn.crops else 1.0) for turn in item.turns)
         )
@@ -83,10 +89,17 @@ def prepare(
     return Examples(tuple(kept), tuple(lengths), tuple(weights), len(faults))
 
 
+def _bound(item: Demonstration, limits: VisionLimits) -> int:
+    """Return an upper bound of the length of a demonstration whose image has an unknown size."""
+    written = sum(len(turn.context_ids) + len(turn.sampled_ids) for turn in item.turns)
+    views = sum(len(turn.views) for turn in item.turns)
+    return written + views * (limits.max_pixels // limits.unit**2 - 1)
+
+
 class Collator:
     """Reads the images of samples, and collates the samples' demonstrations into micro-batches.
 
-    The collator leaves out samples with unreadable images, and counts them in `unreadable`.
+    The collator leaves out samples with unreadable images, and counts them.
     """
 
     def __init__(
@@ -101,23 +114,24 @@ class Collator:
         self._images, self._processor, self._chat = images, processor, chat
         self._method, self._tool_weight = method, tool_weight
         self._environment, self._limits = environment(method), limits
-        self.unreadable = 0
 
-    def __call__(self, samples: Sequence[Sample]) -> tuple[Batch, Tensor]:
-        """Return the batch, and a (B, T) mask of the target tokens in requests for crops.
+    def __call__(self, samples: Sequence[Sample]) -> tuple[Batch, Tensor, int]:
+        """Return the batch, its request mask, and the number of samples with unreadable images.
 
-        If no image is readable, the batch holds one demonstration with a blank image, whose tokens
-        have the weight 0. The number of forward passes thus stays the same on all ranks.
+        The mask (B, T) is true at the target tokens of requests for crops. If no image is readable,
+        the batch holds one demonstration with a blank image, whose tokens have the weight 0. The
+        number of forward passes thus stays the same on all ranks.
         """
         items = [item for sample in samples if (item := self._demonstration(sample))]
+        unreadable = len(samples) - len(items)
         if not items:
-            return self._blank(samples[0])
+            return *self._blank(samples[0]), unreadable
         batch = self._collate(items, self._images)
         tool_BT = torch.zeros_like(batch.action_mask_BT)
         tool_BT[batch.action_mask_BT] = torch.tensor(
             [flag for item in items for flag in item.tool_flags]
         )
-        return batch, tool_BT
+        return batch, tool_BT, unreadable
 
     def _blank(self, sample: Sample) -> tuple[Batch, Tensor]:
         item = demonstration(sample, self._chat, _BLANK_SIZE, self._environment)
@@ -138,6 +152,5 @@ class Collator:
             size = self._images(sample.image).size
             return demonstration(sample, self._chat, size, self._environment)
         except DataError as error:
-            self.unreadable += 1
             log.warning("left out %s: %s", sample.sample_id, error)
             return None

@@ -1,5 +1,7 @@
 """The sft job trains the base policy on curated demonstrations (paper, section 3.3).
 
+    this driver --sizes of all images--+
+                                       v
     datasets/<curated> --> SftWorker x N --every k steps--> runs/<run>/checkpoints/sft-<recipe>
                              |    `--at the end--> runs/<run>/policies/sft
                              +-- messages (queue) --> this driver: metrics.jsonl, progress
@@ -26,8 +28,12 @@ import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.queue import Empty, Queue
 
+from awares.tokens import Size
 from awares_platform.config import PlatformConfig
-from awares_platform.data.dataset import read_manifest
+from awares_platform.config.data import DataConfig
+from awares_platform.data.dataset import read_manifest, read_split
+from awares_platform.data.image_sizes import read_sizes
+from awares_platform.data.images import Images
 from awares_platform.method.family import model_family
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
@@ -42,10 +48,11 @@ from awares_platform.training.source import pinned, resolve
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
-# The recipe leaves out these settings of [sft], because they change results by rounding errors at
-# most. Even so, a checkpoint fits only the number of workers and the ZeRO stage that saved it.
+# The recipe leaves out these settings, because they change results by rounding errors at most. Even
+# so, a checkpoint fits only the number of workers and the ZeRO stage that saved it.
 _OPERATION = {
     "micro_batch",
+    "micro_tokens",
     "workers",
     "zero_stage",
     "use_gpu",
@@ -54,7 +61,9 @@ _OPERATION = {
     "checkpoint_every",
     "keep_checkpoints",
     "max_failures",
+    "max_skipped_steps",
 }
+_POLICY_OPERATION = {"attn", "gradient_checkpointing"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +114,10 @@ def run(config: PlatformConfig) -> SftResult:
     if done is not None and done.get("recipe") == recipe:
         log.info("%s is there after %d steps; nothing to do", policy, done["step"])
         return SftResult(policy, done["step"], done["step"], {}, time.monotonic() - started)
-    with Run(config, "sft") as record, Progress("sft", order.steps, "steps") as progress:
-        resumed_from, steps, metrics = _follow(config, recipe, record, progress)
+    with Run(config, "sft") as record:
+        sizes = _image_sizes(store, config.data)
+        with Progress("sft", order.steps, "steps") as progress:
+            resumed_from, steps, metrics = _follow(config, recipe, sizes, record, progress)
     return SftResult(policy, steps, resumed_from, metrics, time.monotonic() - started)
 
 
@@ -116,7 +127,7 @@ def recipe_of(config: PlatformConfig, base: str, data: dict[str, Any]) -> dict[s
     `base` is the digest of the base policy. `data` is the manifest of the curated split.
     """
     parts = {
-        "policy": config.policy.model_dump(mode="json"),
+        "policy": config.policy.model_dump(mode="json", exclude=_POLICY_OPERATION),
         "method": config.method.inputs(),
         "sft": config.sft.model_dump(mode="json", exclude=_OPERATION),
     }
@@ -134,8 +145,27 @@ def recipe_of(config: PlatformConfig, base: str, data: dict[str, Any]) -> dict[s
     }
 
 
+def _image_sizes(store: ObjectStore, data: DataConfig) -> dict[str, Size]:
+    """Return the width and height of each image, by hash, of the curated samples.
+
+    The workers need the sizes to fill micro-batches. If each of them read the sizes, the store
+    would get as many times the requests.
+    """
+    samples = read_split(store, data.curated, "train").samples
+    digests = {sample.image for sample in samples}
+    with Progress("sft", len(digests), "image sizes") as progress:
+        sizes = read_sizes(Images.of(store, data), digests, progress.advance)
+        if missing := len(digests) - len(sizes):
+            progress.say(f"{missing} sizes cannot be read; check images/ in the store")
+    return sizes
+
+
 def _follow(
-    config: PlatformConfig, recipe: dict[str, Any], record: Run, progress: Progress
+    config: PlatformConfig,
+    recipe: dict[str, Any],
+    sizes: dict[str, Size],
+    record: Run,
+    progress: Progress,
 ) -> tuple[int, int, dict[str, float]]:
     """Record the metrics that rank 0 sends, until training ends.
 
@@ -143,7 +173,7 @@ def _follow(
     """
     first, steps, metrics = None, 0, {}
     progress.say("starting trainer processes")
-    for kind, *message in _messages(config, recipe):
+    for kind, *message in _messages(config, recipe, sizes):
         if kind == "start":
             step, steps, samples, skipped = message
             first = step if first is None else first
@@ -161,12 +191,14 @@ def _follow(
     return first or 0, steps, metrics
 
 
-def _messages(config: PlatformConfig, recipe: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+def _messages(
+    config: PlatformConfig, recipe: dict[str, Any], sizes: dict[str, Size]
+) -> Iterator[tuple[Any, ...]]:
     """Yield the messages of rank 0 until training ends. If training fails, raise the error."""
     queue = Queue(actor_options={"num_cpus": 0})
     trainer: Any = ray.remote(num_cpus=0)(FitActor).remote()
     try:
-        training = trainer.fit.remote(config, recipe, queue)
+        training = trainer.fit.remote(config, recipe, sizes, queue)
         over = False
         while not over:
             over = bool(ray.wait([training], timeout=0)[0])
@@ -187,18 +219,31 @@ class FitActor:
     handler of SIGINT, and a thread of Ray Train would end the driver after Ray's shutdown.
     """
 
-    def fit(self, config: PlatformConfig, recipe: dict[str, Any], queue: Queue) -> None:
+    def fit(
+        self,
+        config: PlatformConfig,
+        recipe: dict[str, Any],
+        sizes: dict[str, Size],
+        queue: Queue,
+    ) -> None:
         """Train to the end. If training fails, raise TrainingFailedError or ControllerError."""
-        _trainer(config, recipe, queue).fit()
+        _trainer(config, recipe, sizes, queue).fit()
 
 
-def _trainer(config: PlatformConfig, recipe: dict[str, Any], queue: Queue) -> TorchTrainer:
+def _trainer(
+    config: PlatformConfig, recipe: dict[str, Any], sizes: dict[str, Size], queue: Queue
+) -> TorchTrainer:
     from awares_platform.sft.worker import train
 
     settings = config.sft
     job = f"sft-{hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]}"
     resources = {"CPU": settings.threads, **({"GPU": 1} if settings.use_gpu else {})}
-    loop = {"config": config.model_dump_json(), "messages": queue, "recipe": recipe}
+    loop = {
+        "config": config.model_dump_json(),
+        "messages": queue,
+        "recipe": recipe,
+        "sizes": sizes,
+    }
     return TorchTrainer(
         train,
         train_loop_config=loop,

@@ -1,6 +1,8 @@
 """Runs one rank of the SFT job, as a worker of Ray Train.
 
     restore -> [ micro-batches -> forward, backward -> step -> (checkpoint) ] x steps -> export
+                      ^
+                      +-- a second thread reads and collates one micro-batch ahead, across steps
 
 Every rank derives the samples of a step from the step's number (see order.py). The ranks therefore
 exchange no samples. A resumed run finds its place in the data from the number of the next step.
@@ -10,6 +12,8 @@ Axes: B sequences, T tokens, V entries of the vocabulary, K target tokens in all
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
 from typing import Any
 
 import ray.train
@@ -23,10 +27,11 @@ from awares.chat import ChatFormat
 from awares.errors import DataError
 from awares.logprobs import chosen_logprobs, sampled_logits
 from awares.losses import sft_loss
-from awares.passes import PassBudget
+from awares.passes import Indices, PassBudget
+from awares.tokens import Size
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images, read_split
-from awares_platform.method.environment import environment, system_prompt, vision_limits
+from awares_platform.method.environment import system_prompt, vision_limits
 from awares_platform.method.family import model_family
 from awares_platform.sft.examples import Collator, prepare
 from awares_platform.sft.order import SampleOrder, micro_batches
@@ -39,23 +44,33 @@ from awares_platform.training.failure import SkippedSteps
 from awares_platform.training.policy import load_policy, load_processor
 from awares_platform.training.source import resolve
 
+_Pass = tuple[Batch, Tensor, int]
+"""A micro-batch, its mask of requests, and the number of its unreadable images (Collator)."""
+
 
 def train(loop: dict[str, Any]) -> None:
     """Run one rank, as Ray Train's train_loop_per_worker.
 
-    `loop` holds "config" (PlatformConfig as JSON), "messages" (a Ray queue to the driver) and
-    "recipe" (the result of job.recipe_of). A checkpoint with another recipe is refused.
+    `loop` holds "config" (PlatformConfig as JSON), "messages" (a Ray queue to the driver), "sizes"
+    (a dict from the hash of an image to its width and height) and "recipe" (the result of
+    job.recipe_of). A checkpoint with another recipe is refused.
     """
     config = PlatformConfig.model_validate_json(loop["config"])
     torch.set_num_threads(config.sft.threads)
     torch.manual_seed(config.run.seed)
-    SftWorker(config, loop["messages"], loop["recipe"]).run()
+    SftWorker(config, loop["messages"], loop["recipe"], loop["sizes"]).run()
 
 
 class SftWorker:
     """One rank of the SFT job: its model, its optimizer and its share of the samples."""
 
-    def __init__(self, config: PlatformConfig, messages: Any, recipe: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        config: PlatformConfig,
+        messages: Any,
+        recipe: dict[str, Any],
+        sizes: dict[str, Size],
+    ) -> None:
         settings, method = config.sft, config.method
         self._run, self._settings, self._method = config.run.name, settings, method
         self._messages, self._recipe = messages, recipe
@@ -71,8 +86,7 @@ class SftWorker:
         self._collate = Collator(images, processor, chat, method, limits, weight)
         split = read_split(self._store, config.data.curated, "train")
         self._faults = len(split.faults)
-        weight = settings.tool_turn_weight
-        self._examples = prepare(split.samples, chat, environment(method), limits, weight)
+        self._examples = prepare(split.samples, sizes, chat, method, limits, weight)
         count = len(self._examples.samples)
         self._order = SampleOrder(count, settings.batch_size, settings.epochs, config.run.seed)
         self._budget = PassBudget(settings.micro_batch, settings.micro_tokens, config.policy.packed)
@@ -96,43 +110,58 @@ class SftWorker:
         step = saved.step if saved else 0
         skipped = examples.skipped + self._faults
         self._tell("start", step, steps, len(examples.samples), skipped)
-        while step < steps:
-            metrics = self._step(step)
-            step += 1
-            self._tell("step", step, metrics)
-            if step % self._settings.checkpoint_every == 0 or step == steps:
-                checkpoint.save(self._engine, step, self._recipe, {}, metrics)
+        with closing(one_ahead(self._prepare, self._passes(step))) as prepared:
+            while step < steps:
+                metrics = self._step(step, prepared)
+                step += 1
+                self._tell("step", step, metrics)
+                if step % self._settings.checkpoint_every == 0 or step == steps:
+                    checkpoint.save(self._engine, step, self._recipe, {}, metrics)
         self._export(step)
 
     def _tell(self, *message: Any) -> None:
         if self._rank == 0:
             self._messages.put(message)
 
-    def _step(self, step: int) -> dict[str, float]:
-        """Take one optimizer step on this rank's share of a batch. Return metrics of all ranks."""
+    def _passes(self, first: int) -> Iterator[Indices]:
+        """Yield the micro-batches of this rank, from step `first` to the last step."""
+        for step in range(first, self._order.steps):
+            yield from self._share(step)
+
+    def _share(self, step: int) -> list[Indices]:
+        """Return the micro-batches of this rank in a step."""
+        batch, lengths = self._order.batch(step), self._examples.lengths
+        return micro_batches(batch, lengths, self._budget, self._workers)[self._rank]
+
+    def _step(self, step: int, prepared: Iterator[_Pass]) -> dict[str, float]:
+        """Take one optimizer step on this rank's share of a batch. Return metrics of all ranks.
+
+        The share is next in `prepared`.
+        """
         started = time.monotonic()
-        settings, examples = self._settings, self._examples
-        batch = self._order.batch(step)
-        shares = micro_batches(batch, examples.lengths, self._budget, self._workers)
-        total = sum(examples.weights[index] for index in batch)
+        settings, weights = self._settings, self._examples.weights
+        total = sum(weights[index] for index in self._order.batch(step))
         rate = cosine(step, self._order.steps, settings.learning_rate, settings.warmup_ratio)
-        counts, before = _Counts(self._device), self._collate.unreadable
-        taken = zero.step(self._engine, self._losses(shares[self._rank], total, counts), rate)
+        counts = _Counts(self._device)
+        share = counts.timed(islice(prepared, len(self._share(step))))
+        taken = zero.step(self._engine, self._losses(share, total, counts), rate)
         self._skipped.count(step, taken.taken)
-        metrics = counts.reduced(self._collate.unreadable - before)
+        metrics = counts.reduced()
         seconds = time.monotonic() - started
-        pace = {"time/step": seconds, "time/tokens_per_s": metrics.pop("tokens") / seconds}
+        pace = {
+            "time/step": seconds,
+            "time/images": counts.images_s,
+            "time/tokens_per_s": metrics.pop("tokens") / seconds,
+        }
         return {**metrics, "policy/learning_rate": rate, "policy/grad_norm": taken.norm, **pace}
 
-    def _losses(
-        self, mine: list[tuple[int, ...]], total: float, counts: "_Counts"
-    ) -> Iterator[Tensor]:
-        """Yield the loss of each micro-batch of this rank.
+    def _losses(self, share: Iterator[_Pass], total: float, counts: "_Counts") -> Iterator[Tensor]:
+        """Yield the loss of each micro-batch in this rank's `share` of a step.
 
         `total` is the sum of the weights of the whole batch. `zero.step` sums the losses of a rank,
         and averages the sums over ranks. The average is the weighted mean loss of the whole batch.
         """
-        for batch, tool_BT in one_ahead(self._prepare, mine):
+        for batch, tool_BT, unreadable in share:
             rows_K, positions_K, logits_KV = sampled_logits(
                 self._engine, batch, packed=self._budget.packed
             )
@@ -143,11 +172,13 @@ class SftWorker:
             del logits_KV  # Otherwise this generator keeps the logits during the backward pass.
             logprobs_BT = torch.zeros_like(batch.weights_BT).index_put(places, logprobs_K)
             counts.add(logprobs_BT.detach(), batch, tool_BT, correct, total)
+            counts.unreadable += unreadable
             yield sft_loss(logprobs_BT, batch.weights_BT, normaliser=total) * self._workers
 
-    def _prepare(self, indices: tuple[int, ...]) -> tuple[Batch, Tensor]:
-        batch, tool_BT = self._collate([self._examples.samples[index] for index in indices])
-        return batch.to(self._device), tool_BT.to(self._device)
+    def _prepare(self, indices: Indices) -> _Pass:
+        samples = [self._examples.samples[index] for index in indices]
+        batch, tool_BT, unreadable = self._collate(samples)
+        return batch.to(self._device), tool_BT.to(self._device), unreadable
 
     def _export(self, step: int) -> None:
         state = zero.full_state(self._engine)
@@ -168,13 +199,27 @@ class SftWorker:
 
 
 class _Counts:
-    """Sums the loss and the token counts of a step, over micro-batches and then over ranks."""
+    """Sums the loss and the token counts of a step, over micro-batches and then over ranks.
+
+    `unreadable` is the number of images that this rank has skipped in the step. `images_s` is the
+    number of seconds for which this rank has waited for images.
+    """
 
     def __init__(self, device: torch.device) -> None:
         # The first two sums are the loss, and the negative logprob of the target tokens in requests
         # for crops. The other four are counts: target tokens in requests for crops, correct target
         # tokens, all target tokens, and all tokens.
+        self.unreadable = 0
+        self.images_s = 0.0
         self._sums = torch.zeros(6, dtype=torch.float64, device=device)
+
+    def timed(self, share: Iterator[_Pass]) -> Iterator[_Pass]:
+        """Yield the micro-batches of a share, and add up how long each one is awaited."""
+        asked = time.monotonic()
+        for one in share:
+            self.images_s += time.monotonic() - asked
+            yield one
+            asked = time.monotonic()
 
     def add(
         self, logprobs_BT: Tensor, batch: Batch, tool_BT: Tensor, correct: Tensor, total: float
@@ -190,14 +235,13 @@ class _Counts:
         counted = [loss, tool, tool_BT.sum(), correct, targets, tokens]
         self._sums += torch.stack(counted).double()
 
-    def reduced(self, unreadable: int) -> dict[str, float]:
+    def reduced(self) -> dict[str, float]:
         """Return the step's metrics over all ranks.
 
-        `unreadable` is the number of images that this rank skipped in the step. Without a crop
-        request in the step, the result has no "loss/tool_turn". Raises DataError if no image of the
-        step's batch is readable.
+        Without a crop request in the step, the result has no "loss/tool_turn". Raises DataError if
+        no image of the step's batch is readable.
         """
-        sums = torch.cat([self._sums, self._sums.new_tensor([unreadable])])
+        sums = torch.cat([self._sums, self._sums.new_tensor([self.unreadable])])
         torch.distributed.all_reduce(sums)
         loss, tool, requests, correct, targets, tokens, left_out = sums.tolist()
         if not targets:

@@ -1,24 +1,27 @@
 """Prepares the next forward pass while the current one computes."""
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
-def one_ahead(make: Callable[[Given], Made], given: Iterable[Given]) -> Iterator[Made]:
+def one_ahead(make: Callable[[Given], Made], given: Iterable[Given]) -> Generator[Made, None, None]:
     """Yield `make(item)` for each item, in order.
 
-    A second thread makes the next value while the caller works on the current value. If `make`
-    fails for an item, its exception is raised when the caller asks for this item's value.
+    A second thread makes the next value while the caller works on the current value. The generator
+    keeps no reference to the current value. If `make` fails for an item, its exception is raised
+    when the caller asks for this item's value. Closing the generator ends the thread. If the thread
+    is making a value, closing first waits for it.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
-        coming = None
+        coming: deque[Future[Made]] = deque()
         for item in given:
-            current, coming = coming, thread.submit(make, item)
-            if current is not None:
-                yield current.result()
-        if coming is not None:
-            yield coming.result()
+            coming.append(thread.submit(make, item))
+            if len(coming) > 1:
+                yield coming.popleft().result()
+        if coming:
+            yield coming.popleft().result()

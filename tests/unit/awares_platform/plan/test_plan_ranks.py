@@ -72,6 +72,18 @@ def test_the_first_pass_waits_for_its_images_and_others_only_for_slow_ones() -> 
     assert longer.prepared_s == pytest.approx(31 + 30)
 
 
+def test_across_steps_only_slow_images_make_the_ranks_wait() -> None:
+    def slow(image_ms: float) -> RankTime:
+        budget = PassBudget(rows=2)
+        assumed = Assumptions(image_ms=image_ms, crop_ms=1000)
+        return rank_time(4, 1, budget, LENGTHS, assumed, LANGUAGE, across_steps=True)
+
+    assert (slow(3000).images_s, slow(3000).seconds) == (0, 2 * 11 + 2 * 7)
+    # The thread prepares two images and a crop in 17 s during the last pass of the step before,
+    # which takes 14 s. It prepares the two images of the second pass within the 22 s of the first.
+    assert slow(8000).images_s == pytest.approx(17 - 14)
+
+
 @pytest.mark.parametrize(("shared", "low_views"), [(True, 2), (False, 4)])
 def test_a_shared_tower_computes_a_low_view_once_a_group(shared: bool, low_views: int) -> None:
     """Check one pass of four episodes in two groups. One of the episodes has a crop."""
