@@ -35,6 +35,8 @@ RUNS = sorted((Path(__file__).parent / "quickstarts").glob("*.json"))
 """The paths of the published results, one JSON file for each quickstart run."""
 ADAPTER_RUNS = Path(__file__).with_name("lora_runs.json")
 """The results of three quickstarts that trained adapters, with the slopes of their canaries."""
+PAGE_RUNS = Path(__file__).with_name("large_pages.json")
+"""The results of tests/benchmarks/large_pages.py, by method.crop_scale."""
 
 FOLDERS = ("awares", "helm", "jobs", "manifests", "platform", "tests")
 COMMANDS = (ROOT / "platform/awares_platform/cli/main.py").read_text()
@@ -163,6 +165,24 @@ def test_the_table_of_adapters_is_that_of_the_published_runs() -> None:
 def scores(policy: dict[str, float]) -> str:
     """Return the cells of a policy's accuracy and RTR."""
     return f"{100 * policy['accuracy']:.1f} % | {policy['rtr_token']:.3f}".replace("| 0", "| ")
+
+
+def test_the_table_of_pages_is_that_of_the_published_runs() -> None:
+    runs = json.loads(PAGE_RUNS.read_text("utf-8"))
+    named = [
+        ("full resolution", runs["2"]["full"]),
+        ("low resolution", runs["2"]["low"]),
+        *((f"AwaRes, `crop_scale = {scale}`", runs[scale]["awares"]) for scale in ("2", "1")),
+    ]
+    lines = []
+    for name, policy in named:
+        parts = (policy["by_label"]["HR"], policy["by_label"]["LR"], policy)
+        cells = (f"{100 * one['accuracy']:.1f} % | {one['rtr_token']:.2f}" for one in parts)
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    table = re.search(r"<!-- pages:begin -->\n(.*?)\n<!-- pages:end -->", README, re.DOTALL)
+    assert table and table[1].splitlines()[2:] == lines
+    counts = [runs["2"]["full"]["by_label"][label]["n"] for label in ("HR", "LR")]
+    assert counts == [602, 1446]
 
 
 def test_what_the_text_says_of_the_results_holds() -> None:
