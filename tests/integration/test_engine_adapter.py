@@ -44,6 +44,12 @@ STEPS = {1: 1e-4, 10: 1e-4, 100: 3e-5}
 
 A value is the size of each step since the previous key.
 """
+TOLERANCES = {1: 5.0, 10: 0.3, 100: 0.1}
+"""The largest tolerance of the slope after so many steps, for the rounding errors of all CPUs.
+
+Measured tolerances are 3.5, 0.13 and 0.06. The change of one step is smaller than the rounding
+errors, so its slope can show that the engine is not grossly wrong, but not that it plays the step.
+"""
 
 
 @dataclass(frozen=True)
@@ -121,8 +127,9 @@ def test_the_engine_plays_the_whole_update(setup: Setup) -> None:
         learned = setup.trained.logprobs()
         report = setup.load("whole", setup.trained.published(), learned)
         found = setup.change(learned)
-        print(until, found, report)
-        assert abs(found.slope - 1) <= found.tolerance
+        print(until, found, found.tolerance, report)
+        assert abs(found.slope - 1) <= found.tolerance < TOLERANCES[until]
+        assert found.is_seen or until == 1
         assert report.canary_slope == (found.slope if found.is_seen else None)
     assert found.is_seen and found.slope == pytest.approx(1, abs=0.05)
 
