@@ -103,12 +103,17 @@ def save_tied(path: Path, width: int, tokenizer: PreTrainedTokenizerBase) -> Non
 def run(directory: Path, case: Case, mode: str) -> list[dict[str, Any]]:
     """Run two ranks of loading_rank.py, and return their measurements."""
     out = directory / f"{case.base}-{case.lora_rank}-{mode}"
-    out.mkdir()
     settings = [case.base, str(case.lora_rank), case.dtype, case.family, mode]
+    return measured("loading_rank.py", directory, out, *settings)
+
+
+def measured(script: str, directory: Path, out: Path, *settings: str) -> list[dict[str, Any]]:
+    """Run two ranks of `script`, which write to `out`, and return their measurements."""
+    out.mkdir()
     # The C library returns the memory of freed tensors above this size to the kernel at once. The
     # process's memory is then close to the memory of its live tensors.
     memory = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    run_ranks("loading_rank.py", RANKS, str(directory), str(out), *settings, **memory)
+    run_ranks(script, RANKS, str(directory), str(out), *settings, **memory)
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(RANKS)]
 
 
@@ -147,3 +152,14 @@ def test_each_rank_loads_its_part_and_trains_as_before(directory: Path, name: st
         assert all(torch.equal(found[name], expected[name]) for name in expected)
         if moment == "before":
             assert all(torch.equal(found[name], stored[name].to(dtype)) for name in stored)
+
+
+def test_the_doctor_loads_a_part_on_each_rank(directory: Path) -> None:
+    """The doctor must not need more memory than the grpo job, which also loads by partition."""
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        directory / "base", dtype=torch.float32
+    ).eval()
+    size = sum(tensor.numel() * tensor.itemsize for tensor in model.state_dict().values())
+    found = measured("doctor_rank.py", directory, directory / "doctor")
+    print(size, [one["load"] for one in found])
+    assert all(one["load"] < 0.75 * size for one in found)

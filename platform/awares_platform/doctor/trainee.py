@@ -82,7 +82,8 @@ class Trainee:
     def load(self, adapter: bool) -> int:
         """Load the base policy into DeepSpeed, and return the number of trained parameters.
 
-        If `adapter` is true, only an adapter is trained, and otherwise the weights themselves.
+        If `adapter` is true, only an adapter is trained, and otherwise the weights themselves. With
+        ZeRO-3, a rank holds only its slices of the weights, as in the grpo job.
         """
         self._engine = None
         gc.collect()
@@ -91,8 +92,16 @@ class Trainee:
         if gpu:
             torch.cuda.empty_cache()
         policy = policy_of(config.policy, adapter)
-        model = load_policy(self._source, policy, config.run.seed).to(self._device)
-        trained = sum(tensor.numel() for tensor in model.parameters() if tensor.requires_grad)
+        model = load_policy(
+            self._source,
+            policy,
+            config.run.seed,
+            partitioned=settings.zero_stage == 3,
+            gpu=gpu,
+        ).to(self._device)
+        learning = [tensor for tensor in model.parameters() if tensor.requires_grad]
+        # A tensor that ZeRO-3 has partitioned has its whole size in `ds_numel`.
+        trained = sum(getattr(tensor, "ds_numel", tensor.numel()) for tensor in learning)
         self._engine = zero.initialize(model, zero.settings_of(settings, policy.dtype), gpu)
         return trained
 
