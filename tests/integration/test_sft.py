@@ -62,10 +62,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(
     seaweed: ObjectStore, base: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> PlatformConfig:
-    """Write curated samples, and return the configuration of a job that trains on the samples.
-
-    The samples have no crop, one crop or two crops in turn.
-    """
+    """Write curated samples with 0, 1 or 2 crops, and return the configuration of a job on them."""
     store = ObjectStore.from_config(seaweed.config.model_copy(update={"url": "s3://awares/sft"}))
     write_samples(store, "tiny-curated", "train", list(_curated(store)))
     return PlatformConfig(
@@ -213,7 +210,9 @@ def test_a_killed_worker_resumes_and_ends_with_the_same_weights(
 def test_a_killed_driver_resumes_and_ends_with_the_same_weights(
     session: PlatformConfig, reference: sft.SftResult
 ) -> None:
-    killed = _named(session, "killed-driver")
+    """Each step writes a checkpoint, so the job still trains when Ray Train records the first."""
+    often = session.sft.model_copy(update={"checkpoint_every": 1})
+    killed = _named(session, "killed-driver").model_copy(update={"sft": often})
     rows = killed.run.directory / "killed-driver" / "sft" / "metrics.jsonl"
     driver = start("sft", killed)
     wait_for(lambda: _noted(killed), driver)
@@ -221,7 +220,7 @@ def test_a_killed_driver_resumes_and_ends_with_the_same_weights(
     driver.wait()
     assert _steps(rows) < 10
     result = sft.run(killed)
-    assert result.resumed_from in (3, 6, 9) and result.steps == 10
+    assert 0 < result.resumed_from < 10 and result.steps == 10
     assert _weights(killed) == _weights(session)
 
 
