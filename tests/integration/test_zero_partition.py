@@ -21,8 +21,12 @@ from transformers import (
 
 from awares.mini.policy import build_config, build_processor, save_policy
 from awares.mini.tokenizer import train_tokenizer
+from awares_platform.config import PlatformConfig
 from awares_platform.config.policy import PolicyConfig
+from awares_platform.doctor.trainee import Trainee
+from awares_platform.engine.canary import learner_logprobs
 from awares_platform.method.family import model_family
+from awares_platform.training.policy import load_policy
 from tests.integration.ranks import run_ranks
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
@@ -163,3 +167,13 @@ def test_the_doctor_loads_a_part_on_each_rank(directory: Path) -> None:
     found = measured("doctor_rank.py", directory, directory / "doctor")
     print(size, [one["load"] for one in found])
     assert all(one["load"] < 0.75 * size for one in found)
+    adapted = load_policy(directory / "base", PolicyConfig(lora_rank=4), 0)
+    trained = sum(tensor.numel() for tensor in adapted.parameters() if tensor.requires_grad)
+    config = PlatformConfig.model_validate({"engine": {"dtype": "float32"}})
+    whole = Trainee(config, directory / "base", torch.device("cpu"))
+    # A new adapter changes nothing, so the logprobs are those of the base policy.
+    wanted = learner_logprobs(model, whole._processor, whole._canary, torch.device("cpu"))
+    for one in found:
+        assert one["trained"] == trained
+        for logprobs, exact in zip(one["logprobs"], wanted, strict=True):
+            assert logprobs == pytest.approx(exact, abs=1e-4)
