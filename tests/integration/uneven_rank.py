@@ -113,10 +113,10 @@ def main(rank: int, ranks: int, directory: Path) -> None:
             blocked_ids=(),
             packed=False,
         )
-        norm = zero.step(engine, objective.losses(minibatch, None, LossMetrics()), RATE)
+        taken = zero.step(engine, objective.losses(minibatch, None, LossMetrics()), RATE)
         state = zero.full_state(engine)
         if rank == 0:
-            torch.save((norm, state), directory / f"{stage}-{ranks}.pt")
+            torch.save((taken.norm, state), directory / f"{stage}-{ranks}.pt")
     torch.distributed.barrier()
 
 
