@@ -102,7 +102,8 @@ def grpo_loss(
         w    min(proximal / behaviour, cap), which corrects for asynchronous sampling;
              w is 1 if the proximal policy sampled the token
         A    the advantage of the episode
-        k3   e^d - d - 1, where d is the reference logprob minus the policy's logprob
+        k3   e^d - d - 1, where d is the reference logprob minus the policy's logprob;
+             the function `k3` bounds it for large d
 
     The objective is averaged over the sampled tokens of each episode, and then over the B episodes.
     The loss is the negative of this mean. `episodes` replaces B if several micro-batches or ranks

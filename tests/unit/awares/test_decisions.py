@@ -1,41 +1,19 @@
 import pytest
 
 from awares.crops import CropId, area_fraction, crop_box, iou
-from awares.episode import Episode, StopReason, Turn
+from awares.episode import Episode, StopReason
 from awares.evaluation.decisions import decisions, region_iou
 from awares.evaluation.summary import summarise, table
 from awares.sample import Label, Sample
+from tests.spoken_turn import spoken_turn
 
 C, S = CropId, StopReason
 
 
 def pair(label, target, asked, stop=S.ANSWER, rtr=0.25):
-    turns = (
-        Turn(
-            context_ids=(),
-            views=(),
-            sampled_ids=(),
-            logprobs=(),
-            versions=(),
-            text="",
-            crops=asked,
-            stop=None if asked else stop,
-            area=area_fraction(asked),
-        ),
-    )
+    turns = (spoken_turn(crops=asked, stop=None if asked else stop, area=area_fraction(asked)),)
     if asked:
-        turns += (
-            Turn(
-                context_ids=(),
-                views=(),
-                sampled_ids=(),
-                logprobs=(),
-                versions=(),
-                text="",
-                crops=(),
-                stop=stop,
-            ),
-        )
+        turns += (spoken_turn(stop=stop),)
     return Episode(
         sample_id="s",
         image="h",

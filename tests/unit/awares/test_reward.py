@@ -1,10 +1,11 @@
 import pytest
 
 from awares.crops import CropId, area_fraction
-from awares.episode import Episode, StopReason, Turn
+from awares.episode import Episode, StopReason
 from awares.errors import ConfigError, DataError
 from awares.reward import CropReward, RewardValue, answer_reward
 from awares.sample import Label, Sample
+from tests.spoken_turn import spoken_turn
 
 S, A = StopReason, CropId.ALL
 
@@ -21,17 +22,7 @@ def paper(answer=same) -> CropReward:
 def episode(
     answer: str | None, crops: tuple[CropId, ...] = (), stop: StopReason = S.ANSWER
 ) -> Episode:
-    turn = Turn(
-        context_ids=(),
-        views=(),
-        sampled_ids=(),
-        logprobs=(),
-        versions=(),
-        text="",
-        crops=crops,
-        stop=None if crops else stop,
-        area=area_fraction(crops),
-    )
+    turn = spoken_turn(crops=crops, stop=None if crops else stop, area=area_fraction(crops))
     return Episode(
         sample_id="s",
         image="hash",

@@ -15,11 +15,12 @@ from statistics import fmean
 import pytest
 from results_table import picture, published
 
-from awares.episode import Episode, StopReason, Turn
+from awares.episode import Episode, StopReason
 from awares.errors import ConfigError
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig, load
 from awares_platform.method.reward import build_reward
+from tests.spoken_turn import spoken_turn
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
@@ -203,26 +204,8 @@ def test_lines_have_at_most_100_columns() -> None:
 
 
 def episode(answer: str, crops: tuple) -> Episode:
-    first = Turn(
-        context_ids=(),
-        views=(),
-        sampled_ids=(),
-        logprobs=(),
-        versions=(),
-        text="",
-        crops=crops,
-        stop=None if crops else StopReason.ANSWER,
-    )
-    last = Turn(
-        context_ids=(),
-        views=(),
-        sampled_ids=(),
-        logprobs=(),
-        versions=(),
-        text=answer,
-        crops=(),
-        stop=StopReason.ANSWER,
-    )
+    first = spoken_turn(crops=crops, stop=None if crops else StopReason.ANSWER)
+    last = spoken_turn(text=answer, stop=StopReason.ANSWER)
     return Episode(
         sample_id="q",
         image="h",
