@@ -9,7 +9,7 @@ CACHE = $(or $(UV_CACHE_DIR),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/uv)
 UV_PIP = $(UV) pip $(shell mkdir -p "$(CACHE)" 2>/dev/null && test -w "$(CACHE)" || echo --no-cache)
 COMPILE = $(UV_PIP) compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-header --no-annotate
-LOCK = $(COMPILE) pyproject.toml --extra mini --extra dev \
+LOCK = $(COMPILE) pyproject.toml --extra mini --extra dev --extra wandb --extra mlflow \
 	--override platform/requirements/overrides.txt -c platform/requirements/constraints.txt
 CHECKOV := checkov==3.3.30
 INSTALLED := .venv/installed
