@@ -179,7 +179,7 @@ def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_pa
     assert meta.keys() == {"step", "digest", "trained_from"}
 
     rows = metrics.read(Path(config.run.directory) / "grpo-test" / "grpo" / "metrics.jsonl")
-    assert [row.step for row in rows] == list(range(STEPS))
+    assert [row.step for row in rows] == list(range(1, STEPS + 1))
     assert rows[-1].values["actors/restarts"] == 1
     for row in rows:
         spelling, price = row.values["reward/spelling"] or 0, row.values["reward/price"] or 0

@@ -125,15 +125,19 @@ def ask(
 
 
 @commands.command
-def report(overrides: Overrides = (), /, config: Setup = MINI) -> int:
-    """Write a run's report.html again from the stored results."""
+def report(overrides: Overrides = (), /, config: Setup = MINI, against: str = "") -> int:
+    """Write a run's report.html again from the stored results.
+
+    Args:
+        against: Name of another run. The report then compares the two runs.
+    """
 
     def execute() -> None:
         settings = load(config, overrides)
         from awares_platform.runtime import session
 
         with session.store_session(settings) as resolved:
-            print(importlib.import_module("awares_platform.report").run(resolved))
+            print(importlib.import_module("awares_platform.report").run(resolved, against))
 
     return guarded("report", execute)
 

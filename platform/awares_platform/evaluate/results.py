@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from awares.environment import Environment, count_regions
+from awares.episode import Episode, StopReason
 from awares.evaluation.bootstrap import difference
 from awares.evaluation.decisions import Decisions, decisions
 from awares.evaluation.summary import summarise
@@ -34,7 +35,8 @@ def policy_metrics(
     If the policy may request crops, the result also has metrics of its decisions. `decision`
     compares the decisions with the labels of this evaluation. `decision_annotated` compares the
     decisions with the benchmark's own annotation. The requested and the target regions belong to
-    the environment `asked`.
+    the environment `asked`. `crops` counts the requests for each region, and under "direct" the
+    answers without a request. `unanswered` counts the episodes with neither request nor answer.
     """
     episodes = [one.episode for one in scored]
     latencies = [one.latency_s for one in scored if one.latency_s is not None]
@@ -48,6 +50,7 @@ def policy_metrics(
     )
     earned = [one.reward for one in scored if one.reward is not None]
     histogram = dict(summary.decisions.histogram)
+    unanswered = sum(map(_unanswered, episodes))
     row: dict[str, Any] = {
         "n": summary.n,
         "errors": summary.errors,
@@ -60,7 +63,8 @@ def policy_metrics(
         "call_rate": summary.decisions.call_rate or 0.0,
         "latency_p50_s": summary.latency_p50_s,
         "latency_p95_s": summary.latency_p95_s,
-        "crops": {"direct": histogram.pop("none")} | histogram,
+        "unanswered": unanswered,
+        "crops": {"direct": histogram.pop("none") - unanswered} | histogram,
         "by_kind": _groups(scored, lambda one: one.sample.kind),
         "by_label": _groups(scored, lambda one: one.sample.label and one.sample.label.value),
     }
@@ -70,6 +74,11 @@ def policy_metrics(
             decisions(((one.episode, one.sample) for one in scored), asked)
         )
     return row
+
+
+def _unanswered(episode: Episode) -> bool:
+    played = episode.stop is not StopReason.ERROR
+    return played and not episode.crops and episode.answer is None
 
 
 def _groups(

@@ -141,7 +141,8 @@ def _steer(config: PlatformConfig, record: Run, progress: Progress) -> dict[str,
         metrics: dict[str, float] = {}
         while (item := ray.get(controller.record.remote())) is not None:
             step, metrics = item
-            record.metrics(step, metrics)
+            # The learner counts from 0. The records count finished steps, like the terminal.
+            record.metrics(step + 1, metrics)
             progress.advance(step + 1 - progress.done, note=_note(metrics))
         _finish(tending)
         _finish(training)

@@ -5,7 +5,7 @@ trend stands beside the end of the thick line.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -55,35 +55,49 @@ MEASURES = (
 )
 
 
-def curves(metrics: dict[str, tuple[Row, ...]]) -> str:
+Metrics = Mapping[str, Sequence[Row]]
+"""Maps the name of a job to the rows of the job's metrics."""
+
+
+def curves(metrics: Metrics, beside: Metrics | None = None) -> str:
     """Draw a figure for every measure that the run recorded.
 
-    `metrics` maps the name of a job to the rows of the job's metrics.
+    `beside` holds the metrics of another run. Their trends are dashed lines in the same figures.
     """
     figures = []
     for measure in MEASURES:
-        values = [(row.step, row.values.get(measure.key)) for row in metrics.get(measure.job, ())]
-        points = [(float(step), value) for step, value in values if value is not None]
-        if points:
-            figures.append(_figure(measure, points))
+        if points := _points(metrics, measure):
+            figures.append(_figure(measure, points, _points(beside or {}, measure)))
     return "\n".join(figures)
 
 
-def _figure(measure: Measure, points: list[Point]) -> str:
+def _points(metrics: Metrics, measure: Measure) -> list[Point]:
+    values = [(row.step, row.values.get(measure.key)) for row in metrics.get(measure.job, ())]
+    return [(float(step), value) for step, value in values if value is not None]
+
+
+def _figure(measure: Measure, points: list[Point], beside: list[Point]) -> str:
     title, note = escape(measure.title), escape(measure.note)
     caption = f"<figcaption><b>{title}</b> <span>{note}</span></figcaption>"
-    chart = line_chart(points, measure.title, measure.span)
+    chart = line_chart(points, measure.title, measure.span, beside)
     return f'<figure class="chart">{caption}{chart}</figure>'
 
 
-def line_chart(points: Sequence[Point], label: str, span: tuple[float, float] | None = None) -> str:
-    """Draw `points` as an SVG.
+def line_chart(
+    points: Sequence[Point],
+    label: str,
+    span: tuple[float, float] | None = None,
+    beside: Sequence[Point] = (),
+) -> str:
+    """Draw `points` as an SVG, and the trend of the points `beside` as a dashed line.
 
     A point is (step, value). The points must be in ascending order of their steps. `label` names
     the chart for screen readers. `span` is the range of the value axis, or None to fit the values.
     """
-    low, high = span or _span([value for _, value in points])
-    first, last = points[0][0], max(points[-1][0], points[0][0] + 1)
+    every = [*points, *beside]
+    low, high = span or _span([value for _, value in every])
+    first = min(step for step, _ in every)
+    last = max(first + 1, *(step for step, _ in every))
 
     def place(point: Point) -> Point:
         x = LEFT + (WIDTH - LEFT - RIGHT) * (point[0] - first) / (last - first)
@@ -96,7 +110,7 @@ def line_chart(points: Sequence[Point], label: str, span: tuple[float, float] | 
     return (
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{about}">'
         f"{_value_axis(low, high, place, first)}{_step_axis(first, last)}"
-        f'<path class="raw" d="{_path(points, place)}"/>'
+        f'{_beside(beside, place)}<path class="raw" d="{_path(points, place)}"/>'
         f'<path class="trend" d="{_path(smooth, place)}"/>'
         f'<circle class="end" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>'
         f'<text class="value" x="{x + 8:.1f}" y="{y + 4:.1f}">{value}</text>'
@@ -165,6 +179,10 @@ def _span(values: list[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     margin = max((high - low) * 0.08, abs(low) * 0.01, abs(high) * 0.01) or 1.0
     return (low - margin if low < 0 or low - margin > 0 else 0.0), high + margin
+
+
+def _beside(points: Sequence[Point], place: Projection) -> str:
+    return f'<path class="beside" d="{_path(trend(points), place)}"/>' if points else ""
 
 
 def _path(points: Sequence[Point], place: Projection) -> str:

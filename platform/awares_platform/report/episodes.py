@@ -76,7 +76,7 @@ def card(episode: EpisodeRecord, image: Image, method: MethodConfig) -> str:
     """
     verdict, mark = ("right", "✓") if episode.correct else ("wrong", "✗")
     names = [region_name(region) for region in episode.crops]
-    asked = f"asked for {' and '.join(names)}" if names else "answered directly"
+    asked = f"asked for {' and '.join(names)}" if names else _direct(episode)
     first = render(image, method.rule.low(image.size), method.low_ratio)
     before = _picture(first, image.size)
     after = _picture(image, image.size, episode.boxes, episode.evidence, _mask_id(episode))
@@ -89,6 +89,10 @@ def card(episode: EpisodeRecord, image: Image, method: MethodConfig) -> str:
         f"<b>{_answer(episode)}</b>{_truth(episode)}</p>"
         f'<p class="bill">{_cost(episode)}</p></article>'
     )
+
+
+def _direct(episode: EpisodeRecord) -> str:
+    return "gave no valid answer" if episode.answer is None else "answered directly"
 
 
 def _answer(episode: EpisodeRecord) -> str:

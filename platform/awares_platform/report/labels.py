@@ -12,7 +12,7 @@ LINE, LETTER, GAP = 17.0, 8.1, 6.0
 LETTER is measured in DejaVu Sans Bold, the widest of the usual system fonts.
 """
 
-SPOTS: tuple[tuple[float, float, Anchor], ...] = (
+_NEAR: tuple[tuple[float, float, Anchor], ...] = (
     (12, 0, "start"),
     (-12, 0, "end"),
     (10, 0.95 * LINE, "start"),
@@ -24,9 +24,18 @@ SPOTS: tuple[tuple[float, float, Anchor], ...] = (
     (0, 2.25 * LINE, "middle"),
     (0, -2.25 * LINE, "middle"),
 )
+_SIDES: tuple[tuple[float, Anchor], ...] = ((34.0, "start"), (-34.0, "end"))
+_FAR: tuple[tuple[float, float, Anchor], ...] = tuple(
+    (dx, way * lines * LINE, anchor)
+    for lines in range(2, 9)
+    for dx, anchor in _SIDES
+    for way in (1, -1)
+)
+SPOTS = _NEAR + _FAR
 """Possible places of a name. The preferred place comes first.
 
-A place is the offset (dx, dy) of the name from its mark, and the alignment of the name.
+A place is the offset (dx, dy) of the name from its mark, and the alignment of the name. If several
+marks coincide, most of their names stand far from the marks, one below the other.
 """
 
 

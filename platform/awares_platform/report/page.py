@@ -10,11 +10,14 @@ from typing import Any
 from awares.errors import AwaresError
 from awares_platform.config import PlatformConfig
 from awares_platform.config.method import MethodConfig
+from awares_platform.config.run import RunConfig
 from awares_platform.data.images import Images
 from awares_platform.evaluate.results import NAMES, claims
+from awares_platform.report.comparison import comparison
 from awares_platform.report.curves import curves
 from awares_platform.report.episodes import Fetch, episode_cards
 from awares_platform.report.files import RunFiles, require_run
+from awares_platform.report.identity import identity
 from awares_platform.report.records import DRAWN, RunRecord, read_run
 from awares_platform.report.shift import shift
 from awares_platform.report.tables import (
@@ -30,33 +33,44 @@ from awares_platform.store import ObjectStore
 log = logging.getLogger(__name__)
 
 
-def run(config: PlatformConfig) -> Path:
+def run(config: PlatformConfig, against: str = "") -> Path:
     """Write <run.directory>/<run.name>/report.html, and return the path of this file.
 
     The page shows the files that the run's jobs wrote. Files that the run's local directory lacks
-    come from the store, and so do all images. Raises DataError for an unknown run and for a damaged
-    file.
+    come from the store, and so do all images. If `against` names another run, the page compares
+    the two runs. Raises DataError for an unknown run and for a damaged file.
     """
     store, name = ObjectStore.from_config(config.store), config.run.name
-    require_run(store, config.run)
-    with TemporaryDirectory(prefix="awares-report-") as cache:
-        files = RunFiles(store, config.run.directory, name, Path(cache))
-        record = read_run(files, name, config.run.seed)
+    record = _record(store, config.run, name)
+    other = _record(store, config.run, against) if against else None
     images = Images.of(store, config.data)
     path = config.run.directory / name / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(record, images, config.method), encoding="utf-8")
+    path.write_text(render(record, images, config.method, other), encoding="utf-8")
     return path
 
 
-def render(record: RunRecord, fetch: Fetch, method: MethodConfig) -> str:
-    """Return the report as one HTML document, without sections for jobs that have not run."""
+def _record(store: ObjectStore, run: RunConfig, name: str) -> RunRecord:
+    require_run(store, run.model_copy(update={"name": name}))
+    with TemporaryDirectory(prefix="awares-report-") as cache:
+        return read_run(RunFiles(store, run.directory, name, Path(cache)), name, run.seed)
+
+
+def render(
+    record: RunRecord, fetch: Fetch, method: MethodConfig, other: RunRecord | None = None
+) -> str:
+    """Return the report as one HTML document, without sections for jobs that have not run.
+
+    If `other` is a record of another run, the report compares the two runs.
+    """
     style = files("awares_platform.report").joinpath("style.css").read_text("utf-8")
     sections = [
         _headline(record),
+        identity(record),
         _results(record),
+        _comparison(record, other),
         _shift(record),
-        _curves(record),
+        _curves(record, other),
         _episodes(record, fetch, method),
         _times(record),
         _footer(record),
@@ -144,9 +158,22 @@ def _shift(record: RunRecord) -> str:
     )
 
 
-def _curves(record: RunRecord) -> str:
-    drawn = curves(record.metrics)
-    return f'<section><h2>Training</h2><div class="charts">{drawn}</div></section>' if drawn else ""
+def _comparison(record: RunRecord, other: RunRecord | None) -> str:
+    if other is None:
+        return ""
+    return (
+        f"<section><h2>Compared with {escape(other.name)}</h2><p>Each cell states how much "
+        f"{escape(record.name)} differs from {escape(other.name)}, and the two figures.</p>"
+        f"{comparison(record, other)}</section>"
+    )
+
+
+def _curves(record: RunRecord, other: RunRecord | None) -> str:
+    drawn = curves(record.metrics, {} if other is None else other.metrics)
+    legend = f"<p>The dashed lines belong to {escape(other.name)}.</p>" if other else ""
+    if not drawn:
+        return ""
+    return f'<section><h2>Training</h2>{legend}<div class="charts">{drawn}</div></section>'
 
 
 def _episodes(record: RunRecord, fetch: Fetch, method: MethodConfig) -> str:

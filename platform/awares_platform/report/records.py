@@ -21,6 +21,11 @@ DRAWN = ("awares", "sft")
 """Policies in order of preference. The report draws episodes of the first policy that has any."""
 
 
+RECORDED = ("curate", "sft", "grpo", "evaluate")
+"""The jobs that record metrics, in the order in which they run."""
+_LATEST_FIRST = tuple(reversed(RECORDED))
+
+
 @dataclass(frozen=True, slots=True)
 class EpisodeRecord:
     """One evaluated question: a row of episodes-<policy>.parquet.
@@ -59,6 +64,8 @@ class EpisodeRecord:
 class RunRecord:
     """All data of a run that the report shows.
 
+    `config` is the configuration of the run's last job, or {} if no job has recorded it. `dates`
+    are the Unix times of the first and the last recorded metrics, or () without metrics.
     `metrics` maps a job to the rows of the job's metrics. `policies` and `labels` are the values of
     the keys "policies" and "labels" in evaluate/results.json. `episodes` maps a policy to its
     recorded episodes. `versions` maps a package to its version. `wall_s` maps a job to its
@@ -66,7 +73,8 @@ class RunRecord:
 
     Example:
         RunRecord(
-            name="mini", seed=0, metrics={"grpo": (row,)}, policies={"awares": {...}}, labels={},
+            name="mini", seed=0, config={"grpo": {...}}, dates=(1.7e9, 1.7e9 + 900),
+            metrics={"grpo": (row,)}, policies={"awares": {...}}, labels={},
             episodes={"awares": (episode,)}, versions={"ray": "2.60.0"}, wall_s={"sft": 61.0},
             cpu_s={"sft": {"driver": 9.1, "learner": 70.2}},
         )
@@ -74,6 +82,8 @@ class RunRecord:
 
     name: str
     seed: int
+    config: dict[str, Any]
+    dates: tuple[float, ...]
     metrics: dict[str, tuple[Row, ...]]
     policies: dict[str, dict[str, Any]]
     labels: dict[str, Any]
@@ -94,14 +104,19 @@ def read_run(find: Callable[[str], Path], name: str, seed: int) -> RunRecord:
     results = _read_json(find("evaluate/results.json"))
     timing = _read_json(find("progress.json"))
     versions = (_read_json(find(f"{job}/versions.json")) for job in JOBS)
+    configs = (_read_json(find(f"{job}/config.json")) for job in _LATEST_FIRST)
+    recorded = {
+        job: tuple(read(path))
+        for job in RECORDED
+        if (path := find(f"{job}/metrics.jsonl")).exists()
+    }
+    times = [row.time for rows in recorded.values() for row in rows]
     return RunRecord(
         name=name,
         seed=seed,
-        metrics={
-            job: tuple(read(path))
-            for job in ("sft", "grpo")
-            if (path := find(f"{job}/metrics.jsonl")).exists()
-        },
+        config=next(filter(None, configs), {}),
+        dates=(min(times), max(times)) if times else (),
+        metrics=recorded,
         policies={
             key: results["policies"][key] for key in NAMES if key in results.get("policies", {})
         },

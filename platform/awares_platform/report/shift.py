@@ -22,34 +22,48 @@ NAMES: dict[str, str] = {
 }
 """The displayed names of the ten crops. Regions of other environments keep their own names."""
 
+DIRECT, UNANSWERED = "direct", ""
+"""The keys of episodes that request no region. No environment has a region without a name."""
+
 LEGEND = {"sft": "after SFT", "awares": "after GRPO", "low": "what the labels call for"}
 
 
 def shift(policies: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Any]) -> str:
-    """Draw a row for episodes without a request, and a row for each region.
+    """Draw a row for direct answers, a row for episodes without an answer, and one per region.
 
     Each row has a bar for the policy after SFT, and a bar for the policy after GRPO. A bar shows
     the share of this policy's episodes that belong to the row. If there are labels, a third bar
     shows the share that the labels call for. `policies` and `labels` are the values of the keys
     "policies" and "labels" in results.json. The result is "" if the policy after SFT or the policy
-    after GRPO was not evaluated.
+    after GRPO was not evaluated. The row for episodes without an answer is left out if no policy
+    has such an episode.
     """
     if not all(name in policies for name in ("sft", "awares")):
         return ""
-    bars = {
-        name: {key: count / policies[name]["n"] for key, count in policies[name]["crops"].items()}
-        for name in ("sft", "awares")
-    }
+    bars = {name: _shares(policies[name]) for name in ("sft", "awares")}
     if labelled := _labelled(labels):
         bars["low"] = labelled
     widest = max(share for shares in bars.values() for share in shares.values())
+    silent = any(UNANSWERED in shares for shares in bars.values())
     rows = [
-        _row("direct", "answers directly", bars, widest),
+        _row(DIRECT, "answers directly", bars, widest),
+        *([_row(UNANSWERED, "gives no valid answer", bars, widest)] if silent else []),
         *(_row(region, escape(region_name(region)), bars, widest) for region in _regions(bars)),
     ]
     legend = "".join(f'<span class="policy-{name}"><i></i>{LEGEND[name]}</span>' for name in bars)
     about = 'role="table" aria-label="Share of episodes by request"'
     return f'<p class="legend">{legend}</p><div class="shift" {about}>{"".join(rows)}</div>'
+
+
+def _shares(policy: Mapping[str, Any]) -> dict[str, float]:
+    """Return the share of a policy's episodes with each request, with an answer, or with neither.
+
+    Results of older versions do not tell direct answers from episodes without an answer.
+    """
+    counts = dict(policy["crops"])
+    if unanswered := policy.get("unanswered", 0):
+        counts[UNANSWERED] = unanswered
+    return {key: count / policy["n"] for key, count in counts.items()}
 
 
 def region_name(region: str) -> str:
@@ -62,7 +76,8 @@ def _regions(bars: Mapping[str, Mapping[str, float]]) -> list[str]:
 
     If the results count any of the ten crops, all ten come first. The other counted regions follow.
     """
-    counted = dict.fromkeys(key for shares in bars.values() for key in shares if key != "direct")
+    found = dict.fromkeys(key for shares in bars.values() for key in shares)
+    counted = [key for key in found if key not in (DIRECT, UNANSWERED)]
     crops = [crop.value for crop in CropId] if any(key in NAMES for key in counted) else []
     return crops + [region for region in counted if region not in NAMES]
 
@@ -70,14 +85,14 @@ def _regions(bars: Mapping[str, Mapping[str, float]]) -> list[str]:
 def _labelled(labels: Mapping[str, Any]) -> dict[str, float]:
     """Return the share of episodes with each request, for a policy that follows the labels exactly.
 
-    The key "direct" stands for no request. The result is empty if there are no labels.
+    The key DIRECT stands for no request. The result is empty if there are no labels.
     """
     counts = {label: labels.get("counts", {}).get(label, 0) for label in ("LR", "HR")}
     total = sum(counts.values())
     if not total:
         return {}
     crops = {crop: count / total for crop, count in labels["crops"].items()}
-    return {"direct": counts["LR"] / total} | crops
+    return {DIRECT: counts["LR"] / total} | crops
 
 
 def _row(key: str, name: str, bars: Mapping[str, Mapping[str, float]], widest: float) -> str:

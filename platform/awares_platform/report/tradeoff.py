@@ -1,16 +1,20 @@
 """Draws the main figure of a run: the accuracy of each policy against its visual tokens."""
 
+import math
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 from awares_platform.evaluate.results import NAMES
 from awares_platform.report.curves import number, ticks
-from awares_platform.report.labels import NamePlate, place
+from awares_platform.report.labels import LINE, NamePlate, place
 
 WIDTH, HEIGHT = 680, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 24, 26, 46
 FREE = (LEFT, TOP - 8, WIDTH, HEIGHT - BOTTOM - 8)
 """The area in which the names of the policies may stand, as (left, top, right, bottom)."""
+RADIUS, RING = 6.5, 4.0
+"""The radius of a mark, and how much further each mark reaches that another mark covers."""
 
 
 def tradeoff(policies: dict[str, dict[str, Any]]) -> str:
@@ -27,12 +31,27 @@ def tradeoff(policies: dict[str, dict[str, Any]]) -> str:
         for name, row in policies.items()
     ]
     labels = place(points, FREE)
-    marks = [_mark(name, row, low, most, labels[NAMES[name]]) for name, row in policies.items()]
+    radii = _radii([(x, y) for _, x, y in points])
+    marks = [
+        _mark(name, row, low, most, labels[NAMES[name]], radius)
+        for (name, row), radius in zip(policies.items(), radii, strict=True)
+    ]
     about = 'role="img" aria-label="Accuracy over visual tokens of each policy"'
     return (
         f'<svg class="tradeoff" viewBox="0 0 {WIDTH} {HEIGHT}" {about}>'
         f"{_axes(low, most)}{''.join(marks)}</svg>"
     )
+
+
+def _radii(places: Sequence[tuple[float, float]]) -> list[float]:
+    """Return the radius of each mark.
+
+    A mark that later marks cover is larger than these, so that marks at one place become rings.
+    """
+    return [
+        RADIUS + RING * sum(math.dist(at, other) < RADIUS for other in places[index + 1 :])
+        for index, at in enumerate(places)
+    ]
 
 
 def _x(value: float, most: float) -> float:
@@ -52,7 +71,7 @@ def _axes(low: float, most: float) -> str:
     return (
         f'{rows}{columns}<line class="axis" {ends}/>'
         f'<text class="tick" x="{LEFT}" y="{HEIGHT - 6}">{name}</text>'
-        f'<text class="tick" x="{LEFT}" y="{TOP - 8}">accuracy</text>'
+        f'<text class="tick" x="2" y="{TOP - 12}">accuracy</text>'
     )
 
 
@@ -69,7 +88,9 @@ def _column(value: float, x: float) -> str:
     return f'<text class="tick" {at}>{number(value)}</text>'
 
 
-def _mark(name: str, row: dict[str, Any], low: float, most: float, label: NamePlate) -> str:
+def _mark(
+    name: str, row: dict[str, Any], low: float, most: float, label: NamePlate, radius: float
+) -> str:
     x, y = _x(row["rtr_token"], most), _y(row["accuracy"], low)
     top, bottom = _y(row["accuracy_ci95"][1], low), _y(row["accuracy_ci95"][0], low)
     tip = f"{NAMES[name]}: {row['accuracy']:.1%} at RTR {row['rtr_token']:.2f}"
@@ -77,6 +98,16 @@ def _mark(name: str, row: dict[str, Any], low: float, most: float, label: NamePl
     return (
         f'<g class="policy-{name}"><title>{escape(tip)}</title>'
         f'<line class="whisker" x1="{x:.1f}" x2="{x:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>'
-        f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="6.5"/>'
+        f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}"/>'
+        f"{_leader(x, y, label)}"
         f'<text class="name" {at}>{escape(NAMES[name])}</text></g>'
     )
+
+
+def _leader(x: float, y: float, label: NamePlate) -> str:
+    """Draw a line from a mark to its name if the name stands far from the mark."""
+    if abs(label.y - y) < 1.5 * LINE or label.left < x < label.right:
+        return ""
+    end = label.left - 4 if label.left > x else label.right + 4
+    ends = f'x1="{x:.1f}" y1="{y:.1f}" x2="{end:.1f}" y2="{label.y:.1f}"'
+    return f'<line class="leader" {ends}/>'

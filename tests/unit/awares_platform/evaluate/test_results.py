@@ -1,6 +1,7 @@
 """Tests the metrics of hand-made episodes, and the table of results."""
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -185,3 +186,9 @@ def test_episodes_as_rows() -> None:
     )
     assert rows[0]["boxes"] == [] and rows[0]["latency_s"] == 0.01 and rows[2]["latency_s"] is None
     assert (rows[3]["label"], rows[3]["target_crops"], rows[3]["width"]) == ("HR", ["3"], 112)
+
+
+def test_a_malformed_episode_is_no_direct_answer() -> None:
+    malformed = replace(FOUR[0].episode, answer=None, stop=StopReason.MALFORMED)
+    row = policy_metrics([replace(FOUR[0], episode=malformed), *FOUR[1:]], may_call=True, seed=0)
+    assert (row["crops"]["direct"], row["unanswered"]) == (1, 1)

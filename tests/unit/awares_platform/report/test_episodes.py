@@ -1,5 +1,7 @@
 """Tests which episodes the report shows, and the content of an episode's card."""
 
+from dataclasses import replace
+
 from PIL import Image
 
 from awares_platform.config.method import MethodConfig
@@ -61,3 +63,9 @@ def test_a_card_draws_the_requested_boxes_and_the_evidence():
 def test_a_direct_answer_dims_nothing():
     drawn = card(_episode(1, correct=False), Image.new("RGB", (64, 48)), MethodConfig())
     assert "mask" not in drawn and "answered directly" in drawn and "truth: <b>7</b>" in drawn
+
+
+def test_a_card_does_not_call_a_malformed_turn_an_answer():
+    malformed = replace(_episode(1, correct=False), answer=None, stop="malformed")
+    drawn = card(malformed, Image.new("RGB", (64, 48)), MethodConfig())
+    assert "gave no valid answer" in drawn and "answered directly" not in drawn

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,10 +14,12 @@ from awares.episode import Episode, StopReason, Turn
 from awares.errors import DataError
 from awares.sample import Label, Sample
 from awares.view import View, crop_view
+from awares_platform.config import PlatformConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.evaluate.episode_rows import encode_episodes
 from awares_platform.evaluate.results import policy_metrics
 from awares_platform.evaluate.scored import Scored
+from awares_platform.report.episodes import Fetch
 from awares_platform.report.page import render
 from awares_platform.report.records import read_run
 from awares_platform.runtime.metrics import MetricsWriter
@@ -113,13 +115,15 @@ def directory(tmp_path: Path) -> Path:
     (tmp_path / "evaluate" / "results.json").write_text(json.dumps({"policies": policies}))
     (tmp_path / "evaluate" / "episodes-awares.parquet").write_bytes(encode_episodes(after))
     (tmp_path / "evaluate" / "versions.json").write_text('{"ray": "2.60.0"}')
+    config = PlatformConfig.model_validate({"policy": {"lora_rank": 8}, "grpo": {"steps": 80}})
+    (tmp_path / "grpo" / "config.json").write_text(config.model_dump_json())
     cpu_s = {"sft": {"driver": 9.2, "learner": 70.0}, "grpo": {"driver": 4.0, "engine": 200.0}}
     times = {"wall_s": {"sft": 60.0, "grpo": 301.0}, "cpu_s": cpu_s}
     (tmp_path / "progress.json").write_text(json.dumps(times))
     writer = MetricsWriter(tmp_path / "grpo")
-    for step in range(6):
+    for step in range(1, 7):
         values = {"reward/mean": 7.0 + step / 5, "rtr/token": 0.6 - step / 20}
-        kl = float("nan") if step == 2 else 0.01 * step
+        kl = float("nan") if step == 3 else 0.01 * step
         writer.report(step, {**values, "policy/kl": kl})
     writer.close()
     return tmp_path
@@ -129,7 +133,7 @@ def _fetch(digest: str) -> Image.Image:
     return Image.new("RGB", SIZE, (200, 180, 40))
 
 
-def _page(directory: Path, fetch: Callable[[str], Image.Image] = _fetch) -> str:
+def _page(directory: Path, fetch: Fetch = _fetch) -> str:
     return render(read_run(directory.joinpath, "mini", 3), fetch, MethodConfig())
 
 
@@ -203,3 +207,31 @@ def test_damaged_files_are_named(directory):
     (directory / "evaluate" / "episodes-awares.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"episodes-awares\.parquet is damaged"):
         read_run(directory.joinpath, "mini", 0)
+
+
+def test_the_page_says_what_the_run_is(directory):
+    page = _page(directory)
+    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page))
+    assert facts["base policy"] == "mini, LoRA rank 8"
+    assert facts["data set"] == "awares-mini (mini)"
+    assert facts["GRPO"] == "6 of 80 steps"
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d UTC.*", facts["date"])
+    assert "2 settings differ from the defaults" in page
+    assert '<th scope="row">grpo.steps</th><td>80</td>' in page
+
+
+def test_two_runs_are_compared(directory, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(directory, other, dirs_exist_ok=True)
+    (other / "grpo" / "config.json").write_text(PlatformConfig().model_dump_json())
+    results = json.loads((other / "evaluate" / "results.json").read_text())
+    results["policies"]["awares"]["accuracy"] -= 0.05
+    (other / "evaluate" / "results.json").write_text(json.dumps(results))
+    records = [read_run(at.joinpath, name, 3) for at, name in ((directory, "new"), (other, "old"))]
+    page = render(records[0], _fetch, MethodConfig(), records[1])
+    section = page.split("<h2>Compared with old</h2>")[1].split("</section>")[0]
+    assert re.search(r"AwaRes</th><td>\+5\.0 points <small>[\d.]+% → [\d.]+%</small>", section)
+    assert '<th scope="row">policy.lora_rank</th><td>0</td><td>8</td>' in section
+    assert '<th scope="row">grpo.steps</th><td>120</td><td>80</td>' in section
+    assert section.count('<tr><th scope="row">') == 2 and "run.name" not in section
+    assert page.count('class="beside"') == 3

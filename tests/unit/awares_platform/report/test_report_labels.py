@@ -27,6 +27,10 @@ FRAME = (50.0, 15.0, 680.0, 250.0)
             ("sft", 210, 60),
             ("awares", 215, 60),
         ],
+        [
+            (name, 650, 40)
+            for name in ("full resolution", "low", "threshold", "escalate", "sft", "awares")
+        ],
     ],
 )
 def test_names_find_free_places(marks):

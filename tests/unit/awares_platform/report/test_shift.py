@@ -35,3 +35,11 @@ def test_labels_have_their_own_bars():
 
 def test_without_both_policies_there_is_no_shift():
     assert shift({"sft": POLICIES["sft"]}, {}) == ""
+
+
+def test_a_policy_without_a_valid_answer_answers_nothing_directly():
+    silent = {"n": 10, "crops": {"direct": 0}, "unanswered": 10}
+    drawn = shift({"sft": POLICIES["sft"], "awares": silent}, {})
+    assert _shares(drawn, "answers directly") == ["40.0%", "0.0%"]
+    assert _shares(drawn, "gives no valid answer") == ["0.0%", "100.0%"]
+    assert "gives no valid answer" not in shift(POLICIES, {})

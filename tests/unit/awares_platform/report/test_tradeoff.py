@@ -1,5 +1,7 @@
 """Tests the figure that plots accuracy against visual tokens."""
 
+import re
+
 from awares_platform.report.tradeoff import tradeoff
 
 ROW = {"accuracy": 0.9, "accuracy_ci95": [0.88, 0.92], "rtr_token": 0.4}
@@ -15,3 +17,12 @@ def test_every_policy_is_a_mark_with_its_interval():
 def test_a_policy_that_is_never_right_is_drawn():
     never_right = {"accuracy": 0.0, "accuracy_ci95": [0.0, 0.0], "rtr_token": 0.25}
     assert 'class="mark"' in tradeoff({"low": never_right})
+
+
+def test_policies_at_one_place_are_rings_with_names_of_their_own():
+    """The three policies have one accuracy and one RTR, near the corner of the chart."""
+    drawing = tradeoff({name: ROW | {"rtr_token": 1.0} for name in ("full", "sft", "awares")})
+    radii = [float(radius) for radius in re.findall(r'class="mark"[^>]* r="([^"]*)"', drawing)]
+    assert radii == [14.5, 10.5, 6.5]
+    heights = re.findall(r'class="name" x="[^"]*" y="([^"]*)"', drawing)
+    assert len(set(heights)) == 3 and 'class="leader"' in drawing
