@@ -22,7 +22,7 @@ from awares_platform.report.tradeoff import tradeoff
 
 ROOT = Path(__file__).parents[1]
 NAMESPACE = "http://www.w3.org/2000/svg"
-USED = r":root|@media \(prefers|svg( text(\.name)?)? \{|\.(policy-|grid|whisker|mark)"
+USED = r":root|@media \(prefers|svg( text(\.name)?)? \{|\.(policy-|grid|whisker|leader|mark)"
 """Matches the beginning of each CSS rule that the picture takes from the report's style sheet."""
 
 PROCESSOR = "two cores of a processor with AVX2 and without bfloat16 instructions"
