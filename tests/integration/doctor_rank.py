@@ -1,6 +1,6 @@
 """Runs one rank of the doctor's trainer with ZeRO-3, and measures the memory of its load.
 
-Usage: `python doctor_rank.py <rank> <ranks> <directory> <out>`
+Usage: `python -m tests.integration.doctor_rank <rank> <ranks> <directory> <out>`
 
 The policy is in <directory>/base, and a small policy of the same family in <directory>/small-base.
 Each rank writes its measurements to <out>/<rank>.json.
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed
-from loading_rank import peak
 
 from awares_platform.config import PlatformConfig
 from awares_platform.doctor.trainee import Trainee
+from tests.integration.loading_rank import peak
+from tests.integration.process_group import process_group
 
 CONFIG = PlatformConfig.model_validate(
     {"policy": {"lora_rank": 4}, "grpo": {"zero_stage": 3}, "engine": {"dtype": "float32"}}
@@ -25,8 +25,6 @@ CONFIG = PlatformConfig.model_validate(
 
 def main(rank: int, ranks: int, directory: Path, out: Path) -> None:
     torch.set_num_threads(1)
-    meeting = f"file://{out}/meeting"
-    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=ranks)
     measured: dict[str, Any] = {}
     # The first load imports modules. Load a small policy first, so that the measurement leaves out
     # the memory of these modules.
@@ -36,8 +34,8 @@ def main(rank: int, ranks: int, directory: Path, out: Path) -> None:
         measured["trained"] = trainee.load(adapter=True)
     measured["logprobs"] = trainee._logprobs()
     (out / f"{rank}.json").write_text(json.dumps(measured))
-    torch.distributed.barrier()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))
+    with process_group(Path(sys.argv[4]) / "meeting", int(sys.argv[1]), int(sys.argv[2])):
+        main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]))

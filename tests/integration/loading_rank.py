@@ -1,7 +1,7 @@
 """Runs one rank that loads a policy, trains it, and resumes from a checkpoint, with ZeRO-3.
 
-Usage: `python loading_rank.py <rank> <ranks> <directory> <out> <base> <lora rank> <dtype> <family>
-<whole|partitioned>`
+Usage: `python -m tests.integration.loading_rank <rank> <ranks> <directory> <out> <base>
+<lora rank> <dtype> <family> <whole|partitioned>`
 
 In the mode `whole`, each rank loads the whole policy. In the mode `partitioned`, each rank loads
 only its part. The policy is in <directory>/<base>, and a small policy of the same family in
@@ -29,6 +29,7 @@ from awares_platform.config.policy import PolicyConfig
 from awares_platform.grpo.reference import frozen_reference
 from awares_platform.training import checkpoint, zero
 from awares_platform.training.policy import load_policy
+from tests.integration.process_group import process_group
 
 RATE = 1e-3
 
@@ -131,8 +132,6 @@ def run(
 
 def main(rank: int, ranks: int, directory: Path, out: Path, base: str, settings: list[str]) -> None:
     torch.set_num_threads(1)
-    meeting = f"file://{out}/meeting"
-    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=ranks)
     zero.prepare_process(gpu=False)
     lora_rank, dtype, family, mode = settings
     policy = PolicyConfig.model_validate(
@@ -145,15 +144,15 @@ def main(rank: int, ranks: int, directory: Path, out: Path, base: str, settings:
     )
     measured = run(rank, directory, out, base, policy, mode == "partitioned")
     (out / f"{rank}.json").write_text(json.dumps(measured))
-    torch.distributed.barrier()
 
 
 if __name__ == "__main__":
-    main(
-        int(sys.argv[1]),
-        int(sys.argv[2]),
-        Path(sys.argv[3]),
-        Path(sys.argv[4]),
-        sys.argv[5],
-        sys.argv[6:],
-    )
+    with process_group(Path(sys.argv[4]) / "meeting", int(sys.argv[1]), int(sys.argv[2])):
+        main(
+            int(sys.argv[1]),
+            int(sys.argv[2]),
+            Path(sys.argv[3]),
+            Path(sys.argv[4]),
+            sys.argv[5],
+            sys.argv[6:],
+        )

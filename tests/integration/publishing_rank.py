@@ -1,6 +1,6 @@
 """Runs one rank of a small learner, which trains and publishes weights at ZeRO stages 1, 2 and 3.
 
-Usage: `python publishing_rank.py <rank> <ranks> <setup.json>`
+Usage: `python -m tests.integration.publishing_rank <rank> <ranks> <setup.json>`
 
 Rank 0 writes the expected weights of each version to <run.directory>/<stage>-<version>.pt.
 The versions of each stage are published under the run name <run.name>-<stage>.
@@ -18,6 +18,7 @@ from awares_platform.store import ObjectStore
 from awares_platform.training import zero
 from awares_platform.training.policy import load_policy
 from awares_platform.weights import Publisher
+from tests.integration.process_group import process_group
 
 STAGES = (1, 2, 3)
 STEPS = 3
@@ -58,11 +59,9 @@ def train(rank: int, ranks: int, stage: int, config: PlatformConfig) -> None:
 def main(rank: int, ranks: int, setup: Path) -> None:
     torch.set_num_threads(1)
     config = PlatformConfig.model_validate_json(setup.read_text())
-    meeting = f"file://{config.run.directory}/meeting"
-    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=ranks)
-    for stage in STAGES:
-        train(rank, ranks, stage, config)
-    torch.distributed.barrier()
+    with process_group(config.run.directory / "meeting", rank, ranks):
+        for stage in STAGES:
+            train(rank, ranks, stage, config)
 
 
 if __name__ == "__main__":

@@ -6,20 +6,28 @@ import sys
 from pathlib import Path
 
 LIMIT_S = 300
+ROOT = Path(__file__).parents[2]
 
 
-def run_ranks(script: str, ranks: int, *arguments: str, **variables: str) -> None:
-    """Run `script` of this directory once per rank, with one thread each, until all have ended.
+def run_ranks(module: str, ranks: int, *arguments: str, **variables: str) -> None:
+    """Run a module of this directory once per rank, with one thread each, until all have ended.
 
-    The arguments of the script are the rank, the number of ranks, and `arguments`. `variables` are
+    The arguments of the module are the rank, the number of ranks, and `arguments`. `variables` are
     further environment variables. Raises AssertionError with the output of all ranks if a rank
     fails.
     """
-    path = str(Path(__file__).with_name(script))
     shared = {**os.environ, "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1", **variables}
     processes = [
         subprocess.Popen(
-            [sys.executable, path, str(rank), str(ranks), *arguments],
+            [
+                sys.executable,
+                "-m",
+                f"tests.integration.{module}",
+                str(rank),
+                str(ranks),
+                *arguments,
+            ],
+            cwd=ROOT,
             env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -20,7 +20,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (directory / "base").mkdir()
     save_policy(build_model(tokenizer, seed=0), tokenizer, directory / "base")
     for ranks in (1, 3):
-        run_ranks("uneven_rank.py", ranks, str(directory))
+        run_ranks("uneven_rank", ranks, str(directory))
     return directory
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed
 from torch import Tensor
 
 from awares.errors import AwaresError
@@ -16,6 +15,7 @@ from awares_platform.store import ObjectStore
 from awares_platform.weights import Publisher, Subscriber
 from awares_platform.weights.readers import HostReaders
 from tests.integration.counting import CountingStore
+from tests.integration.process_group import process_group
 
 pytestmark = pytest.mark.integration
 RANKS, ELEMENTS = 2, 50_000
@@ -62,30 +62,28 @@ def read(
     `damaged` maps a rank to the number of its reads of deltas that are damaged. The function puts
     the rank and its results into the queue `found`.
     """
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{directory}/meeting", rank=rank, world_size=RANKS
-    )
-    readers, store = HostReaders(), DamagingStore(config, directory / "reads")
-    subscriber = Subscriber(store, "run")
-    subscriber.head()
-    held = subscriber.receive(1, None, readers)
-    store.damaged = damaged.get(rank, 0)
-    said: Found = {"anchor": held.size}
-    try:
-        received = subscriber.receive(3, held, readers)
-    except AwaresError as error:
-        said["error"] = f"{type(error).__name__}: {error}"
-    else:
-        said |= {
-            "size": received.size,
-            "hops": received.hops,
-            "detours": received.detours,
-            "state": {
-                name: tensor.view(torch.int16).tolist() for name, tensor in received.state.items()
-            },
-        }
-    found.put((rank, said))
-    readers.gather(None)
+    with process_group(directory / "meeting", rank, RANKS):
+        readers, store = HostReaders(), DamagingStore(config, directory / "reads")
+        subscriber = Subscriber(store, "run")
+        subscriber.head()
+        held = subscriber.receive(1, None, readers)
+        store.damaged = damaged.get(rank, 0)
+        said: Found = {"anchor": held.size}
+        try:
+            received = subscriber.receive(3, held, readers)
+        except AwaresError as error:
+            said["error"] = f"{type(error).__name__}: {error}"
+        else:
+            said |= {
+                "size": received.size,
+                "hops": received.hops,
+                "detours": received.detours,
+                "state": {
+                    name: tensor.view(torch.int16).tolist()
+                    for name, tensor in received.state.items()
+                },
+            }
+        found.put((rank, said))
 
 
 def run(store: ObjectStore, directory: Path, damaged: dict[int, int]) -> list[Found]:

@@ -31,7 +31,7 @@ def run(seaweed: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Platf
         policy=PolicyConfig(base=str(base), train_vision=True),
     )
     (directory / "setup.json").write_text(config.model_dump_json())
-    run_ranks("publishing_rank.py", 2, str(directory / "setup.json"))
+    run_ranks("publishing_rank", 2, str(directory / "setup.json"))
     return config
 
 

@@ -105,19 +105,19 @@ def save_tied(path: Path, width: int, tokenizer: PreTrainedTokenizerBase) -> Non
 
 
 def run(directory: Path, case: Case, mode: str) -> list[dict[str, Any]]:
-    """Run two ranks of loading_rank.py, and return their measurements."""
+    """Run two ranks of loading_rank, and return their measurements."""
     out = directory / f"{case.base}-{case.lora_rank}-{mode}"
     settings = [case.base, str(case.lora_rank), case.dtype, case.family, mode]
-    return measured("loading_rank.py", directory, out, *settings)
+    return measured("loading_rank", directory, out, *settings)
 
 
-def measured(script: str, directory: Path, out: Path, *settings: str) -> list[dict[str, Any]]:
-    """Run two ranks of `script`, which write to `out`, and return their measurements."""
+def measured(module: str, directory: Path, out: Path, *settings: str) -> list[dict[str, Any]]:
+    """Run two ranks of `module`, which write to `out`, and return their measurements."""
     out.mkdir()
     # The C library returns the memory of freed tensors above this size to the kernel at once. The
     # process's memory is then close to the memory of its live tensors.
     memory = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-    run_ranks(script, RANKS, str(directory), str(out), *settings, **memory)
+    run_ranks(module, RANKS, str(directory), str(out), *settings, **memory)
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(RANKS)]
 
 
@@ -164,7 +164,7 @@ def test_the_doctor_loads_a_part_on_each_rank(directory: Path) -> None:
         directory / "base", dtype=torch.float32
     ).eval()
     size = sum(tensor.numel() * tensor.itemsize for tensor in model.state_dict().values())
-    found = measured("doctor_rank.py", directory, directory / "doctor")
+    found = measured("doctor_rank", directory, directory / "doctor")
     print(size, [one["load"] for one in found])
     assert all(one["load"] < 0.75 * size for one in found)
     adapted = load_policy(directory / "base", PolicyConfig(lora_rank=4), 0)

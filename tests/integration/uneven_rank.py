@@ -1,6 +1,6 @@
 """Runs one rank of a GRPO learner on eight sequences, which three ranks cannot share evenly.
 
-Usage: `python uneven_rank.py <rank> <ranks> <directory>`
+Usage: `python -m tests.integration.uneven_rank <rank> <ranks> <directory>`
 
 The directory holds the policy `base`. Rank 0 writes the gradient norm and the weights after one
 step to <directory>/<ZeRO stage>-<ranks>.pt.
@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import torch
-import torch.distributed
 from PIL import Image
 from transformers import AutoProcessor
 
@@ -30,6 +29,7 @@ from awares_platform.grpo.objective import Objective
 from awares_platform.grpo.shard import StepShard, TrainSequence, shards
 from awares_platform.training import zero
 from awares_platform.training.policy import load_policy
+from tests.integration.process_group import process_group
 
 STAGES = (2, 3)
 SAMPLED = (9, 8, 8, 7, 6, 6, 5, 4)
@@ -84,8 +84,6 @@ def step_shards(placeholder: int, ranks: int) -> list[StepShard]:
 
 def main(rank: int, ranks: int, directory: Path) -> None:
     torch.set_num_threads(1)
-    meeting = f"file://{directory}/meeting-{ranks}"
-    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=ranks)
     processor = AutoProcessor.from_pretrained(directory / "base", local_files_only=True)
     image = Image.new("RGB", (112, 112), "teal")
 
@@ -117,8 +115,9 @@ def main(rank: int, ranks: int, directory: Path) -> None:
         state = zero.full_state(engine)
         if rank == 0:
             torch.save((taken.norm, state), directory / f"{stage}-{ranks}.pt")
-    torch.distributed.barrier()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    rank, ranks, directory = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    with process_group(directory / f"meeting-{ranks}", rank, ranks):
+        main(rank, ranks, directory)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed
 
 from awares.errors import AwaresError
 from awares_platform.store.errors import StoreUnavailable
 from awares_platform.weights.manifest import WeightsError
 from awares_platform.weights.readers import ALONE, Alone, HostReaders, part, together
+from tests.integration.process_group import process_group
 
 RANKS = 2
 LAYOUTS = [(torch.bfloat16, (3, 5)), (torch.float32, (0, 4)), (torch.int64, ()), (torch.bool, (7,))]
@@ -51,34 +51,34 @@ def test_a_single_reader_takes_all_and_raises_its_own_error() -> None:
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-def read(rank: int, meeting: str, found: "Queue[tuple[int, dict[str, Any]]]") -> None:
-    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=RANKS)
-    readers = HostReaders()
-    tensors = readers.empty(LAYOUTS)
-    for index, tensor in enumerate(tensors):
-        if index % RANKS == rank:
-            tensor.fill_(index + 1)
-    together(readers, lambda: None)
-    said: dict[str, Any] = {
-        "layouts": [(tensor.dtype, tuple(tensor.shape)) for tensor in tensors],
-        "values": [tensor.double().flatten().tolist() for tensor in tensors],
-        "gathered": readers.gather(rank),
-        "shared": shared(),
-    }
-    for name, error in {"store": StoreUnavailable("gone"), "other": ValueError("odd")}.items():
+def read(rank: int, meeting: Path, found: "Queue[tuple[int, dict[str, Any]]]") -> None:
+    with process_group(meeting, rank, RANKS):
+        readers = HostReaders()
+        tensors = readers.empty(LAYOUTS)
+        for index, tensor in enumerate(tensors):
+            if index % RANKS == rank:
+                tensor.fill_(index + 1)
+        together(readers, lambda: None)
+        said: dict[str, Any] = {
+            "layouts": [(tensor.dtype, tuple(tensor.shape)) for tensor in tensors],
+            "values": [tensor.double().flatten().tolist() for tensor in tensors],
+            "gathered": readers.gather(rank),
+            "shared": shared(),
+        }
+        for name, error in {"store": StoreUnavailable("gone"), "other": ValueError("odd")}.items():
 
-        def fail(error: Exception = error) -> None:
-            if rank == 1:
-                raise error
+            def fail(error: Exception = error) -> None:
+                if rank == 1:
+                    raise error
 
-        try:
-            together(readers, fail)
-        except AwaresError as caught:
-            said[name] = (type(caught).__name__, str(caught))
-    del tensors, tensor
-    readers.gather(None)
-    said["shared after"] = shared()
-    found.put((rank, said))
+            try:
+                together(readers, fail)
+            except AwaresError as caught:
+                said[name] = (type(caught).__name__, str(caught))
+        del tensors, tensor
+        readers.gather(None)
+        said["shared after"] = shared()
+        found.put((rank, said))
 
 
 def shared() -> int:
@@ -93,7 +93,7 @@ def shared() -> int:
 def test_processes_share_tensors_and_errors(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     found: Queue[tuple[int, dict[str, Any]]] = context.Queue()
-    meeting = f"file://{tmp_path}/meeting"
+    meeting = tmp_path / "meeting"
     ranks = [context.Process(target=read, args=(rank, meeting, found)) for rank in range(RANKS)]
     for rank in ranks:
         rank.start()
