@@ -4,11 +4,14 @@ The docstring of `job` has a diagram of both loops.
 
     job           starts all parts and records each step
     controller    keeps the actors running, and serves batches to the learner
+    actor         the interface through which the controller uses an actor
     rollout       an actor that runs episodes on one engine and loads new weights
     learner       one rank of the trainer, which publishes weights and saves checkpoints
     group         the prompts, groups and batches that these parts exchange
     prompts       the run's order of prompts
     buffer        the prompts to roll out, and the groups that wait for the learner
+    line          the actors that wait for room in the buffer
+    ready         the ready groups, and the numbers of the settled prompts
     journal       the finished groups, stored durably
     scoring       rewards and advantages
     shard         splits a batch evenly over ranks and forward passes

@@ -21,6 +21,7 @@ import heapq
 
 from awares_platform.grpo.group import Group, Outcome, Position, Prompt, StepBatch
 from awares_platform.grpo.prompts import Prompts
+from awares_platform.grpo.ready import ReadyGroups, Settled
 
 
 class EpisodeBuffer:
@@ -38,14 +39,19 @@ class EpisodeBuffer:
         self._again: list[tuple[int, int]] = []
         self._next = 0
         self._in_flight: dict[int, Prompt] = {}
-        self._ready: dict[int, Group] = {}
+        self._ready = ReadyGroups()
+        self._settled = Settled(Position())
         self._floor = 0
         self._version = 0
-        self.position = Position()
         self.dropped = 0
 
     def __len__(self) -> int:
         return len(self._ready)
+
+    @property
+    def position(self) -> Position:
+        """The numbers of the settled prompts."""
+        return self._settled.position()
 
     @property
     def samples(self) -> int:
@@ -69,19 +75,20 @@ class EpisodeBuffer:
         settled nor ready, and `issue` returns these prompts first. From now on, no group starts
         with weights older than `version`.
         """
-        self.position = position
+        self._settled, self._ready = Settled(position), ReadyGroups()
         self._floor = self._version = version
-        self._ready = {}
         for group in groups:
-            if group.prompt.number not in position and group.prompt.number not in self._in_flight:
+            number = group.prompt.number
+            if number not in self._settled and number not in self._in_flight:
                 self._settle(group)
-        known = self._in_flight.keys() | self._ready.keys()
-        last = max((*known, *self.position.beyond, self._next - 1), default=-1)
-        self._next = max(self.position.watermark, last + 1)
+        known = self._in_flight.keys() | self._ready.numbers
+        settled = self.position
+        last = max((*known, *settled.beyond, self._next - 1), default=-1)
+        self._next = max(settled.watermark, last + 1)
         missing = (
             n
-            for n in range(self.position.watermark, self._next)
-            if n not in known and n not in self.position
+            for n in range(settled.watermark, self._next)
+            if n not in known and n not in self._settled
         )
         self._again = [(number, 0) for number in missing]
         heapq.heapify(self._again)
@@ -127,9 +134,9 @@ class EpisodeBuffer:
 
     def _settle(self, group: Group) -> None:
         if group.outcome is Outcome.READY:
-            self._ready[group.prompt.number] = group
+            self._ready.add(group)
         else:
-            self.position = self.position.settle(group.prompt.number)
+            self._settled.add(group.prompt.number)
 
     def full(self, version: int) -> bool:
         """Return whether a batch that updates `version` is ready.
@@ -151,8 +158,8 @@ class EpisodeBuffer:
         )
         first = self.upcoming(version)
         for group in first:
-            del self._ready[group.prompt.number]
-            self.position = self.position.settle(group.prompt.number)
+            self._ready.remove(group)
+            self._settled.add(group.prompt.number)
         # From now on, the capacity gate uses the version that the next batch updates.
         self._version = version + 1
         return StepBatch(step, tuple(first), self.position)
@@ -162,20 +169,13 @@ class EpisodeBuffer:
 
         The list is shorter than a batch if fewer groups are ready and fresh enough.
         """
-        fresh = (group for group in self._ready.values() if not self._stale(group, version))
-        return sorted(fresh, key=_age)[: self._groups_per_step]
+        return self._ready.first(self._groups_per_step, since=version - self._bound)
 
-    def _stale(self, group: Group, version: int) -> bool:
-        return group.oldest is not None and version - group.oldest > self._bound
+    def upcoming_full(self, version: int) -> bool:
+        """Return whether `upcoming` has a whole batch. This takes no time for each group."""
+        return self._ready.count(since=version - self._bound) >= self._groups_per_step
 
     def _drop_stale(self, version: int) -> None:
-        for number, group in list(self._ready.items()):
-            if self._stale(group, version):
-                del self._ready[number]
-                heapq.heappush(self._again, (number, group.prompt.attempt + 1))
-                self.dropped += 1
-
-
-def _age(group: Group) -> tuple[int, int]:
-    assert group.oldest is not None, "a ready group has sampled tokens"
-    return group.oldest, group.prompt.number
+        for group in self._ready.drop(before=version - self._bound):
+            heapq.heappush(self._again, (group.prompt.number, group.prompt.attempt + 1))
+            self.dropped += 1

@@ -12,18 +12,19 @@ the error.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
 from awares.errors import DataError
 from awares.passes import PassBudget
 from awares.view import ImageView
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.data.dataset import REPORTED_FAULTS
-from awares_platform.engine.follow import Loaded, Missed
+from awares_platform.engine.follow import Missed
+from awares_platform.grpo.actor import Actor, ActorLost
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.group import Group, GroupRollout, Outcome, Position, Prompt, StepBatch
 from awares_platform.grpo.journal import Journal, latest_attempts
+from awares_platform.grpo.line import Line
 from awares_platform.grpo.shard import StepShard, shards, shown
 from awares_platform.grpo.step_metrics import StepMetrics
 from awares_platform.store.errors import LaunchError
@@ -31,33 +32,6 @@ from awares_platform.store.errors import LaunchError
 log = logging.getLogger(__name__)
 
 _RESTART_PAUSE_S = 1.0
-
-
-class ActorLost(Exception):
-    """The actor's process or engine has failed, and the actor's groups in flight are lost."""
-
-
-class Actor(Protocol):
-    """The interface through which the controller uses a rollout actor.
-
-    If the actor's process or engine is lost, every method except `kill` raises ActorLost.
-    """
-
-    async def start(self) -> None:
-        """Start the actor, and return when its engine is ready."""
-        ...
-
-    def follow(self) -> AsyncIterator[Loaded | Missed]:
-        """Yield Loaded for each version that the actor loads, and Missed for a failed attempt."""
-        ...
-
-    async def rollout(self, prompt: Prompt) -> GroupRollout:
-        """Roll out a group of episodes of `prompt`. A failed episode raises no error."""
-        ...
-
-    def kill(self) -> None:
-        """End the actor's process if it still runs."""
-        ...
 
 
 class Controller:
@@ -79,6 +53,7 @@ class Controller:
         self._settings = settings
         self._passes = PassBudget(settings.micro_batch, settings.micro_tokens, packed)
         self._buffer = buffer
+        self._line = Line(buffer)
         self._journal = journal
         self._score = score
         self._spawn = spawn
@@ -86,6 +61,8 @@ class Controller:
         self._records: asyncio.Queue[tuple[int, dict[str, float]] | None] = asyncio.Queue()
         self._metrics = StepMetrics()
         self._unwritten: list[Group] = []
+        # The numbers of issued prompts whose tasks have not begun.
+        self._unstarted: set[int] = set()
         self._shards: asyncio.Future[list[StepShard] | None] | None = None
         # The learner's current batch, the version that this batch updates, and the time at which
         # the batch left the buffer.
@@ -98,8 +75,6 @@ class Controller:
         # `attach` increments this number. An `_assemble` that still waits for a batch of the former
         # learner then gives up.
         self._session = 0
-        # True once the buffer has the run's position. Until then, actors get no prompts.
-        self._restored = False
         # This lock is held while the journal is read or written.
         self._writing = asyncio.Lock()
         self._failure: Exception | None = None
@@ -155,47 +130,60 @@ class Controller:
 
     async def _drive(self, actor: Actor, index: int) -> None:
         """Concurrently follow the weights, issue prompts and roll out groups, until one fails."""
-        loaded = [-1]
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._follow(actor, index, loaded))
-                group.create_task(self._issue(actor, loaded, group))
+                group.create_task(self._follow(actor, index))
+                group.create_task(self._issue(actor, index, group))
         except ExceptionGroup as errors:
             fatal = [error for error in errors.exceptions if not isinstance(error, ActorLost)]
             raise (fatal or errors.exceptions)[0] from None
+        finally:
+            self._line.gone(index)
 
-    async def _follow(self, actor: Actor, index: int, loaded: list[int]) -> None:
+    async def _follow(self, actor: Actor, index: int) -> None:
         async for load in actor.follow():
             if isinstance(load, Missed):
                 self._metrics.missed(load)
-                log.warning("a rollout actor keeps version %d: %s", loaded[0], load.reason)
+                held = self._line.version(index)
+                log.warning("a rollout actor keeps version %d: %s", held, load.reason)
                 continue
-            loaded[0] = load.version
             self._metrics.loaded(index, load)
-            await self._notify()
+            self._line.loaded(index, load.version)
 
-    async def _issue(self, actor: Actor, loaded: list[int], group: asyncio.TaskGroup) -> None:
+    async def _issue(self, actor: Actor, index: int, group: asyncio.TaskGroup) -> None:
         """Start a group whenever the actor has a free slot and the buffer has room."""
         slots = asyncio.Semaphore(self._settings.groups_in_flight)
         while True:
             await slots.acquire()
-            await self._until(lambda: self._restored and self._buffer.room(loaded[0]) > 0)
-            prompt = self._buffer.issue()
+            prompt = await self._line.prompt(index)
             self._clock()
+            self._unstarted.add(prompt.number)
             task = group.create_task(self._roll(actor, prompt))
+            task.add_done_callback(lambda _, prompt=prompt: self._ended(prompt))
             task.add_done_callback(lambda _: slots.release())
+
+    def _ended(self, prompt: Prompt) -> None:
+        """Return the prompt to the buffer if its task was cancelled before it began."""
+        if prompt.number in self._unstarted:
+            self._return(prompt)
+
+    def _return(self, prompt: Prompt) -> None:
+        self._unstarted.discard(prompt.number)
+        self._buffer.reissue(prompt)
+        self._clock()
+        self._line.advance()
 
     async def _roll(self, actor: Actor, prompt: Prompt) -> None:
         """Roll out one group, score it, and add it to the buffer.
 
         After an error, return the prompt to the buffer, and raise the error.
         """
+        self._unstarted.discard(prompt.number)
         try:
             rollout = await actor.rollout(prompt)
             group = await asyncio.to_thread(self._score, prompt, rollout)
         except BaseException:
-            self._buffer.reissue(prompt)
-            self._clock()
+            self._return(prompt)
             raise
         if self._buffer.add(group):
             self._clock()
@@ -276,7 +264,6 @@ class Controller:
             groups = latest_attempts([*written, *self._unwritten])
             self._buffer.restore(position, groups, version)
             self._session += 1
-            self._restored = True
         self._shards = self._batch = None
         log.info(
             "learner at version %d: %d groups ready, %d in flight",
@@ -284,6 +271,8 @@ class Controller:
             len(self._buffer),
             self._buffer.in_flight,
         )
+        # From now on the buffer has the run's position, so actors may get prompts.
+        self._line.open()
         await self._notify()
 
     async def batch(self, step: int, version: int, rank: int, ranks: int) -> StepShard | None:
@@ -317,7 +306,6 @@ class Controller:
             return None
         batch = self._buffer.take(step, version)
         self._batch = (batch, version, time.monotonic())
-        # Wake the tasks that issue prompts, because the buffer may have room again.
         await self._notify()
         await self._flush()
         return self._dealt(batch, ranks)
@@ -335,13 +323,13 @@ class Controller:
         of `batch` takes the place of another group. Return no views if the step has its batch, the
         run has stopped or another learner attaches.
         """
-        session, count = self._session, self._settings.groups_per_step
+        session = self._session
 
         def over() -> bool:
             begun = self._batch is not None and self._batch[0].step >= step
             return begun or self._closed or self._session != session
 
-        await self._until(lambda: over() or len(self._buffer.upcoming(version)) == count)
+        await self._until(lambda: over() or self._buffer.upcoming_full(version))
         if over():
             return ()
         groups = tuple(self._buffer.upcoming(version))
@@ -383,6 +371,8 @@ class Controller:
             await self._changed.wait_for(condition)
 
     async def _notify(self) -> None:
+        """Tell the tasks that wait in `_until`, and the actors, that the buffer has changed."""
+        self._line.advance()
         async with self._changed:
             self._changed.notify_all()
 

@@ -84,6 +84,9 @@ class Member:
         """The reward or a logprob that is not finite, as text, or "" if all are finite."""
         if not math.isfinite(self.reward.total):
             return f"the reward of {self.episode.sample_id} is {self.reward.total}"
+        # A finite sum has only finite terms. The sum is far quicker than a test of each token.
+        if all(math.isfinite(sum(turn.logprobs)) for turn in self.episode.turns):
+            return ""
         logprobs = (value for turn in self.episode.turns for value in turn.logprobs)
         wrong = next((value for value in logprobs if not math.isfinite(value)), None)
         if wrong is None:
@@ -124,8 +127,8 @@ class Group:
     @property
     def oldest(self) -> int | None:
         """The lowest weight version among the sampled tokens, or None without sampled tokens."""
-        turns = [turn for member in self.members for turn in member.episode.turns]
-        return min((version for turn in turns for version in turn.versions), default=None)
+        turns = (turn for member in self.members for turn in member.episode.turns)
+        return min((min(turn.versions) for turn in turns if turn.versions), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +145,6 @@ class Position:
 
     watermark: int = 0
     beyond: tuple[int, ...] = ()
-
-    def settle(self, number: int) -> "Position":
-        """Return a position in which prompt `number` is also settled."""
-        numbers = {*self.beyond, number}
-        watermark = self.watermark
-        while watermark in numbers:
-            numbers.remove(watermark)
-            watermark += 1
-        return Position(watermark, tuple(sorted(n for n in numbers if n >= watermark)))
 
     def __contains__(self, number: int) -> bool:
         return number < self.watermark or number in self.beyond

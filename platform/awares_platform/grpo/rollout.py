@@ -29,7 +29,7 @@ from awares_platform.engine.canary import CanaryMismatch
 from awares_platform.engine.canary_samples import build
 from awares_platform.engine.engine import Engine, EngineError
 from awares_platform.engine.follow import Loaded, Missed, follow
-from awares_platform.grpo.controller import ActorLost
+from awares_platform.grpo.actor import ActorLost
 from awares_platform.grpo.group import GroupRollout, Prompt
 from awares_platform.method.environment import (
     episode_budget,

@@ -173,14 +173,16 @@ def _parts(members: Sequence[Member]) -> dict[str, float]:
 
 
 def _staleness(groups: Iterable[Group], version: int) -> dict[str, float]:
-    behind = [
-        version - token
+    turns = [
+        turn.versions
         for group in groups
         for member in group.members
         for turn in member.episode.turns
-        for token in turn.versions
+        if turn.versions
     ]
+    if not turns:
+        return {"staleness/mean": 0.0, "staleness/max": 0.0}
     return {
-        "staleness/mean": fmean(behind) if behind else 0.0,
-        "staleness/max": float(max(behind, default=0)),
+        "staleness/mean": version - sum(map(sum, turns)) / sum(map(len, turns)),
+        "staleness/max": float(version - min(map(min, turns))),
     }

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from awares.episode import Episode
 from awares_platform.engine.follow import Loaded
 from awares_platform.engine.load import LoadReport, Prefetched
-from awares_platform.grpo.controller import ActorLost
+from awares_platform.grpo.actor import ActorLost
 from awares_platform.grpo.group import GroupRollout, Prompt
 
 

@@ -6,6 +6,7 @@ from awares.sample import Sample
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.group import Group, Outcome, Position, StepBatch
 from awares_platform.grpo.prompts import Prompts
+from awares_platform.grpo.ready import Settled
 
 Make = Callable[..., Group]
 
@@ -129,10 +130,12 @@ def test_useless_groups_are_settled_and_free_their_room(
 
 
 def test_position_is_a_watermark_and_what_lies_beyond() -> None:
-    position = Position()
+    settled = Settled(Position())
     for number in (1, 3, 0):
-        position = position.settle(number)
+        settled.add(number)
+    position = settled.position()
     assert position == Position(2, (3,))
+    assert [number in settled for number in range(5)] == [True, True, False, True, False]
     assert [number in position for number in range(5)] == [True, True, False, True, False]
 
 

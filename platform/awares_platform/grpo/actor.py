@@ -1,0 +1,34 @@
+"""Defines the interface through which the controller uses a rollout actor."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from awares_platform.engine.follow import Loaded, Missed
+from awares_platform.grpo.group import GroupRollout, Prompt
+
+
+class ActorLost(Exception):
+    """The actor's process or engine has failed, and the actor's groups in flight are lost."""
+
+
+class Actor(Protocol):
+    """The interface through which the controller uses a rollout actor.
+
+    If the actor's process or engine is lost, every method except `kill` raises ActorLost.
+    """
+
+    async def start(self) -> None:
+        """Start the actor, and return when its engine is ready."""
+        ...
+
+    def follow(self) -> AsyncIterator[Loaded | Missed]:
+        """Yield Loaded for each version that the actor loads, and Missed for a failed attempt."""
+        ...
+
+    async def rollout(self, prompt: Prompt) -> GroupRollout:
+        """Roll out a group of episodes of `prompt`. A failed episode raises no error."""
+        ...
+
+    def kill(self) -> None:
+        """End the actor's process if it still runs."""
+        ...

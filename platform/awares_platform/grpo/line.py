@@ -1,0 +1,93 @@
+"""Lets rollout actors wait for room in the buffer, and wakes no more of them than get a prompt.
+
+    Line.prompt(index) --> waits, by the version of the actor's weights --> Prompt
+                                  ^
+    advance() --------------------+ issues prompts while the buffer has room
+
+A wake-up of all waiting actors after every finished group would cost as much as all actors
+together. So `advance` wakes one actor for each prompt, newest weights first, because they have the
+most room. The cost does not depend on the number of actors that wait.
+"""
+
+import asyncio
+
+from awares_platform.grpo.buffer import EpisodeBuffer
+from awares_platform.grpo.group import Prompt
+
+Waiter = asyncio.Future[Prompt]
+
+
+class Line:
+    """The actors that wait for a prompt of `buffer`. Each actor waits at most once at a time.
+
+    No prompt is issued before `open` is called.
+
+    Example:
+        line = Line(buffer)
+        line.open()
+        line.loaded(0, version=3)
+        prompt = await line.prompt(0)
+    """
+
+    def __init__(self, buffer: EpisodeBuffer) -> None:
+        self._buffer = buffer
+        self._opened = False
+        # The version of each actor's weights, by the actor's index.
+        self._versions: dict[int, int] = {}
+        # The waiting actors, by the version of their weights, in the order of their arrival.
+        self._places: dict[int, dict[int, Waiter]] = {}
+
+    def open(self) -> None:
+        """Allow the first prompts, and issue them to the actors that wait."""
+        self._opened = True
+        self.advance()
+
+    def loaded(self, index: int, version: int) -> None:
+        """Record that the actor `index` has weights of `version`, and issue it prompts if it can.
+
+        An actor that waits keeps its place, among the actors with this version.
+        """
+        place = self._leave(index)
+        self._versions[index] = version
+        if place is not None:
+            self._places.setdefault(version, {})[index] = place
+            self.advance()
+
+    def gone(self, index: int) -> None:
+        """Forget the version of an actor that is lost."""
+        self._versions.pop(index, None)
+
+    async def prompt(self, index: int) -> Prompt:
+        """Wait until the buffer has room for the actor `index`, and issue it a prompt."""
+        place: Waiter = asyncio.get_running_loop().create_future()
+        self._places.setdefault(self.version(index), {})[index] = place
+        self.advance()
+        try:
+            return await place
+        except asyncio.CancelledError:
+            self._leave(index)
+            if place.done() and not place.cancelled():
+                # The actor was lost between the issue of the prompt and this line.
+                self._buffer.reissue(place.result())
+                self.advance()
+            raise
+
+    def advance(self) -> None:
+        """Issue prompts to waiting actors for as long as the buffer has room for them."""
+        if not self._opened:
+            return
+        for version in sorted(self._places, reverse=True):
+            places = self._places[version]
+            while places and self._buffer.room(version) > 0:
+                place = places.pop(next(iter(places)))
+                if not place.done():
+                    place.set_result(self._buffer.issue())
+            if not places:
+                del self._places[version]
+
+    def version(self, index: int) -> int:
+        """Return the version of the actor's weights, or -1 before its first load."""
+        return self._versions.get(index, -1)
+
+    def _leave(self, index: int) -> Waiter | None:
+        return self._places.get(self.version(index), {}).pop(index, None)

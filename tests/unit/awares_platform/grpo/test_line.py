@@ -1,0 +1,159 @@
+"""Tests which waiting actors get prompts, and what one more waiting actor costs."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from awares.sample import Sample
+from awares_platform.engine.follow import Loaded
+from awares_platform.engine.load import LoadReport, Prefetched
+from awares_platform.grpo.actor import ActorLost
+from awares_platform.grpo.buffer import EpisodeBuffer
+from awares_platform.grpo.group import Group, Position, Prompt
+from awares_platform.grpo.line import Line
+from awares_platform.grpo.prompts import Prompts
+from tests.unit.awares_platform.grpo.fake_actor import FakeActor
+from tests.unit.awares_platform.grpo.stage import Stage, play, until
+
+Waiting = asyncio.Task[Prompt]
+
+
+@pytest.fixture
+def buffer(samples: list[Sample]) -> EpisodeBuffer:
+    """Return a buffer with two groups a batch and the staleness bound 1."""
+    buffer = EpisodeBuffer(Prompts(samples, 0), 2, 1)
+    buffer.restore(Position(), [], version=0)
+    return buffer
+
+
+async def waiting(line: Line, versions: list[int]) -> list[Waiting]:
+    """Let one actor wait for each of `versions`, and return the tasks in this order."""
+    for index, version in enumerate(versions):
+        line.loaded(index, version)
+    tasks = [asyncio.create_task(line.prompt(index)) for index in range(len(versions))]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def served(tasks: list[Waiting]) -> list[int | None]:
+    """Return the number of each task's prompt, or None for an actor that waits."""
+    await asyncio.sleep(0.01)
+    return [task.result().number if task.done() else None for task in tasks]
+
+
+def stop(tasks: list[Waiting]) -> None:
+    for task in tasks:
+        task.cancel()
+
+
+def test_actors_get_prompts_in_the_order_of_their_arrival(buffer: EpisodeBuffer) -> None:
+    async def scene() -> None:
+        line = Line(buffer)
+        tasks = await waiting(line, [0] * 6)
+        assert await served(tasks) == [None] * 6  # The line is not open yet.
+        line.open()
+        assert await served(tasks) == [0, 1, 2, 3, None, None]
+        stop(tasks)
+
+    play(scene())
+
+
+def test_the_newest_weights_come_first_and_have_more_room(
+    buffer: EpisodeBuffer, make_group: Callable[..., Group]
+) -> None:
+    async def scene() -> None:
+        line = Line(buffer)
+        tasks = await waiting(line, [0, 0, 0, 0, 1, 1, 1])
+        line.open()
+        # Version 1 may fill three batches of two groups, and version 0 only two.
+        assert await served(tasks) == [3, None, None, None, 0, 1, 2]
+        line.loaded(2, 1)
+        assert await served(tasks) == [3, None, 4, None, 0, 1, 2]
+        buffer.add(make_group(Prompt(3, 0, tasks[0].result().sample), version=0))
+        line.advance()
+        assert await served(tasks) == [3, None, 4, None, 0, 1, 2]  # A ready group still counts.
+        stop(tasks)
+
+    play(scene())
+
+
+def test_an_actor_that_is_lost_gives_back_its_prompt(buffer: EpisodeBuffer) -> None:
+    async def scene() -> None:
+        line = Line(buffer)
+        tasks = await waiting(line, [0] * 6)
+        line.open()
+        # The first actor has its prompt, but its task has not run since. The last actor waits.
+        stop([tasks[0], tasks[5]])
+        await asyncio.sleep(0.01)
+        assert tasks[0].cancelled() and tasks[5].cancelled()
+        assert await served(tasks[1:5]) == [1, 2, 3, 0]
+        assert buffer.in_flight == 4
+
+    play(scene())
+
+
+class Counting(EpisodeBuffer):
+    """A buffer that counts the calls of `room`."""
+
+    asked = 0
+
+    def room(self, loaded: int) -> int:
+        self.asked += 1
+        return super().room(loaded)
+
+
+def test_actors_without_room_cost_nothing(stage: Callable[..., Stage]) -> None:
+    async def scene() -> None:
+        acted = stage(rollout_actors=300)
+        buffer = acted.controller._buffer
+        buffer.__class__ = Counting
+        assert isinstance(buffer, Counting)
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        assert len(await acted.rest(4)) == 4
+        await until(lambda: all(actor.version == 0 for actor in acted.spawned))
+        buffer.asked = 0
+        await acted.controller._notify()
+        await asyncio.sleep(0.05)
+        assert buffer.asked <= 2  # It would be 300 if each waiting actor asked for itself.
+        await acted.controller.close()
+        await running
+
+    play(scene())
+
+
+class Doomed(FakeActor):
+    """An actor that is lost in the moment in which it has loaded its first version."""
+
+    async def follow(self) -> AsyncIterator[Loaded]:
+        self.version = self.bus.head
+        yield Loaded(LoadReport(0, Prefetched(1, 0, 0, 0.0, 0.0, 0.0), 0.0, 0.0, None), 0.1)
+        raise ActorLost(self.name)
+
+
+def test_a_prompt_that_an_actor_never_began_is_played_by_another(
+    stage: Callable[..., Stage],
+) -> None:
+    """The actor is lost after the issue of the prompt, and before the task of the prompt begins."""
+
+    async def scene() -> None:
+        acted = stage(groups_per_step=1, staleness_bound=0)
+        spawn, spawned = acted.spawn, []
+
+        def doomed_first(index: int) -> FakeActor:
+            actor = spawn(index)
+            if not spawned:
+                actor.__class__ = Doomed
+            spawned.append(actor)
+            return actor
+
+        acted.controller._spawn = doomed_first
+        await acted.controller.attach(0, Position())
+        running = asyncio.create_task(acted.controller.run())
+        assert await acted.step(0, 0) == [0]
+        assert len(spawned) == 2
+        await acted.controller.close()
+        await running
+
+    play(scene())
