@@ -125,11 +125,18 @@ def ask(
 
 
 @commands.command
-def report(overrides: Overrides = (), /, config: Setup = MINI, against: str = "") -> int:
+def report(
+    overrides: Overrides = (),
+    /,
+    config: Setup = MINI,
+    against: str = "",
+    version: int | None = None,
+) -> int:
     """Write a run's report.html again from the stored results.
 
     Args:
         against: Name of another run. The report then compares the two runs.
+        version: Number of a version. The viewer then also shows all its journalled episodes.
     """
 
     def execute() -> None:
@@ -137,7 +144,8 @@ def report(overrides: Overrides = (), /, config: Setup = MINI, against: str = ""
         from awares_platform.runtime import session
 
         with session.store_session(settings) as resolved:
-            print(importlib.import_module("awares_platform.report").run(resolved, against))
+            make = importlib.import_module("awares_platform.report").run
+            print(make(resolved, against, version))
 
     return guarded("report", execute)
 

@@ -22,6 +22,7 @@ SCHEMA = pa.schema(
         pa.field("answer", pa.string()),
         pa.field("correct", pa.bool_()),
         pa.field("score", pa.float64()),
+        pa.field("reward", pa.float64()),
         pa.field("stop", pa.string()),
         pa.field("error", pa.string()),
         pa.field("turns", pa.list_(pa.string())),
@@ -42,7 +43,7 @@ SCHEMA = pa.schema(
 
 `boxes` holds the boxes of the crops that the policy received. This evaluation derives `label` and
 `target_crops` from the answers of the policies low and full. `annotated_label`, `annotated_crops`
-and `evidence` come from the benchmark.
+and `evidence` come from the benchmark. `reward` is null if `label` is null.
 """
 
 
@@ -70,6 +71,7 @@ def _row(one: Scored) -> dict[str, Any]:
         "answer": episode.answer,
         "correct": one.score >= 0.5,
         "score": one.score,
+        "reward": one.reward,
         "stop": episode.stop.value,
         "error": episode.error,
         "turns": [turn.text for turn in episode.turns],

@@ -6,9 +6,12 @@
       evaluate/episodes-*.parquet --+                +- tradeoff.py  accuracy against visual tokens
       progress.json ----------------+                +- shift.py     requests after SFT, after GRPO
                                                      +- times.py     duration and CPU time of jobs
+      */config.json ----------------+                +- identity.py  what the run is
       images in the store ---------------------------+- episodes.py  a dozen drawn episodes
+      the journal in the store ----------------------+- viewer.py    trajectories to filter
+      another run -----------------------------------+- comparison.py
 
-page.py assembles the sections. The page contains no script and loads no other file.
+page.py assembles the sections. The page holds its style, images and script, and loads no file.
 """
 
 from awares_platform.report.page import run

@@ -131,7 +131,7 @@ def _picture(
     """
     width, height = size
     whole = f'width="{width}" height="{height}"'
-    drawing = f'<image href="{_data_url(image)}" {whole} preserveAspectRatio="none"/>'
+    drawing = f'<image href="{data_url(image, LONGEST_SIDE)}" {whole} preserveAspectRatio="none"/>'
     if boxes:
         holes = "".join(_rect(box, "black") for box in boxes)
         drawing += f'<mask id="{mask}"><rect {whole} fill="white"/>{holes}</mask>'
@@ -158,9 +158,10 @@ def _frame(box: Box, stroke: float, kind: str) -> str:
     )
 
 
-def _data_url(image: Image) -> str:
+def data_url(image: Image, longest: int) -> str:
+    """Return `image` as a data URL. Its sides are reduced to at most `longest` pixels."""
     shown = image.copy()
-    shown.thumbnail((LONGEST_SIDE, LONGEST_SIDE), Resampling.LANCZOS)
+    shown.thumbnail((longest, longest), Resampling.LANCZOS)
     buffer = io.BytesIO()
     shown.save(buffer, "WEBP", lossless=max(shown.size) <= LOSSLESS_SIDE, quality=90, method=6)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,6 +1,7 @@
 """Assembles the HTML page of a report. The page contains its style sheet and its images."""
 
 import logging
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -13,11 +14,13 @@ from awares_platform.config.method import MethodConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.data.images import Images
 from awares_platform.evaluate.results import NAMES, claims
+from awares_platform.grpo.group import Group
 from awares_platform.report.comparison import comparison
 from awares_platform.report.curves import curves
 from awares_platform.report.episodes import Fetch, episode_cards
 from awares_platform.report.files import RunFiles, require_run
 from awares_platform.report.identity import identity
+from awares_platform.report.journal_sample import sample_groups
 from awares_platform.report.records import DRAWN, RunRecord, read_run
 from awares_platform.report.shift import shift
 from awares_platform.report.tables import (
@@ -28,17 +31,19 @@ from awares_platform.report.tables import (
 )
 from awares_platform.report.times import times_table
 from awares_platform.report.tradeoff import tradeoff
+from awares_platform.report.viewer import title, viewer
 from awares_platform.store import ObjectStore
 
 log = logging.getLogger(__name__)
 
 
-def run(config: PlatformConfig, against: str = "") -> Path:
+def run(config: PlatformConfig, against: str = "", version: int | None = None) -> Path:
     """Write <run.directory>/<run.name>/report.html, and return the path of this file.
 
     The page shows the files that the run's jobs wrote. Files that the run's local directory lacks
     come from the store, and so do all images. If `against` names another run, the page compares
-    the two runs. Raises DataError for an unknown run and for a damaged file.
+    the two runs. If `version` is the number of a weight version, the viewer has all its journalled
+    episodes. Raises DataError for an unknown run and for a damaged file.
     """
     store, name = ObjectStore.from_config(config.store), config.run.name
     record = _record(store, config.run, name)
@@ -46,7 +51,9 @@ def run(config: PlatformConfig, against: str = "") -> Path:
     images = Images.of(store, config.data)
     path = config.run.directory / name / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(render(record, images, config.method, other), encoding="utf-8")
+    groups = sample_groups(store, name, version)
+    page = render(record, images, config.method, groups, other)
+    path.write_text(page, encoding="utf-8")
     return path
 
 
@@ -57,11 +64,16 @@ def _record(store: ObjectStore, run: RunConfig, name: str) -> RunRecord:
 
 
 def render(
-    record: RunRecord, fetch: Fetch, method: MethodConfig, other: RunRecord | None = None
+    record: RunRecord,
+    fetch: Fetch,
+    method: MethodConfig,
+    groups: Sequence[Group] = (),
+    other: RunRecord | None = None,
 ) -> str:
     """Return the report as one HTML document, without sections for jobs that have not run.
 
-    If `other` is a record of another run, the report compares the two runs.
+    `groups` are groups of the run's journal. If `other` is a record of another run, the report
+    compares the two runs.
     """
     style = files("awares_platform.report").joinpath("style.css").read_text("utf-8")
     sections = [
@@ -72,6 +84,7 @@ def render(
         _shift(record),
         _curves(record, other),
         _episodes(record, fetch, method),
+        _trajectories(record, groups, fetch),
         _times(record),
         _footer(record),
     ]
@@ -192,6 +205,16 @@ def _episodes(record: RunRecord, fetch: Fetch, method: MethodConfig) -> str:
         "right picture is the image with the requested boxes; a dashed frame marks the evidence."
         f'</p><div class="episodes">{cards}</div></section>'
     )
+
+
+def _trajectories(record: RunRecord, groups: Sequence[Group], fetch: Fetch) -> str:
+    try:
+        shown = viewer(record, groups, fetch)
+    except AwaresError as error:
+        log.warning("the report has no trajectories: %s", error)
+        fault = f"The images could not be read: {escape(str(error))}"
+        return f"<section><h2>Trajectories</h2><p>{fault}</p></section>"
+    return f"<section>{title()}{shown}</section>" if shown else ""
 
 
 def _times(record: RunRecord) -> str:

@@ -33,13 +33,15 @@ class EpisodeRecord:
     `image` is a content hash, and `size` is (width, height). `truth` is the reference answer, and
     `answer` is the policy's answer or None. `crops` are the names of the requested regions, and
     `boxes` are the boxes of these regions. `evidence` has the annotated boxes that hold the
-    evidence. All boxes are in pixels of the image. `stop` says how the episode ended.
+    evidence. All boxes are in pixels of the image. `stop` says how the episode ended. `turns` holds
+    the text of each turn. `reward` is None if the question has no label.
 
     Example:
         EpisodeRecord(
             sample_id="q3", image="9f2c...", size=(64, 64), question="digit?", truth="7",
             answer="7", correct=True, kind="digit", label="HR", crops=("0",),
             boxes=((0, 0, 32, 32),), evidence=(), visual_tokens=2, rtr_token=0.5, stop="answer",
+            turns=("GET_CROPS: ['0']", "7"), reward=9.75,
         )
     """
 
@@ -58,6 +60,8 @@ class EpisodeRecord:
     visual_tokens: int
     rtr_token: float
     stop: str
+    turns: tuple[str, ...] = ()
+    reward: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,9 @@ def _episode(row: dict[str, Any]) -> EpisodeRecord:
         visual_tokens=row["visual_tokens"],
         rtr_token=row["rtr_token"],
         stop=row["stop"],
+        turns=tuple(row["turns"]),
+        # Files of older versions have no rewards.
+        reward=row.get("reward"),
     )
 
 

@@ -37,7 +37,7 @@ class Balance(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.ids += [value for key, value in attrs if key == "id" and value]
-        if tag != "meta":
+        if tag not in ("meta", "input"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -144,6 +144,7 @@ def test_the_page_has_every_section(directory):
         "What reinforcement changed",
         "Training",
         "Episodes",
+        "Trajectories",
         "Time",
     ]
     assert "run mini · seed 3" in page and "ray 2.60.0" in page
@@ -152,7 +153,7 @@ def test_the_page_has_every_section(directory):
         "RTR",
         "KL to the SFT policy",
     ]
-    assert page.count('<article class="episode') == 12
+    assert page.count('<article class="episode') == 12 and '<div class="viewer">' in page
 
 
 def test_the_times_are_one_row_per_job(directory):
@@ -167,7 +168,8 @@ def test_the_times_are_one_row_per_job(directory):
 
 def test_the_page_loads_no_other_file(directory):
     page = _page(directory)
-    assert re.findall(r"https?://|<script|<link|<iframe|@import|\bsrc=", page) == []
+    assert re.findall(r"https?://|<script [^>]*src|<link|<iframe|@import|\bsrc=", page) == []
+    assert re.findall(r"\bfetch\(|XMLHttpRequest|import\(|WebSocket|innerHTML", page) == []
     targets = re.findall(r'href="([^"]*)"', page)
     assert all(target.startswith("data:image/webp;base64,") for target in targets)
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", page))
@@ -182,6 +184,7 @@ def test_tags_close_and_ids_are_unique(directory):
 
 def test_answers_of_the_model_are_escaped(directory):
     page = _page(directory)
+    assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page and "no answer (malformed)" in page
 
 
@@ -228,7 +231,7 @@ def test_two_runs_are_compared(directory, tmp_path_factory):
     results["policies"]["awares"]["accuracy"] -= 0.05
     (other / "evaluate" / "results.json").write_text(json.dumps(results))
     records = [read_run(at.joinpath, name, 3) for at, name in ((directory, "new"), (other, "old"))]
-    page = render(records[0], _fetch, MethodConfig(), records[1])
+    page = render(records[0], _fetch, MethodConfig(), other=records[1])
     section = page.split("<h2>Compared with old</h2>")[1].split("</section>")[0]
     assert re.search(r"AwaRes</th><td>\+5\.0 points <small>[\d.]+% → [\d.]+%</small>", section)
     assert '<th scope="row">policy.lora_rank</th><td>0</td><td>8</td>' in section
