@@ -8,7 +8,7 @@ so the package does not export the function. Import the function from `awares.de
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from awares.advantage import advantages
+from awares.advantage import advantages, batch_divisor
 from awares.budget import Budget
 from awares.chat import ChatFormat
 from awares.crops import Box, CropId, CropMapping, area_fraction, crop_box, min_cover, target_crops
@@ -43,7 +43,22 @@ from awares.whole_image import WholeImage
 if TYPE_CHECKING:
     from awares.batch import Batch, collate, sequence_length
     from awares.logprobs import policy_logprobs, token_logprobs
-    from awares.losses import GrpoSettings, GrpoStats, grpo_loss, sft_loss
+    from awares.losses import (
+        BatchTotals,
+        Cispo,
+        ClipHigher,
+        Dapo,
+        DrGrpo,
+        Gain,
+        Grpo,
+        GrpoSettings,
+        GrpoStats,
+        Gspo,
+        PolicyLoss,
+        SampledTokens,
+        grpo_loss,
+        sft_loss,
+    )
     from awares.tower import SharedTower
 
 _LAZY = {
@@ -52,6 +67,16 @@ _LAZY = {
     "policy_logprobs": "awares.logprobs",
     "sequence_length": "awares.batch",
     "token_logprobs": "awares.logprobs",
+    "BatchTotals": "awares.losses",
+    "Cispo": "awares.losses",
+    "ClipHigher": "awares.losses",
+    "Dapo": "awares.losses",
+    "DrGrpo": "awares.losses",
+    "Gain": "awares.losses",
+    "Grpo": "awares.losses",
+    "Gspo": "awares.losses",
+    "PolicyLoss": "awares.losses",
+    "SampledTokens": "awares.losses",
     "GrpoSettings": "awares.losses",
     "GrpoStats": "awares.losses",
     "grpo_loss": "awares.losses",
@@ -65,30 +90,38 @@ __all__ = [
     "AnswerReward",
     "AwaresError",
     "Batch",
+    "BatchTotals",
     "Box",
     "Budget",
     "Case",
     "ChatFormat",
     "ChatTokens",
+    "Cispo",
+    "ClipHigher",
     "ConfigError",
     "CropId",
     "CropMapping",
     "CropReward",
+    "Dapo",
     "DataError",
     "Decisions",
     "DecodeLimits",
     "Demonstration",
+    "DrGrpo",
     "Environment",
     "Episode",
     "EpisodeSpec",
     "FinishReason",
+    "Gain",
     "Gallery",
     "Generate",
     "GenerateRequest",
     "Generation",
     "Grounding",
+    "Grpo",
     "GrpoSettings",
     "GrpoStats",
+    "Gspo",
     "ImageView",
     "Judge",
     "Judgement",
@@ -99,11 +132,13 @@ __all__ = [
     "ModelFamily",
     "PassBudget",
     "PolicyError",
+    "PolicyLoss",
     "Request",
     "Reward",
     "RewardValue",
     "SYSTEM_PROMPT",
     "Sample",
+    "SampledTokens",
     "Sampling",
     "SharedTower",
     "Scorer",
@@ -122,6 +157,7 @@ __all__ = [
     "advantages",
     "answer_reward",
     "area_fraction",
+    "batch_divisor",
     "collate",
     "crop_box",
     "crop_view",

@@ -2,29 +2,60 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
+
+AdvantageScale = Literal["group", "batch", "none"]
+"""What divides the advantages: the standard deviation of the group or of the batch, or nothing."""
 
 
-def advantages(rewards_G: Sequence[float], eps: float = 1e-4) -> list[float]:
+def advantages(
+    rewards_G: Sequence[float], eps: float = 1e-4, scale: AdvantageScale = "group"
+) -> list[float]:
     """Return the advantage of each of the G episodes in a group. The episodes share one prompt.
 
     The advantage of an episode with the reward R is
 
-        (R - mean) / (std + eps)
+        (R - mean) / (std + eps)    for the scale "group"
+        R - mean                    for the scales "none" and "batch"
 
-    where `mean` and `std` are taken over the rewards of the group. The paper trains with TRL, so
-    this function has TRL's conventions: the variance has the divisor G - 1, and `eps` is 1e-4. If
-    the group has one episode, or if all rewards are equal, the advantages are 0. If all answers of
-    a group are equally good, the rewards may differ only by the small area cost. The division by
-    `std` then scales even this small difference to advantages of about 1.
+    where `mean` and `std` are taken over the rewards of the group. With the scale "batch", divide
+    the result by `batch_divisor` once the rewards of the batch are known.
+
+    The paper trains with TRL, so this function has the conventions of TRL 1.16: the scale "group"
+    is the default of `scale_rewards`, the variance has the divisor G - 1, and `eps` is 1e-4. The
+    scale "none" is that of Dr. GRPO (arXiv 2503.20783, section 3.2).
+
+    If the group has one episode, or if all rewards are equal, the advantages are 0. If all answers
+    of a group are equally good, the rewards may differ only by the small area cost. The scale
+    "group" enlarges even this small difference to advantages of about 1. The other scales do not.
 
     Example:
         advantages([1.0, 3.0], eps=0.0)  # [-0.707..., 0.707...]
     """
-    count = len(rewards_G)
-    if count < 2:
-        return [0.0] * count
-    mean = math.fsum(rewards_G) / count
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in rewards_G) / (count - 1))
+    count, deviation = len(rewards_G), _deviation(rewards_G)
     if deviation == 0.0:
         return [0.0] * count
-    return [(value - mean) / (deviation + eps) for value in rewards_G]
+    mean = math.fsum(rewards_G) / count
+    divisor = deviation + eps if scale == "group" else 1.0
+    return [(value - mean) / divisor for value in rewards_G]
+
+
+def batch_divisor(rewards_B: Sequence[float], eps: float = 1e-4) -> float:
+    """Return std + eps, by which the scale "batch" divides the advantages of a batch.
+
+    `std` is taken over the rewards of all B episodes of the batch, with the divisor B - 1 (arXiv
+    2508.08221; TRL's `scale_rewards="batch"`).
+
+    Example:
+        batch_divisor([1.0, 3.0, 5.0], eps=0.0)  # 2.0
+    """
+    return _deviation(rewards_B) + eps
+
+
+def _deviation(rewards: Sequence[float]) -> float:
+    """Return the standard deviation, which is 0 for fewer than two rewards."""
+    # Equal rewards have no deviation, but their mean may differ from them by a rounding error.
+    if len(set(rewards)) < 2:
+        return 0.0
+    mean = math.fsum(rewards) / len(rewards)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in rewards) / (len(rewards) - 1))

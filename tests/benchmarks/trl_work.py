@@ -78,7 +78,7 @@ def setup(directory: Path, name: str, steps: int, **grpo: Any) -> PlatformConfig
                 "image_cache": str(directory / "cache"),
             },
             "engine": {"dtype": "float32"},
-            "grpo": {"steps": steps, **grpo},
+            "grpo": {"steps": steps, "clip": 0.2, **grpo},
         }
     )
 

@@ -7,7 +7,9 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
+from awares.advantage import AdvantageScale
 from awares_platform.config.base import Section
+from awares_platform.config.loss_choice import loss_fault
 
 
 class GrpoConfig(Section):
@@ -77,8 +79,8 @@ class GrpoConfig(Section):
     """Largest number of tokens per forward and backward pass of a rank, with padding. A longer
     sequence gets a pass of its own. "none" sets no limit."""
     minibatches: PositiveInt = 1
-    """Optimizer steps per batch. With 1 the proximal policy equals the current policy, and the clip
-    has no effect."""
+    """Optimizer steps per batch. With 1 and `proximal` "step", the proximal policy equals the
+    current policy, and the clip has no effect."""
 
     learning_rate: PositiveFloat = 1e-4
     """Learning rate of AdamW. It decays linearly to zero over `steps`. The paper uses 1e-5 in its
@@ -93,14 +95,38 @@ class GrpoConfig(Section):
     kl_beta: float = Field(default=0.05, ge=0)
     """Weight of the KL divergence from the starting policy. With 0 the learner skips the forward
     pass of the reference."""
-    clip: PositiveFloat = 0.2
-    """Clip range of PPO. The probability ratio of current to proximal policy is clipped to
-    [1 - clip, 1 + clip]."""
+    loss: Literal["grpo", "clip_higher", "dr_grpo", "dapo", "gspo", "cispo"] = "grpo"
+    """Policy loss. "grpo" clips the ratio of each token and weighs episodes alike. "clip_higher"
+    has another upper bound. "dr_grpo" divides the sum over tokens by a constant. "dapo" is
+    "clip_higher" with all tokens weighed alike. "gspo" clips one ratio per episode. "cispo" bounds
+    the ratio but no gradient."""
+    clip: float | None = Field(default=None, gt=0)
+    """Clip range of the ratio, which is the probability under the current policy divided by that
+    under the proximal policy. The ratio is clipped to [1 - clip, 1 + clip], or to [1 - clip, 1 +
+    clip_high]. "none" takes 0.2, and 0.0003 for the loss "gspo". The loss "cispo" has no clip."""
+    clip_high: float | None = Field(default=None, gt=0)
+    """Upper part of the clip range for the losses "clip_higher", "dapo" and "gspo". "none" takes
+    0.28, and 0.0004 for "gspo"."""
+    ratio_cap: float | None = Field(default=None, ge=1)
+    """Largest ratio for the loss "cispo". "none" takes 5."""
+    loss_length: int | None = Field(default=None, ge=1)
+    """Number of tokens by which the loss "dr_grpo" divides the sum over an episode. "none" takes
+    `max_tokens`."""
+    proximal: Literal["step", "behaviour"] = "step"
+    """Policy from which a step may not move far. "step" is the policy at the start of the learner
+    step (decoupled, as in AReaL). "behaviour" is the policy that sampled the token, as in PPO. All
+    importance weights are then 1."""
+    importance: Literal["token_truncate", "sequence_truncate", "sequence_mask"] = "token_truncate"
+    """Rule for the importance weight, the probability ratio of proximal to behaviour policy.
+    "token_truncate" cuts the ratio of each token to `importance_cap`. "sequence_truncate" does so
+    for the product over an episode. "sequence_mask" makes a larger product 0."""
     importance_cap: PositiveFloat = 2.0
-    """Upper bound of the importance weight, the probability ratio of proximal to behaviour
-    policy."""
+    """Upper bound of the importance weight."""
+    advantage_scale: AdvantageScale = "group"
+    """What divides an advantage: the standard deviation of its group's rewards, that of all rewards
+    in the batch, or nothing ("none"). The loss "dr_grpo" takes only "none"."""
     std_eps: PositiveFloat = 1e-4
-    """Constant that the advantage adds to a group's standard deviation before the division."""
+    """Constant that the advantage adds to the standard deviation before the division."""
 
     anchor_every: PositiveInt = 16
     """Maximum number of versions from one anchor to the next. An anchor holds the whole weights;
@@ -131,3 +157,15 @@ class GrpoConfig(Section):
                 "step; lower it or raise grpo.groups_per_step"
             )
         return self
+
+    @model_validator(mode="after")
+    def _the_loss_uses_its_settings(self) -> Self:
+        """Refuse settings that contradict the policy loss, or have no effect with it."""
+        if fault := loss_fault(self):
+            raise ValueError(fault)
+        return self
+
+    @property
+    def scores_proximal(self) -> bool:
+        """Whether the learner needs a forward pass of its own for the proximal policy."""
+        return self.proximal == "step" and self.minibatches > 1

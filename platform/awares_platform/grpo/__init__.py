@@ -14,8 +14,10 @@ The docstring of `job` has a diagram of both loops.
     ready         the ready groups, and the numbers of the settled prompts
     journal       the finished groups, stored durably
     scoring       rewards and advantages
+    batch_scale   advantages over the spread of a whole batch
     shard         splits a batch evenly over ranks and forward passes
     objective     the losses of forward passes
+    chosen_loss   the policy loss that the configuration names
     reference     the frozen starting policy, for the KL term
     pixels        caches the processed views
     warming       prepares the views of the next batch during training

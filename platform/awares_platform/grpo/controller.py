@@ -21,6 +21,7 @@ from awares_platform.config.grpo import GrpoConfig
 from awares_platform.data.dataset import REPORTED_FAULTS
 from awares_platform.engine.follow import Missed
 from awares_platform.grpo.actor import Actor, ActorLost
+from awares_platform.grpo.batch_scale import batch_scaled
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.group import Group, GroupRollout, Outcome, Position, Prompt, StepBatch
 from awares_platform.grpo.journal import Journal, latest_attempts
@@ -311,7 +312,8 @@ class Controller:
         return self._dealt(batch, ranks)
 
     def _dealt(self, batch: StepBatch, ranks: int) -> list[StepShard]:
-        return shards(batch, ranks, self._settings.minibatches, self._passes)
+        scaled = batch_scaled(batch, self._settings)
+        return shards(scaled, ranks, self._settings.minibatches, self._passes)
 
     async def upcoming(
         self, step: int, version: int, rank: int, ranks: int

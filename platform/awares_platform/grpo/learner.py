@@ -230,7 +230,7 @@ class Learner:
         step with gradients that are not finite. Raises Diverged after too many of them in a row.
         """
         metrics = LossMetrics()
-        proximal = self._objective.proximal(shard) if len(shard.minibatches) > 1 else None
+        proximal = self._objective.proximal(shard)
         steps: list[OptimizerStep] = []
         rate = self._settings.learning_rate * (1 - shard.step / self._settings.steps)
         for index, minibatch in enumerate(shard.minibatches):

@@ -4,6 +4,8 @@
                                              |  --> logprobs of the reference policy -+--> loss
     before the first update of a step -------+----> logprobs of the proximal policy --+
 
+The proximal policy is the policy at the start of the step, or the behaviour policy.
+
 Axes: B episodes, S distinct token sequences among them (S <= B), T tokens.
 """
 
@@ -16,9 +18,10 @@ from torch import Tensor
 
 from awares.batch import Batch
 from awares.logprobs import policy_logprobs
-from awares.losses import GrpoSettings, grpo_loss
+from awares.losses import BatchTotals, GrpoSettings, grpo_loss
 from awares.tower import SharedTower
 from awares_platform.config.grpo import GrpoConfig
+from awares_platform.grpo.chosen_loss import policy_loss
 from awares_platform.grpo.loss_metrics import LossMetrics
 from awares_platform.grpo.shard import Minibatch, StepShard, TrainSequence
 from awares_platform.training import lora
@@ -49,16 +52,21 @@ class Objective:
         self._engine, self._frozen, self._collate = engine, frozen, collate
         self._temperature, self._ranks = settings.temperature, ranks
         self._tower, self._blocked_ids, self._packed = tower, blocked_ids, packed
+        self._scores_proximal = settings.scores_proximal
+        self._coupled = settings.proximal == "behaviour"
         self._loss = GrpoSettings(
-            settings.clip, settings.clip, settings.kl_beta, settings.importance_cap
+            policy_loss(settings), settings.kl_beta, settings.importance, settings.importance_cap
         )
 
-    def proximal(self, shard: StepShard) -> list[list[Tensor]]:
-        """Return the logprobs of every pass of every minibatch.
+    def proximal(self, shard: StepShard) -> list[list[Tensor]] | None:
+        """Return the logprobs of every pass of every minibatch under the proximal policy.
 
-        Call this method before the first update of the step. A step with only one update does not
-        need this method: the forward passes of that update already compute the same logprobs.
+        Call this method before the first update of the step. Return None if no forward pass of its
+        own is needed: in a step with only one update, the forward passes of this update compute the
+        same logprobs. The logprobs of the behaviour policy come with the episodes.
         """
+        if not self._scores_proximal:
+            return None
         with torch.no_grad():
             return [
                 [self._logprobs(batch) for batch in one_ahead(self._collate, minibatch.passes)]
@@ -74,21 +82,23 @@ class Objective:
         then the mean loss over the episodes of the optimizer step.
         """
         batches = one_ahead(self._collate, minibatch.passes)
+        totals = BatchTotals(minibatch.total, minibatch.tokens)
         for index, (sequences, batch) in enumerate(zip(minibatch.passes, batches, strict=True)):
             with self._tower.batch(batch):
                 reference_ST = self._reference(batch)
                 logprobs_ST = self._logprobs(batch)
             held_ST = logprobs_ST.detach()
             rows_B, behaviour_BT, advantages_B = spread(sequences, batch)
+            proximal_ST = held_ST if proximal is None else proximal[index]
             loss, stats = grpo_loss(
                 logprobs_ST[rows_B],
                 behaviour_BT,
-                (held_ST if proximal is None else proximal[index])[rows_B],
+                behaviour_BT if self._coupled else proximal_ST[rows_B],
                 (held_ST if reference_ST is None else reference_ST)[rows_B],
                 advantages_B,
                 batch.action_mask_BT[rows_B],
                 self._loss,
-                episodes=minibatch.total,
+                totals=totals,
             )
             filler = sequences[0].filler
             if not filler:

@@ -51,7 +51,8 @@ class Scoring:
         if any(members[index].nonfinite for index in counted):
             return Group(prompt, members, Outcome.NONFINITE, seconds)
         totals = [values_G[index].total for index in counted]
-        advantage_of = dict(zip(counted, advantages(totals, self._settings.std_eps), strict=True))
+        scale, eps = self._settings.advantage_scale, self._settings.std_eps
+        advantage_of = dict(zip(counted, advantages(totals, eps, scale), strict=True))
         members = tuple(
             replace(member, advantage=advantage_of.get(index))
             for index, member in enumerate(members)

@@ -38,14 +38,15 @@ class Minibatch:
 
     `passes` holds the sequences of each forward pass. Every rank has the same number of passes,
     because ZeRO's collectives run in each pass. `total` is the number of episodes of the optimizer
-    step over all ranks, without fillers.
+    step over all ranks, and `tokens` the number of their sampled tokens. Both leave out fillers.
 
     Example:
-        Minibatch(passes=((sequence, other), (third,)), total=8)
+        Minibatch(passes=((sequence, other), (third,)), total=8, tokens=120)
     """
 
     passes: tuple[tuple[TrainSequence, ...], ...]
     total: int
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,8 @@ def length(episode: Episode) -> int:
 
 
 def _cut(sequences: list[TrainSequence], ranks: int, budget: PassBudget) -> list[Minibatch]:
-    total = sum(len(item.episodes) for item in sequences)
+    episodes = [episode for item in sequences for episode in item.episodes]
+    tokens = sum(len(turn.sampled_ids) for episode in episodes for turn in episode.turns)
     hands = deal([length(item.episodes[0]) for item in sequences], budget, ranks)
     # Ranks with fewer passes get the shortest sequence as filler.
     filler = [TrainSequence(item.episodes[:1], (0.0,), filler=True) for item in sequences[-1:]]
@@ -126,5 +128,5 @@ def _cut(sequences: list[TrainSequence], ranks: int, budget: PassBudget) -> list
     for hand in hands:
         passes = [tuple(sequences[place] for place in one) for one in hand]
         passes += [tuple(filler)] * (len(hands[0]) - len(passes))
-        cut.append(Minibatch(tuple(passes), total))
+        cut.append(Minibatch(tuple(passes), len(episodes), tokens))
     return cut

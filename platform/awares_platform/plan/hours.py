@@ -178,11 +178,10 @@ def _learning(
 ) -> RankTime:
     """Compute the learning time of a step.
 
-    The reference policy needs a forward pass of its own. With several minibatches, the proximal
-    policy needs another one. Policy and reference share one pass of a frozen vision tower, except
-    with ZeRO stage 3.
+    The reference policy needs a forward pass of its own, and the proximal policy may need another
+    one. Policy and reference share one pass of a frozen vision tower, except with ZeRO stage 3.
     """
-    proximal = int(grpo.minibatches > 1)
+    proximal = int(grpo.scores_proximal)
     work = passes(policy, extra=(grpo.kl_beta > 0) + proximal)
     shared = not policy.train_vision and grpo.zero_stage < 3
     tower = Pass(1 + proximal, 0, 0) if shared else _tower_passes(policy, work)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from awares.advantage import advantages
+from awares.advantage import advantages, batch_divisor
 
 
 def test_by_hand():
@@ -18,10 +18,25 @@ def test_by_hand():
     assert advantages([0.0, 0.0, 0.0, 8.0], eps=0.0) == pytest.approx([-0.5, -0.5, -0.5, 1.5])
 
 
+@pytest.mark.parametrize("scale", ["none", "batch"])
+def test_without_the_scale_of_the_group_an_advantage_is_a_difference(scale):
+    assert advantages([1.0, 3.0, 8.0], scale=scale) == [-3.0, -1.0, 4.0]
+    assert advantages([0.1] * 3, scale=scale) == [0.0] * 3
+    assert advantages([3.0], scale=scale) == [0.0]
+
+
+def test_the_divisor_of_a_batch_by_hand():
+    # The mean is 3. The sample variance is (4 + 0 + 4) / 2 = 4.
+    assert batch_divisor([1.0, 3.0, 5.0], eps=0.5) == 2.5
+    assert batch_divisor([7.0] * 4) == batch_divisor([7.0]) == batch_divisor([]) == 1e-4
+
+
 def test_groups_that_teach_nothing_are_zero():
     assert advantages([]) == []
     assert advantages([3.0]) == [0.0]
     assert advantages([0.1] * 8) == [0.0] * 8
+    # The mean of three times 0.1 is not 0.1 in floating point.
+    assert advantages([0.1] * 3, eps=0.0) == [0.0] * 3
 
 
 def test_the_area_cost_acts_when_answers_tie():

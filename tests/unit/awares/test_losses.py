@@ -3,11 +3,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, log, tensor
+from torch import tensor
 
-from awares.losses import GrpoSettings, grpo_loss, k3, sft_loss
-
-PLAIN = GrpoSettings(clip_low=0.2, clip_high=0.2, kl_beta=0.0, importance_cap=2.0)
+from awares.losses import BatchTotals, GrpoSettings, grpo_loss, k3, sft_loss
+from tests.unit.awares.loss_of_ratios import PLAIN, run
 
 
 def test_sft_by_hand():
@@ -40,41 +39,6 @@ def test_sft_ignores_garbage_and_survives_no_weight():
         and logprobs.grad.tolist() == [[0.0, -0.5], [0.0, -0.5]]
     )
     assert sft_loss(tensor([[-1.0]]), tensor([[0.0]])).item() == 0.0
-
-
-def run(
-    ratios, advantages, settings=PLAIN, *, lags=None, references=None, mask=None, episodes=None
-):
-    """Return the loss, the statistics and the gradient for given ratios of probabilities.
-
-    Each ratio is a quotient of two probabilities of the same token. The lags and references are 1
-    by default.
-
-        ratios      probability under the policy / probability under the proximal policy
-        lags        probability under the proximal policy / under the behaviour policy
-        references  probability under the reference policy / under the policy
-    """
-    ratio_BT = tensor(ratios)
-    proximal_BT = torch.full_like(ratio_BT, -1.0)
-    policy_BT = (proximal_BT + log(ratio_BT)).requires_grad_()
-    behaviour_BT = proximal_BT - log(tensor(lags)) if lags else proximal_BT
-    reference_BT = (
-        policy_BT.detach() + log(tensor(references)) if references else policy_BT.detach()
-    )
-    mask_BT = torch.ones_like(ratio_BT, dtype=torch.bool) if mask is None else tensor(mask)
-    loss, stats = grpo_loss(
-        policy_BT,
-        behaviour_BT,
-        proximal_BT,
-        reference_BT,
-        tensor(advantages),
-        mask_BT,
-        settings,
-        episodes,
-    )
-    loss.backward()
-    assert isinstance(policy_BT.grad, Tensor)
-    return loss.item(), stats, policy_BT.grad
 
 
 def test_grpo_clips_by_hand():
@@ -137,15 +101,13 @@ def test_synchronous_training_has_weights_of_one():
     assert stats.truncated_share == 0.0 and stats.behaviour_gap == 0.0
 
 
-def test_clip_bounds_may_differ():
-    loss, stats, _ = run([[1.25, 1.3]], [1.0], replace(PLAIN, clip_high=0.28))
-    assert loss == pytest.approx(-(1.25 + 1.28) / 2) and stats.clip_fraction == 0.5
-
-
 def test_micro_batches_add_up_to_the_whole():
     ratios, advantages = [[1.5, 0.5], [0.9, 1.1]], [2.0, -1.0]
     whole, _, gradient = run(ratios, advantages)
-    parts = [run(ratios[row : row + 1], advantages[row : row + 1], episodes=2) for row in (0, 1)]
+    parts = [
+        run(ratios[row : row + 1], advantages[row : row + 1], totals=BatchTotals(2, 4))
+        for row in (0, 1)
+    ]
     assert sum(part[0] for part in parts) == pytest.approx(whole)
     torch.testing.assert_close(torch.cat([part[2] for part in parts]), gradient)
 

@@ -12,7 +12,8 @@ import awares
 ROOT = Path(inspect.getfile(awares)).parent
 MODULES = sorted(
     ".".join(("awares", *path.relative_to(ROOT).with_suffix("").parts))
-    for path in (*ROOT.glob("*.py"), *ROOT.glob("evaluation/*.py"))
+    for pattern in ("*.py", "evaluation/*.py", "losses/*.py")
+    for path in ROOT.glob(pattern)
     if path.name != "__init__.py"
 )
 

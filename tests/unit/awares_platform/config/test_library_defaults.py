@@ -18,7 +18,7 @@ from awares_platform.config.method import MethodConfig
         (awares.TenCrops, MethodConfig, 5),
         (WholeImage, MethodConfig, 1),
         (awares.ViewRule, MethodConfig, 3),
-        (awares.GrpoSettings, GrpoConfig, 2),
+        (awares.GrpoSettings, GrpoConfig, 3),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -37,8 +37,3 @@ def test_a_setting_has_the_default_of_its_parameter(
     }
     assert defaults == {name: offered[name] for name in defaults}
     assert len(defaults) == shared
-
-
-def test_the_clip_range_has_the_default_of_both_its_bounds() -> None:
-    settings = awares.GrpoSettings()
-    assert settings.clip_low == settings.clip_high == GrpoConfig().clip

@@ -1,38 +1,110 @@
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import pytest
 import torch
+from torch import Tensor
 
 from awares.batch import Batch
 from awares.episode import Episode
-from awares_platform.grpo.objective import spread
-from awares_platform.grpo.shard import TrainSequence
+from awares.losses import BatchTotals, Dapo, Grpo, GrpoSettings, grpo_loss
+from awares.tower import SharedTower
+from awares_platform.config.grpo import GrpoConfig
+from awares_platform.grpo.loss_metrics import LossMetrics
+from awares_platform.grpo.objective import Objective, spread
+from awares_platform.grpo.shard import Minibatch, TrainSequence
+
+MASK_ST = torch.tensor([[0, 0, 1, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0, 0]], dtype=torch.bool)
+ROWS_B = [0, 1, 1]
+ADVANTAGES_B = [1.0, -0.5, 0.25]
+BEHAVIOUR_BT = torch.tensor(
+    [[0, 0, -0.5, 0, 0, -0.1, -1e-9], [0, 0, 0, -0.1, -0.25, 0, 0], [0, 0, 0, -0.3, -0.4, 0, 0]]
+)
 
 
-def test_every_episode_keeps_its_own_behaviour_logprobs_on_the_shared_row(
+@pytest.fixture
+def trained(
     call_episode: Episode, make_episode: Callable[..., Episode]
-) -> None:
+) -> tuple[TrainSequence, ...]:
+    """Return two sequences. Two episodes with different behaviour logprobs share the second."""
     early, late = make_episode(version=0), make_episode(version=1)
     late = replace(late, turns=(replace(late.turns[0], logprobs=(-0.3, -0.4)),))
-    trained = (TrainSequence((call_episode,), (1.0,)), TrainSequence((early, late), (-0.5, 0.25)))
-    mask_ST = torch.tensor([[0, 0, 1, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0, 0]], dtype=torch.bool)
+    return (TrainSequence((call_episode,), (1.0,)), TrainSequence((early, late), (-0.5, 0.25)))
+
+
+@pytest.fixture
+def batch() -> Batch:
     nothing = torch.zeros(2, 7)
-    batch = Batch(
+    return Batch(
         input_ids_BT=torch.ones(2, 7, dtype=torch.long),
         attention_mask_BT=nothing,
         mm_token_type_ids_BT=nothing,
         pixel_values_ND=nothing,
         image_grid_thw_I3=nothing,
         image_views_I=nothing,
-        action_mask_BT=mask_ST,
+        action_mask_BT=MASK_ST,
         behaviour_logprobs_BT=nothing,
         weights_BT=nothing,
         versions_BT=nothing,
     )
+
+
+def test_every_episode_keeps_its_own_behaviour_logprobs_on_the_shared_row(
+    trained: tuple[TrainSequence, ...], batch: Batch
+) -> None:
     rows_B, behaviour_BT, advantages_B = spread(trained, batch)
-    assert rows_B.tolist() == [0, 1, 1]
-    assert advantages_B.tolist() == [1.0, -0.5, 0.25]
-    expected = torch.tensor(
-        [[0, 0, -0.5, 0, 0, -0.1, -1e-9], [0, 0, 0, -0.1, -0.25, 0, 0], [0, 0, 0, -0.3, -0.4, 0, 0]]
+    assert rows_B.tolist() == ROWS_B
+    assert advantages_B.tolist() == ADVANTAGES_B
+    torch.testing.assert_close(behaviour_BT, BEHAVIOUR_BT)
+
+
+class KnownLogprobs(Objective):
+    """An Objective whose forward passes return known logprobs. The loss has no KL term."""
+
+    def __init__(self, batch: Batch, logprobs_ST: Tensor, settings: dict[str, Any]) -> None:
+        config = GrpoConfig.model_validate({"kl_beta": 0.0, **settings})
+        tower = SharedTower([], "")
+        given: dict[str, Any] = {"tower": tower, "blocked_ids": (), "packed": False}
+        super().__init__(None, None, lambda _: batch, config, 2, **given)
+        self._known_ST = logprobs_ST
+
+    def _logprobs(self, batch: Batch) -> Tensor:
+        return self._known_ST
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "policy_loss"),
+    [
+        ({}, "policy", Grpo()),
+        ({"minibatches": 2}, "step", Grpo()),
+        ({"proximal": "behaviour"}, "behaviour", Grpo()),
+        ({"loss": "dapo", "minibatches": 2}, "step", Dapo()),
+    ],
+)
+def test_the_loss_has_its_proximal_policy_and_the_totals_of_the_step(
+    trained: tuple[TrainSequence, ...],
+    batch: Batch,
+    settings: dict[str, Any],
+    kind: str,
+    policy_loss: Any,
+) -> None:
+    """The step has 5 episodes and 20 sampled tokens, of which this pass has 3 and 7."""
+    policy_ST = torch.full((2, 7), -0.2, requires_grad=True)
+    step_ST = torch.full((2, 7), -0.6)
+    objective = KnownLogprobs(batch, policy_ST, settings)
+    minibatch = Minibatch((trained,), total=5, tokens=20)
+    proximal = [step_ST] if kind == "step" else None
+    (loss,) = objective.losses(minibatch, proximal, LossMetrics())
+    anchor_ST = {"policy": policy_ST.detach(), "step": step_ST}.get(kind)
+    wanted, _ = grpo_loss(
+        policy_ST[ROWS_B],
+        BEHAVIOUR_BT,
+        BEHAVIOUR_BT if anchor_ST is None else anchor_ST[ROWS_B],
+        policy_ST[ROWS_B],
+        torch.tensor(ADVANTAGES_B),
+        MASK_ST[ROWS_B],
+        GrpoSettings(policy_loss, kl_beta=0.0),
+        BatchTotals(episodes=5, tokens=20),
     )
-    torch.testing.assert_close(behaviour_BT, expected)
+    assert loss.item() == pytest.approx(2 * wanted.item()) and loss.item() != 0

@@ -8,7 +8,8 @@ from awares.episode import Episode, StopReason
 from awares.reward import CropReward, RewardValue
 from awares.sample import Label, Sample
 from awares_platform.config.grpo import GrpoConfig
-from awares_platform.grpo.group import Group, GroupRollout, Outcome, Prompt
+from awares_platform.grpo.batch_scale import batch_scaled
+from awares_platform.grpo.group import Group, GroupRollout, Outcome, Position, Prompt, StepBatch
 from awares_platform.grpo.scoring import Scoring
 
 SAMPLE = Sample("s0", "ab" * 32, "digit?", "7", label=Label.HR)
@@ -45,6 +46,29 @@ def test_rewards_costs_and_advantages_of_a_group(
         [(reward - mean) / std for reward in rewards]
     )
     assert (group.outcome, group.seconds) == (Outcome.READY, 2.5)
+
+
+def test_advantages_are_scaled_by_the_rewards_of_the_whole_batch(
+    make_episode: MakeEpisode, failed: Episode
+) -> None:
+    settings = GrpoConfig(advantage_scale="batch", std_eps=0.5)
+    alike, other = make_episode(answer="7"), make_episode(answer="3")
+    groups = [
+        score([alike, other, failed], advantage_scale="batch"),
+        score([alike, alike], advantage_scale="batch"),
+    ]
+    # The rewards are 8 and 3, and then 8 twice. The mean is 6.75, and the variance is
+    # (3 * 1.25 ** 2 + 3.75 ** 2) / 3 = 6.25. The divisor is 2.5 + 0.5.
+    batch = batch_scaled(StepBatch(0, tuple(groups), Position(2)), settings)
+    found = [[member.advantage for member in group.members] for group in batch.groups]
+    assert found == [[pytest.approx(2.5 / 3), pytest.approx(-2.5 / 3), None], [0.0, 0.0]]
+    again = GrpoConfig(advantage_scale="none")
+    assert batch_scaled(batch, again) is batch
+
+
+def test_advantages_may_stay_unscaled(make_episode: MakeEpisode) -> None:
+    group = score([make_episode(answer="7"), make_episode(answer="3")], advantage_scale="none")
+    assert [member.advantage for member in group.members] == [2.5, -2.5]
 
 
 def test_failed_episodes_are_left_out_of_the_statistics(

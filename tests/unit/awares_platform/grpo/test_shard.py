@@ -65,7 +65,7 @@ def test_episodes_that_sampled_the_same_tokens_share_a_sequence(
         ((other,), (-1.0,)),
         ((early, late), (0.5, 0.75)),
     ]
-    assert shard.minibatches[0].total == 3
+    assert (shard.minibatches[0].total, shard.minibatches[0].tokens) == (3, 6)
 
 
 def test_passes_hold_episodes_of_like_length_longest_first(batch: StepBatch) -> None:
@@ -86,13 +86,16 @@ def test_ranks_without_a_sequence_get_a_filler(batch: StepBatch) -> None:
     assert [len(shard.minibatches[0].passes) for shard in cut] == [1] * 8
     ((filler,),) = cut[-1].minibatches[0].passes
     assert filler.filler and filler.advantages == (0.0,)
-    assert [shard.minibatches[0].total for shard in cut] == [7] * 8
+    totals = [(shard.minibatches[0].total, shard.minibatches[0].tokens) for shard in cut]
+    assert totals == [(7, 14)] * 8
 
 
 def test_minibatches_are_dealt_before_ranks(batch: StepBatch) -> None:
     (shard,) = shards(batch, ranks=1, minibatches=2, budget=PassBudget(8))
     assert advantages(shard) == [[[14, 12, 10, 8]], [[13, 11, 9]]]
     assert [part.total for part in shard.minibatches] == [4, 3]
+    # Each episode samples two tokens.
+    assert [part.tokens for part in shard.minibatches] == [8, 6]
 
 
 def test_a_batch_without_usable_episodes_makes_no_passes(

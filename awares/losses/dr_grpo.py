@@ -1,0 +1,37 @@
+"""Dr. GRPO, GRPO without bias towards length (arXiv 2503.20783, section 3.2)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from awares.losses.clipping import clipped_gain
+from awares.losses.means import fixed_mean
+from awares.losses.policy_loss import BatchTotals, Gain, SampledTokens
+
+
+@dataclass(frozen=True, slots=True)
+class DrGrpo:
+    """Divides the sum over an episode's tokens by the constant `loss_length`, in tokens.
+
+    In GRPO, a token of a long episode weighs less than a token of a short one. Here all tokens of
+    the run weigh the same. The paper also omits the division of advantages by the standard
+    deviation, so combine this loss with the scale "none" of `awares.advantages`. TRL names this
+    loss `loss_type="dr_grpo"`, and divides by `max_completion_length`. The default of `clip` is
+    TRL's `epsilon`.
+
+    Example:
+        DrGrpo(loss_length=512, clip=0.2)
+    """
+
+    loss_length: int
+    clip: float = 0.2
+
+    def gain(self, tokens: SampledTokens) -> Gain:
+        """Return the clipped objective of each token."""
+        return clipped_gain(
+            tokens.log_ratios_BT, tokens.advantages_B1, below=self.clip, above=self.clip
+        )
+
+    def mean(self, values_BT: Tensor, mask_BT: Tensor, totals: BatchTotals) -> Tensor:
+        """Return the mean over episodes of each episode's sum, divided by `loss_length`."""
+        return fixed_mean(values_BT, mask_BT, totals, self.loss_length)

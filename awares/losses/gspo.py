@@ -1,0 +1,41 @@
+"""GSPO, group sequence policy optimisation (arXiv 2507.18071, equations 5 and 7)."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from awares.losses.clipping import clipped_gain
+from awares.losses.means import episode_mean
+from awares.losses.policy_loss import BatchTotals, Gain, SampledTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Gspo:
+    """Clips one ratio per episode to [1 - `clip`, 1 + `clip_high`].
+
+    The ratio of an episode is the geometric mean of the ratios of its tokens. It varies far less
+    than the ratio of a token, so its clip range is narrow. The defaults are those of the paper's
+    section 5.1. In TRL the loss is `loss_type="grpo"` with `importance_sampling_level="sequence"`,
+    whose default is "token".
+
+    Example:
+        Gspo(clip=3e-4, clip_high=4e-4)
+    """
+
+    clip: float = 3e-4
+    clip_high: float = 4e-4
+
+    def gain(self, tokens: SampledTokens) -> Gain:
+        """Return the clipped objective of the episode for each of its tokens."""
+        counts_B1 = tokens.mask_BT.sum(1, keepdim=True).clamp(min=1)
+        means_B1 = tokens.log_ratios_BT.sum(1, keepdim=True) / counts_B1
+        return clipped_gain(
+            means_B1.expand_as(tokens.log_ratios_BT),
+            tokens.advantages_B1,
+            below=self.clip,
+            above=self.clip_high,
+        )
+
+    def mean(self, values_BT: Tensor, mask_BT: Tensor, totals: BatchTotals) -> Tensor:
+        """Return the mean over episodes of each episode's mean over tokens."""
+        return episode_mean(values_BT, mask_BT, totals)

@@ -1,0 +1,27 @@
+"""Estimates the KL divergence of the policy from the reference policy."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from awares.losses.clipping import LOG_BOUND
+
+# Beyond this log-ratio, k3 grows linearly instead of exponentially.
+_K3_BOUND = 5.0
+
+
+def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
+    """Return Schulman's estimate k3 of KL(policy || reference) for each sampled token.
+
+    The estimate is e^d - d - 1, where d is the reference logprob minus the policy's logprob. The
+    estimate is never negative. With d = 19, its gradient of 2e8 would let one token decide a whole
+    step. For d > 5, the estimate therefore follows its tangent at 5, whose slope is e^5 - 1 = 147.
+    For d > 20, it is constant. TRL's estimate has no such bound. With
+    `use_bias_correction_kl=False`, it is the same for d <= 5. By default, TRL 1.16 multiplies it by
+    the ratio of policy to proximal policy (arXiv 2512.02556).
+    """
+    difference = (reference - logprobs).clamp(max=LOG_BOUND)
+    slope = math.exp(_K3_BOUND) - 1
+    tangent = slope - _K3_BOUND + slope * (difference - _K3_BOUND)
+    return torch.where(difference > _K3_BOUND, tangent, difference.exp() - difference - 1)

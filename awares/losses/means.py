@@ -1,0 +1,28 @@
+"""Computes means over the sampled tokens of an optimizer step.
+
+A function gets the values of one micro-batch and the totals of the whole step, and returns the
+micro-batch's part of the mean.
+"""
+
+from torch import Tensor
+
+from awares.losses.policy_loss import BatchTotals
+
+
+def episode_mean(values_BT: Tensor, mask_BT: Tensor, totals: BatchTotals) -> Tensor:
+    """Return the mean over episodes of each episode's mean over its sampled tokens.
+
+    An episode without sampled tokens counts as 0.
+    """
+    means_B = (values_BT * mask_BT).sum(1) / mask_BT.sum(1).clamp(min=1)
+    return means_B.sum() / totals.episodes
+
+
+def token_mean(values_BT: Tensor, mask_BT: Tensor, totals: BatchTotals) -> Tensor:
+    """Return the mean over all sampled tokens. Without sampled tokens the mean is 0."""
+    return (values_BT * mask_BT).sum() / max(totals.tokens, 1)
+
+
+def fixed_mean(values_BT: Tensor, mask_BT: Tensor, totals: BatchTotals, length: int) -> Tensor:
+    """Return the mean over episodes of each episode's sum, divided by the constant `length`."""
+    return (values_BT * mask_BT).sum() / (totals.episodes * length)

@@ -1,0 +1,128 @@
+"""Computes the loss of GRPO with any policy loss (paper, section 3.4), and its figures.
+
+Axes: B episodes, T tokens, padded on the right.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from awares.losses.grpo import Grpo
+from awares.losses.importance import ImportanceRule, importance_weights
+from awares.losses.kl import k3
+from awares.losses.policy_loss import BatchTotals, PolicyLoss, SampledTokens
+
+
+@dataclass(frozen=True, slots=True)
+class GrpoSettings:
+    """Settings of the GRPO loss.
+
+    `kl_beta` is the weight of the KL term, and its default is the paper's; TRL's default of `beta`
+    is 0. `importance` and `importance_cap` bound the importance weight, which is the ratio of the
+    proximal policy to the behaviour policy. Their defaults are choices of this project. TRL 1.16
+    takes `vllm_importance_sampling_mode="sequence_mask"` with a cap of 3.
+
+    Example:
+        GrpoSettings(Grpo(clip=0.2), kl_beta=0.05, importance_cap=2.0)
+    """
+
+    policy_loss: PolicyLoss = Grpo()
+    kl_beta: float = 0.05
+    importance: ImportanceRule = "token_truncate"
+    importance_cap: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class GrpoStats:
+    """Figures of a batch: the loss, the number of sampled tokens, and means over these tokens.
+
+    `kl` is the k3 estimate of the KL divergence from the reference policy. `ratio` is a token's
+    probability under the policy, divided by its probability under the proximal policy; GSPO has the
+    ratio of the episode. `clip_fraction` is the share of tokens whose objective is changed by the
+    clip. `truncated_share` is the share of tokens whose importance weight is cut or masked.
+    `behaviour_gap` is the absolute difference between the proximal and the behaviour logprob, in
+    nats. `surprise` is the negative logprob of a token under the policy.
+
+    Example:
+        GrpoStats(
+            loss=0.02, kl=0.001, ratio=1.0, clip_fraction=0.0, truncated_share=0.0,
+            behaviour_gap=0.001, surprise=0.3, tokens=96,
+        )
+    """
+
+    loss: float
+    kl: float
+    ratio: float
+    clip_fraction: float
+    truncated_share: float
+    behaviour_gap: float
+    surprise: float
+    tokens: int
+
+
+def grpo_loss(
+    logprobs_BT: Tensor,
+    behaviour_logprobs_BT: Tensor,
+    proximal_logprobs_BT: Tensor,
+    reference_logprobs_BT: Tensor,
+    advantages_B: Tensor,
+    action_mask_BT: Tensor,
+    settings: GrpoSettings,
+    totals: BatchTotals | None = None,
+) -> tuple[Tensor, GrpoStats]:
+    """Return the GRPO loss (paper, section 3.4) and the figures of the batch.
+
+    The objective of one sampled token is
+
+        w * gain - beta * k3
+
+    gain  the objective of `settings.policy_loss`; for Grpo it is min(r * A, clip(r) * A)
+    r     the policy's probability, divided by the proximal policy's probability
+    A     the advantage of the episode
+    w     proximal / behaviour probability, bounded by `settings.importance`, which corrects for
+          asynchronous sampling; w is 1 if the proximal policy sampled the token
+    k3    e^d - d - 1, where d is the reference logprob minus the policy's logprob;
+          the function `k3` bounds it for large d
+
+    The policy loss also averages the objective over the tokens. The loss is the negative of this
+    mean. `totals` are the totals of the optimizer step if several micro-batches or ranks share it.
+    The behaviour, proximal and reference logprobs are constants.
+    """
+    mask_BT = action_mask_BT.bool()
+    policy_BT = _kept(logprobs_BT, mask_BT)
+    proximal_BT = _kept(proximal_logprobs_BT, mask_BT).detach()
+    lags_BT = proximal_BT - _kept(behaviour_logprobs_BT, mask_BT).detach()
+    advantages_B1 = advantages_B.to(policy_BT.dtype).unsqueeze(1)
+    sampled = SampledTokens(policy_BT, policy_BT - proximal_BT, advantages_B1, mask_BT)
+    gain = settings.policy_loss.gain(sampled)
+    weights_BT, cut_BT = importance_weights(lags_BT, settings.importance, settings.importance_cap)
+    kl_BT = k3(policy_BT, _kept(reference_logprobs_BT, mask_BT).detach())
+    objective_BT = weights_BT * gain.values_BT - settings.kl_beta * kl_BT
+    tokens = int(mask_BT.sum())
+    shared = BatchTotals(len(mask_BT), tokens) if totals is None else totals
+    loss = -settings.policy_loss.mean(objective_BT, mask_BT, shared)
+    stats = GrpoStats(
+        loss=loss.item(),
+        kl=_mean(kl_BT, mask_BT),
+        ratio=_mean(gain.ratios_BT, mask_BT),
+        clip_fraction=_mean(gain.clipped_BT.float(), mask_BT),
+        truncated_share=_mean(cut_BT.float(), mask_BT),
+        behaviour_gap=_mean(lags_BT.abs(), mask_BT),
+        surprise=_mean(-policy_BT, mask_BT),
+        tokens=tokens,
+    )
+    return loss, stats
+
+
+def _kept(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Return the values in fp32, with zeros outside the mask.
+
+    Call this function before any exp. A NaN or an infinity outside the mask would otherwise reach
+    the gradient.
+    """
+    return torch.where(mask_BT, values_BT.float(), 0.0)
+
+
+def _mean(values_BT: Tensor, mask_BT: Tensor) -> float:
+    return ((values_BT.detach() * mask_BT).sum() / mask_BT.sum().clamp(min=1)).item()

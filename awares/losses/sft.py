@@ -1,0 +1,22 @@
+"""The loss of SFT (paper, section 3.3)."""
+
+import torch
+from torch import Tensor
+
+
+def sft_loss(
+    logprobs_BT: Tensor, weights_BT: Tensor, normaliser: float | Tensor | None = None
+) -> Tensor:
+    """Return the weighted negative log-likelihood, with gradient.
+
+        -sum(w * logprob) / sum(w)
+
+    w is the weight of a token. The tokens of a request have the weight w_t of the paper's section
+    3.3. Tokens of context and padding have the weight 0. `normaliser` replaces sum(w) if several
+    micro-batches or ranks share one optimizer step. If all weights are zero, the loss is 0.
+    """
+    weighed_BT = weights_BT != 0
+    total = torch.where(weighed_BT, logprobs_BT, 0.0).mul(weights_BT).sum()
+    shared = weights_BT.sum() if normaliser is None else normaliser
+    below = torch.as_tensor(shared, dtype=total.dtype, device=total.device)
+    return -total / below.clamp(min=torch.finfo(total.dtype).tiny)

@@ -1,0 +1,62 @@
+"""Finds settings of [grpo] that contradict the chosen policy loss, or have no effect with it."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from awares_platform.config.grpo import GrpoConfig
+
+PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "grpo": ("clip",),
+    "clip_higher": ("clip", "clip_high"),
+    "dr_grpo": ("clip", "loss_length"),
+    "dapo": ("clip", "clip_high"),
+    "gspo": ("clip", "clip_high"),
+    "cispo": ("ratio_cap",),
+}
+"""The keys of [grpo] that each value of grpo.loss takes."""
+
+_ONLY_CLIPS = ("clip_higher", "gspo")
+"""The losses that differ from "grpo" in nothing but the clip."""
+
+
+def loss_fault(settings: "GrpoConfig") -> str | None:
+    """Return what is wrong with the policy loss of `settings`, or None if nothing is."""
+    return _unused_parameter(settings) or _contradiction(settings)
+
+
+def _unused_parameter(settings: "GrpoConfig") -> str | None:
+    loss = settings.loss
+    for name in dict.fromkeys(name for names in PARAMETERS.values() for name in names):
+        value = getattr(settings, name)
+        if value is not None and name not in PARAMETERS[loss]:
+            takers = ", ".join(other for other, names in PARAMETERS.items() if name in names)
+            return (
+                f"grpo.{name} = {value} has no effect with grpo.loss = {loss!r}, which takes "
+                f"{_keys(loss)}: set grpo.{name} to 'none', or take a loss that has it: {takers}"
+            )
+    return None
+
+
+def _contradiction(settings: "GrpoConfig") -> str | None:
+    loss = settings.loss
+    if loss == "dr_grpo" and settings.advantage_scale != "none":
+        return (
+            f"grpo.loss = 'dr_grpo' does not divide advantages, and grpo.advantage_scale = "
+            f"{settings.advantage_scale!r} does: set grpo.advantage_scale = 'none'"
+        )
+    if loss in _ONLY_CLIPS and settings.proximal == "step" and settings.minibatches == 1:
+        return (
+            f"grpo.loss = {loss!r} equals 'grpo' with grpo.minibatches = 1, because no ratio "
+            "differs from 1: raise grpo.minibatches, or set grpo.proximal = 'behaviour'"
+        )
+    if settings.proximal == "behaviour" and settings.importance != "token_truncate":
+        return (
+            f"grpo.importance = {settings.importance!r} has no effect with grpo.proximal = "
+            "'behaviour', because all weights are 1: remove one of the two"
+        )
+    return None
+
+
+def _keys(loss: str) -> str:
+    return " and ".join(f"grpo.{name}" for name in PARAMETERS[loss])

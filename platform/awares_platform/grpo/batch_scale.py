@@ -1,0 +1,34 @@
+"""Scales the advantages of a learner step's batch by the spread of all its rewards."""
+
+from dataclasses import replace
+
+from awares.advantage import batch_divisor
+from awares_platform.config.grpo import GrpoConfig
+from awares_platform.grpo.group import Group, Member, StepBatch
+
+
+def batch_scaled(batch: StepBatch, settings: GrpoConfig) -> StepBatch:
+    """Return `batch` with advantages divided as grpo.advantage_scale = "batch" demands.
+
+    With another scale, return the batch itself. Scoring sees one group at a time, so its advantages
+    of the scale "batch" are not divided yet. Episodes without an advantage do not count.
+    """
+    if settings.advantage_scale != "batch":
+        return batch
+    rewards = [
+        member.reward.total
+        for group in batch.groups
+        for member in group.members
+        if member.advantage is not None
+    ]
+    divisor = batch_divisor(rewards, settings.std_eps)
+    return replace(batch, groups=tuple(_divided(group, divisor) for group in batch.groups))
+
+
+def _divided(group: Group, divisor: float) -> Group:
+    def scaled(member: Member) -> Member:
+        if member.advantage is None:
+            return member
+        return replace(member, advantage=member.advantage / divisor)
+
+    return replace(group, members=tuple(map(scaled, group.members)))
