@@ -23,10 +23,18 @@ from awares.mini.tokenizer import train_tokenizer
 from awares_platform.cli import weights
 from awares_platform.config import PlatformConfig
 from awares_platform.config.method import MethodConfig
+from awares_platform.engine.exported import playable
+from awares_platform.evaluate.job import check_policies
 from awares_platform.store import ObjectStore
 from awares_platform.training import inputs, lora
-from awares_platform.training.export import adapter_key, export_adapter
+from awares_platform.training.export import (
+    adapter_key,
+    export_adapter,
+    export_policy,
+    read_meta,
+)
 from awares_platform.weights.adapter import UP, is_adapter
+from awares_platform.weights.checkpoint import Checkpoint
 
 pytestmark = pytest.mark.integration
 
@@ -109,3 +117,24 @@ def test_merge_refuses_what_it_cannot_merge(seaweed: ObjectStore, tmp_path: Path
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="is not empty; name another directory"):
         weights.run(config, "merge", None, tmp_path)
+
+
+def test_merged_weights_without_their_adapter_are_no_finished_policy(
+    seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that dies between the two exports must export again. No reader plays the merge."""
+    monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
+    config, base = configured(seaweed, "mini"), Path(POLICY)
+    run = config.run.name
+    named = (seaweed, run, "awares", FAMILY, config.method)
+    export_policy(Checkpoint(base), base, *named, {"step": 3}, adapter=True)
+    assert read_meta(seaweed, run, "awares") is None
+    with pytest.raises(PolicyError, match=r"awares-adapter is missing.*run `awares grpo` first"):
+        playable(seaweed, run, "awares", "mini", FAMILY, "bfloat16", config.method)
+    with pytest.raises(PolicyError, match="has no policy awares: run `awares grpo`"):
+        check_policies(seaweed, run, config.policy, config.grpo, ("awares",), config.method)
+
+    export_adapter(random_adapter(base), SCALE, base, "base", *named, {"step": 3})
+    meta = read_meta(seaweed, run, "awares")
+    assert meta is not None and meta["step"] == 3
+    assert playable(seaweed, run, "awares", "mini", FAMILY, "bfloat16", config.method).adapter

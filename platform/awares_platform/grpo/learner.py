@@ -301,7 +301,7 @@ class Learner:
         if self._rank == 0:
             source, store = self._source, self._store
             named = (store, run, "awares", self._family, self._config.method, meta)
-            export_policy(state, source, *named)
+            export_policy(state, source, *named, adapter=scale is not None)
             if scale is not None:
                 export_adapter(adapter, scale, source, start, *named)
         torch.distributed.barrier()

@@ -9,7 +9,8 @@ This is a PEFT directory, from which merge.py can make the merged weights again.
 The manifest is written last, and readers treat a policy without a manifest as absent. `digest` is
 the digest of the policy itself. `trained_from` is the digest of the policy from which training
 started (see identity.py). A reader gets these digests from the manifest, without reading the
-weights.
+weights. `adapter` is true in the manifest of merged weights. Such a policy is complete only
+together with its adapter, because no engine plays the merged weights.
 """
 
 import json
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _WEIGHTS = "model.safetensors"
+_ADAPTER = {"adapter": True}
 _WEIGHT_SUFFIXES = (
     ".safetensors",
     ".safetensors.index.json",
@@ -61,11 +63,14 @@ def export_policy(
     family: ModelFamily,
     method: MethodConfig,
     meta: Mapping[str, Any] | None = None,
+    *,
+    adapter: bool = False,
 ) -> str:
     """Publish a policy with the weights `state` (from zero.full_state). Return its key.
 
     `source` is the directory of the policy from which training started. `method` is the section
     [method] of the training's configuration. The JSON values in `meta` become part of the manifest.
+    If `adapter` is true, the policy is complete only after `export_adapter`.
     """
     key = policy_key(run, name)
     # The adapter of an older export does not belong to these weights.
@@ -73,7 +78,7 @@ def export_policy(
     with tempfile.TemporaryDirectory(prefix="awares-export-") as staged:
         directory = Path(staged)
         write_policy(state, source, directory, family, method)
-        _upload(directory, store, key, source, meta)
+        _upload(directory, store, key, source, {**(meta or {}), **_ADAPTER} if adapter else meta)
     return key
 
 
@@ -147,10 +152,23 @@ def write_policy(
 def read_meta(store: ObjectStore, run: str, name: str) -> dict[str, Any] | None:
     """Return `meta` from an exported policy's manifest, or None if there is no complete policy.
 
-    Raises PolicyError if the manifest is damaged.
+    Merged weights without their adapter are not complete. Raises PolicyError if the manifest is
+    damaged.
     """
     manifest = policy_manifest(store, f"{policy_key(run, name)}/")
-    return None if manifest is None else manifest["meta"]
+    return None if manifest is None or lacks_adapter(store, run, name) else manifest["meta"]
+
+
+def lacks_adapter(store: ObjectStore, run: str, name: str) -> bool:
+    """Return whether the policy `name` consists of merged weights whose adapter is missing.
+
+    An export that stopped half way leaves such a policy. Raises PolicyError if a manifest is
+    damaged.
+    """
+    manifest = policy_manifest(store, f"{policy_key(run, name)}/")
+    if manifest is None or not manifest["meta"].get("adapter"):
+        return False
+    return policy_manifest(store, f"{adapter_key(run, name)}/") is None
 
 
 def policy_manifest(store: ObjectStore, prefix: str) -> dict[str, Any] | None:

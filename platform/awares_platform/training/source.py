@@ -22,7 +22,7 @@ from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.store import StoreConfig
 from awares_platform.store import ObjectStore
 from awares_platform.training import fit
-from awares_platform.training.export import adapter_key, policy_key, policy_manifest
+from awares_platform.training.export import adapter_key, lacks_adapter, policy_key, policy_manifest
 from awares_platform.training.identity import (
     cache_directory,
     combined,
@@ -60,12 +60,19 @@ def resolve_adapter(
 ) -> tuple[Path, Path] | None:
     """Return two verified directories: the starting policy of the LoRA training, and the adapter.
 
-    Return None if the policy `name` has no adapter. Raises PolicyError if the starting policy has
-    changed since the training.
+    Return None if the policy `name` was trained without LoRA. Raises PolicyError if the adapter of
+    merged weights is missing, or if the starting policy has changed since the training.
     """
+    if name == "base":
+        return None
     key = adapter_key(run, name)
+    if lacks_adapter(store, run, name):
+        raise PolicyError(
+            f"{store.config.url}/{key} is missing, and without this adapter the policy {name} is "
+            f"incomplete: run `{JOBS[name]}` first"
+        )
     manifest = policy_manifest(store, f"{key}/")
-    if name == "base" or manifest is None:
+    if manifest is None:
         return None
     meta = manifest["meta"]
     source = resolve(store, run, meta["start"], base, family)
