@@ -118,6 +118,7 @@ def fingerprint(config: PlatformConfig) -> str:
             "run": {"directory", "worker_logs"},
             "store": {"endpoint", "retry_budget_s"},
             "serve": True,
+            "tracking": True,
         },
     )
     policy = base_digest(config.store, config.policy.base, model_family(config.policy))

@@ -34,6 +34,7 @@ from awares_platform.config.run import RunConfig
 from awares_platform.config.serve import ServeConfig
 from awares_platform.config.sft import SftConfig
 from awares_platform.config.store import StoreConfig
+from awares_platform.config.tracking import TrackingConfig
 
 
 class PlatformConfig(Section):
@@ -50,6 +51,7 @@ class PlatformConfig(Section):
     grpo: GrpoConfig = GrpoConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     serve: ServeConfig = ServeConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")
     def the_largest_request_fits_the_engine(self) -> Self:

@@ -54,6 +54,8 @@ from awares_platform.method.labeller import Labelled, Labeller
 from awares_platform.method.ratios import log_ratios
 from awares_platform.method.reward import build_reward
 from awares_platform.runtime.run import Run
+from awares_platform.runtime.tracking.samples import sample_row
+from awares_platform.runtime.tracking.tracker import SampleRow
 from awares_platform.store import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -141,8 +143,10 @@ def run(config: PlatformConfig) -> EvaluateResult:
             faults=len(split.faults),
         )
         write_files(store, record, results, scored)
-        for step, policy in enumerate(scored):
-            record.metrics(step, _metrics(policy, results["policies"][policy]))
+        rows, trained = results["policies"], _trained(store, config.run.name)
+        record.series(trained, {name: _metrics(rows[name]) for name in rows})
+        chosen = scored[list(scored)[-1]][: config.tracking.samples]
+        record.samples(trained, lambda: [_sample_row(one, images) for one in chosen])
     path, wall_s = record.directory / "results.json", time.monotonic() - started
     return EvaluateResult(results, table(results), path, record.key, wall_s)
 
@@ -291,7 +295,19 @@ def assemble(
     }
 
 
-def _metrics(policy: str, row: dict[str, Any]) -> dict[str, float]:
+def _trained(store: ObjectStore, run: str) -> int:
+    """Return the number of GRPO steps of the run's policy, or 0 without one."""
+    from awares_platform.training.export import read_meta
+
+    return int((read_meta(store, run, "awares") or {}).get("step", 0))
+
+
+def _sample_row(one: Scored, images: Images) -> SampleRow:
+    image, correct = images(one.episode.image), one.score >= 0.5
+    return sample_row(one.sample, one.episode, image, correct=correct, reward=one.reward)
+
+
+def _metrics(row: dict[str, Any]) -> dict[str, float]:
     names = (
         "accuracy",
         "reward",
@@ -301,4 +317,4 @@ def _metrics(policy: str, row: dict[str, Any]) -> dict[str, float]:
         "latency_p50_s",
         "latency_p95_s",
     )
-    return {f"{policy}/{name}": row[name] for name in names if row[name] is not None}
+    return {name: row[name] for name in names if row[name] is not None}

@@ -355,6 +355,12 @@ class Controller:
         record["data/unplayable"] = float(len(self._unplayable))
         await self._records.put((step, record))
 
+    async def shown(self, count: int) -> tuple[int, tuple[Group, ...]]:
+        """Return the newest step with a batch, and the first `count` groups of this batch."""
+        if self._batch is None:
+            return 0, ()
+        return self._batch[0].step, self._batch[0].groups[:count]
+
     async def close(self) -> None:
         """End the run, because the learner has finished or an error occurred."""
         if not self._closed:

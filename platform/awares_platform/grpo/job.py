@@ -42,11 +42,13 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from awares.errors import PolicyError
 from awares_platform.config import PlatformConfig
-from awares_platform.data.dataset import read_split
+from awares_platform.config.tracking import TrackingConfig
+from awares_platform.data.dataset import Images, read_split
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.controller import Controller
 from awares_platform.grpo.journal import Journal
 from awares_platform.grpo.prompts import Prompts, labelled
+from awares_platform.grpo.sample_table import sample_rows
 from awares_platform.grpo.scoring import Scoring
 from awares_platform.method.family import model_family
 from awares_platform.method.reward import build_reward
@@ -131,6 +133,7 @@ def _steer(config: PlatformConfig, record: Run, progress: Progress) -> dict[str,
     """
     controller: Any = ray.remote(num_cpus=0)(ControllerActor).remote()
     trainer: Any = ray.remote(num_cpus=0)(TrainerActor).remote()
+    images = Images.of(ObjectStore.from_config(config.store), config.data)
     try:
         samples, unusable = _finish(controller.open.remote(config))
         progress.say(
@@ -144,12 +147,21 @@ def _steer(config: PlatformConfig, record: Run, progress: Progress) -> dict[str,
             # The learner counts from 0. The records count finished steps, like the terminal.
             record.metrics(step + 1, metrics)
             progress.advance(step + 1 - progress.done, note=_note(metrics))
+            if step % config.tracking.samples_every == 0:
+                _show_samples(config.tracking, record, controller, images)
         _finish(tending)
         _finish(training)
         return metrics
     finally:
         ray.kill(trainer)
         ray.kill(controller)
+
+
+def _show_samples(tracking: TrackingConfig, record: Run, controller: Any, images: Images) -> None:
+    """Send a table with episodes of the newest step to the trackers."""
+    if tracking.samples:
+        step, groups = ray.get(controller.shown.remote(tracking.samples))
+        record.samples(step + 1, lambda: sample_rows(groups, images))
 
 
 def _finish(task: Any) -> Any:

@@ -6,10 +6,14 @@ from html import escape
 from typing import Any
 
 from awares_platform.config import PlatformConfig
+from awares_platform.config.tracking import TrackingConfig
 from awares_platform.report.records import RunRecord
 
-_OPERATION = {"run.directory", "run.worker_logs", "store.endpoint", "store.retry_budget_s"}
-"""Settings that say where a run computed, and nothing about its results."""
+_OPERATION = {
+    *("run.name", "run.directory", "run.worker_logs", "store.endpoint", "store.retry_budget_s"),
+    *(f"tracking.{name}" for name in TrackingConfig.model_fields),
+}
+"""Settings that say where a run computed and who watches it, and nothing about its results."""
 
 
 def identity(record: RunRecord) -> str:
@@ -45,7 +49,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
         # {"grpo.steps": ("40", "80")}
     """
     first, second = dict(_flat(before)), dict(_flat(after))
-    keys = [key for key in {**first, **second} if key not in {*_OPERATION, "run.name"}]
+    keys = [key for key in {**first, **second} if key not in _OPERATION]
     values = {key: (first.get(key, "–"), second.get(key, "–")) for key in keys}
     return {key: pair for key, pair in values.items() if pair[0] != pair[1]}
 

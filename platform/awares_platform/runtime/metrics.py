@@ -1,11 +1,10 @@
-"""Records a job's metrics as JSON lines, and as TensorBoard events if TensorBoard is installed.
+"""Records a job's metrics as JSON lines.
 
     job -- report(step, {"area/name": value}) --+-- metrics.jsonl -- read -- report.html
-                                                +-- tensorboard/
                                                 +-- Ray's metrics agent -- Prometheus
 
-If the disk, the event writer or the exporter fails, the failure is logged once and the run
-continues.
+If the disk or the exporter fails, the failure is logged once and the run continues. The package
+`tracking` sends the same values to TensorBoard and other trackers.
 """
 
 import json
@@ -16,7 +15,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from awares_platform.runtime.prometheus import Gauges
 
@@ -40,15 +38,10 @@ class Row:
 
 
 class MetricsWriter:
-    """Appends rows to `<directory>/metrics.jsonl`.
-
-    The writer also copies the values of a row to TensorBoard, if TensorBoard is installed, and to
-    `gauges`, if they are given.
-    """
+    """Appends rows to `<directory>/metrics.jsonl`, and copies the values to `gauges` if given."""
 
     def __init__(self, directory: Path, gauges: Gauges | None = None) -> None:
         self.path = directory / "metrics.jsonl"
-        self._events: Any = _event_writer(directory / "tensorboard")
         self._gauges = gauges
         self._failed = False
 
@@ -60,20 +53,12 @@ class MetricsWriter:
         try:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": row.step, "time": row.time, **row.values}) + "\n")
-            for key, value in row.values.items():
-                if self._events and value is not None:
-                    self._events.add_scalar(key, value, step)
         except OSError as error:
             if not self._failed:
                 log.warning("%s: metrics are not recorded (%s); the run goes on", self.path, error)
             self._failed = True
         if self._gauges:
             self._gauges.report(values)
-
-    def close(self) -> None:
-        """Flush the event file."""
-        if self._events:
-            self._events.close()
 
 
 def read(path: Path) -> list[Row]:
@@ -92,15 +77,3 @@ def read(path: Path) -> list[Row]:
         earlier = merged[row.step].values if row.step in merged else {}
         merged[row.step] = Row(row.step, row.time, {**earlier, **row.values})
     return [merged[step] for step in sorted(merged)]
-
-
-def _event_writer(directory: Path) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    try:
-        return SummaryWriter(str(directory))
-    except OSError as error:
-        log.warning("%s: no TensorBoard events (%s)", directory, error)
-        return None

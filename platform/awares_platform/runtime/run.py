@@ -10,13 +10,15 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from awares_platform.config import PlatformConfig
 from awares_platform.runtime.metrics import MetricsWriter
 from awares_platform.runtime.prometheus import Gauges
+from awares_platform.runtime.tracking.tracker import SampleRow, TrackedJob
+from awares_platform.runtime.tracking.tracking import Tracking
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound, StoreError
 
@@ -40,10 +42,11 @@ _FILES = ("config.json", "versions.json", "metrics.jsonl")
 
 
 class Run:
-    """A context manager that keeps the record of one job of a run.
+    """A context manager that keeps the record of one job of a run, and sends it to trackers.
 
     A resumed job appends to its metrics.jsonl. If this file is missing locally, it is first
-    downloaded from the store.
+    downloaded from the store. Entering raises ConfigError if the package of a configured tracker is
+    missing.
 
     Example:
         with Run(config, "grpo") as run:
@@ -68,6 +71,7 @@ class Run:
             json.dumps(versions(), indent=2) + "\n", "utf-8"
         )
         self._writer = MetricsWriter(self.directory, Gauges(self.job, self.config.run.name))
+        self._tracking = self._trackers()
         self.mirror()
         return self
 
@@ -77,12 +81,39 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._writer.close()
+        self._tracking.close()
         self.mirror()
+
+    def _trackers(self) -> Tracking:
+        tracking, settings = self.config.tracking, self.config.model_dump(mode="json")
+        name = self.config.run.name
+        job = TrackedJob(name, self.job, self.directory, tracking.project, settings)
+        return Tracking.of(tracking, job)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Record the values of a step. Each key has the form "area/name"."""
         self._writer.report(step, values)
+        self._tracking.metrics(step, values)
+        self._mirror_sometimes()
+
+    def series(self, step: int, values: Mapping[str, Mapping[str, float]]) -> None:
+        """Record the values of several series, such as the policies that a job compares.
+
+        `values` maps each series to its values by name. In metrics.jsonl, a value has the key
+        "series/name".
+        """
+        rows = values.items()
+        self._writer.report(
+            step, {f"{one}/{name}": x for one, row in rows for name, x in row.items()}
+        )
+        self._tracking.series(step, self.job, values)
+        self._mirror_sometimes()
+
+    def samples(self, step: int, rows: Callable[[], Sequence[SampleRow]]) -> None:
+        """Send a table of samples to the trackers. A thread calls `rows`."""
+        self._tracking.samples(step, rows)
+
+    def _mirror_sometimes(self) -> None:
         if time.monotonic() - self._mirrored > _MIRROR_S:
             self.mirror()
 

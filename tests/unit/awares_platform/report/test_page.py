@@ -125,7 +125,6 @@ def directory(tmp_path: Path) -> Path:
         values = {"reward/mean": 7.0 + step / 5, "rtr/token": 0.6 - step / 20}
         kl = float("nan") if step == 3 else 0.01 * step
         writer.report(step, {**values, "policy/kl": kl})
-    writer.close()
     return tmp_path
 
 

@@ -1,0 +1,98 @@
+"""Writes TensorBoard events: scalars, the configuration as text, samples, and hyperparameters."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from awares_platform.runtime.tracking.tracker import SampleRow, TrackedJob
+
+
+class TensorBoard:
+    """A Tracker that writes events to <job>/tensorboard.
+
+    Each series has a directory of its own, so that TensorBoard draws one line for each series in
+    one chart. If a resumed job repeats steps, TensorBoard hides the earlier values of these steps.
+
+    Raises ImportError if TensorBoard is not installed.
+    """
+
+    def __init__(self, job: TrackedJob) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._open, self._job = SummaryWriter, job
+        self._directory = job.directory / "tensorboard"
+        self._writers: dict[str, Any] = {}
+        self._last: dict[str, float] = {}
+
+    def start(self) -> None:
+        """Create the directory."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Write each value as a scalar."""
+        writer = self._writer("", step)
+        for key, value in values.items():
+            writer.add_scalar(key, value, step)
+        self._last |= values
+
+    def series(self, step: int, area: str, values: Mapping[str, Mapping[str, float]]) -> None:
+        """Write the values of each series under the tags "area/name"."""
+        for name, row in values.items():
+            writer = self._writer(name, step)
+            for key, value in row.items():
+                writer.add_scalar(f"{area}/{key}", value, step)
+            self._last |= {f"{name}/{key}": value for key, value in row.items()}
+
+    def samples(self, step: int, rows: Sequence[SampleRow]) -> None:
+        """Write each sample as an image and a text."""
+        import numpy as np
+
+        writer = self._writer("", step)
+        for index, row in enumerate(rows):
+            tag = f"samples/{index}"
+            writer.add_image(tag, np.asarray(row.image.convert("RGB")), step, dataformats="HWC")
+            writer.add_text(tag, describe(row), step)
+
+    def close(self) -> None:
+        """Write the settings with the last values as hyperparameters, and flush the events."""
+        from torch.utils.tensorboard.summary import hparams
+
+        if self._last:
+            results = {f"last/{key}": value for key, value in self._last.items()}
+            writer = self._writer("", 0)
+            for summary in hparams(self._job.flat(), results):
+                writer.file_writer.add_summary(summary)
+            for key, value in results.items():
+                writer.add_scalar(key, value)
+        for writer in self._writers.values():
+            writer.close()
+
+    def _writer(self, series: str, step: int) -> Any:
+        if series not in self._writers:
+            place = self._directory / series
+            purge = step if _has_events(place) else None
+            self._writers[series] = self._open(str(place), purge_step=purge)
+            if not series:
+                text = json.dumps(self._job.settings, indent=1)
+                lines = "".join(f"    {line}\n" for line in text.splitlines())
+                self._writers[series].add_text("configuration", lines, step)
+        return self._writers[series]
+
+
+def _has_events(directory: Path) -> bool:
+    return any(directory.glob("events.out.tfevents.*"))
+
+
+def describe(row: SampleRow) -> str:
+    """Return a sample as Markdown: question, answer, truth, crops and reward."""
+    verdict = "right" if row.correct else "wrong"
+    parts = ", ".join(f"{name} {value:.3g}" for name, value in row.parts.items())
+    reward = "unknown" if row.reward is None else f"{row.reward:.3f}"
+    lines = (
+        f"**{row.question}**",
+        f"{row.answer if row.answer is not None else 'no answer'} ({verdict}; truth: {row.truth})",
+        f"crops: {row.crops or 'none'}",
+        f"reward: {reward}{f' ({parts})' if parts else ''}",
+    )
+    return "  \n".join(lines)

@@ -1,0 +1,93 @@
+"""Defines what a tracker gets, and the protocol that every tracker implements."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedJob:
+    """One job of a run, as a tracker names it.
+
+    `directory` is the job's local directory. `settings` is the configuration as JSON.
+
+    Example:
+        TrackedJob("mini", "grpo", Path("runs/mini/grpo"), "awares-train", {"run": {...}})
+    """
+
+    run: str
+    job: str
+    directory: Path
+    project: str
+    settings: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The name of the job in a tracker, which a resumed job finds again."""
+        return f"{self.run}-{self.job}"
+
+    def flat(self) -> dict[str, Any]:
+        """Return the settings with dotted keys. A list becomes a text."""
+        return dict(_flat(self.settings, ""))
+
+
+def _flat(settings: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{prefix}{key}.")
+        else:
+            plain = isinstance(value, (bool, int, float, str))
+            pairs.append((f"{prefix}{key}", value if plain else str(value)))
+    return pairs
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRow:
+    """One episode in a table of samples.
+
+    `image` is the reduced image with the received crops drawn on it. `answer` is None if the
+    episode has no answer. `reward` is None if it is unknown.
+
+    Example:
+        SampleRow(image, "which digit?", "7", "7", True, "0", 9.75, {"answer": 10.0, "cost": 0.25})
+    """
+
+    image: Image
+    question: str
+    truth: str
+    answer: str | None
+    correct: bool
+    crops: str
+    reward: float | None
+    parts: Mapping[str, float]
+
+
+class Tracker(Protocol):
+    """Shows the values of one job. Every method may raise any exception.
+
+    One thread calls all methods. It calls `start` first, and `close` last.
+    """
+
+    def start(self) -> None:
+        """Begin the job's record, or find it again if the job is resumed."""
+        ...
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Record finite values of a step. Each key has the form "area/name"."""
+        ...
+
+    def series(self, step: int, area: str, values: Mapping[str, Mapping[str, float]]) -> None:
+        """Record values of several series. `values` maps a series to its values by name."""
+        ...
+
+    def samples(self, step: int, rows: Sequence[SampleRow]) -> None:
+        """Record a table of samples."""
+        ...
+
+    def close(self) -> None:
+        """Finish the job's record."""
+        ...

@@ -1,0 +1,79 @@
+"""Sends a job to Weights & Biases."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from awares_platform.runtime.tracking.tracker import SampleRow, TrackedJob
+
+STEP = "step"
+"""The key of the step. W&B's own step must never decrease, but a resumed job repeats steps."""
+
+
+class WeightsAndBiases:
+    """A Tracker for W&B. The run's name is the group, and each job is one run of the group.
+
+    A resumed job has the same id, so it continues the curves. Without a network, WANDB_MODE=offline
+    writes to <job>/wandb, and `wandb sync --append` sends the files later.
+
+    Raises ImportError if wandb is not installed.
+    """
+
+    def __init__(self, job: TrackedJob) -> None:
+        import wandb
+
+        self._wandb, self._job = wandb, job
+        self._run: Any = None
+
+    def start(self) -> None:
+        """Start the run, or resume it. Raises RuntimeError without an API key."""
+        settings = self._wandb.Settings(
+            silent=True, console="off", disable_git=True, disable_code=True, x_disable_stats=True
+        )
+        offline = self._wandb.setup().settings.mode in ("offline", "disabled", "dryrun")
+        if not offline and not self._wandb.login(prompt=False):
+            raise RuntimeError("no API key; set WANDB_API_KEY, or WANDB_MODE=offline")
+        self._run = self._wandb.init(
+            project=self._job.project,
+            id=self._job.name,
+            name=self._job.name,
+            group=self._job.run,
+            job_type=self._job.job,
+            resume="allow",
+            dir=str(self._job.directory),
+            config=dict(self._job.settings),
+            settings=settings,
+        )
+        self._run.define_metric(STEP, hidden=True)
+        self._run.define_metric("*", step_metric=STEP)
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Log the values beside the step."""
+        self._run.log({**values, STEP: step})
+
+    def series(self, step: int, area: str, values: Mapping[str, Mapping[str, float]]) -> None:
+        """Log the values of each series under keys "series/name"."""
+        rows = values.items()
+        self.metrics(step, {f"{name}/{key}": x for name, row in rows for key, x in row.items()})
+
+    def samples(self, step: int, rows: Sequence[SampleRow]) -> None:
+        """Log a table. Each part of the reward is a column."""
+        parts = list(dict.fromkeys(name for row in rows for name in row.parts))
+        names = [f"reward/{name}" for name in parts]
+        columns = ["image", "question", "answer", "truth", "correct", "crops", "reward", *names]
+        table = self._wandb.Table(columns=columns)
+        for row in rows:
+            table.add_data(
+                self._wandb.Image(row.image),
+                row.question,
+                row.answer,
+                row.truth,
+                row.correct,
+                row.crops,
+                row.reward,
+                *(row.parts.get(name) for name in parts),
+            )
+        self._run.log({"samples": table, STEP: step})
+
+    def close(self) -> None:
+        """Send what is left."""
+        self._run.finish()
