@@ -13,14 +13,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from awares.errors import ConfigError
+from awares.errors import ConfigError, PolicyError
 from awares.families.qwen2_5_vl import QWEN2_5_VL as FAMILY
 from awares.mini import POLICY
 from awares_platform.cli import weights
 from awares_platform.config import PlatformConfig
 from awares_platform.config.grpo import GrpoConfig
+from awares_platform.config.method import MethodConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.store import ObjectStore
+from awares_platform.training import inputs
+from awares_platform.training.export import export_policy
 from awares_platform.weights import Cadence, Identity, Publisher, WeightsError
 from awares_platform.weights.adapter import DOWN, UP
 from awares_platform.weights.manifest import version_folder
@@ -160,6 +163,21 @@ def test_pull_folds_an_adapter_into_the_policy_that_it_was_trained_on(
     found = load_file(tmp_path / "pulled" / "model.safetensors")
     assert torch.equal(found[name], (weight.float() + 0.5 * up @ down).to(weight.dtype))
     assert all(torch.equal(found[other], tensor) for other, tensor in BASE.items() if other != name)
+
+
+def test_pull_records_the_inputs_of_the_training(
+    seaweed: ObjectStore, config: PlatformConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The setup at hand has other inputs than the training, which started from an sft policy."""
+    monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
+    trained = MethodConfig(max_pixels=401_408, low_ratio=0.4)
+    export_policy(BASE, Path(POLICY), seaweed, config.run.name, "sft", FAMILY, trained)
+    publish(seaweed, config, [moved(0)])
+    grpo = GrpoConfig(start="sft")
+    weights.run(config.model_copy(update={"grpo": grpo}), "pull", 1, tmp_path / "pulled")
+    inputs.check(tmp_path / "pulled", trained)
+    with pytest.raises(PolicyError, match=r"method\.low_ratio = 0\.4 \(here 0\.5\)"):
+        inputs.check(tmp_path / "pulled", config.method)
 
 
 def test_a_run_without_weights_is_a_one_line_error(seaweed: ObjectStore) -> None:

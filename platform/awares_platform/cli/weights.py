@@ -15,6 +15,7 @@ from awares_platform.config.policy import PolicyConfig
 from awares_platform.method.family import model_family
 from awares_platform.runtime.progress import Progress
 from awares_platform.store import ObjectStore
+from awares_platform.training import inputs
 from awares_platform.training.export import write_policy
 from awares_platform.training.merge import write_merged
 from awares_platform.training.source import PolicyName, resolve
@@ -140,8 +141,9 @@ def pull(
 ) -> Path:
     """Write a version as a policy directory for transformers and vLLM.
 
-    The processor and the configuration come from `start`, the run's starting policy. Returns the
-    directory. Raises ConfigError if the directory is not empty.
+    The processor and the configuration come from `start`, the run's starting policy. So do the
+    input settings, if `start` is trained. The base has no settings of its own, so `method` gives
+    them. Returns the directory. Raises ConfigError if the directory is not empty.
     """
     directory = _empty(out or Path(f"{subscriber.run}-v{version}"))
     family = model_family(policy)
@@ -152,7 +154,8 @@ def pull(
         base = Checkpoint(source)
         state = {**base, **fold_adapter(state, scale, base, family.current_name)[0]}
     directory.mkdir(parents=True, exist_ok=True)
-    write_policy(state, source, directory, family, method)
+    trained = method if start == "base" else inputs.recorded(source, method)
+    write_policy(state, source, directory, family, trained)
     return directory
 
 
