@@ -31,8 +31,10 @@ def test_a_sound_store_passes_and_is_left_clean(store: ObjectStore) -> None:
         "get_mb_per_s",
         "requests_per_s",
         "request_p50_s",
+        "lists_per_s",
         "conditional_puts_per_s",
     }
+    assert 0 < found[2].metrics["lists_per_s"] < 10_000 and " lists/s, " in found[2].found
     store.put("probes/doctor-2/other", b"another visit")
     assert [*store.list("probes/doctor-1/")]
     [cleaned] = storage.clean(store.config, "probes/doctor-1")

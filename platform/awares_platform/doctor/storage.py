@@ -92,20 +92,21 @@ def _is_stopped(write: Callable[[], str]) -> bool:
 
 
 def rates(store: ObjectStore) -> list[Finding]:
-    """Measure MB/s and requests/s. A measurement begins no further call after 1.5 seconds."""
+    """Measure the store's rates. A measurement begins no further call after 1.5 seconds."""
     metrics = {
         "put_mb_per_s": _bandwidth(lambda key, data: store.put(key, data)),
         "get_mb_per_s": _bandwidth(lambda key, data: store.get(key)),
         **_requests(store),
+        "lists_per_s": _lists(store),
         "conditional_puts_per_s": _conditional_puts(store),
     }
     found = (
         f"put {metrics['put_mb_per_s']:.0f} MB/s, get {metrics['get_mb_per_s']:.0f} MB/s, "
-        f"{metrics['requests_per_s']:.0f} requests/s, "
+        f"{metrics['requests_per_s']:.0f} requests/s, {metrics['lists_per_s']:.0f} lists/s, "
         f"{metrics['conditional_puts_per_s']:.0f} conditional puts/s"
     )
     slow = min(metrics["put_mb_per_s"], metrics["get_mb_per_s"]) < LOWEST_MB_PER_S
-    rare = metrics["requests_per_s"] < LOWEST_REQUESTS_PER_S
+    rare = min(metrics["requests_per_s"], metrics["lists_per_s"]) < LOWEST_REQUESTS_PER_S
     if not (slow or rare):
         return [Finding(RATES, "pass", found, metrics=metrics)]
     return [Finding(RATES, "warn", found, FASTER, metrics=metrics)]
@@ -144,6 +145,15 @@ def _requests(store: ObjectStore) -> dict[str, float]:
         times = [seconds for each in pool.map(write, range(_THREADS)) for seconds in each]
     rate = len(times) / (time.perf_counter() - started)
     return {"requests_per_s": rate, "request_p50_s": median(times)}
+
+
+def _lists(store: ObjectStore) -> float:
+    """Return how often per second one reader lists the large objects."""
+    count, started = 0, time.perf_counter()
+    while time.perf_counter() - started < _MEASURED_S:
+        count += 1
+        list(store.list("large-"))
+    return count / (time.perf_counter() - started)
 
 
 def _conditional_puts(store: ObjectStore) -> float:
