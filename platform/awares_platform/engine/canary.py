@@ -120,7 +120,7 @@ class Canary:
         ids = json.dumps(
             [[_ids(item) for item in self.items], self.limits.min_pixels, self.limits.max_pixels]
         )
-        pixels = b"".join(view.tobytes() for item in self.items for view in self._views(item))
+        pixels = b"".join(view.tobytes() for _, views in self.prompts for view in views)
         return digest(ids.encode() + pixels)
 
     def _views(self, item: Demonstration) -> tuple[Image, ...]:

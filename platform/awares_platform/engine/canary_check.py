@@ -32,14 +32,17 @@ class CanaryCheck:
 
         `version` is the version that the engine computes with. The method does nothing unless
         `version` is 0 and `manifest` contains the learner's logprobs of version 0. It scores each
-        canary at most once.
+        canary at most once. Raises WeightsError in the same cases as `canary.expected`.
         """
-        comparable = canaries.start_of(canary, manifest) is not None
+        # The digest of a canary renders whole pages, which would stop the event loop.
+        start = await asyncio.to_thread(canaries.start_of, canary, manifest)
+        comparable = start is not None
         if comparable and version == 0 and canary.digest not in self._start:
             self._start[canary.digest] = await self._scores(canary)
 
     async def _scores(self, canary: Canary) -> Logprobs:
-        rows = await asyncio.gather(*(self._score(ids, images) for ids, images in canary.prompts))
+        prompts = await asyncio.to_thread(lambda: canary.prompts)
+        rows = await asyncio.gather(*(self._score(ids, images) for ids, images in prompts))
         return canaries.tails(rows, canary)
 
     async def verify(self, canary: Canary, manifest: Manifest) -> tuple[float, float | None]:

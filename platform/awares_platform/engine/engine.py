@@ -31,7 +31,6 @@ from awares.family import ModelFamily
 from awares.generate import GenerateRequest, Generation
 from awares.tokens import VisionLimits
 from awares_platform.config.engine import EngineConfig
-from awares_platform.engine import canary as canaries
 from awares_platform.engine import launch
 from awares_platform.engine.adapters import Adapters, lora_options, stays_adapter
 from awares_platform.engine.canary import Canary
@@ -217,7 +216,6 @@ class Engine:
             await self.check()
             manifest = await asyncio.to_thread(subscriber.manifest, version)
             if canary is not None:
-                canaries.expected(canary, manifest)
                 await self._canaries.measure_start(canary, manifest, self._version)
             self._check_reads(manifest)
             self._check_form(manifest)

@@ -1,6 +1,9 @@
 """Tests the canary's prompts, its compared tokens, and the bound on the difference of logprobs."""
 
+import asyncio
 import math
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -25,6 +28,7 @@ from awares_platform.engine.canary import (
     tails,
     to_extra,
 )
+from awares_platform.engine.canary_check import CanaryCheck
 from awares_platform.weights.manifest import Manifest, WeightsError
 
 SAMPLES = (Sample("a", "f0", "digit on the red circle?", "7"), Sample("b", "f1", "colour?", "red"))
@@ -71,6 +75,39 @@ def test_text_after_the_first_image_is_compared(canary: Canary, chat: ChatFormat
     rows = tails([[float(index) for index in range(90)]] * 2, canary)
     assert [len(row) for row in rows] == canary.compared()
     assert all(row[-1] == 89.0 for row in rows)
+
+
+class Originals(dict[str, Image.Image]):
+    """Records which thread has rendered each view."""
+
+    def __init__(self, canary: Canary) -> None:
+        super().__init__(canary.originals)
+        self.threads: list[int] = []
+
+    def __getitem__(self, name: str) -> Image.Image:
+        self.threads.append(threading.get_ident())
+        return super().__getitem__(name)
+
+
+def test_a_check_renders_each_view_once_and_not_on_the_event_loop(canary: Canary) -> None:
+    """A page takes 78 ms, in which an endpoint could neither read requests nor answer them."""
+    originals = Originals(canary)
+    fresh = replace(canary, originals=originals)
+    logprobs = rows(canary, -1.0)
+    manifest = Manifest(1, 1, (), {"canary": to_extra(canary, logprobs, logprobs)})
+
+    async def score(ids: Sequence[int], images: Sequence[Image.Image]) -> tuple[float, ...]:
+        assert images
+        return (-1.0,) * len(ids)
+
+    async def checked() -> None:
+        check = CanaryCheck(score, 0.06)
+        await check.measure_start(fresh, manifest, version=0)
+        await check.verify(fresh, manifest)
+
+    asyncio.run(checked())
+    assert len(originals.threads) == 4
+    assert threading.get_ident() not in originals.threads
 
 
 def test_the_head_computes_only_the_compared_tokens() -> None:
