@@ -111,6 +111,16 @@ def test_shipped_setups_follow_the_advice(name: str, sheet: Sheet) -> None:
     assert sheet.advice.followed, f"{name}: {sheet.advice.best} is as fast"
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_fill_micro_batches_like_the_setup_of_the_paper(name: str) -> None:
+    """Without a budget of tokens, a few long rows or many short ones fill a micro-batch."""
+    found, paper = preset(name), load("awares-7b")
+    for ours, theirs in ((found.sft, paper.sft), (found.grpo, paper.grpo)):
+        assert theirs.micro_tokens is not None
+        sizes = ours.micro_batch, ours.micro_tokens
+        assert sizes == (theirs.micro_batch, theirs.micro_tokens)
+
+
 def test_no_shipped_setup_is_left_out() -> None:
     presets = {path.stem for path in (ROOT / "helm/awares-train/presets").glob("*.yaml")}
     setups = {path.stem for path in (ROOT / "jobs/configs").glob("*.toml")}
