@@ -83,3 +83,21 @@ def test_all_ranks_get_shares_of_one_batch(stage: Callable[..., Stage]) -> None:
         await running
 
     play(scene())
+
+
+def test_the_batch_is_dealt_with_advantages_scaled_by_the_batch(
+    stage: Callable[..., Stage],
+) -> None:
+    async def scene() -> None:
+        acted = stage(advantage_scale="batch", std_eps=0.5)
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        shard = await acted.controller.batch(0, 0, 0, 1)
+        assert shard is not None
+        # All rewards are equal, so the advantages 1 and -1 of each group are divided by 0 + 0.5.
+        (((sequence,),),) = [minibatch.passes for minibatch in shard.minibatches]
+        assert sorted(sequence.advantages) == [-2.0, -2.0, 2.0, 2.0]
+        await acted.controller.close()
+        await running
+
+    play(scene())
