@@ -72,6 +72,14 @@ def test_each_is_one_clear_error_and_the_run_goes_on_afterwards(config: Platform
         error,
     ), shown
 
+    stop = ("grpo.guards.window=1", "grpo.guards.entropy=stop", "grpo.guards.entropy_below=100")
+    status, shown, error = last_words(start("grpo", config, *stop))
+    assert status == 2 and re.match(
+        r"awares grpo: stopped after step \d: the mean of policy/surprise over 1 steps is \S+, "
+        r"below grpo\.guards\.entropy_below=100: ",
+        error,
+    ), shown
+
     before = len(rows.read_text().splitlines())
     status, shown, _ = last_words(start("grpo", config))
     assert status == 0, shown

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from awares.advantage import AdvantageScale
 from awares_platform.config.base import Section
+from awares_platform.config.guards import GuardsConfig
 from awares_platform.config.loss_choice import loss_fault
 
 
@@ -141,6 +142,9 @@ class GrpoConfig(Section):
     """Number of newest checkpoints that stay in the store."""
     batch_timeout_s: PositiveFloat = 900.0
     """Seconds that the learner waits for a batch before the run fails."""
+
+    guards: GuardsConfig = Field(default_factory=GuardsConfig)
+    """Bounds on the run's metrics, and what happens outside them."""
 
     @model_validator(mode="after")
     def _episodes_divide_over_minibatches(self) -> Self:

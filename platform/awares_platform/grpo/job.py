@@ -46,6 +46,7 @@ from awares_platform.config.tracking import TrackingConfig
 from awares_platform.data.dataset import Images, read_split
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.controller import Controller
+from awares_platform.grpo.guards import Guards
 from awares_platform.grpo.journal import Journal
 from awares_platform.grpo.prompts import Prompts, labelled
 from awares_platform.grpo.sample_table import sample_rows
@@ -102,6 +103,7 @@ def run(config: PlatformConfig) -> GrpoResult:
     - PolicyError if the starting policy cannot be used;
     - DataError if the data cannot be used;
     - CanaryMismatch if an engine fails the canary check of a version;
+    - GuardTripped if a metric leaves the bounds of a guard whose action is "stop";
     - LaunchError if actors die too often, episodes keep failing, or no batch becomes ready in time;
     - ray.train.TrainingFailedError if the learner fails more than grpo.learner_restarts times.
     """
@@ -131,6 +133,8 @@ def _steer(config: PlatformConfig, record: Run, progress: Progress) -> dict[str,
 
     Raises the error that stopped the run.
     """
+    asks = config.method.max_turns > 1
+    guards = Guards(config.grpo.guards, config.run.directory, asks=asks)
     controller: Any = ray.remote(num_cpus=0)(ControllerActor).remote()
     trainer: Any = ray.remote(num_cpus=0)(TrainerActor).remote()
     images = Images.of(ObjectStore.from_config(config.store), config.data)
@@ -146,6 +150,8 @@ def _steer(config: PlatformConfig, record: Run, progress: Progress) -> dict[str,
             step, metrics = item
             # The learner counts from 0. The records count finished steps, like the terminal.
             record.metrics(step + 1, metrics)
+            for sentence in guards.check(step + 1, metrics):
+                progress.say(sentence)
             progress.advance(step + 1 - progress.done, note=_note(metrics))
             if step % config.tracking.samples_every == 0:
                 _show_samples(config.tracking, record, controller, images)

@@ -88,10 +88,12 @@ class StepMetrics:
         self._episodes += len(members)
         versions = self._versions.values()
         lag = {"weights/lag": float(version - min(versions))} if versions else {}
+        fleet = self._fleet()
         metrics = {
             **_behaviour(members),
             **_staleness(batch.groups, version),
-            **self._fleet(),
+            **fleet,
+            "groups/uniform_share": _uniform_share(batch.groups, fleet["groups/uniform"]),
             **lag,
             "time/rollout": fmean(group.seconds for group in batch.groups),
             "overlap/fraction": self.overlap.fraction(start, end),
@@ -170,6 +172,16 @@ def _parts(members: Sequence[Member]) -> dict[str, float]:
         )
         for name in names
     }
+
+
+def _uniform_share(groups: Sequence[Group], dropped: float) -> float:
+    """Return the share of groups whose rewards are all equal.
+
+    These are groups of the batch, and the `dropped` ones that were left out of it.
+    """
+    rewards = [{member.reward.total for member in group.members} for group in groups]
+    uniform = sum(len(totals) == 1 for totals in rewards) + dropped
+    return uniform / (len(groups) + dropped)
 
 
 def _staleness(groups: Iterable[Group], version: int) -> dict[str, float]:

@@ -1,0 +1,187 @@
+"""Watches a run's metrics, and warns or stops the run when one leaves its bounds."""
+
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from statistics import fmean
+
+from awares.errors import AwaresError
+from awares_platform.config.guards import Action, GuardsConfig
+
+FREE = "disk/free_gib"
+
+
+class GuardTripped(AwaresError):
+    """Raised when a metric has left the bounds of a guard whose action is "stop"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """The bounds of one metric, and the keys and the advice of its message.
+
+    `key` is the guard's key in [grpo.guards]. The metric is inside if it is at least `below` and at
+    most `above`. `low` and `high` are the keys of these bounds.
+
+    Example:
+        Guard("kl", "policy/kl", "stop", -inf, 2.0, "", "kl_above", "raise grpo.kl_beta")
+    """
+
+    key: str
+    metric: str
+    action: Action
+    below: float
+    above: float
+    low: str
+    high: str
+    advice: str
+
+    def fault(self, value: float, what: str) -> str | None:
+        """Return a sentence that describes how `value` leaves the bounds, or None if it does not.
+
+        `what` names the value. A value that is not a number is outside.
+        """
+        if self.below <= value <= self.above:
+            return None
+        side, key, bound = ("below", self.low, self.below)
+        if not value < self.below:
+            side, key, bound = ("above", self.high, self.above)
+        return f"{what} is {value:.4g}, {side} grpo.guards.{key}={bound:g}: {self.advice}"
+
+
+class Guards:
+    """Compares the metrics of a run with the bounds of `settings`, step by step.
+
+    `directory` is the run directory. `asks` is false for a method without crop requests. `free`
+    returns the free bytes of the directory's file system.
+
+    Example:
+        guards = Guards(config.grpo.guards, config.run.directory, asks=True)
+        for step, metrics in steps:
+            for sentence in guards.check(step, metrics):
+                progress.say(sentence)
+    """
+
+    def __init__(
+        self,
+        settings: GuardsConfig,
+        directory: Path,
+        asks: bool,
+        free: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
+    ) -> None:
+        self._window, self._directory, self._free = settings.window, directory, free
+        found = [*_means(settings), _disk(settings)]
+        self._guards = [
+            guard
+            for guard in found
+            if guard.action != "off" and (asks or guard.metric != "call/rate")
+        ]
+        self._values: dict[str, deque[float]] = {
+            guard.key: deque(maxlen=1 if guard.metric == FREE else settings.window)
+            for guard in self._guards
+        }
+        self._outside: set[str] = set()
+
+    def check(self, step: int, metrics: Mapping[str, float]) -> Iterator[str]:
+        """Yield one sentence for each guard whose metric has just left its bounds.
+
+        A guard says nothing more until its metric has been inside again. Raises GuardTripped if the
+        action of such a guard is "stop".
+        """
+        found = {**metrics, FREE: self._free(self._directory) / 2**30}
+        for guard in self._guards:
+            if guard.metric not in found:
+                continue
+            values = self._values[guard.key]
+            values.append(found[guard.metric])
+            if len(values) < (values.maxlen or 0):
+                continue
+            sentence = guard.fault(fmean(values), self._name(guard))
+            if sentence is None:
+                self._outside.discard(guard.key)
+            elif guard.key not in self._outside:
+                self._outside.add(guard.key)
+                yield self._acted(guard, step, sentence)
+
+    def _name(self, guard: Guard) -> str:
+        if guard.metric == FREE:
+            return f"the free space of {self._directory} in GiB"
+        return f"the mean of {guard.metric} over {self._window} steps"
+
+    def _acted(self, guard: Guard, step: int, sentence: str) -> str:
+        """Return the warning. Raises GuardTripped instead if the guard's action is "stop"."""
+        if guard.action == "stop":
+            raise GuardTripped(
+                f"stopped after step {step}: {sentence}. The run goes on from its last checkpoint "
+                f'when you start the job again; grpo.guards.{guard.key}="warn" only warns'
+            )
+        return f"step {step}: {sentence}"
+
+
+def _means(settings: GuardsConfig) -> Iterator[Guard]:
+    """Yield the guards of means."""
+    yield Guard(
+        "kl",
+        "policy/kl",
+        settings.kl,
+        below=-inf,
+        above=settings.kl_above,
+        low="",
+        high="kl_above",
+        advice="the policy is far from its start; lower grpo.learning_rate or raise grpo.kl_beta",
+    )
+    yield Guard(
+        "call_rate",
+        "call/rate",
+        settings.call_rate,
+        below=settings.call_rate_below,
+        above=settings.call_rate_above,
+        low="call_rate_below",
+        high="call_rate_above",
+        advice="the policy no longer chooses when to ask; change method.alpha_use or alpha_miss",
+    )
+    yield Guard(
+        "malformed",
+        "call/malformed",
+        settings.malformed,
+        below=-inf,
+        above=settings.malformed_above,
+        low="",
+        high="malformed_above",
+        advice="the policy forgets the form of a request; lower grpo.learning_rate",
+    )
+    yield Guard(
+        "uniform",
+        "groups/uniform_share",
+        settings.uniform,
+        below=-inf,
+        above=settings.uniform_above,
+        low="",
+        high="uniform_above",
+        advice="few groups teach anything; raise grpo.temperature or choose other questions",
+    )
+    yield Guard(
+        "entropy",
+        "policy/surprise",
+        settings.entropy,
+        below=settings.entropy_below,
+        above=inf,
+        low="entropy_below",
+        high="",
+        advice="the policy hardly samples any more; raise grpo.temperature or grpo.kl_beta",
+    )
+
+
+def _disk(settings: GuardsConfig) -> Guard:
+    return Guard(
+        "disk",
+        FREE,
+        settings.disk,
+        below=settings.disk_below_gib,
+        above=inf,
+        low="disk_below_gib",
+        high="",
+        advice="free some space, or set run.directory to a larger file system",
+    )

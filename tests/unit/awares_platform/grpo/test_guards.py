@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from awares_platform.config.guards import GuardsConfig
+from awares_platform.grpo.guards import Guards, GuardTripped
+
+GIB = 2**30
+
+
+def guards(
+    free: int = 100 * GIB, asks: bool = True, settings: dict[str, str] | None = None
+) -> Guards:
+    checked = GuardsConfig.model_validate({"window": 2, **(settings or {})})
+    return Guards(checked, Path("runs"), asks, lambda _: free)
+
+
+def said(watch: Guards, *steps: dict[str, float]) -> list[list[str]]:
+    return [[*watch.check(step, metrics)] for step, metrics in enumerate(steps)]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "key", "words"),
+    [
+        ({"policy/kl": 3.0}, "kl", "above grpo.guards.kl_above=2"),
+        ({"call/rate": 0.0}, "call_rate", "below grpo.guards.call_rate_below=0.005"),
+        ({"call/rate": 1.0}, "call_rate", "above grpo.guards.call_rate_above=0.995"),
+        ({"call/malformed": 0.5}, "malformed", "above grpo.guards.malformed_above=0.2"),
+        ({"groups/uniform_share": 1.0}, "uniform", "above grpo.guards.uniform_above=0.9"),
+        ({"policy/surprise": 1e-5}, "entropy", "below grpo.guards.entropy_below=0.001"),
+        ({"policy/kl": float("nan")}, "kl", "is nan, above grpo.guards.kl_above=2"),
+    ],
+)
+def test_each_guard_is_off_warns_or_stops(metrics: dict[str, float], key: str, words: str) -> None:
+    off, stop = {key: "off"}, {key: "stop"}
+    assert said(guards(settings=off), metrics, metrics) == [[], []]
+    first, [warning] = said(guards(), metrics, metrics)
+    assert first == []
+    assert warning.startswith(f"step 1: the mean of {next(iter(metrics))} over 2 steps is ")
+    assert words in warning
+    with pytest.raises(
+        GuardTripped, match=f"stopped after step 1: .*grpo.guards.{key}=.warn. only warns"
+    ):
+        said(guards(settings=stop), metrics, metrics)
+
+
+def test_the_mean_counts_and_a_guard_speaks_once_until_its_metric_returns() -> None:
+    values = (9.0, 0.0, 5.0, 5.0, 0.0, 0.0, 5.0)
+    found = said(guards(), *({"policy/kl": value} for value in values))
+    # The means of two steps are 4.5, 2.5, 5, 2.5, 0 and 2.5.
+    assert [len(one) for one in found] == [0, 1, 0, 0, 0, 0, 1]
+
+
+def test_a_full_disk_is_seen_at_the_first_step() -> None:
+    [[warning]] = said(guards(free=GIB), {"policy/kl": 0.0})
+    assert "the free space of runs in GiB is 1, below grpo.guards.disk_below_gib=2" in warning
+
+
+def test_a_method_with_one_turn_has_no_guard_of_its_call_rate() -> None:
+    quiet = {"call/rate": 0.0}
+    assert said(guards(asks=False), quiet, quiet) == [[], []]
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=30))
+def test_a_run_within_the_bounds_is_quiet(rates: list[float]) -> None:
+    inside = [{"call/rate": 0.01 + 0.98 * rate, "policy/kl": rate} for rate in rates]
+    assert not any(said(guards(), *inside))
+
+
+def test_bounds_that_no_value_meets_are_refused() -> None:
+    with pytest.raises(ValidationError, match="call_rate_below=0.6 must be less than"):
+        GuardsConfig(call_rate_below=0.6, call_rate_above=0.5)
