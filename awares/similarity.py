@@ -19,9 +19,10 @@ so loading needs no network."""
 class SentenceSimilarity:
     """Computes the cosine similarity of the embeddings of two texts.
 
-    The same answers recur, so a cache keeps the embeddings of up to `remember` texts. `model` is
-    "minilm", a Hugging Face model id or a directory. Raises ConfigError if the model cannot be
-    loaded.
+    The same answers recur, so a cache keeps the embeddings of up to `remember` texts. The result of
+    a pair depends neither on the cache nor on other pairs. All processes of a machine therefore
+    return the same bits. `model` is "minilm", a Hugging Face model id or a directory. Raises
+    ConfigError if the model cannot be loaded.
 
     Example:
         SentenceSimilarity()(["seven"], ["7"])  # [0.6...]
@@ -32,11 +33,9 @@ class SentenceSimilarity:
         model: str = BUNDLED,
         *,
         device: str = "cpu",
-        batch_size: int = 64,
         remember: int = 50_000,
     ) -> None:
         self._encoder = _load(model, device)
-        self._batch_size = batch_size
         self._remember = remember
         self._memo: dict[str, np.ndarray] = {}
 
@@ -53,14 +52,14 @@ class SentenceSimilarity:
     def _embed(self, texts: Iterable[str]) -> dict[str, np.ndarray]:
         """Return the unit vector of each text. The encoder runs only on texts not in the cache.
 
-        The texts to encode are sorted, so that equal sets of texts make equal batches.
+        Each text is encoded alone. In a batch, the last bits of a vector depend on the other texts.
         """
         known = {text: self._memo[text] for text in texts if text in self._memo}
         missing = sorted(set(texts) - known.keys())
         if missing:
             encoded = self._encoder.encode(
                 missing,
-                batch_size=self._batch_size,
+                batch_size=1,
                 normalize_embeddings=True,
                 show_progress_bar=False,
             )

@@ -8,6 +8,7 @@ the engine's context, and the run leaves them out.
 import asyncio
 import json
 import os
+import signal
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,20 @@ import pytest
 from blake3 import blake3
 from safetensors.torch import load, save
 
+from awares.episode import Episode, StopReason
 from awares.errors import PolicyError
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
+from awares_platform.config.method import MethodConfig
 from awares_platform.data.dataset import ensure_mini, read_samples, write_samples
 from awares_platform.engine.canary import CanaryMismatch
 from awares_platform.evaluate.evaluator import Evaluator
+from awares_platform.grpo.group import GroupRollout, Prompt
 from awares_platform.grpo.job import run
+from awares_platform.grpo.reward_actor import RemoteWorker
+from awares_platform.grpo.rewarding import RewardPool
+from awares_platform.grpo.scoring import Scoring
+from awares_platform.method.reward import build_reward
 from awares_platform.runtime.session import session as open_session
 from awares_platform.store import ObjectStore
 from awares_platform.training.export import adapter_key
@@ -61,6 +69,9 @@ def test_a_lora_run_is_played_and_evaluated_as_an_adapter(
             "staleness_bound": 0,
             "micro_batch": 16,
             "learning_rate": 1e-2,
+            # The user's reward runs in a process of its own.
+            "reward_workers": 1,
+            "reward_cpus": 0.0,
         },
     }
     config = PlatformConfig.model_validate(settings)
@@ -82,7 +93,55 @@ def test_a_lora_run_is_played_and_evaluated_as_an_adapter(
         unplayable = [row["data/unplayable"] for row in rows if "data/unplayable" in row]
         assert len(unplayable) == STEPS and 8 < unplayable[-1] <= 48
         assert store.get(f"{adapter_key('grpo-adapter', 'awares')}/manifest.json")
+        asyncio.run(score_despite_a_kill(opened))
         asyncio.run(evaluate(opened))
+
+
+async def score_despite_a_kill(config: PlatformConfig) -> None:
+    """Score groups of distinct answers, and kill the worker between them.
+
+    The worker encodes the answers with the sentence encoder. Its rewards must equal those of this
+    process, bit for bit.
+    """
+    method, workers = MethodConfig(), list[RemoteWorker]()
+    scoring, stopped = Scoring(build_reward(method), config.grpo), list[Exception]()
+
+    def spawn(index: int) -> RemoteWorker:
+        workers.append(RemoteWorker(config.grpo, method))
+        return workers[-1]
+
+    async def stop(error: Exception) -> None:
+        stopped.append(error)
+
+    async with RewardPool(config.grpo, spawn, stop) as score:
+        for part in (range(10), range(10, 20)):
+            asked = [answered(number) for number in part]
+            groups = await asyncio.gather(*(score(*one) for one in asked))
+            assert groups == [scoring(*one) for one in asked] and not stopped
+            process = await workers[-1]._handle.__ray_call__.remote(lambda _: os.getpid())
+            os.kill(process, signal.SIGKILL)
+    assert len(workers) == 2
+
+
+def answered(number: int) -> tuple[Prompt, GroupRollout]:
+    """Return a prompt, and episodes whose answers no other prompt has."""
+    sample = Sample(f"s{number}", "ab" * 32, "digits?", f"{number} and 7", label=Label.LR)
+    answers = [f"{'about ' * member}{number} and {member}" for member in range(8)]
+    episodes = tuple(
+        Episode(
+            sample_id=sample.sample_id,
+            image=sample.image,
+            image_size=(112, 112),
+            turns=(),
+            answer=answer,
+            stop=StopReason.ANSWER,
+            visual_tokens=4,
+            rtr_token=0.25,
+            rtr_pixel=0.25,
+        )
+        for answer in answers
+    )
+    return Prompt(number, 0, sample), GroupRollout(episodes, 0.0, 1.0)
 
 
 async def evaluate(config: PlatformConfig) -> None:

@@ -26,6 +26,7 @@ from awares_platform.config.run import RunConfig
 from awares_platform.engine.canary import Canary, CanaryMismatch
 from awares_platform.engine.follow import Loaded, Missed
 from awares_platform.engine.load import LoadReport, Prefetched
+from awares_platform.grpo.announcing import SELDOM
 from awares_platform.grpo.group import Outcome, Prompt
 from awares_platform.grpo.rollout import RolloutActor
 from awares_platform.grpo.scoring import Scoring
@@ -71,7 +72,7 @@ class FakeEngine:
 
 def actor(store: ObjectStore, run: str, engine: FakeEngine) -> RolloutActor:
     config = PlatformConfig(
-        run=RunConfig(name=run), store=store.config, grpo=GrpoConfig(poll_s=0.05)
+        run=RunConfig(name=run), store=store.config, grpo=GrpoConfig(poll_s=0.05 / SELDOM)
     )
     found = RolloutActor(config, 0)
     found._engine, found._canary = cast(Any, engine), cast(Any, None)

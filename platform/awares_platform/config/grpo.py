@@ -54,8 +54,17 @@ class GrpoConfig(Section):
     Without labels the actors run on any node."""
     actor_restarts: int = Field(default=20, ge=0)
     """Number of restarts, summed over all rollout actors, before the run fails."""
+    reward_workers: int = Field(default=0, ge=0)
+    """Number of processes that compute rewards. With 0, a thread of the controller computes them.
+    `awares plan` states how many a setup needs."""
+    reward_cpus: float = Field(default=1.0, ge=0)
+    """CPUs that Ray reserves for each reward worker. A worker computes in one thread."""
+    reward_timeout_s: PositiveFloat = 300.0
+    """Seconds after which a reward worker without an answer counts as lost. It has to compute the
+    rewards of up to 16 groups in this time."""
     poll_s: PositiveFloat = 0.25
-    """Seconds between two polls of a rollout actor for a new weight version."""
+    """Seconds between two reads of HEAD by the controller, which tells the rollout actors of new
+    weights. An actor that hears nothing reads HEAD itself after 60 times as long."""
 
     learner_workers: PositiveInt = 1
     """Number of data-parallel learner ranks."""

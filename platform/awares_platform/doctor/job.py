@@ -132,13 +132,13 @@ def _actors(
     If `group` is None, no nodes are reserved. Then no rank starts, and the engine's actor may run
     on any node.
     """
-    last = len(wanted) - 1
+    count = config.grpo.learner_workers
     ranks: list[Any] = [
-        ray.remote(**wanted[rank].options(group, rank))(LearnerRank).remote(config, rank, last)
-        for rank in range(last if group else 0)
+        ray.remote(**wanted[rank].options(group, rank))(LearnerRank).remote(config, rank, count)
+        for rank in range(count if group else 0)
     ]
     options: dict[str, Any] = {"num_cpus": 0, "max_concurrency": 8}
-    options |= wanted[last].options(group, last) if group else {}
+    options |= wanted[count].options(group, count) if group else {}
     player: Any = ray.remote(**options)(Player).remote(config)
     try:
         yield ranks, player

@@ -1,4 +1,4 @@
-"""Reserves nodes for the learner's ranks and one rollout engine, as the grpo job would."""
+"""Reserves nodes for learner ranks, an engine and reward workers, as the grpo job would."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -54,10 +54,11 @@ class Bundle:
 
 
 def bundles(grpo: GrpoConfig) -> list[Bundle]:
-    """Return one bundle for each learner rank, and then the bundle of one rollout engine."""
+    """Return the bundles of all learner ranks, one rollout engine and all reward workers."""
     learner = Bundle.of(grpo.learner_cpus, grpo.learner_gpus, grpo.learner_selector)
     rollout = Bundle.of(grpo.rollout_cpus, grpo.rollout_gpus, grpo.rollout_selector)
-    return [*[learner] * grpo.learner_workers, rollout]
+    reward = Bundle.of(grpo.reward_cpus, 0.0, {})
+    return [*[learner] * grpo.learner_workers, rollout, *[reward] * grpo.reward_workers]
 
 
 @contextmanager

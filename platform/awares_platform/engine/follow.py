@@ -1,6 +1,6 @@
 """Keeps one engine at the newest version that the learner publishes.
 
-follow -- poll HEAD -- new? --> Engine.load_version --> Loaded
+follow -- read HEAD -- new? --> Engine.load_version --> Loaded
                                   |  (prefetch while generating, pause, apply, resume, canary)
                                   +-- version or store unavailable --> Missed; retry more slowly
 """
@@ -8,6 +8,7 @@ follow -- poll HEAD -- new? --> Engine.load_version --> Loaded
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from awares_platform.engine.canary import Canary, CanaryMismatch
@@ -57,15 +58,21 @@ class Missed:
 
 
 async def follow(
-    engine: Engine, subscriber: Subscriber, canary: Canary | None, poll_s: float
+    engine: Engine,
+    subscriber: Subscriber,
+    canary: Canary | None,
+    poll_s: float,
+    announced: asyncio.Event | None = None,
 ) -> AsyncIterator[Loaded | Missed]:
     """Load the newest version whenever HEAD names a new one, and skip the versions in between.
 
-    The function waits `poll_s` seconds between two reads of HEAD. It yields Missed if it cannot
-    read HEAD or fetch the version. Every consecutive failure doubles the wait. The wait never
-    exceeds 15 s. Raises CanaryMismatch if the engine's logprobs differ too much from the learner's.
-    Raises EngineError if the engine must be restarted.
+    The function waits `poll_s` seconds between two reads of HEAD. The event `announced` ends the
+    wait early, and the function clears it. It yields Missed if it cannot read HEAD or fetch the
+    version. Every consecutive failure doubles the wait. The wait never exceeds 15 s. Raises
+    CanaryMismatch if the engine's logprobs differ too much from the learner's. Raises EngineError
+    if the engine must be restarted.
     """
+    announced = announced or asyncio.Event()
     failures = 0
     while True:
         try:
@@ -77,7 +84,11 @@ async def follow(
         except (WeightsError, StoreError) as error:
             failures += 1
             yield Missed(subscriber.seen.version, str(error))
-        await asyncio.sleep(min(_SLOWEST_POLL_S, poll_s * 2**failures))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(min(_SLOWEST_POLL_S, poll_s * 2**failures)):
+                await announced.wait()
+        # Clear the event before the next read, so that no announcement after it is missed.
+        announced.clear()
 
 
 async def load_newest(

@@ -10,11 +10,14 @@ The docstring of `job` has a diagram of both loops.
     group         the prompts, groups and batches that these parts exchange
     prompts       the run's order of prompts
     buffer        the prompts to roll out, and the groups that wait for the learner
+    announcing    tells the actors of new weights
     line          the actors that wait for room in the buffer
     ready         the ready groups, and the numbers of the settled prompts
     journal       the finished groups, stored durably
-    scoring       rewards and advantages
+    scoring       the advantages and the outcome of a group
     batch_scale   advantages over the spread of a whole batch
+    rewarding     scores groups in reward workers, and replaces lost workers
+    reward_actor  a reward worker, which computes rewards in a process of its own
     shard         splits a batch evenly over ranks and forward passes
     objective     the losses of forward passes
     chosen_loss   the policy loss that the configuration names

@@ -29,6 +29,10 @@ class Actor(Protocol):
         """Roll out a group of episodes of `prompt`. A failed episode raises no error."""
         ...
 
+    def announce(self) -> None:
+        """Tell the actor that the store has new weights, without waiting for an answer."""
+        ...
+
     def kill(self) -> None:
         """End the actor's process if it still runs."""
         ...

@@ -12,7 +12,7 @@ the error.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from awares.errors import DataError
 from awares.passes import PassBudget
@@ -21,6 +21,7 @@ from awares_platform.config.grpo import GrpoConfig
 from awares_platform.data.dataset import REPORTED_FAULTS
 from awares_platform.engine.follow import Missed
 from awares_platform.grpo.actor import Actor, ActorLost
+from awares_platform.grpo.announcing import tell
 from awares_platform.grpo.batch_scale import batch_scaled
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.group import Group, GroupRollout, Outcome, Position, Prompt, StepBatch
@@ -47,7 +48,7 @@ class Controller:
         settings: GrpoConfig,
         buffer: EpisodeBuffer,
         journal: Journal,
-        score: Callable[[Prompt, GroupRollout], Group],
+        score: Callable[[Prompt, GroupRollout], Awaitable[Group]],
         spawn: Callable[[int], Actor],
         packed: bool = False,
     ) -> None:
@@ -62,6 +63,8 @@ class Controller:
         self._records: asyncio.Queue[tuple[int, dict[str, float]] | None] = asyncio.Queue()
         self._metrics = StepMetrics()
         self._unwritten: list[Group] = []
+        # The running actors, by their indices.
+        self._following: dict[int, Actor] = {}
         # The numbers of issued prompts whose tasks have not begun.
         self._unstarted: set[int] = set()
         self._shards: asyncio.Future[list[StepShard] | None] | None = None
@@ -131,6 +134,7 @@ class Controller:
 
     async def _drive(self, actor: Actor, index: int) -> None:
         """Concurrently follow the weights, issue prompts and roll out groups, until one fails."""
+        self._following[index] = actor
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow(actor, index))
@@ -139,7 +143,12 @@ class Controller:
             fatal = [error for error in errors.exceptions if not isinstance(error, ActorLost)]
             raise (fatal or errors.exceptions)[0] from None
         finally:
+            del self._following[index]
             self._line.gone(index)
+
+    async def announce(self) -> None:
+        """Tell all actors that the store has new weights."""
+        await tell(self._following.values())
 
     async def _follow(self, actor: Actor, index: int) -> None:
         async for load in actor.follow():
@@ -160,11 +169,11 @@ class Controller:
             self._clock()
             self._unstarted.add(prompt.number)
             task = group.create_task(self._roll(actor, prompt))
-            task.add_done_callback(lambda _, prompt=prompt: self._ended(prompt))
-            task.add_done_callback(lambda _: slots.release())
+            task.add_done_callback(lambda _, prompt=prompt: self._ended(prompt, slots))
 
-    def _ended(self, prompt: Prompt) -> None:
-        """Return the prompt to the buffer if its task was cancelled before it began."""
+    def _ended(self, prompt: Prompt, slots: asyncio.Semaphore) -> None:
+        """Free the slot. Return the prompt if its task was cancelled before it began."""
+        slots.release()
         if prompt.number in self._unstarted:
             self._return(prompt)
 
@@ -182,7 +191,7 @@ class Controller:
         self._unstarted.discard(prompt.number)
         try:
             rollout = await actor.rollout(prompt)
-            group = await asyncio.to_thread(self._score, prompt, rollout)
+            group = await self._score(prompt, rollout)
         except BaseException:
             self._return(prompt)
             raise
@@ -266,12 +275,7 @@ class Controller:
             self._buffer.restore(position, groups, version)
             self._session += 1
         self._shards = self._batch = None
-        log.info(
-            "learner at version %d: %d groups ready, %d in flight",
-            version,
-            len(self._buffer),
-            self._buffer.in_flight,
-        )
+        log.info("learner at version %d: %s", version, self._state())
         # From now on the buffer has the run's position, so actors may get prompts.
         self._line.open()
         await self._notify()
@@ -298,11 +302,11 @@ class Controller:
                     lambda: self._closed or self._session != session or self._buffer.full(version)
                 )
         except TimeoutError:
-            self._failure = LaunchError(
+            error = LaunchError(
                 f"no batch for step {step} within "
                 f"grpo.batch_timeout_s={self._settings.batch_timeout_s:g}: {self._state()}"
             )
-            await self.close()
+            await self.stop(error)
         if self._closed or self._session != session:
             return None
         batch = self._buffer.take(step, version)
@@ -360,6 +364,11 @@ class Controller:
         if self._batch is None:
             return 0, ()
         return self._batch[0].step, self._batch[0].groups[:count]
+
+    async def stop(self, error: Exception) -> None:
+        """End the run, and let `run` raise `error`."""
+        self._failure = error
+        await self.close()
 
     async def close(self) -> None:
         """End the run, because the learner has finished or an error occurred."""

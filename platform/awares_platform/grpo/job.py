@@ -5,7 +5,7 @@
       |  ^  ^                                                      |       ^
       |  |  +-- G episodes: ids, logprobs, versions, views --------+       | follow HEAD:
       |  |                                                                 | load, then check
-      |  Scoring: rewards, advantages                                      | the canary
+      |  RewardPool: rewards, advantages, in reward workers                | the canary
       |  v                                                                 |
       | EpisodeBuffer --> Journal (S3, one segment per step)            weights (S3)
       |  |                                                                 ^
@@ -31,6 +31,7 @@ Failures:
   job raises CanaryMismatch.
 """
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass
@@ -44,15 +45,14 @@ from awares.errors import PolicyError
 from awares_platform.config import PlatformConfig
 from awares_platform.config.tracking import TrackingConfig
 from awares_platform.data.dataset import Images, read_split
+from awares_platform.grpo.announcing import announce_versions
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.controller import Controller
 from awares_platform.grpo.guards import Guards
 from awares_platform.grpo.journal import Journal
 from awares_platform.grpo.prompts import Prompts, labelled
 from awares_platform.grpo.sample_table import sample_rows
-from awares_platform.grpo.scoring import Scoring
 from awares_platform.method.family import model_family
-from awares_platform.method.reward import build_reward
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
@@ -62,6 +62,7 @@ from awares_platform.training.failure import unwrapped
 from awares_platform.training.inputs import check_stored
 from awares_platform.training.lineage import check_lineage, policy_digest
 from awares_platform.training.source import resolve
+from awares_platform.weights import Subscriber
 
 log = logging.getLogger(__name__)
 
@@ -198,21 +199,21 @@ class ControllerActor(Controller):
         pass
 
     async def open(self, config: PlatformConfig) -> tuple[int, int]:
-        """Read the data and build the reward.
+        """Read the data. Build the reward too, unless reward workers build it.
 
         Return the number of usable samples and the number of unusable rows. Raises DataError or
         StoreError if the data cannot be used, and ConfigError if the reward cannot be built. Raises
         PolicyError if the starting policy does not exist.
         """
-        import torch
-
+        from awares_platform.grpo.reward_actor import rewards
         from awares_platform.grpo.rollout import RemoteActor
 
-        torch.set_num_threads(1)
         store = ObjectStore.from_config(config.store)
         settings = config.grpo
         split = read_split(store, config.data.curated, "train")
         samples = labelled(split.samples)
+        self._rewards = rewards(settings, config.method, self.stop)
+        self._weights, self._poll_s = Subscriber(store, config.run.name), settings.poll_s
         super().__init__(
             settings,
             EpisodeBuffer(
@@ -221,11 +222,22 @@ class ControllerActor(Controller):
                 settings.staleness_bound,
             ),
             journal_of(config, store),
-            Scoring(build_reward(config.method), settings),
+            self._rewards,
             lambda index: RemoteActor(config, index),
             packed=config.policy.packed,
         )
         return len(samples), len(split.samples) - len(samples) + len(split.faults)
+
+    async def run(self) -> None:
+        """Keep the reward workers and the actors running until `close`."""
+        watching = asyncio.create_task(
+            announce_versions(self._weights, self.announce, self._poll_s)
+        )
+        try:
+            async with self._rewards:
+                await super().run()
+        finally:
+            watching.cancel()
 
 
 def journal_of(config: PlatformConfig, store: ObjectStore) -> Journal:

@@ -30,6 +30,7 @@ from awares_platform.engine.canary_samples import build
 from awares_platform.engine.engine import Engine, EngineError
 from awares_platform.engine.follow import Loaded, Missed, follow
 from awares_platform.grpo.actor import ActorLost
+from awares_platform.grpo.announcing import SELDOM
 from awares_platform.grpo.group import GroupRollout, Prompt
 from awares_platform.method.environment import (
     episode_budget,
@@ -57,6 +58,7 @@ class RolloutActor:
         self._images = Images.of(self._store, config.data)
         self._subscriber = Subscriber(self._store, config.run.name, threads=config.engine.threads)
         self._mismatch: CanaryMismatch | None = None
+        self._announced = asyncio.Event()
 
     async def start(self) -> None:
         """Start the engine, and build the canary.
@@ -92,20 +94,24 @@ class RolloutActor:
         )
 
     async def follow(self) -> AsyncIterator[Loaded | Missed]:
-        """Load the newest version into the engine whenever there is a new one.
+        """Load the newest version into the engine after `announce`, or when HEAD has a new one.
 
         Yield Loaded after each load, and Missed after each failed attempt. Raises CanaryMismatch if
         the engine fails the canary check of a version. Raises EngineError if the engine must be
         restarted.
         """
+        seldom_s = SELDOM * self._config.grpo.poll_s
+        loads = follow(self._engine, self._subscriber, self._canary, seldom_s, self._announced)
         try:
-            async for load in follow(
-                self._engine, self._subscriber, self._canary, self._config.grpo.poll_s
-            ):
+            async for load in loads:
                 yield load
         except CanaryMismatch as error:
             self._mismatch = error
             raise
+
+    async def announce(self) -> None:
+        """Let `follow` read HEAD now."""
+        self._announced.set()
 
     async def rollout(self, prompt: Prompt) -> GroupRollout:
         """Run the G episodes of `prompt` concurrently. A failed episode has StopReason.ERROR.
@@ -187,6 +193,9 @@ class RemoteActor:
 
     async def rollout(self, prompt: Prompt) -> GroupRollout:
         return await _answer(self._handle.rollout.remote(prompt))
+
+    def announce(self) -> None:
+        self._handle.announce.remote()
 
     def kill(self) -> None:
         ray.kill(self._handle)

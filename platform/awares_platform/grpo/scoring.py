@@ -7,7 +7,7 @@ Axes: G episodes of a group.
 """
 
 import threading
-from dataclasses import replace
+from collections.abc import Sequence
 
 from awares.advantage import advantages
 from awares.episode import Episode, StopReason
@@ -35,50 +35,69 @@ class Scoring:
 
         For a prompt that cannot be played, the method does not call the reward.
         """
-        episodes = rollout.episodes
         if rollout.fault:
-            [unplayed] = episodes
-            member = Member(unplayed, RewardValue(0.0, {}), False, None)
-            return Group(prompt, (member,), Outcome.UNPLAYABLE)
-        values_G = self._values(prompt.sample, episodes)
-        pairs = zip(episodes, values_G, strict=True)
-        members = tuple(
-            Member(episode, value, correct(episode, prompt.sample), None)
-            for episode, value in pairs
-        )
-        counted = [index for index, episode in enumerate(episodes) if self._counts(episode)]
-        seconds = rollout.ended - rollout.started
-        if any(members[index].nonfinite for index in counted):
-            return Group(prompt, members, Outcome.NONFINITE, seconds)
-        totals = [values_G[index].total for index in counted]
-        scale, eps = self._settings.advantage_scale, self._settings.std_eps
-        advantage_of = dict(zip(counted, advantages(totals, eps, scale), strict=True))
-        members = tuple(
-            replace(member, advantage=advantage_of.get(index))
-            for index, member in enumerate(members)
-        )
-        return Group(prompt, members, self._outcome(members), seconds)
-
-    def _values(self, sample: Sample, episodes: tuple[Episode, ...]) -> list[RewardValue]:
+            return unplayable(prompt, rollout)
         with self._lock:
-            values_G = self._reward(episodes, [sample] * len(episodes))
-        if self._settings.errors == "exclude":
-            return values_G
-        penalty = RewardValue(self._settings.error_reward, {})
-        pairs = zip(episodes, values_G, strict=True)
-        return [penalty if episode.stop is StopReason.ERROR else value for episode, value in pairs]
+            values_G = values(self._reward, prompt.sample, rollout.episodes)
+        return grouped(prompt, rollout, values_G, self._settings)
 
-    def _counts(self, episode: Episode) -> bool:
-        return episode.stop is not StopReason.ERROR or self._settings.errors == "penalise"
 
-    def _outcome(self, members: tuple[Member, ...]) -> Outcome:
-        counted = [member for member in members if member.advantage is not None]
-        if len(counted) < 2 or not any(member.episode.turns for member in counted):
-            return Outcome.FAILED
-        totals = {member.reward.total for member in counted}
-        if self._settings.drop_uniform_groups and len(totals) == 1:
-            return Outcome.UNIFORM
-        return Outcome.READY
+def values(reward: Reward, sample: Sample, episodes: Sequence[Episode]) -> list[RewardValue]:
+    """Return the reward of each of the G episodes of `sample`."""
+    return reward(episodes, [sample] * len(episodes))
+
+
+def unplayable(prompt: Prompt, rollout: GroupRollout) -> Group:
+    """Return the group of a prompt that cannot be played. It has no rewards."""
+    [unplayed] = rollout.episodes
+    return Group(prompt, (Member(unplayed, RewardValue(0.0, {}), False, None),), Outcome.UNPLAYABLE)
+
+
+def grouped(
+    prompt: Prompt, rollout: GroupRollout, values_G: Sequence[RewardValue], settings: GrpoConfig
+) -> Group:
+    """Return the group of `rollout`, whose episodes have the rewards `values_G`."""
+    episodes = rollout.episodes
+    if settings.errors == "penalise":
+        values_G = _penalised(episodes, values_G, settings.error_reward)
+    members = tuple(
+        Member(episode, value, correct(episode, prompt.sample), None)
+        for episode, value in zip(episodes, values_G, strict=True)
+    )
+    counted = [index for index, episode in enumerate(episodes) if _counts(episode, settings)]
+    seconds = rollout.ended - rollout.started
+    if any(members[index].nonfinite for index in counted):
+        return Group(prompt, members, Outcome.NONFINITE, seconds)
+    totals = [values_G[index].total for index in counted]
+    scale, eps = settings.advantage_scale, settings.std_eps
+    advantage_of = dict(zip(counted, advantages(totals, eps, scale), strict=True))
+    members = tuple(
+        Member(member.episode, member.reward, member.correct, advantage_of.get(index))
+        for index, member in enumerate(members)
+    )
+    return Group(prompt, members, _outcome(members, settings), seconds)
+
+
+def _penalised(
+    episodes: Sequence[Episode], values_G: Sequence[RewardValue], error_reward: float
+) -> list[RewardValue]:
+    penalty = RewardValue(error_reward, {})
+    pairs = zip(episodes, values_G, strict=True)
+    return [penalty if episode.stop is StopReason.ERROR else value for episode, value in pairs]
+
+
+def _counts(episode: Episode, settings: GrpoConfig) -> bool:
+    return episode.stop is not StopReason.ERROR or settings.errors == "penalise"
+
+
+def _outcome(members: Sequence[Member], settings: GrpoConfig) -> Outcome:
+    counted = [member for member in members if member.advantage is not None]
+    if len(counted) < 2 or not any(member.episode.turns for member in counted):
+        return Outcome.FAILED
+    totals = {member.reward.total for member in counted}
+    if settings.drop_uniform_groups and len(totals) == 1:
+        return Outcome.UNIFORM
+    return Outcome.READY
 
 
 def correct(episode: Episode, sample: Sample) -> bool:

@@ -252,6 +252,14 @@ def view_seconds(grpo: GrpoConfig, lengths: Lengths, assumed: Assumptions) -> fl
     return prepared / 1e3 / grpo.rollout_actors
 
 
+def reward_cpus(grpo: GrpoConfig, step_s: float, assumed: Assumptions) -> float:
+    """Return how many CPUs the rewards keep busy if a learner step takes `step_s` seconds.
+
+    Every answer counts as new, so the plan neglects the cache of the sentence encoder.
+    """
+    return grpo.groups_per_step * grpo.group_size * assumed.reward_ms / 1e3 / step_s
+
+
 def _job(
     steps: int,
     ranks: RankTime,

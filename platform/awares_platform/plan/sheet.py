@@ -17,7 +17,7 @@ from awares_platform.plan.caches import Caches, caches
 from awares_platform.plan.division import Advice, advise
 from awares_platform.plan.engine import EngineMemory, engine_memory
 from awares_platform.plan.geometry import Geometry, geometry
-from awares_platform.plan.hours import JobHours, grpo_hours, sft_hours
+from awares_platform.plan.hours import JobHours, grpo_hours, reward_cpus, sft_hours
 from awares_platform.plan.lengths import Lengths, lengths
 from awares_platform.plan.traffic import Traffic, traffic
 from awares_platform.plan.trainer import (
@@ -73,6 +73,11 @@ class Sheet:
         ]
 
     @property
+    def reward_cpus(self) -> float:
+        """The number of CPUs that the rewards of GRPO keep busy."""
+        return reward_cpus(self.config.grpo, self.hours["grpo"].step_s, self.assumed)
+
+    @property
     def exports(self) -> dict[str, int]:
         """The bytes of each directory that a finished run exports, by the directory's name."""
         policy = self.config.policy
@@ -113,6 +118,7 @@ class Sheet:
             "export_bytes": self.exports,
             "hours": {job: asdict(hours) for job, hours in self.hours.items()},
             "split": {**asdict(self.advice), "excess": self.advice.excess},
+            "reward_cpus": self.reward_cpus,
             "faults": self.faults,
             "warnings": self.ratios.warnings,
             "assumptions": asdict(self.assumed),

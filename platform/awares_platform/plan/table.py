@@ -1,5 +1,6 @@
 """Formats the sheet of a plan as a text table with lines of at most 140 columns."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from operator import attrgetter
@@ -9,6 +10,8 @@ from awares_platform.plan.sheet import JOBS, STAGES, Sheet, gib
 from awares_platform.plan.trainer import TrainerMemory
 
 _SHOWN = 6
+_BUSY = 0.8
+"""The plan uses at most this share of a reward worker, because episodes come in bursts."""
 _NAMES = {"layer": "one layer's backward pass", "logits": "or logits, at another time"}
 """Maps a field of TrainerMemory to its name in the table, if the two names differ."""
 
@@ -188,12 +191,22 @@ def _hours(sheet: Sheet) -> list[str]:
         _row("  wait for the longest rank", *cells("ranks.waiting", "{:.0%}")),
         _row("rollouts, s a step", "", f"{grpo.rollout_s:.2f}"),
         _row("  preparing images beside", "", f"{grpo.views_s:.2f}"),
+        *_rewards(sheet),
         _row("learner waits, s a step", "", f"{grpo.learner_waits:.2f}"),
         _row("rollouts wait, s a step", "", f"{grpo.rollouts_wait:.2f}"),
         _row("GPUs", *cells("gpus", "{}")),
         _row("hours", *cells("hours", "{:.1f}")),
         _row("GPU-hours", *cells("gpu_hours", "{:.0f}")),
     ]
+
+
+def _rewards(sheet: Sheet) -> list[str]:
+    busy, workers = sheet.reward_cpus, sheet.config.grpo.reward_workers
+    held = f"{workers} reward worker{'s' * (workers > 1)}" if workers else "the controller"
+    row = _row("  CPUs that rewards keep busy", "", f"{busy:.2f}") + f"   of {held}"
+    if busy <= _BUSY * max(workers, 1):
+        return [row]
+    return [row, f"  WARNING: set grpo.reward_workers={math.ceil(busy / _BUSY)} or more"]
 
 
 def _split(sheet: Sheet) -> list[str]:

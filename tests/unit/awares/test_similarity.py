@@ -21,10 +21,12 @@ def test_real_weights_order_answers_by_meaning(minilm):
 
 
 def test_results_do_not_depend_on_the_memo_or_the_company(minilm):
-    alone = minilm(["seven"], ["7"])
-    together = minilm(["seven", "a much longer sentence about seven dwarfs", "x"], ["7", "7", "7"])
-    assert together[0] == pytest.approx(alone[0], abs=1e-6)
-    assert SentenceSimilarity()(["seven"], ["7"])[0] == pytest.approx(alone[0], abs=1e-5)
+    """A process with other texts in its memo gives the same result, bit for bit."""
+    answers = ["seven", "a much longer sentence about seven dwarfs", "red 7", "blue", "x"]
+    together = SentenceSimilarity()(answers, ["7"] * len(answers))
+    alone = [minilm([answer], ["7"])[0] for answer in answers]
+    assert together == alone
+    assert minilm(answers, ["7"] * len(answers)) == alone
     assert minilm([], []) == []
 
 

@@ -63,9 +63,9 @@ def demand(job: str, config: PlatformConfig) -> list[Bundle]:
     grpo = config.grpo
     engines = 1 if job == "doctor" else grpo.rollout_actors
     actors = [Bundle(grpo.rollout_cpus, grpo.rollout_gpus, grpo.rollout_selector)] * engines
-    return [
-        Bundle(grpo.learner_cpus, grpo.learner_gpus, grpo.learner_selector)
-    ] * grpo.learner_workers + actors
+    learners = [Bundle(grpo.learner_cpus, grpo.learner_gpus, grpo.learner_selector)]
+    rewards = [Bundle(grpo.reward_cpus, 0.0)] * grpo.reward_workers
+    return learners * grpo.learner_workers + actors + rewards
 
 
 def nodes(spec: Doc) -> list[Node]:

@@ -48,7 +48,7 @@ def test_the_slowest_rank_sets_the_rate_and_a_wrong_sum_fails() -> None:
     assert found.status == "fail" and "[1]" in found.found and found.remedy
 
 
-def test_the_learner_and_one_engine_get_bundles() -> None:
+def test_learner_engine_and_reward_workers_get_bundles() -> None:
     grpo = GrpoConfig(
         learner_workers=2,
         learner_gpus=1.0,
@@ -56,8 +56,11 @@ def test_the_learner_and_one_engine_get_bundles() -> None:
         learner_selector={"awares/group": "learner"},
         rollout_actors=3,
         rollout_cpus=0.0,
+        reward_workers=1,
+        reward_cpus=2.0,
     )
-    learner, second, rollout = bundles(grpo)
+    learner, second, rollout, reward = bundles(grpo)
     assert learner == second
     assert str(learner) == "8 CPU, 1 GPU on nodes with awares/group=learner"
     assert rollout.resources == {"CPU": 0.001} and rollout.labels == {}
+    assert str(reward) == "2 CPU"

@@ -78,5 +78,8 @@ class FakeActor:
             raise ActorLost(self.name)
         return GroupRollout((self.episode(version), self.episode(version)), 0.0, 1.0)
 
+    def announce(self) -> None:
+        self.log.append(f"announce {self.name}")
+
     def kill(self) -> None:
         self.log.append(f"kill {self.name}")

@@ -100,7 +100,7 @@ class Stage:
         self.spawned[-1].mismatch_at = self.mismatch_at
         return self.spawned[-1]
 
-    def score(self, prompt: Prompt, rollout: GroupRollout) -> Group:
+    async def score(self, prompt: Prompt, rollout: GroupRollout) -> Group:
         if prompt.sample.sample_id in self.unplayable:
             unplayed = replace(
                 rollout.episodes[0], turns=(), stop=StopReason.ERROR, error="shorten the question"

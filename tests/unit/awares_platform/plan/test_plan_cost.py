@@ -164,6 +164,15 @@ def test_rollouts_wait_for_their_images() -> None:
     assert two.views_s == pytest.approx(grpo.views_s / 2)
 
 
+def test_rewards_need_workers() -> None:
+    sheet = make(setup(), Assumptions(reward_ms=40))
+    assert sheet.reward_cpus == pytest.approx(64 * 0.040 / sheet.hours["grpo"].step_s)
+    assert 1.6 < sheet.reward_cpus < 2.4
+    assert "set grpo.reward_workers=3 or more" in render(sheet)
+    enough = render(make(setup("grpo.reward_workers=3"), Assumptions(reward_ms=40)))
+    assert "of 3 reward workers\n" in enough and "grpo.reward_workers" not in enough
+
+
 def test_a_new_adapter_pauses_the_rollouts() -> None:
     grpo = make(setup(), Assumptions()).hours["grpo"]
     assert grpo.load_s == pytest.approx(2 * 20_185_088 / 195e6)

@@ -1,0 +1,47 @@
+"""Reads HEAD for all rollout actors, and tells them when it has changed.
+
+If each of 1,000 actors read HEAD four times a second, the store would get 4,000 requests a second.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+
+from awares_platform.grpo.actor import Actor
+from awares_platform.store.errors import StoreError
+from awares_platform.weights import Subscriber, WeightsError
+
+_SLOWEST_POLL_S = 15.0
+_AT_ONCE = 32
+
+SELDOM = 60
+"""An actor reads HEAD by itself once in this number of grpo.poll_s, if it hears nothing."""
+
+
+async def tell(actors: Iterable[Actor]) -> None:
+    """Tell the actors that the store has new weights. Let the event loop do other work between."""
+    for count, actor in enumerate(tuple(actors), 1):
+        actor.announce()
+        if count % _AT_ONCE == 0:
+            await asyncio.sleep(0)
+
+
+async def announce_versions(
+    subscriber: Subscriber, announce: Callable[[], Awaitable[None]], poll_s: float
+) -> None:
+    """Read HEAD every `poll_s` seconds, and call `announce` after each change. Never return.
+
+    If HEAD cannot be read, every consecutive failure doubles the wait, up to 15 s. The failure is
+    not logged here, because the actors report it when they read HEAD themselves.
+    """
+    failures, seen = 0, subscriber.seen
+    while True:
+        try:
+            await asyncio.to_thread(subscriber.head)
+        except (WeightsError, StoreError):
+            failures += 1
+        else:
+            failures = 0
+        if subscriber.seen != seen:
+            seen = subscriber.seen
+            await announce()
+        await asyncio.sleep(min(_SLOWEST_POLL_S, poll_s * 2**failures))
