@@ -25,7 +25,7 @@ from awares_platform.config import load
 from awares_platform.runtime import logs
 from awares_platform.runtime.session import session
 from awares_platform.store import ObjectStore
-from awares_platform.training.checkpoint import filesystem
+from awares_platform.training.filesystem import filesystem
 
 @ray.remote
 def work(store):

@@ -1,13 +1,14 @@
 """Saves checkpoints from all ranks to the store through Ray Train, and restores them.
 
     every rank --DeepSpeed shards--> a local directory
-               --report (barrier)--> runs/<run>/checkpoints/<job>/step-00000050/
+               --in a thread--> runs/<run>/checkpoints/<job>/step-00000050/
                --last--> Ray Train's snapshot file
 
-Ray Train writes the snapshot file after the last shard. The file states which checkpoint is the
-newest, so this checkpoint is always complete. Ray Train reads the snapshot when a user starts a
-killed job again. After the loss of a worker, the workers restart from the same checkpoint, which
-Ray Train's controller still knows.
+The upload runs beside the next steps, and through ObjectStore, with its retries. Ray Train writes
+the snapshot file after the last shard. The file states which checkpoint is the newest, so this
+checkpoint is always complete. Ray Train reads the snapshot when a user starts a killed job again.
+After the loss of a worker, the workers restart from the same checkpoint, which Ray Train's
+controller still knows.
 
 The controller writes the snapshot when it next polls the workers. It polls every 2 seconds
 (RAY_TRAIN_HEALTH_CHECK_INTERVAL_S). If the store fails before this poll, the snapshot still states
@@ -22,27 +23,25 @@ are not saved. A resumed run loads them from the policy from which training star
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import pyarrow.fs
 import ray.train
 import torch.distributed
 
 from awares.errors import PolicyError
 from awares_platform.config.store import StoreConfig
-from awares_platform.store.keys import StoreKeys
 from awares_platform.training.failure import FailFast
+from awares_platform.training.filesystem import filesystem, store_of
 
 _TAG = "zero"
 _META = "awares.json"
-# Eight attempts with exponentially growing waits take about as long as the default of
-# store.retry_budget_s.
-_ATTEMPTS = 8
+_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,30 +83,6 @@ def run_config(
     )
 
 
-def filesystem(store: StoreConfig) -> pyarrow.fs.S3FileSystem:
-    """Return the store as a pyarrow file system.
-
-    For the private server, the function uses the keys of that server. For any other store, the keys
-    come from the environment.
-
-    By default, Arrow creates an empty object for each parent directory of a file. Credentials that
-    may write only below store.url cannot create such objects above store.url. The option
-    check_directory_existence_before_creation makes Arrow stop at a directory that exists. The
-    directory store.url exists, because it contains the data set.
-    """
-    options: dict[str, Any] = {
-        "region": store.region,
-        "check_directory_existence_before_creation": True,
-        "retry_strategy": pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
-    }
-    if store.endpoint is not None:
-        endpoint = urlsplit(store.endpoint)
-        options |= {"endpoint_override": endpoint.netloc, "scheme": endpoint.scheme}
-    if keys := StoreKeys.of(store.endpoint):
-        options |= {"access_key": keys.access_key, "secret_key": keys.secret_key}
-    return pyarrow.fs.S3FileSystem(**options)
-
-
 def save(
     engine: Any,
     step: int,
@@ -115,19 +90,50 @@ def save(
     state: Mapping[str, Any],
     metrics: Mapping[str, float],
 ) -> None:
-    """Save a checkpoint after `step` finished steps. Return when all shards are in the store.
+    """Save a checkpoint after `step` finished steps.
 
-    Every rank must call this function, and the number of calls must be the same on all ranks.
+    The function returns when the shards are on this machine's disk. A thread uploads them while
+    training goes on. If the upload fails, Ray Train ends this worker. Every rank must call this
+    function, and the number of calls must be the same on all ranks.
     """
-    with tempfile.TemporaryDirectory(prefix="awares-checkpoint-") as directory:
-        write(engine, Path(directory))
-        if engine.global_rank == 0:
-            saved = _describe(engine, step, identity, state)
-            Path(directory, _META).write_text(json.dumps(asdict(saved)), "utf-8")
-        checkpoint = ray.train.Checkpoint.from_directory(directory)
-        ray.train.report(
-            dict(metrics), checkpoint=checkpoint, checkpoint_dir_name=f"step-{step:08d}"
-        )
+    _await_upload()
+    directory = tempfile.mkdtemp(prefix=_prefix())
+    write(engine, Path(directory))
+    if engine.global_rank == 0:
+        saved = _describe(engine, step, identity, state)
+        Path(directory, _META).write_text(json.dumps(asdict(saved)), "utf-8")
+    ray.train.report(
+        dict(metrics),
+        checkpoint=ray.train.Checkpoint.from_directory(directory),
+        checkpoint_dir_name=f"step-{step:08d}",
+        checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+        delete_local_checkpoint_after_upload=False,
+        checkpoint_upload_fn=_upload,
+    )
+
+
+def _prefix() -> str:
+    return f"awares-checkpoint-{os.getpid()}-"
+
+
+def _await_upload() -> None:
+    """Wait until this process has uploaded and deleted its last checkpoint.
+
+    The local disk thus holds one checkpoint of each rank at most.
+    """
+    while any(Path(tempfile.gettempdir()).glob(f"{_prefix()}*")):
+        time.sleep(_POLL_S)
+
+
+def _upload(local: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
+    """Upload this rank's shards, delete the local files, and return the uploaded checkpoint."""
+    storage = ray.train.get_context().get_storage()
+    files, path = storage.storage_filesystem, storage.build_checkpoint_path_from_name(name)
+    try:
+        store_of(files).upload_directory(local.path, files.handler.key(path))
+    finally:
+        shutil.rmtree(local.path)
+    return ray.train.Checkpoint(path, files)
 
 
 def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:

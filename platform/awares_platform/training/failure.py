@@ -15,7 +15,6 @@ from ray.train import TrainingFailedError, UserCallback
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from awares.errors import AwaresError, ConfigError, DataError, PolicyError
-from awares_platform.store.errors import StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +80,7 @@ def unwrapped() -> Iterator[None]:
     """
     try:
         yield
-    except (RayTaskError, TrainingFailedError, OSError) as error:
+    except (RayTaskError, TrainingFailedError) as error:
         inner = cause(error)
         if inner is error:
             raise
@@ -92,16 +91,12 @@ def cause(error: Exception) -> Exception:
     """Return the error of the Ray task or Ray Train worker that `error` wraps.
 
     If `error` wraps nothing, the function returns `error` itself. If the error of a task is not an
-    AwaresError, this error stays wrapped, because Ray's wrapper contains the remote traceback. If
-    Ray Train failed because of the object store, the function returns a StoreUnavailable.
+    AwaresError, this error stays wrapped, because Ray's wrapper contains the remote traceback.
     """
     inner: Exception | None = None
     if isinstance(error, RayTaskError):
         within = cause(error.cause)
         inner = within if within is not error.cause or isinstance(within, AwaresError) else None
-    elif isinstance(error, OSError) and "AWS Error" in str(error):
-        remedy = "check the store, then run the job again: it goes on from its last checkpoint"
-        return StoreUnavailable(f"Ray Train lost the object store ({error}); {remedy}")
     elif isinstance(error, ControllerError):
         inner = error.controller_failure
     elif isinstance(error, WorkerGroupError) and error.worker_failures:

@@ -121,9 +121,9 @@ def test_no_variable_reaches_a_private_server(
 LIST = """
 import sys, pyarrow.fs
 from awares_platform.config.store import StoreConfig
-from awares_platform.training.checkpoint import filesystem
+from awares_platform.training.filesystem import filesystem
 files = filesystem(StoreConfig.model_validate_json(sys.argv[1]))
-print(files.get_file_info(pyarrow.fs.FileSelector("awares", allow_not_found=True)))
+print(files.get_file_info(pyarrow.fs.FileSelector("awares/x", allow_not_found=True)))
 """
 
 
@@ -133,7 +133,7 @@ def test_no_variable_reaches_the_checkpoints_of_a_private_server(
     proxy: http.server.HTTPServer,
     tmp_path: Path,
 ) -> None:
-    """Check that pyarrow's S3 client also ignores the variables for AWS and for proxies.
+    """Check that Ray Train's file system also ignores the variables for AWS and for proxies.
 
     pyarrow reads the environment when it is imported, so the test starts a new process.
     """

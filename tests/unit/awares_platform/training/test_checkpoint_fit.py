@@ -74,14 +74,10 @@ def test_the_cause_is_the_workers_own_error() -> None:
 
 
 def test_a_lost_store_is_a_store_error() -> None:
-    from ray.train.v2.api.exceptions import WorkerGroupError
+    from ray.train.v2.api.exceptions import ControllerError
 
-    lost = OSError(
-        "When uploading part for key 'x' in bucket 'b': "
-        "AWS Error NETWORK_CONNECTION during UploadPart operation"
-    )
-    found = cause(WorkerGroupError("failed", {0: lost}))
-    assert isinstance(found, StoreUnavailable) and "run the job again" in str(found)
+    lost = StoreUnavailable("s3://b/x: unavailable for the whole retry budget")
+    assert cause(ControllerError(lost)) is lost
     full = OSError(28, "No space left on device")
     assert cause(full) is full
 
