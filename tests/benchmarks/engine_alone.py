@@ -54,7 +54,7 @@ def recorded(config: PlatformConfig, chat: ChatFormat) -> Groups:
             ids += turn.sampled_ids
         return found
 
-    groups = journal_of(config, store).read()
+    groups = journal_of(config, store).read().groups
     return [[requests(member.episode) for member in group.members] for group in groups]
 
 

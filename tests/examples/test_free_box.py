@@ -205,7 +205,9 @@ def check_rollouts(store: ObjectStore, config: PlatformConfig, asked: Environmen
     Also check that the cost in the reward depends on the crop's area.
     """
     images = Images.of(store, config.data)
-    members = [member for group in journal_of(config, store).read() for member in group.members]
+    members = [
+        member for group in journal_of(config, store).read().groups for member in group.members
+    ]
     assert len(members) >= 2 * 4 * 4 and not any(member.failed for member in members)
     asking = [member for member in members if member.episode.crops]
     assert asking

@@ -200,7 +200,9 @@ def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_pa
     ]
     position = json.loads(store.get(saved))["state"]
     useless = [
-        group for group in journal_of(config, store).read() if group.outcome is not Outcome.READY
+        group
+        for group in journal_of(config, store).read().groups
+        if group.outcome is not Outcome.READY
     ]
     assert position["watermark"] + len(position["beyond"]) == STEPS * GROUPS + len(useless)
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,14 @@ from awares_platform.config.policy import PolicyConfig
 from awares_platform.data.dataset import write_samples
 from awares_platform.grpo.group import Group, Member, Outcome, Position, Prompt
 from awares_platform.grpo.job import ControllerActor, journal_of
-from awares_platform.grpo.journal import Journal
+from awares_platform.grpo.journal import Journal, Recovered
+from awares_platform.grpo.segment import Training, decode
 from awares_platform.store import ObjectStore
-from awares_platform.store.errors import PreconditionFailed
+from awares_platform.store.errors import PreconditionFailed, StoreUnavailable
+from tests.integration.fault import Fault, LostReply, Reset
+from tests.integration.fault_proxy import proxy
+from tests.integration.fault_rules import Faults
+from tests.unit.awares_platform.grpo.stage import Stage
 
 pytestmark = pytest.mark.integration
 START = "9c0e"
@@ -59,17 +65,25 @@ def group(number: int, attempt: int = 0) -> Group:
     )
 
 
+def groups_of(journal: Journal, position: Position | None = None) -> list[Group]:
+    return list(journal.read(position).groups)
+
+
+def trained(step: int, *numbers: int) -> Training:
+    return Training(step, step, tuple((number, 0) for number in numbers), numbers[-1] + 1)
+
+
 def test_a_successor_reads_everything_and_goes_on_behind_it(seaweed: ObjectStore) -> None:
     first = Journal(seaweed, "journal-a", START)
-    assert first.read() == []
+    assert groups_of(first) == []
     first.append([group(1), group(0)])
     first.append([])  # An empty list writes no file.
     first.append([group(2), group(1, attempt=1)])
     second = Journal(seaweed, "journal-a", START)
-    assert second.read() == [group(0), group(1, attempt=1), group(2)]
+    assert groups_of(second) == [group(0), group(1, attempt=1), group(2)]
     second.append([group(3)])
-    assert [info.key.rsplit("/", 1)[-1] for info in seaweed.list("runs/journal-a/episodes/")] == [
-        f"0000000{index}.parquet" for index in range(3)
+    assert [info.key for info in seaweed.list("runs/journal-a/episodes/")] == [
+        f"runs/journal-a/episodes/9c0e/0000000{index}.parquet" for index in range(3)
     ]
 
 
@@ -86,13 +100,13 @@ def test_a_damaged_segment_is_reported_and_skipped(
     journal = Journal(seaweed, "journal-c", START)
     journal.append([group(0)])
     journal.append([group(1)])
-    seaweed.put("runs/journal-c/episodes/00000000.parquet", b"rubbish")
+    seaweed.put("runs/journal-c/episodes/9c0e/00000000.parquet", b"rubbish")
     successor = Journal(seaweed, "journal-c", START)
     with caplog.at_level(logging.WARNING):
-        assert successor.read() == [group(1)]
-    assert "runs/journal-c/episodes/00000000.parquet" in caplog.text
+        assert groups_of(successor) == [group(1)]
+    assert "runs/journal-c/episodes/9c0e/00000000.parquet" in caplog.text
     successor.append([group(0)])
-    assert successor.read() == [group(0), group(1)]
+    assert groups_of(successor) == [group(0), group(1)]
 
 
 def test_groups_of_another_start_are_skipped_and_counted(
@@ -103,11 +117,78 @@ def test_groups_of_another_start_are_skipped_and_counted(
     old.append([group(2)])
     retrained = Journal(seaweed, "journal-d", "77ab")
     with caplog.at_level(logging.WARNING):
-        assert retrained.read() == []
-    assert "3 groups come from another starting policy" in caplog.text
+        assert groups_of(retrained) == []
+    assert "2 segments come from another starting policy" in caplog.text
     retrained.append([group(1, attempt=1)])
-    assert Journal(seaweed, "journal-d", "77ab").read() == [group(1, attempt=1)]
-    assert Journal(seaweed, "journal-d", START).read() == [group(0), group(1), group(2)]
+    assert groups_of(Journal(seaweed, "journal-d", "77ab")) == [group(1, attempt=1)]
+    assert groups_of(Journal(seaweed, "journal-d", START)) == [group(0), group(1), group(2)]
+
+
+def test_a_resumed_run_reads_only_the_segments_since_its_checkpoint(seaweed: ObjectStore) -> None:
+    journal = Journal(seaweed, "journal-e", START)
+    for step in range(20):
+        numbers = range(2 * step, 2 * step + 2)
+        journal.append([group(number) for number in numbers], trained(step, *numbers))
+    journal.append([group(40)])
+    with proxy(seaweed) as faults:
+        successor = Journal(faults.store, "journal-e", START)
+        found = groups_of(successor, Position(34, (36,)))
+        assert [one.prompt.number for one in found] == [34, 35, 37, 38, 39, 40]
+        read = [request for request in faults.requests if request.key.endswith(".parquet")]
+        assert len(read) == 5  # Prompts 40, 38 and 39, 36 and 37, 34 and 35, and the one before.
+        successor.append([group(41)])
+    assert groups_of(Journal(seaweed, "journal-e", START), Position(40)) == [group(40), group(41)]
+
+
+def test_a_group_that_is_too_stale_is_named_but_not_decoded(seaweed: ObjectStore) -> None:
+    journal = Journal(seaweed, "journal-f", START)
+    journal.append([group(0, attempt=4), group(1)])
+    found = journal.read(stale=lambda sampled: 4 in sampled)
+    assert found == Recovered((group(1),), {0: 4})
+
+
+def test_the_journal_says_which_step_trained_a_group(seaweed: ObjectStore) -> None:
+    journal = Journal(seaweed, "journal-g", START)
+    journal.append([group(0), group(1), group(2)], trained(0, 0, 1))
+    journal.append([group(3)], trained(1, 2, 3))
+    successor = Journal(seaweed, "journal-g", START)
+    successor.read()
+    # The learner has restarted, and takes step 1 again, on an older group and a new one.
+    again = Training(1, 7, ((3, 0), (4, 0)), 5)
+    successor.append([group(4)], again)
+    assert successor.trainings() == {0: trained(0, 0, 1), 1: again}
+
+
+def test_no_prompt_and_attempt_is_held_twice(seaweed: ObjectStore) -> None:
+    journal = Journal(seaweed, "journal-h", START)
+    journal.append([group(0), group(1)])
+    journal.append([group(1), group(1, attempt=1)])
+    successor = Journal(seaweed, "journal-h", START)
+    successor.read()
+    successor.append([group(0), group(2)])
+    held = [
+        (row.prompt.number, row.prompt.attempt)
+        for info in seaweed.list("runs/journal-h/episodes/")
+        for row in decode(seaweed.get(info.key), info.key).groups
+    ]
+    assert held == [(0, 0), (1, 0), (1, 1), (2, 0)]
+
+
+@pytest.mark.parametrize("fault", [LostReply(), Reset()])
+def test_a_write_that_failed_is_repeated_and_blames_nobody(
+    seaweed: ObjectStore, fault: Fault
+) -> None:
+    """With a lost reply, the failed write has reached the store."""
+    name = f"journal-{type(fault).__name__.lower()}"
+    with proxy(seaweed, retry_budget_s=0.5) as faults:
+        journal = Journal(faults.store, name, START)
+        faults.on("*.parquet", fault=fault)
+        with pytest.raises(StoreUnavailable):
+            journal.append([group(0)])
+        faults.clear()
+        journal.append([group(0), group(1)])
+        assert groups_of(journal) == [group(0), group(1)]
+        assert len([*seaweed.list(f"runs/{name}/episodes/")]) == 2
 
 
 def test_a_run_does_not_learn_from_the_episodes_of_another_start(
@@ -144,3 +225,30 @@ def test_a_run_does_not_learn_from_the_episodes_of_another_start(
     assert asyncio.run(ready()) == 2
     weights.write_bytes(b"retrained")
     assert asyncio.run(ready()) == 0
+
+
+def test_a_run_survives_an_outage_of_its_store(seaweed: ObjectStore) -> None:
+    """Eight steps are taken by a real controller and a real journal, without engine or learner."""
+    samples = [Sample(f"s{number}", "ab" * 32, "digit?", "7") for number in range(5)]
+
+    async def scene(store: ObjectStore, faults: Faults) -> None:
+        journal: Any = Journal(store, "journal-o", START)
+        acted = Stage(samples, lambda version: group(0, version).members[0].episode, journal)
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        for step in range(8):
+            if step == 3:
+                faults.on(fault=Reset())
+                asyncio.get_running_loop().call_later(3.0, faults.clear)
+            assert await acted.step(step, step) is not None
+        await acted.controller.close()
+        await running
+
+    with proxy(seaweed, retry_budget_s=20.0) as faults:
+        asyncio.run(asyncio.wait_for(scene(faults.store, faults), 60))
+    journal = Journal(seaweed, "journal-o", START)
+    taken = [pair for record in journal.trainings().values() for pair in record.groups]
+    assert taken == [(number, 0) for number in range(16)]
+    assert {(number, 0) for number in range(16)} <= {
+        (one.prompt.number, one.prompt.attempt) for one in groups_of(journal)
+    }

@@ -5,7 +5,8 @@
        +--reissue-+        stale ------+
 
 Let v be the version of the weights that the next batch updates, and let bound be
-grpo.staleness_bound. A group is stale if a version below v - bound sampled its oldest token.
+grpo.staleness_bound. A group is stale if one of its tokens was sampled more than `bound` updates
+before v, or by a version that a restarted learner has abandoned (see lineage.py).
 
 The capacity gate limits how many groups are ready or in flight, so that few groups become stale.
 Let a be the version of an actor's weights. The actor may start a group only while the groups that
@@ -18,8 +19,10 @@ and counts the group, and issues the group's prompt again.
 """
 
 import heapq
+from collections.abc import Iterable, Mapping
 
 from awares_platform.grpo.group import Group, Outcome, Position, Prompt, StepBatch
+from awares_platform.grpo.lineage import Lineage
 from awares_platform.grpo.prompts import Prompts
 from awares_platform.grpo.ready import ReadyGroups, Settled
 
@@ -43,6 +46,7 @@ class EpisodeBuffer:
         self._settled = Settled(Position())
         self._floor = 0
         self._version = 0
+        self.lineage = Lineage()
         self.dropped = 0
 
     def __len__(self) -> int:
@@ -63,34 +67,48 @@ class EpisodeBuffer:
         """The number of groups that actors are rolling out."""
         return len(self._in_flight)
 
-    def restore(self, position: Position, groups: list[Group], version: int) -> None:
+    def restore(
+        self,
+        position: Position,
+        groups: Iterable[Group],
+        lineage: Lineage,
+        stale: Mapping[int, int] | None = None,
+    ) -> None:
         """Set the run's position after the learner has started or restarted.
 
-        `groups` are all groups that are known to be finished. The class Position says what
-        "settled" means. The method ignores a group if its prompt is settled in `position` or is in
-        flight. It makes every other group ready if the group's outcome is READY. If the outcome is
-        another one, the method marks the group's prompt as settled.
+        `groups` are all groups that are known to be finished, except for stale ones. The class
+        Position says what "settled" means. The method ignores a group if its prompt is settled in
+        `position` or is in flight. It makes every other group ready if the group's outcome is
+        READY. If the outcome is another one, the method marks the group's prompt as settled.
+        `stale` maps the number of a prompt to the latest attempt, whose group is stale.
 
         Groups in flight stay in flight. The method queues every other issued prompt that is neither
-        settled nor ready, and `issue` returns these prompts first. From now on, no group starts
-        with weights older than `version`.
+        settled nor ready, and `issue` returns these prompts first. No attempt is used twice.
+
+        `lineage` is that of the learner. From now on, no group starts with weights older than the
+        learner's first version.
         """
         self._settled, self._ready = Settled(position), ReadyGroups()
-        self._floor = self._version = version
+        self.lineage = lineage
+        self._floor = self._version = lineage.first
+        attempts, self._again = dict(self._again), []
         for group in groups:
             number = group.prompt.number
             if number not in self._settled and number not in self._in_flight:
                 self._settle(group)
+        for number, attempt in (stale or {}).items():
+            self._issue_again(number, attempt + 1)
+        for number, attempt in self._again:
+            attempts[number] = max(attempt, attempts.get(number, 0))
         known = self._in_flight.keys() | self._ready.numbers
         settled = self.position
-        last = max((*known, *settled.beyond, self._next - 1), default=-1)
+        last = max((*known, *attempts, *settled.beyond, self._next - 1), default=-1)
         self._next = max(settled.watermark, last + 1)
-        missing = (
-            n
-            for n in range(settled.watermark, self._next)
-            if n not in known and n not in self._settled
-        )
-        self._again = [(number, 0) for number in missing]
+        self._again = [
+            (number, attempts.get(number, 0))
+            for number in range(settled.watermark, self._next)
+            if number not in known and number not in self._settled
+        ]
         heapq.heapify(self._again)
 
     def room(self, loaded: int) -> int:
@@ -133,10 +151,15 @@ class EpisodeBuffer:
         return True
 
     def _settle(self, group: Group) -> None:
-        if group.outcome is Outcome.READY:
-            self._ready.add(group)
-        else:
+        if group.outcome is not Outcome.READY:
             self._settled.add(group.prompt.number)
+            return
+        places = [self.lineage.place(version) for version in group.versions]
+        kept = [place for place in places if place is not None]
+        if len(kept) == len(places):
+            self._ready.add(group, min(kept))
+        else:
+            self._issue_again(group.prompt.number, group.prompt.attempt + 1)
 
     def full(self, version: int) -> bool:
         """Return whether a batch that updates `version` is ready.
@@ -177,5 +200,8 @@ class EpisodeBuffer:
 
     def _drop_stale(self, version: int) -> None:
         for group in self._ready.drop(before=version - self._bound):
-            heapq.heappush(self._again, (group.prompt.number, group.prompt.attempt + 1))
-            self.dropped += 1
+            self._issue_again(group.prompt.number, group.prompt.attempt + 1)
+
+    def _issue_again(self, number: int, attempt: int) -> None:
+        heapq.heappush(self._again, (number, attempt))
+        self.dropped += 1

@@ -25,8 +25,11 @@ from awares_platform.grpo.announcing import tell
 from awares_platform.grpo.batch_scale import batch_scaled
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.group import Group, GroupRollout, Outcome, Position, Prompt, StepBatch
-from awares_platform.grpo.journal import Journal, latest_attempts
+from awares_platform.grpo.journal import Journal
 from awares_platform.grpo.line import Line
+from awares_platform.grpo.lineage import Lineage, Spans
+from awares_platform.grpo.recorder import Recorder
+from awares_platform.grpo.segment import Training
 from awares_platform.grpo.shard import StepShard, shards, shown
 from awares_platform.grpo.step_metrics import StepMetrics
 from awares_platform.store.errors import LaunchError
@@ -56,13 +59,12 @@ class Controller:
         self._passes = PassBudget(settings.micro_batch, settings.micro_tokens, packed)
         self._buffer = buffer
         self._line = Line(buffer)
-        self._journal = journal
+        self._recorder = Recorder(journal)
         self._score = score
         self._spawn = spawn
         self._changed = asyncio.Condition()
         self._records: asyncio.Queue[tuple[int, dict[str, float]] | None] = asyncio.Queue()
         self._metrics = StepMetrics()
-        self._unwritten: list[Group] = []
         # The running actors, by their indices.
         self._following: dict[int, Actor] = {}
         # The numbers of issued prompts whose tasks have not begun.
@@ -79,8 +81,6 @@ class Controller:
         # `attach` increments this number. An `_assemble` that still waits for a batch of the former
         # learner then gives up.
         self._session = 0
-        # This lock is held while the journal is read or written.
-        self._writing = asyncio.Lock()
         self._failure: Exception | None = None
         self._closed = False
 
@@ -102,8 +102,8 @@ class Controller:
             for task in (*tending, closing):
                 task.cancel()
             await asyncio.gather(*tending, closing, return_exceptions=True)
-            await self._flush()
             await self.close()
+            await self._recorder.finish()
 
     async def _tend(self, index: int) -> None:
         """Run the actor with this index, and replace the actor each time it is lost."""
@@ -197,7 +197,7 @@ class Controller:
             raise
         if self._buffer.add(group):
             self._clock()
-            self._unwritten.append(group)
+            self._recorder.add(group)
             self._metrics.finished(group)
             self._report_nonfinite(group)
             self._refuse_fruitless(group)
@@ -257,23 +257,24 @@ class Controller:
 
     # -- the learner
 
-    async def attach(self, version: int, position: Position) -> None:
+    async def attach(self, version: int, position: Position, spans: Spans = ()) -> None:
         """Accept a learner that has started or restarted.
 
-        The learner resumes at `position`, and publishes its present weights as `version`.
+        The learner resumes at `position`, and publishes its present weights as `version`. `spans`
+        are the versions that these weights descend from. They are empty if the learner starts from
+        the starting policy. Raises StoreError if the journal cannot be read.
         """
         # The new number makes `_assemble` stop waiting for the batch of the former learner.
         self._session += 1
         await self._notify()
         if self._shards is not None:
-            await self._shards
-        async with self._writing:
-            # The lock prevents writes during the read. So every finished group is either in
-            # `written` or still in `_unwritten`.
-            written = await asyncio.to_thread(self._journal.read)
-            groups = latest_attempts([*written, *self._unwritten])
-            self._buffer.restore(position, groups, version)
-            self._session += 1
+            # An error of this batch concerned the former learner.
+            await asyncio.wait([self._shards])
+        lineage, found = await self._recorder.read(
+            position, Lineage(spans, version), self._settings.staleness_bound
+        )
+        self._buffer.restore(position, found.groups, lineage, found.stale)
+        self._session += 1
         self._shards = self._batch = None
         log.info("learner at version %d: %s", version, self._state())
         # From now on the buffer has the run's position, so actors may get prompts.
@@ -312,7 +313,7 @@ class Controller:
         batch = self._buffer.take(step, version)
         self._batch = (batch, version, time.monotonic())
         await self._notify()
-        await self._flush()
+        await self._recorder.flush(Training.of(batch, version))
         return self._dealt(batch, ranks)
 
     def _dealt(self, batch: StepBatch, ranks: int) -> list[StepShard]:
@@ -352,7 +353,8 @@ class Controller:
             f"step {step} was not handed out"
         )
         batch, version, start = self._batch
-        record = self._metrics.step(batch, version, metrics, start, time.monotonic())
+        lineage = self._buffer.lineage
+        record = self._metrics.step(batch, version, metrics, start, time.monotonic(), lineage)
         record["buffer/size"] = float(len(self._buffer))
         record["buffer/in_flight"] = float(self._buffer.in_flight)
         record["buffer/dropped"] = float(self._buffer.dropped)
@@ -392,9 +394,3 @@ class Controller:
         self._line.advance()
         async with self._changed:
             self._changed.notify_all()
-
-    async def _flush(self) -> None:
-        """Write the groups that are not in the journal yet, as one segment."""
-        async with self._writing:
-            groups, self._unwritten = self._unwritten, []
-            await asyncio.to_thread(self._journal.append, groups)

@@ -6,6 +6,7 @@ Axes: G episodes of a group.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -127,8 +128,18 @@ class Group:
     @property
     def oldest(self) -> int | None:
         """The lowest weight version among the sampled tokens, or None without sampled tokens."""
-        turns = (turn for member in self.members for turn in member.episode.turns)
-        return min((min(turn.versions) for turn in turns if turn.versions), default=None)
+        return min(self.versions, default=None)
+
+    @property
+    def versions(self) -> frozenset[int]:
+        """The weight versions of the sampled tokens."""
+        return sampled_versions(self.members)
+
+
+def sampled_versions(members: Iterable[Member]) -> frozenset[int]:
+    """Return the weight versions of all tokens that the members have sampled."""
+    turns = (turn for member in members for turn in member.episode.turns)
+    return frozenset[int]().union(*(turn.versions for turn in turns))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,149 +1,212 @@
-"""Stores every finished group of a run in the object store, with one row per episode.
+"""Stores every finished group of a run in the object store, and which step trains on it.
 
-    runs/<run>/episodes/<segment>.parquet
+    runs/<run>/episodes/<start>/<segment>.parquet
 
-A segment is one file. The store writes it atomically, under a unique number. If two controllers
-write segments with the same number, the second write fails. The journal stores no pixels, because
-every view can be cut again from the image. The metadata of a segment holds the digest of the policy
-from which GRPO started. A job that starts from another policy does not learn from the segment.
+A segment is one file, and segment.py defines its content. The controller writes one segment per
+step. The store writes it atomically, under a unique number. If two controllers write segments with
+the same number, the second write fails. <start> is the beginning of the digest of the policy from
+which GRPO starts. A job that starts from another policy thus does not learn from the segment.
+
+The journal stores no pixels, because every view can be cut again from the image.
+
+Each segment states the highest prompt number so far. `read` begins with the newest segment, and
+stops at the first segment that holds only settled prompts. A resumed run therefore reads only the
+segments since its checkpoint.
 """
 
-import io
-import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from awares.episode import Episode, StopReason, Turn
 from awares.errors import DataError
-from awares.reward import RewardValue
-from awares.sample import Label, Sample
-from awares.view import View
-from awares_platform.grpo.group import Group, Member, Outcome, Prompt
+from awares_platform.grpo.group import Group, Outcome, Position
+from awares_platform.grpo.segment import (
+    Header,
+    Pair,
+    Segment,
+    StoredSegment,
+    Training,
+    encode,
+    pair,
+)
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import PreconditionFailed
 
 log = logging.getLogger(__name__)
-
-_TURN = pa.struct(
-    [
-        ("context_ids", pa.list_(pa.int32())),
-        # The turn has one box per view. A null box stands for the low-resolution view.
-        ("boxes", pa.list_(pa.list_(pa.int32()))),
-        ("sampled_ids", pa.list_(pa.int32())),
-        ("logprobs", pa.list_(pa.float64())),
-        ("versions", pa.list_(pa.int64())),
-        ("text", pa.string()),
-        ("crops", pa.list_(pa.string())),
-        ("stop", pa.string()),
-        ("scales", pa.list_(pa.float64())),
-        ("area", pa.float64()),
-    ]
-)
-_START = "start"
-_SCHEMA = pa.schema(
-    [
-        ("prompt", pa.int64()),
-        ("attempt", pa.int32()),
-        ("epoch", pa.int32()),
-        ("member", pa.int32()),
-        ("outcome", pa.string()),
-        ("seconds", pa.float64()),
-        ("reward", pa.float64()),
-        ("reward_parts", pa.map_(pa.string(), pa.float64())),
-        ("correct", pa.bool_()),
-        ("advantage", pa.float64()),
-        ("sample", pa.string()),
-        ("sample_id", pa.string()),
-        ("image", pa.string()),
-        ("image_size", pa.list_(pa.int32())),
-        ("turns", pa.list_(_TURN)),
-        ("answer", pa.string()),
-        ("stop", pa.string()),
-        ("visual_tokens", pa.int32()),
-        ("rtr_token", pa.float64()),
-        ("rtr_pixel", pa.float64()),
-        ("error", pa.string()),
-    ]
-)
+_START_DIGITS = 16
+_ENDING = ".parquet"
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """The content of one file of the journal.
+class Recovered:
+    """The groups of the prompts that are not settled.
 
-    `start` is the digest of the policy from which GRPO started when it wrote the file.
+    `groups` holds the latest attempt at each prompt, in the order of prompt numbers. `stale` maps
+    the number of each other prompt to its latest attempt, whose group cannot be used any more.
 
     Example:
-        Segment("9c0e...", (group,))
+        Recovered((group,), {18: 0})
     """
 
-    start: str
     groups: tuple[Group, ...]
+    stale: dict[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Unconfirmed:
+    """A segment whose write has begun and may or may not have reached the store."""
+
+    key: str
+    data: bytes
+    pairs: frozenset[Pair]
+    through: int
 
 
 class Journal:
-    """Appends the groups of one run to the store, and reads them back.
+    """Appends the groups of one run to the store, and reads them back. It has no lock.
 
-    `start` is the digest of the policy from which GRPO starts.
+    `start` is the digest of the policy from which GRPO starts. `root` is the first version that had
+    the weights of this policy, or None if the journal is empty and nobody has set it.
     """
 
     def __init__(self, store: ObjectStore, run: str, start: str) -> None:
         self._store = store
-        self._prefix = f"runs/{run}/episodes/"
+        self._run = f"runs/{run}/episodes/"
+        self._prefix = f"{self._run}{start[:_START_DIGITS]}/"
         self._start = start
+        self.root: int | None = None
         self._segment = 0
+        self._through = -1
+        # The groups that the journal holds, except for prompts that were settled long ago.
+        self._held: set[Pair] = set()
+        self._unconfirmed: _Unconfirmed | None = None
 
-    def append(self, groups: Sequence[Group]) -> None:
-        """Write `groups` as the next segment.
+    def append(self, groups: Sequence[Group], training: Training | None = None) -> None:
+        """Write `groups` as the next segment, with the record `training`.
 
-        Raises PreconditionFailed if another controller has written a segment of this number.
+        The journal never holds two groups with the same prompt and attempt; it keeps the first. If
+        the store fails, the caller passes the same groups again. The method then first repeats the
+        failed write, because it may have reached the store.
+
+        Raises StoreError if the store fails. Raises PreconditionFailed if another controller has
+        written a segment of this number.
         """
-        if not groups:
+        self._confirm()
+        fresh = [group for group in groups if pair(group) not in self._held]
+        if not fresh and training is None:
             return
-        key = f"{self._prefix}{self._segment:08d}.parquet"
-        try:
-            self._store.put(key, encode(Segment(self._start, tuple(groups))), if_none_match=True)
-        except PreconditionFailed as error:
-            raise PreconditionFailed(
-                f"{key} exists: another grpo job writes this run; "
-                "stop one of them or change run.name"
-            ) from error
-        self._segment += 1
+        through = max([self._through, *(group.prompt.number for group in fresh)])
+        header = Header(self._start, self.root or 0, through, training)
+        self._unconfirmed = _Unconfirmed(
+            f"{self._prefix}{self._segment:08d}{_ENDING}",
+            encode(Segment(header, tuple(fresh))),
+            frozenset(map(pair, fresh)),
+            through,
+        )
+        self._confirm()
+        if training is not None:
+            self._held = {held for held in self._held if held[0] >= training.watermark}
 
-    def read(self) -> list[Group]:
-        """Return the group of the latest attempt at each prompt, in the order of prompt numbers.
+    def _confirm(self) -> None:
+        """Write the unconfirmed segment if there is one."""
+        if (segment := self._unconfirmed) is None:
+            return
+        try:
+            self._store.put(segment.key, segment.data, if_none_match=True)
+        except PreconditionFailed as error:
+            if self._store.get(segment.key) != segment.data:
+                raise PreconditionFailed(
+                    f"{segment.key} exists: another grpo job writes this run; "
+                    "stop one of them or change run.name"
+                ) from error
+        self._unconfirmed = None
+        self._segment += 1
+        self._through = segment.through
+        self._held |= segment.pairs
+
+    def read(
+        self,
+        position: Position | None = None,
+        stale: Callable[[Collection[int]], bool] = lambda _: False,
+    ) -> Recovered:
+        """Return the groups of the prompts that are not settled in `position`.
+
+        `stale` says of the weight versions of a group's tokens whether the group is too old. Such a
+        group is not decoded. Only a group with the outcome READY can be too old.
 
         Later calls of `append` write after the last segment that `read` found. The method logs and
-        skips a damaged segment, and a segment with another `start`. The run then samples the
+        skips damaged segments, and segments with another `start`. The run then samples the
         segment's prompts again, unless a checkpoint has settled these prompts.
         """
-        groups: list[Group] = []
-        others = 0
-        for segment in self._segments():
-            if segment.start == self._start:
-                groups += segment.groups
-            else:
-                others += len(segment.groups)
-        if others:
-            log.warning(
-                "%s: %d groups come from another starting policy; they are not learned from",
-                self._prefix,
-                others,
-            )
-        return latest_attempts(groups)
+        self._confirm()
+        position = position or Position()
+        latest: dict[int, tuple[int, StoredSegment]] = {}
+        self._held = set()
+        for segment in self._newest_first(position.watermark):
+            self._held.update(segment.pairs)
+            for number, attempt in segment.pairs:
+                known = latest.get(number, (-1, segment))[0]
+                if number not in position and attempt > known:
+                    latest[number] = attempt, segment
+        return _recovered(latest, stale)
 
-    def _segments(self) -> Iterator[Segment]:
-        names = (info.key for info in self._store.list(self._prefix))
-        for key in sorted(name for name in names if name.endswith(".parquet")):
-            self._segment = int(key.rsplit("/", 1)[-1].removesuffix(".parquet")) + 1
+    def _newest_first(self, watermark: int) -> Iterator[StoredSegment]:
+        """Yield the segments that may hold prompts from `watermark` on, newest first."""
+        keys = self._keys()
+        self._segment = _number(keys[-1]) + 1 if keys else 0
+        self._through = -1
+        for key in reversed(keys):
             try:
-                yield decode(self._store.get(key), key)
+                segment = StoredSegment(self._store.get(key), key)
             except DataError as error:
                 log.warning("%s", error)
+                continue
+            if self._through < 0:
+                self._through, self.root = segment.header.through, segment.header.root
+            if segment.header.through < watermark:
+                return
+            yield segment
+
+    def _keys(self) -> list[str]:
+        """Return the keys of this start's segments in order, and log how many others there are."""
+        every = [info.key for info in self._store.list(self._run) if info.key.endswith(_ENDING)]
+        own = sorted(key for key in every if key.startswith(self._prefix))
+        if others := len(every) - len(own):
+            log.warning(
+                "%s: %d segments come from another starting policy; they are not learned from",
+                self._run,
+                others,
+            )
+        return own
+
+    def trainings(self) -> dict[int, Training]:
+        """Return the valid record of each step that trained, in the order of the steps.
+
+        The method reads every segment, so it is meant for an examination of the run.
+        """
+        valid: dict[int, Training] = {}
+        for segment in self._newest_first(-1):
+            if (found := segment.header.training) is not None:
+                valid.setdefault(found.step, found)
+        return dict(sorted(valid.items()))
+
+
+def _number(key: str) -> int:
+    return int(key.rsplit("/", 1)[-1].removesuffix(_ENDING))
+
+
+def _recovered(
+    latest: dict[int, tuple[int, StoredSegment]], stale: Callable[[Collection[int]], bool]
+) -> Recovered:
+    groups, left = [], {}
+    for number, (attempt, segment) in sorted(latest.items()):
+        found = number, attempt
+        ready = segment.outcome(found) is Outcome.READY
+        if ready and stale(segment.sampled_at(found)):
+            left[number] = attempt
+        else:
+            groups.append(segment.group(found))
+    return Recovered(tuple(groups), left)
 
 
 def latest_attempts(groups: Iterable[Group]) -> list[Group]:
@@ -158,127 +221,3 @@ def latest_attempts(groups: Iterable[Group]) -> list[Group]:
         if held is None or held.prompt.attempt <= group.prompt.attempt:
             latest[group.prompt.number] = group
     return [latest[number] for number in sorted(latest)]
-
-
-def encode(segment: Segment) -> bytes:
-    """Encode a segment as a parquet file, and return the file's content."""
-    rows = [
-        _row(group, index, member)
-        for group in segment.groups
-        for index, member in enumerate(group.members)
-    ]
-    sink = io.BytesIO()
-    pq.write_table(
-        pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata({_START: segment.start})),
-        sink,
-        compression="zstd",
-        write_page_checksum=True,
-    )
-    return sink.getvalue()
-
-
-def decode(data: bytes, key: str) -> Segment:
-    """Decode `data`, the content of the file `key`. Raises DataError if the data are damaged."""
-    try:
-        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
-        if not table.schema.equals(_SCHEMA):
-            raise ValueError("its columns differ")
-        groups: dict[tuple[int, int], list[dict]] = {}
-        for row in table.to_pylist():
-            groups.setdefault((row["prompt"], row["attempt"]), []).append(row)
-        start = table.schema.metadata[_START.encode()].decode()
-        return Segment(start, tuple(_group(members) for members in groups.values()))
-    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
-        raise DataError(
-            f"{key}: not an episode segment ({error}); skipped, its prompts are sampled again"
-        ) from error
-
-
-def _row(group: Group, index: int, member: Member) -> dict:
-    episode = member.episode
-    return {
-        "prompt": group.prompt.number,
-        "attempt": group.prompt.attempt,
-        "epoch": group.prompt.epoch,
-        "member": index,
-        "outcome": group.outcome.value,
-        "seconds": group.seconds,
-        "reward": member.reward.total,
-        "reward_parts": list(member.reward.parts.items()),
-        "correct": member.correct,
-        "advantage": member.advantage,
-        "sample": json.dumps(asdict(group.prompt.sample)),
-        "sample_id": episode.sample_id,
-        "image": episode.image,
-        "image_size": episode.image_size,
-        "turns": [_turn_row(turn) for turn in episode.turns],
-        "answer": episode.answer,
-        "stop": episode.stop.value,
-        "visual_tokens": episode.visual_tokens,
-        "rtr_token": episode.rtr_token,
-        "rtr_pixel": episode.rtr_pixel,
-        "error": episode.error,
-    }
-
-
-def _turn_row(turn: Turn) -> dict:
-    return {
-        "context_ids": turn.context_ids,
-        "boxes": [view.box for view in turn.views],
-        "sampled_ids": turn.sampled_ids,
-        "logprobs": turn.logprobs,
-        "versions": turn.versions,
-        "text": turn.text,
-        "crops": turn.crops,
-        "stop": None if turn.stop is None else turn.stop.value,
-        "scales": [view.scale for view in turn.views],
-        "area": turn.area,
-    }
-
-
-def _group(rows: list[dict]) -> Group:
-    first = rows[0]
-    prompt = Prompt(first["prompt"], first["epoch"], _sample(first["sample"]), first["attempt"])
-    return Group(
-        prompt, tuple(_member(row) for row in rows), Outcome(first["outcome"]), first["seconds"]
-    )
-
-
-def _sample(text: str) -> Sample:
-    fields = json.loads(text)
-    fields["evidence"] = tuple(tuple(box) for box in fields["evidence"])
-    fields["crops"] = tuple(fields["crops"])
-    fields["label"] = None if fields["label"] is None else Label(fields["label"])
-    return Sample(**fields)
-
-
-def _member(row: dict) -> Member:
-    episode = Episode(
-        sample_id=row["sample_id"],
-        image=row["image"],
-        image_size=tuple(row["image_size"]),
-        turns=tuple(_turn(turn) for turn in row["turns"]),
-        answer=row["answer"],
-        stop=StopReason(row["stop"]),
-        visual_tokens=row["visual_tokens"],
-        rtr_token=row["rtr_token"],
-        rtr_pixel=row["rtr_pixel"],
-        error=row["error"],
-    )
-    reward = RewardValue(row["reward"], dict(row["reward_parts"]))
-    return Member(episode, reward, row["correct"], row["advantage"])
-
-
-def _turn(row: dict) -> Turn:
-    views = zip(row["boxes"], row["scales"], strict=True)
-    return Turn(
-        context_ids=tuple(row["context_ids"]),
-        views=tuple(View(None if box is None else tuple(box), scale) for box, scale in views),
-        sampled_ids=tuple(row["sampled_ids"]),
-        logprobs=tuple(row["logprobs"]),
-        versions=tuple(row["versions"]),
-        text=row["text"],
-        crops=tuple(row["crops"]),
-        stop=None if row["stop"] is None else StopReason(row["stop"]),
-        area=row["area"],
-    )

@@ -5,13 +5,14 @@
     a step:  batch --> update --> publish --> learned --> (checkpoint)
                ^ the only place where the learner waits for rollouts
 
-`attach` tells the controller which version this learner starts from, and at which position in the
-prompts. `learned` sends the metrics of a step to the controller.
+`attach` tells the controller which version this learner starts from, which versions it descends
+from (lineage.py), and at which position in the prompts it starts. `learned` sends the metrics of a
+step to the controller.
 
 The learner never talks to the actors. It gets batches from the controller, and publishes weights to
 the object store. A killed learner resumes from its last checkpoint. The checkpoint holds the
-trained weights, the optimizer's state, the step and the position in the prompts. Versions never
-repeat: a resumed learner publishes the next free version.
+trained weights, the optimizer's state, the step, the position in the prompts, and the lineage of
+its version. Versions never repeat: a resumed learner publishes the next free version.
 
 The learner computes logprobs of the distribution from which the engine samples. Both therefore
 use the same temperature, and top_p is 1. Both also exclude the blocked ids, which are the tokens
@@ -40,6 +41,7 @@ from awares_platform.data.dataset import Images
 from awares_platform.engine.canary import Logprobs, learner_logprobs, to_extra
 from awares_platform.engine.canary_samples import build
 from awares_platform.grpo.group import Position
+from awares_platform.grpo.lineage import Lineage, Spans
 from awares_platform.grpo.loss_metrics import LossMetrics
 from awares_platform.grpo.objective import Objective
 from awares_platform.grpo.pixels import ViewCache
@@ -117,6 +119,7 @@ class Learner:
         self._scores = self._rank == 0 or settings.zero_stage == 3
         # Score the canary before a checkpoint is restored, while the model is still version 0.
         self._start = self._canary_logprobs() if self._scores else None
+        self._spans: Spans = ()
         self._publisher = self._make_publisher()
         self._skipped = SkippedSteps(settings.max_skipped_steps, "grpo")
 
@@ -152,14 +155,10 @@ class Learner:
     def run(self) -> None:
         """Run the loop that the diagram at the top of this module shows."""
         saved = checkpoint.restore(self._engine, self._identity())
-        step = saved.step if saved else 0
-        position = (
-            Position(saved.state["watermark"], tuple(saved.state["beyond"]))
-            if saved
-            else Position()
-        )
+        step, position, self._spans = _resumed(saved)
         version = self._publish(step)
-        self._tell("attach", version, position)
+        lineage = Lineage(self._spans, version)
+        self._tell("attach", version, position, self._spans)
         while step < self._settings.steps:
             asked = time.monotonic()
             shard = self._next(step, version)
@@ -182,7 +181,8 @@ class Learner:
             self._tell("learned", step, {**metrics, **times, **self._published()})
             step, position = step + 1, shard.position
             if step % self._settings.checkpoint_every == 0 or step == self._settings.steps:
-                checkpoint.save(self._engine, step, self._identity(), asdict(position), metrics)
+                state = {**asdict(position), "lineage": lineage.until(version)}
+                checkpoint.save(self._engine, step, self._identity(), state, metrics)
         self._publisher.wait()
         self._export(step)
         self._tell("close")
@@ -269,11 +269,11 @@ class Learner:
     # -- weights
 
     def _publish(self, step: int) -> int:
-        """Begin to publish the current weights, with their logprobs of the canary.
+        """Begin to publish the current weights, their lineage and their logprobs of the canary.
 
         Return the new version. The upload goes on during the next step.
         """
-        extra = {}
+        extra: dict[str, Any] = {"lineage": self._spans}
         if self._scores:
             extra = {"canary": to_extra(self._canary, self._canary_logprobs(), self._start)}
         return self._publisher.begin(zero.owned(self._engine, self._served), extra, step=step)
@@ -305,6 +305,15 @@ class Learner:
             if scale is not None:
                 export_adapter(adapter, scale, source, start, *named)
         torch.distributed.barrier()
+
+
+def _resumed(saved: checkpoint.Saved | None) -> tuple[int, Position, Spans]:
+    """Return the step and the position of a checkpoint, and the versions that it descends from."""
+    if saved is None:
+        return 0, Position(), ()
+    # The checkpoint of an older release names no version. No version has the number 0.
+    spans = tuple((first, last) for first, last in saved.state.get("lineage", ((0, 0),)))
+    return saved.step, Position(saved.state["watermark"], tuple(saved.state["beyond"])), spans
 
 
 def _agree(value: Any) -> Any:

@@ -10,9 +10,11 @@ from awares_platform.grpo.group import Group, Position
 class ReadyGroups:
     """The groups that wait for the learner, ordered by the version of their oldest token.
 
+    The caller states this version, as `Lineage.place` numbers it.
+
     Example:
         ready = ReadyGroups()
-        ready.add(group)
+        ready.add(group, oldest=5)
         ready.first(32, since=4)
     """
 
@@ -31,11 +33,10 @@ class ReadyGroups:
         """The numbers of the groups' prompts."""
         return set(self._oldest)
 
-    def add(self, group: Group) -> None:
-        """Add a group with sampled tokens."""
-        assert group.oldest is not None, "a ready group has sampled tokens"
-        self._oldest[group.prompt.number] = group.oldest
-        self._by_age.setdefault(group.oldest, {})[group.prompt.number] = group
+    def add(self, group: Group, oldest: int) -> None:
+        """Add a group whose oldest token is from the version `oldest`."""
+        self._oldest[group.prompt.number] = oldest
+        self._by_age.setdefault(oldest, {})[group.prompt.number] = group
 
     def remove(self, group: Group) -> None:
         """Remove a group that was added."""

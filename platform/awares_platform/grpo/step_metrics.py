@@ -11,6 +11,7 @@ from statistics import fmean
 from awares.episode import StopReason
 from awares_platform.engine.follow import Loaded, Missed
 from awares_platform.grpo.group import Group, Member, StepBatch
+from awares_platform.grpo.lineage import Lineage
 
 
 class Overlap:
@@ -77,12 +78,18 @@ class StepMetrics:
         self._versions.pop(actor, None)
 
     def step(
-        self, batch: StepBatch, version: int, learned: Mapping[str, float], start: float, end: float
+        self,
+        batch: StepBatch,
+        version: int,
+        learned: Mapping[str, float],
+        start: float,
+        end: float,
+        lineage: Lineage | None = None,
     ) -> dict[str, float]:
         """Return all metrics of a step that updated `version` and ran from `start` to `end`.
 
-        `learned` holds the learner's metrics of the step. weights/lag is the number of versions by
-        which the slowest actor is behind `version`.
+        `learned` holds the learner's metrics of the step, and `lineage` is that of the learner.
+        weights/lag is the number of versions by which the slowest actor is behind `version`.
         """
         members = [member for group in batch.groups for member in group.members]
         self._episodes += len(members)
@@ -91,7 +98,7 @@ class StepMetrics:
         fleet = self._fleet()
         metrics = {
             **_behaviour(members),
-            **_staleness(batch.groups, version),
+            **_staleness(batch.groups, version, lineage or Lineage()),
             **fleet,
             "groups/uniform_share": _uniform_share(batch.groups, fleet["groups/uniform"]),
             **lag,
@@ -184,17 +191,16 @@ def _uniform_share(groups: Sequence[Group], dropped: float) -> float:
     return uniform / (len(groups) + dropped)
 
 
-def _staleness(groups: Iterable[Group], version: int) -> dict[str, float]:
-    turns = [
-        turn.versions
-        for group in groups
-        for member in group.members
-        for turn in member.episode.turns
-        if turn.versions
-    ]
-    if not turns:
-        return {"staleness/mean": 0.0, "staleness/max": 0.0}
+def _staleness(groups: Iterable[Group], version: int, lineage: Lineage) -> dict[str, float]:
+    """Return the mean and the maximum number of updates behind `version`, over sampled tokens."""
+    tokens = Counter[int]()
+    for group in groups:
+        for member in group.members:
+            for turn in member.episode.turns:
+                tokens.update(turn.versions)
+    behind = {token: lineage.behind(token, version) or 0 for token in tokens}
+    total = sum(behind[token] * count for token, count in tokens.items())
     return {
-        "staleness/mean": version - sum(map(sum, turns)) / sum(map(len, turns)),
-        "staleness/max": float(version - min(map(min, turns))),
+        "staleness/mean": total / max(1, tokens.total()),
+        "staleness/max": float(max(behind.values(), default=0)),
     }

@@ -1,7 +1,7 @@
 """Samples the journal of a GRPO run: groups of many versions, and questions that come up again.
 
-    runs/<run>/episodes/*.parquet --evenly spread segments--> groups --questions--> groups
-                                  --segments of a version---------------------------> groups
+    runs/<run>/episodes/*/*.parquet --evenly spread segments--> groups --questions--> groups
+                                    --segments of a version---------------------------> groups
 
 The viewer shows the episodes of these groups.
 """
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from awares.errors import DataError
 from awares_platform.grpo.group import Group
-from awares_platform.grpo.journal import decode
+from awares_platform.grpo.segment import decode
 from awares_platform.store import ObjectStore
 
 log = logging.getLogger(__name__)

@@ -127,7 +127,7 @@ def _await_upload() -> None:
 
 def _upload(local: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
     """Upload this rank's shards, delete the local files, and return the uploaded checkpoint."""
-    storage = ray.train.get_context().get_storage()
+    storage: Any = ray.train.get_context().get_storage()
     files, path = storage.storage_filesystem, storage.build_checkpoint_path_from_name(name)
     try:
         store_of(files).upload_directory(local.path, files.handler.key(path))

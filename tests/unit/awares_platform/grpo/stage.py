@@ -3,7 +3,7 @@
 import asyncio
 import math
 import threading
-from collections.abc import Callable, Container, Coroutine, Sequence
+from collections.abc import Callable, Collection, Container, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,25 +13,39 @@ from awares.sample import Sample
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.controller import Controller
-from awares_platform.grpo.group import Group, GroupRollout, Member, Outcome, Prompt
+from awares_platform.grpo.group import Group, GroupRollout, Member, Outcome, Position, Prompt
+from awares_platform.grpo.journal import Recovered, latest_attempts
 from awares_platform.grpo.prompts import Prompts
 from awares_platform.grpo.scoring import Scoring
+from awares_platform.grpo.segment import Training
+from awares_platform.store.errors import StoreUnavailable
 from tests.unit.awares_platform.grpo.fake_actor import Bus, FakeActor
 
 NAN = RewardValue(math.nan, {})
 
 
 class MemoryJournal:
-    """A fake journal that keeps groups in memory."""
+    """A fake journal that keeps groups in memory. The next `failures` writes fail."""
 
     def __init__(self, groups: Sequence[Group] = ()) -> None:
         self.groups = list(groups)
+        self.root: int | None = None
+        self.failures = 0
 
-    def append(self, groups: Sequence[Group]) -> None:
+    def append(self, groups: Sequence[Group], training: Training | None = None) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("s3://awares/x: unavailable for the whole retry budget")
         self.groups += groups
 
-    def read(self) -> list[Group]:
-        return list(self.groups)
+    def read(
+        self,
+        position: Position | None = None,
+        stale: Callable[[Collection[int]], bool] = lambda _: False,
+    ) -> Recovered:
+        groups = latest_attempts(self.groups)
+        left = {group.prompt.number: 0 for group in groups if stale(group.versions)}
+        return Recovered(tuple(g for g in groups if g.prompt.number not in left), left)
 
 
 class SlowJournal(MemoryJournal):
@@ -44,8 +58,8 @@ class SlowJournal(MemoryJournal):
         super().__init__(groups)
         self.reading, self.may_return = threading.Event(), threading.Event()
 
-    def read(self) -> list[Group]:
-        held = super().read()
+    def read(self, *arguments: Any) -> Recovered:
+        held = super().read(*arguments)
         self.reading.set()
         assert self.may_return.wait(10), "the test must set `may_return` within 10 seconds"
         return held
@@ -122,7 +136,7 @@ class Stage:
 
         This number includes groups that the controller has not yet written to the journal.
         """
-        return len(self.controller._unwritten) + len(self.journal.groups)
+        return len(self.controller._recorder.unwritten) + len(self.journal.groups)
 
     def played(self) -> list[int]:
         return [int(line.split()[-1]) for line in self.log if "plays" in line]

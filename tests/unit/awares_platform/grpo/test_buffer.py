@@ -5,6 +5,7 @@ import pytest
 from awares.sample import Sample
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.group import Group, Outcome, Position, StepBatch
+from awares_platform.grpo.lineage import Lineage
 from awares_platform.grpo.prompts import Prompts
 from awares_platform.grpo.ready import Settled
 
@@ -27,7 +28,7 @@ def test_the_gate_lets_bound_plus_one_batches_start_before_the_first_step(
     make_buffer: Callable[..., EpisodeBuffer],
 ) -> None:
     buffer = make_buffer(bound=1)
-    buffer.restore(Position(), [], version=0)
+    buffer.restore(Position(), [], Lineage(first=0))
     issued = []
     while buffer.room(0) > 0:
         issued.append(buffer.issue().number)
@@ -39,7 +40,7 @@ def test_the_gate_counts_versions_that_the_actor_lacks(
     make_buffer: Callable[..., EpisodeBuffer], make_group: Make
 ) -> None:
     buffer = make_buffer(bound=1)
-    buffer.restore(Position(), [], version=0)
+    buffer.restore(Position(), [], Lineage(first=0))
     for _ in range(2):
         buffer.add(make_group(buffer.issue(), version=0))
     buffer.take(0, version=0)
@@ -51,7 +52,7 @@ def test_bound_zero_is_synchronous(
     make_buffer: Callable[..., EpisodeBuffer], make_group: Make
 ) -> None:
     buffer = make_buffer(bound=0)
-    buffer.restore(Position(), [], version=0)
+    buffer.restore(Position(), [], Lineage(first=0))
     prompts = [buffer.issue() for _ in range(buffer.room(0))]
     assert len(prompts) == 2 and buffer.room(0) == 0
     for prompt in prompts:
@@ -65,7 +66,7 @@ def test_nothing_starts_with_weights_from_before_the_learner_attached(
     make_buffer: Callable[..., EpisodeBuffer],
 ) -> None:
     buffer = make_buffer(bound=3)
-    buffer.restore(Position(), [], version=7)
+    buffer.restore(Position(), [], Lineage(first=7))
     assert buffer.room(6) == 0
     assert buffer.room(7) == 8
 
@@ -74,7 +75,7 @@ def test_a_batch_holds_the_oldest_weights_first_then_prompt_order(
     make_buffer: Callable[..., EpisodeBuffer], make_group: Make
 ) -> None:
     buffer = make_buffer(bound=2)
-    buffer.restore(Position(), [], version=0)
+    buffer.restore(Position(), [], Lineage(first=0))
     prompts = [buffer.issue() for _ in range(4)]
     for prompt, version in ((prompts[3], 1), (prompts[2], 0), (prompts[1], 1), (prompts[0], 1)):
         buffer.add(make_group(prompt, version))
@@ -86,7 +87,7 @@ def test_groups_beyond_the_bound_are_dropped_and_their_prompts_issued_again(
     make_buffer: Callable[..., EpisodeBuffer], make_group: Make
 ) -> None:
     buffer = make_buffer(bound=1)
-    buffer.restore(Position(), [], version=0)
+    buffer.restore(Position(), [], Lineage(first=0))
     first, second, third = (buffer.issue() for _ in range(3))
     buffer.add(make_group(first, version=0))
     buffer.add(make_group(second, version=1))
@@ -124,7 +125,7 @@ def test_useless_groups_are_settled_and_free_their_room(
     make_buffer: Callable[..., EpisodeBuffer], make_group: Make
 ) -> None:
     buffer = make_buffer(bound=0)
-    buffer.restore(Position(), [], version=0)
+    buffer.restore(Position(), [], Lineage(first=0))
     buffer.add(make_group(buffer.issue(), outcome=Outcome.UNIFORM))
     assert (len(buffer), buffer.room(0), buffer.position) == (0, 2, Position(1))
 
@@ -148,7 +149,7 @@ def test_restart_loses_nothing_and_counts_nothing_twice(
     the groups of prompts 4 and 5 were ready, and prompt 6 was in flight.
     """
     buffer = make_buffer(bound=4)
-    buffer.restore(Position(), [], version=0)
+    buffer.restore(Position(), [], Lineage(first=0))
     journal = [make_group(buffer.issue(), version=0) for _ in range(6)]
     for group in journal:
         buffer.add(group)
@@ -157,7 +158,7 @@ def test_restart_loses_nothing_and_counts_nothing_twice(
     assert buffer.issue().number == 6
 
     fresh = make_buffer(bound=4)
-    fresh.restore(committed, journal, version=2)
+    fresh.restore(committed, journal, Lineage(((0, 1),), first=2))
     batches = [numbers(fresh.take(step, version=2)) for step in (1, 2)]
     # The groups 2 and 3 of the lost step come first. Then come the groups 4 and 5, which waited in
     # the buffer. The groups 0 and 1 are settled, so they do not come again.
@@ -178,7 +179,7 @@ def test_restart_issues_prompts_that_the_journal_lacks(
         make_group(prompts[1], version=0, outcome=Outcome.FAILED),
     ]
     fresh = make_buffer()
-    fresh.restore(Position(1), journal, version=0)
+    fresh.restore(Position(1), journal, Lineage())
     assert [fresh.issue().number for _ in range(3)] == [2, 3, 5]
     assert fresh.position == Position(2)
 
@@ -187,13 +188,40 @@ def test_a_learners_restart_keeps_what_is_in_flight(
     make_buffer: Callable[..., EpisodeBuffer], make_group: Make
 ) -> None:
     buffer = make_buffer(bound=4)
-    buffer.restore(Position(), [], version=0)
+    buffer.restore(Position(), [], Lineage(first=0))
     groups = [make_group(buffer.issue()) for _ in range(2)]
     for group in groups:
         buffer.add(group)
     flying = buffer.issue()
     buffer.take(0, version=0)
-    buffer.restore(Position(), groups, version=1)
+    buffer.restore(Position(), groups, Lineage(((0, 0),), first=1))
     assert (len(buffer), buffer.in_flight) == (2, 1)
     assert buffer.add(make_group(flying))
     assert buffer.issue().number == 3
+
+
+def test_groups_of_an_abandoned_branch_are_issued_again_at_the_next_attempt(
+    make_buffer: Callable[..., EpisodeBuffer], make_group: Make
+) -> None:
+    """The lost learner published versions 1 to 9, and its checkpoint holds version 3.
+
+    The group of prompt 0 has the versions 1 to 3, that of prompt 1 the versions 2 to 4.
+    """
+    buffer = make_buffer(bound=4)
+    buffer.restore(Position(), [], Lineage(first=1))
+    kept, abandoned, flying = (buffer.issue() for _ in range(3))
+    groups = [make_group(kept, version=1), make_group(abandoned, version=2)]
+    assert all(buffer.add(one) for one in groups)
+    buffer.restore(Position(), groups, Lineage(((1, 3),), first=10), stale={7: 1})
+    assert (len(buffer), buffer.dropped) == (1, 2)
+    assert [(one.number, one.attempt) for one in (buffer.issue(), buffer.issue())] == [
+        (1, 1),
+        (3, 0),
+    ]
+    # Version 1 lies two updates behind version 10, and six behind version 14.
+    assert not buffer.full(12) and (len(buffer), buffer.dropped) == (1, 2)
+    assert not buffer.full(13) and (len(buffer), buffer.dropped) == (0, 3)
+    # A group that is in flight at the restart may still end with abandoned tokens.
+    assert buffer.add(make_group(flying, version=8)) and len(buffer) == 0
+    attempts = [(one.number, one.attempt) for one in (buffer.issue() for _ in range(6))]
+    assert attempts == [(0, 1), (2, 1), (4, 0), (5, 0), (6, 0), (7, 2)]

@@ -3,9 +3,12 @@
 import asyncio
 from collections.abc import Callable
 
+import pytest
+
 from awares.sample import Sample
 from awares_platform.grpo.group import Group, Position
 from awares_platform.grpo.prompts import Prompts
+from awares_platform.store.errors import StoreUnavailable
 from tests.unit.awares_platform.grpo.stage import SlowJournal, Stage, play, until
 
 
@@ -94,6 +97,67 @@ def test_finished_groups_are_in_the_journal_before_their_batch_is_handed_out(
         await acted.controller.attach(0, Position())
         await acted.controller.batch(0, 0, 0, 1)
         assert {0, 1} <= {group.prompt.number for group in acted.journal.groups}
+        await acted.controller.close()
+        await running
+
+    play(scene())
+
+
+def test_a_failed_write_fails_one_batch_and_no_later_learner(stage: Callable[..., Stage]) -> None:
+    async def scene() -> None:
+        acted = stage()
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        acted.journal.failures = 1
+        for rank in range(2):
+            with pytest.raises(StoreUnavailable):
+                await acted.controller.batch(0, 0, rank, 2)
+        await acted.controller.attach(0, Position())
+        assert await acted.step(0, 0) == [0, 1]
+        await acted.controller.close()
+        await running
+        written = [group.prompt.number for group in acted.journal.groups]
+        assert sorted(written) == sorted(set(written)) and {0, 1} <= set(written)
+
+    play(scene())
+
+
+def test_a_failed_last_write_hides_no_error_and_ends_the_run(stage: Callable[..., Stage]) -> None:
+    async def scene() -> None:
+        acted = stage()
+        acted.mismatch_at = 1
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        assert await acted.step(0, 0) == [0, 1]
+        acted.journal.failures = 100
+        with pytest.raises(ValueError, match="canary of version 1"):
+            await running
+        while await acted.controller.record() is not None:
+            pass
+
+    play(scene())
+
+
+def test_after_a_restart_tokens_of_the_abandoned_branch_are_stale(
+    stage: Callable[..., Stage],
+) -> None:
+    """The checkpoint holds version 1. The lost learner has published versions 2 and 3."""
+
+    async def scene() -> None:
+        acted = stage(staleness_bound=2)
+        acted.bus.head = 1
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(1, Position())
+        for step in (0, 1):
+            await acted.step(step, step + 1)
+        await until(lambda: len(acted.controller._buffer) >= 4)
+        acted.bus.publish(4)
+        await acted.controller.attach(4, Position(), ((1, 1),))
+        shard = await acted.controller.batch(0, 4, 0, 1)
+        batch = acted.controller._batch
+        assert shard is not None and batch is not None
+        trained = {version for group in batch[0].groups for version in group.versions}
+        assert trained.isdisjoint({2, 3})
         await acted.controller.close()
         await running
 

@@ -1,7 +1,9 @@
+import io
 import random
 from collections.abc import Callable
 from contextlib import suppress
 
+import pyarrow.parquet as pq
 import pytest
 
 from awares.crops import CropId
@@ -10,7 +12,9 @@ from awares.errors import DataError
 from awares.reward import RewardValue
 from awares.sample import Label, Sample
 from awares_platform.grpo.group import Group, Member, Outcome, Prompt
-from awares_platform.grpo.journal import Segment, decode, encode
+from awares_platform.grpo.segment import Header, Segment, StoredSegment, Training, decode, encode
+
+HEADER = Header("9c0e", root=1, through=18, training=Training(12, 13, ((17, 1), (18, 0)), 17))
 
 
 def test_groups_come_back_exactly(call_episode: Episode, make_group: Callable[..., Group]) -> None:
@@ -44,7 +48,7 @@ def test_groups_come_back_exactly(call_episode: Episode, make_group: Callable[..
         Group(Prompt(17, 2, sample, 1), members, Outcome.READY, 1.25),
         make_group(Prompt(18, 2, sample), 5, Outcome.UNIFORM),
     ]
-    segment = Segment("9c0e", tuple(groups))
+    segment = Segment(HEADER, tuple(groups))
     assert decode(encode(segment), "k") == segment
 
 
@@ -52,14 +56,14 @@ def test_two_attempts_of_a_prompt_stay_two_groups(
     make_group: Callable[..., Group], samples: list[Sample]
 ) -> None:
     groups = [make_group(Prompt(3, 0, samples[3], attempt), version=attempt) for attempt in (0, 1)]
-    segment = Segment("9c0e", tuple(groups))
+    segment = Segment(HEADER, tuple(groups))
     assert decode(encode(segment), "k") == segment
 
 
 def test_a_damaged_segment_is_named(
     make_group: Callable[..., Group], samples: list[Sample]
 ) -> None:
-    data = encode(Segment("9c0e", (make_group(Prompt(3, 0, samples[3])),)))
+    data = encode(Segment(HEADER, (make_group(Prompt(3, 0, samples[3])),)))
     with pytest.raises(DataError, match="runs/x/episodes/00000003.parquet"):
         decode(data[:-20], "runs/x/episodes/00000003.parquet")
 
@@ -68,10 +72,36 @@ def test_corrupt_segments_are_named_and_never_read_as_other_episodes(
     make_group: Callable[..., Group], samples: list[Sample]
 ) -> None:
     groups = [make_group(Prompt(number, 0, sample)) for number, sample in enumerate(samples)]
-    data, rng = encode(Segment("9c0e", tuple(groups))), random.Random(0)
+    data, rng = encode(Segment(HEADER, tuple(groups))), random.Random(0)
     for _ in range(1500):
         broken = bytearray(data)
         for _ in range(rng.choice((1, 1, 3, 8))):
             broken[rng.randrange(len(broken))] = rng.randrange(256)
         with suppress(DataError):
             assert decode(bytes(broken), "k").groups == tuple(groups)
+
+
+def test_a_changed_header_is_noticed(
+    make_group: Callable[..., Group], samples: list[Sample]
+) -> None:
+    data = encode(Segment(HEADER, (make_group(Prompt(3, 0, samples[3])),)))
+    table = pq.read_table(io.BytesIO(data))
+    header = table.schema.metadata[b"header"].replace(b'"through": 18', b'"through": 99')
+    changed = io.BytesIO()
+    metadata = {**table.schema.metadata, b"header": header}
+    pq.write_table(table.replace_schema_metadata(metadata), changed)
+    with pytest.raises(DataError, match="k: .*its header is damaged"):
+        decode(changed.getvalue(), "k")
+
+
+def test_a_stored_segment_tells_versions_and_outcome_without_decoding(
+    make_group: Callable[..., Group], samples: list[Sample]
+) -> None:
+    groups = (
+        make_group(Prompt(3, 0, samples[3]), version=4),
+        make_group(Prompt(4, 0, samples[4], 2), version=7, outcome=Outcome.UNIFORM),
+    )
+    stored = StoredSegment(encode(Segment(HEADER, groups)), "k")
+    assert stored.header == HEADER and stored.pairs == ((3, 0), (4, 2))
+    assert stored.sampled_at((3, 0)) == {4, 5, 6} and stored.outcome((4, 2)) is Outcome.UNIFORM
+    assert stored.group((4, 2)) == groups[1]

@@ -12,6 +12,7 @@ from awares_platform.grpo.actor import ActorLost
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.group import Group, Position, Prompt
 from awares_platform.grpo.line import Line
+from awares_platform.grpo.lineage import Lineage
 from awares_platform.grpo.prompts import Prompts
 from tests.unit.awares_platform.grpo.fake_actor import FakeActor
 from tests.unit.awares_platform.grpo.stage import Stage, play, until
@@ -23,7 +24,7 @@ Waiting = asyncio.Task[Prompt]
 def buffer(samples: list[Sample]) -> EpisodeBuffer:
     """Return a buffer with two groups a batch and the staleness bound 1."""
     buffer = EpisodeBuffer(Prompts(samples, 0), 2, 1)
-    buffer.restore(Position(), [], version=0)
+    buffer.restore(Position(), [], Lineage())
     return buffer
 
 

@@ -11,7 +11,7 @@ def filled(samples: list[Sample], make_group: Make, versions: dict[int, int]) ->
     """Return ready groups. `versions` maps a prompt's number to the version of its oldest token."""
     ready = ReadyGroups()
     for number, version in versions.items():
-        ready.add(make_group(Prompt(number, 0, samples[0]), version))
+        ready.add(make_group(Prompt(number, 0, samples[0]), version), version)
     return ready
 
 

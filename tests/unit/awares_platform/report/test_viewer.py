@@ -117,7 +117,7 @@ def picture(digest: str) -> Image.Image:
 
 def test_the_journal_is_read_back(store: ObjectStore) -> None:
     assert sample_groups(store, "mini") == GROUPS
-    cast(MemoryStore, store).objects["runs/mini/episodes/00000001.parquet"] = b"damaged"
+    cast(MemoryStore, store).objects["runs/mini/episodes/start/00000001.parquet"] = b"damaged"
     assert sample_groups(store, "mini") == [GROUPS[0], GROUPS[2]]
 
 

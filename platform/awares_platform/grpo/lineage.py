@@ -1,0 +1,84 @@
+"""Says how many updates lie between two weight versions of a run.
+
+A learner that restarts resumes from the version that its checkpoint holds. The versions which the
+lost learner published later are an abandoned branch. Version numbers never repeat, so the numbers
+of a branch and of its successors differ:
+
+    1 -- 2 -- 3 -- 4 -- 5      the lost learner; its checkpoint holds version 3
+              |
+              +-- 6 -- 7       its successor; version 6 has the weights of version 3
+
+Here Lineage(((1, 3),), first=6) is the lineage of version 7. Version 2 lies 2 updates behind
+version 7, and versions 4 and 5 are abandoned.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+Spans = tuple[tuple[int, int], ...]
+"""The first and the last version of each branch that a run has kept, oldest branch first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """The ancestors of a learner's versions.
+
+    `first` is the first version that the present learner has published. `spans` are the kept
+    versions of the earlier learners. The first version of each branch has the weights of the last
+    version of the branch before it.
+
+    Example:
+        Lineage(((1, 3),), first=6)
+    """
+
+    spans: Spans = ()
+    first: int = 0
+
+    @property
+    def root(self) -> int:
+        """The first version of all."""
+        return self.spans[0][0] if self.spans else self.first
+
+    def rooted(self, root: int | None) -> "Lineage":
+        """Return this lineage, beginning with the version `root` if it has no earlier version.
+
+        A learner without a checkpoint has the weights of the starting policy, and so has `root`.
+        """
+        if self.spans or root is None or root >= self.first:
+            return self
+        return Lineage(((root, root),), self.first)
+
+    def until(self, version: int) -> Spans:
+        """Return the spans up to `version` of the present learner, as a checkpoint keeps them."""
+        return (*self.spans, (self.first, version))
+
+    def place(self, sampled: int) -> int | None:
+        """Return the number that a version would have if the run had never branched.
+
+        The numbers count back from `first`, one for each update. The result is None for a version
+        of an abandoned branch.
+        """
+        updates = self.behind(sampled, self.first)
+        return None if updates is None else self.first - updates
+
+    def behind(self, sampled: int, version: int) -> int | None:
+        """Return how many updates lead from version `sampled` to `version`.
+
+        `version` is a version of the present learner. The result is None if `sampled` belongs to an
+        abandoned branch.
+        """
+        if sampled >= self.first:
+            return version - sampled
+        updates = version - self.first
+        for first, last in reversed(self.spans):
+            if sampled > last:
+                return None
+            if sampled >= first:
+                return updates + last - sampled
+            updates += last - first
+        return None
+
+    def stale(self, sampled: Collection[int], version: int, bound: int) -> bool:
+        """Return whether a version in `sampled` is abandoned or over `bound` updates behind."""
+        behind = (self.behind(one, version) for one in sampled)
+        return any(updates is None or updates > bound for updates in behind)

@@ -1,0 +1,313 @@
+"""Encodes one segment of the journal as a parquet file, with one row per episode.
+
+The rows of a group are adjacent. The file's metadata hold the segment's header as JSON, and the
+header's blake3 hash, because parquet's checksums do not cover the metadata. A group is decoded only
+when it is asked for. A reader can thus leave out the groups that it does not need.
+"""
+
+import io
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from blake3 import blake3
+
+from awares.episode import Episode, StopReason, Turn
+from awares.errors import DataError
+from awares.reward import RewardValue
+from awares.sample import Label, Sample
+from awares.view import View
+from awares_platform.grpo.group import Group, Member, Outcome, Prompt, StepBatch, sampled_versions
+
+Pair = tuple[int, int]
+"""The number of a prompt, and the attempt. The pair names a group of the run."""
+
+_TURN = pa.struct(
+    [
+        ("context_ids", pa.list_(pa.int32())),
+        # The turn has one box per view. A null box stands for the low-resolution view.
+        ("boxes", pa.list_(pa.list_(pa.int32()))),
+        ("sampled_ids", pa.list_(pa.int32())),
+        ("logprobs", pa.list_(pa.float64())),
+        ("versions", pa.list_(pa.int64())),
+        ("text", pa.string()),
+        ("crops", pa.list_(pa.string())),
+        ("stop", pa.string()),
+        ("scales", pa.list_(pa.float64())),
+        ("area", pa.float64()),
+    ]
+)
+_HEADER, _DIGEST = "header", "blake3"
+_SCHEMA = pa.schema(
+    [
+        ("prompt", pa.int64()),
+        ("attempt", pa.int32()),
+        ("epoch", pa.int32()),
+        ("member", pa.int32()),
+        ("outcome", pa.string()),
+        ("seconds", pa.float64()),
+        ("reward", pa.float64()),
+        ("reward_parts", pa.map_(pa.string(), pa.float64())),
+        ("correct", pa.bool_()),
+        ("advantage", pa.float64()),
+        ("sample", pa.string()),
+        ("sample_id", pa.string()),
+        ("image", pa.string()),
+        ("image_size", pa.list_(pa.int32())),
+        # The distinct weight versions of the row's sampled tokens.
+        ("sampled_at", pa.list_(pa.int64())),
+        ("turns", pa.list_(_TURN)),
+        ("answer", pa.string()),
+        ("stop", pa.string()),
+        ("visual_tokens", pa.int32()),
+        ("rtr_token", pa.float64()),
+        ("rtr_pixel", pa.float64()),
+        ("error", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """The record that a step trains on certain groups.
+
+    The step `step` updates the weights of `version` with the groups `groups`. After the step, all
+    prompts with numbers below `watermark` are settled. If a restarted learner repeats the step, the
+    record with the highest version is valid.
+
+    Example:
+        Training(12, 13, ((24, 0), (25, 1)), watermark=26)
+    """
+
+    step: int
+    version: int
+    groups: tuple[Pair, ...]
+    watermark: int
+
+    @classmethod
+    def of(cls, batch: StepBatch, version: int) -> "Training":
+        """Return the record of the step that trains on `batch` and updates `version`."""
+        groups = tuple(pair(group) for group in batch.groups)
+        return cls(batch.step, version, groups, batch.position.watermark)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a segment says beside its groups.
+
+    `start` is the digest of the policy from which GRPO started. `root` is the first version that
+    had the weights of this policy. `through` is the highest prompt number in this segment and all
+    earlier segments of the same start. `training` names the groups of the next step, unless the
+    segment was written between two steps.
+
+    Example:
+        Header("9c0e...", root=1, through=17, training=None)
+    """
+
+    start: str
+    root: int
+    through: int
+    training: Training | None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The content of one file of the journal.
+
+    Example:
+        Segment(Header("9c0e...", 1, 17, None), (group,))
+    """
+
+    header: Header
+    groups: tuple[Group, ...]
+
+
+def pair(group: Group) -> Pair:
+    """Return the prompt number and the attempt of a group."""
+    return group.prompt.number, group.prompt.attempt
+
+
+def encode(segment: Segment) -> bytes:
+    """Encode a segment as a parquet file, and return the file's content."""
+    rows = [
+        _row(group, index, member)
+        for group in segment.groups
+        for index, member in enumerate(group.members)
+    ]
+    header = json.dumps(asdict(segment.header)).encode()
+    metadata = {_HEADER: header, _DIGEST: blake3(header).hexdigest()}
+    sink = io.BytesIO()
+    pq.write_table(
+        pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata(metadata)),
+        sink,
+        compression="zstd",
+        write_page_checksum=True,
+    )
+    return sink.getvalue()
+
+
+class StoredSegment:
+    """A segment as the store holds it, with groups that are decoded on demand.
+
+    `data` is the content of the file `key`. Raises DataError if the data are damaged.
+    """
+
+    def __init__(self, data: bytes, key: str) -> None:
+        self._key = key
+        try:
+            self._table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
+            if not self._table.schema.equals(_SCHEMA):
+                raise ValueError("its columns differ")
+            self.header = _header(self._table.schema.metadata)
+            prompts, attempts = (self._table[name].to_pylist() for name in ("prompt", "attempt"))
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
+        # The first row and the number of rows of each group.
+        self._rows: dict[Pair, tuple[int, int]] = {}
+        for row, found in enumerate(zip(prompts, attempts, strict=True)):
+            first, count = self._rows.get(found, (row, 0))
+            self._rows[found] = first, count + 1
+
+    @property
+    def pairs(self) -> tuple[Pair, ...]:
+        """The prompt number and the attempt of each group, in the order of the rows."""
+        return tuple(self._rows)
+
+    def outcome(self, group: Pair) -> Outcome:
+        """Return a group's outcome, without decoding the group."""
+        return Outcome(self._column("outcome", group)[0])
+
+    def sampled_at(self, group: Pair) -> frozenset[int]:
+        """Return the weight versions of a group's tokens, without decoding the group."""
+        return frozenset(version for row in self._column("sampled_at", group) for version in row)
+
+    def group(self, group: Pair) -> Group:
+        """Decode a group. Raises DataError if its data are damaged."""
+        try:
+            return _group(self._table.slice(*self._rows[group]).to_pylist())
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
+
+    def _column(self, name: str, group: Pair) -> list[Any]:
+        try:
+            return self._table[name].slice(*self._rows[group]).to_pylist()
+        except _DAMAGE as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> DataError:
+        return DataError(
+            f"{self._key}: not an episode segment ({error}); skipped, its prompts are sampled again"
+        )
+
+
+_DAMAGE = (pa.ArrowException, OSError, KeyError, ValueError, TypeError)
+
+
+def decode(data: bytes, key: str) -> Segment:
+    """Decode `data`, the content of the file `key`. Raises DataError if the data are damaged."""
+    stored = StoredSegment(data, key)
+    return Segment(stored.header, tuple(stored.group(group) for group in stored.pairs))
+
+
+def _header(metadata: dict[bytes, bytes]) -> Header:
+    text = metadata[_HEADER.encode()]
+    if blake3(text).hexdigest() != metadata[_DIGEST.encode()].decode():
+        raise ValueError("its header is damaged")
+    fields = json.loads(text)
+    if (training := fields["training"]) is not None:
+        groups = tuple((number, attempt) for number, attempt in training["groups"])
+        fields["training"] = Training(**{**training, "groups": groups})
+    return Header(**fields)
+
+
+def _row(group: Group, index: int, member: Member) -> dict:
+    episode = member.episode
+    return {
+        "prompt": group.prompt.number,
+        "attempt": group.prompt.attempt,
+        "epoch": group.prompt.epoch,
+        "member": index,
+        "outcome": group.outcome.value,
+        "seconds": group.seconds,
+        "reward": member.reward.total,
+        "reward_parts": list(member.reward.parts.items()),
+        "correct": member.correct,
+        "advantage": member.advantage,
+        "sample": json.dumps(asdict(group.prompt.sample)),
+        "sample_id": episode.sample_id,
+        "image": episode.image,
+        "image_size": episode.image_size,
+        "sampled_at": sorted(sampled_versions((member,))),
+        "turns": [_turn_row(turn) for turn in episode.turns],
+        "answer": episode.answer,
+        "stop": episode.stop.value,
+        "visual_tokens": episode.visual_tokens,
+        "rtr_token": episode.rtr_token,
+        "rtr_pixel": episode.rtr_pixel,
+        "error": episode.error,
+    }
+
+
+def _turn_row(turn: Turn) -> dict:
+    return {
+        "context_ids": turn.context_ids,
+        "boxes": [view.box for view in turn.views],
+        "sampled_ids": turn.sampled_ids,
+        "logprobs": turn.logprobs,
+        "versions": turn.versions,
+        "text": turn.text,
+        "crops": turn.crops,
+        "stop": None if turn.stop is None else turn.stop.value,
+        "scales": [view.scale for view in turn.views],
+        "area": turn.area,
+    }
+
+
+def _group(rows: list[dict]) -> Group:
+    first = rows[0]
+    prompt = Prompt(first["prompt"], first["epoch"], _sample(first["sample"]), first["attempt"])
+    return Group(
+        prompt, tuple(_member(row) for row in rows), Outcome(first["outcome"]), first["seconds"]
+    )
+
+
+def _sample(text: str) -> Sample:
+    fields = json.loads(text)
+    fields["evidence"] = tuple(tuple(box) for box in fields["evidence"])
+    fields["crops"] = tuple(fields["crops"])
+    fields["label"] = None if fields["label"] is None else Label(fields["label"])
+    return Sample(**fields)
+
+
+def _member(row: dict) -> Member:
+    episode = Episode(
+        sample_id=row["sample_id"],
+        image=row["image"],
+        image_size=tuple(row["image_size"]),
+        turns=tuple(_turn(turn) for turn in row["turns"]),
+        answer=row["answer"],
+        stop=StopReason(row["stop"]),
+        visual_tokens=row["visual_tokens"],
+        rtr_token=row["rtr_token"],
+        rtr_pixel=row["rtr_pixel"],
+        error=row["error"],
+    )
+    reward = RewardValue(row["reward"], dict(row["reward_parts"]))
+    return Member(episode, reward, row["correct"], row["advantage"])
+
+
+def _turn(row: dict) -> Turn:
+    views = zip(row["boxes"], row["scales"], strict=True)
+    return Turn(
+        context_ids=tuple(row["context_ids"]),
+        views=tuple(View(None if box is None else tuple(box), scale) for box, scale in views),
+        sampled_ids=tuple(row["sampled_ids"]),
+        logprobs=tuple(row["logprobs"]),
+        versions=tuple(row["versions"]),
+        text=row["text"],
+        crops=tuple(row["crops"]),
+        stop=None if row["stop"] is None else StopReason(row["stop"]),
+        area=row["area"],
+    )
