@@ -31,8 +31,9 @@ class GrpoConfig(Section):
 
     staleness_bound: int = Field(default=2, ge=0)
     """Largest staleness of a training episode, in versions. Staleness counts the versions from the
-    weights that sampled the oldest token to the weights that the episode updates. 0 makes training
-    synchronous."""
+    weights that sampled the oldest token to the weights that the episode updates. An episode is
+    also too stale if it has a token of a version that a restarted learner has abandoned. 0 makes
+    training synchronous."""
     drop_uniform_groups: bool = False
     """Leave out groups whose rewards are all equal, and sample other prompts in their place."""
     errors: Literal["exclude", "penalise"] = "exclude"

@@ -107,10 +107,10 @@ class Journal:
         if training is not None:
             self._held = {held for held in self._held if held[0] >= training.watermark}
 
-    def _confirm(self) -> None:
-        """Write the unconfirmed segment if there is one."""
+    def _confirm(self) -> frozenset[Pair]:
+        """Write the unconfirmed segment if there is one, and return the groups in it."""
         if (segment := self._unconfirmed) is None:
-            return
+            return frozenset()
         try:
             self._store.put(segment.key, segment.data, if_none_match=True)
         except PreconditionFailed as error:
@@ -123,6 +123,7 @@ class Journal:
         self._segment += 1
         self._through = segment.through
         self._held |= segment.pairs
+        return segment.pairs
 
     def read(
         self,
@@ -138,10 +139,9 @@ class Journal:
         skips damaged segments, and segments with another `start`. The run then samples the
         segment's prompts again, unless a checkpoint has settled these prompts.
         """
-        self._confirm()
+        self._held = set(self._confirm())
         position = position or Position()
         latest: dict[int, tuple[int, StoredSegment]] = {}
-        self._held = set()
         for segment in self._newest_first(position.watermark):
             self._held.update(segment.pairs)
             for number, attempt in segment.pairs:
