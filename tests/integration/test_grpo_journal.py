@@ -211,7 +211,7 @@ def test_a_run_does_not_learn_from_the_episodes_of_another_start(
         with caplog.at_level(logging.INFO):
             caplog.clear()
             await controller.attach(1, Position())
-        found = re.search(r"(\d+) groups ready", caplog.text)
+        found = re.search(r"(\d+) of \d+ groups ready", caplog.text)
         assert found
         return int(found[1])
 
