@@ -30,6 +30,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import ray.train
 import torch.distributed
@@ -42,6 +43,9 @@ from awares_platform.training.filesystem import filesystem, store_of
 _TAG = "zero"
 _META = "awares.json"
 _POLL_S = 0.05
+# Only this process has the prefix. A killed process leaves its directory on the disk, and a process
+# of a restarted container may have the same process id.
+_PREFIX = f"awares-checkpoint-{uuid4().hex}-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ def save(
     function, and the number of calls must be the same on all ranks.
     """
     _await_upload()
-    directory = tempfile.mkdtemp(prefix=_prefix())
+    directory = tempfile.mkdtemp(prefix=_PREFIX)
     write(engine, Path(directory))
     if engine.global_rank == 0:
         saved = _describe(engine, step, identity, state)
@@ -112,16 +116,12 @@ def save(
     )
 
 
-def _prefix() -> str:
-    return f"awares-checkpoint-{os.getpid()}-"
-
-
 def _await_upload() -> None:
     """Wait until this process has uploaded and deleted its last checkpoint.
 
     The local disk thus holds one checkpoint of each rank at most.
     """
-    while any(Path(tempfile.gettempdir()).glob(f"{_prefix()}*")):
+    while any(Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")):
         time.sleep(_POLL_S)
 
 
