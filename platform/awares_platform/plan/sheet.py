@@ -66,10 +66,11 @@ class Sheet:
 
     @property
     def faults(self) -> list[str]:
-        """One message for each trainer or engine that does not fit its GPU, with a remedy."""
+        """One message for each trainer, engine or request that does not fit, with a remedy."""
         return [
             *(_trainer_fault(self, job) for job in JOBS if self.trainers[job].total > self.gpu),
             *_engine_faults(self),
+            *_context_faults(self),
         ]
 
     @property
@@ -243,6 +244,20 @@ def _engine_faults(sheet: Sheet) -> list[str]:
         f"engine.max_model_len={settings.max_model_len}; lower it, or raise "
         "engine.gpu_memory_utilization or "
         f"engine.tensor_parallel={settings.tensor_parallel}"
+    ]
+
+
+def _context_faults(sheet: Sheet) -> list[str]:
+    """Return a fault if a legal request exceeds the context.
+
+    The configuration refuses such a setup, unless only the environment knows its long prompt.
+    """
+    most, context = sheet.lengths.largest, sheet.config.engine.max_model_len
+    if most.tokens <= context:
+        return []
+    return [
+        f"the longest legal episode has {most.tokens} tokens, of which {most.prompt} are the prompt"
+        f", more than engine.max_model_len={context}; raise it, or lower method.max_visual_tokens"
     ]
 
 

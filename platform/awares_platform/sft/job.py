@@ -34,6 +34,7 @@ from awares_platform.config.data import DataConfig
 from awares_platform.data.dataset import read_manifest, read_split
 from awares_platform.data.image_sizes import read_sizes
 from awares_platform.data.images import Images
+from awares_platform.method.environment import inputs
 from awares_platform.method.family import model_family
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
@@ -128,7 +129,7 @@ def recipe_of(config: PlatformConfig, base: str, data: dict[str, Any]) -> dict[s
     """
     parts = {
         "policy": config.policy.model_dump(mode="json", exclude=_POLICY_OPERATION),
-        "method": config.method.inputs(),
+        "method": inputs(config.method),
         "sft": config.sft.model_dump(mode="json", exclude=_OPERATION),
     }
     settings = {

@@ -16,6 +16,7 @@ from typing import Any
 from awares.errors import PolicyError
 from awares.family import ModelFamily
 from awares_platform.config.method import MethodConfig
+from awares_platform.method import environment
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
 
@@ -30,8 +31,12 @@ _FORMAT = 1
 
 
 def write(directory: Path, family: ModelFamily, method: MethodConfig) -> None:
-    """Write awares.json, and write the bounds of `method` into the processor's files."""
-    content = {"format": _FORMAT, "method": method.inputs()}
+    """Write awares.json, and write the bounds of `method` into the processor's files.
+
+    awares.json records the text of the policy's prompt. Raises ConfigError if the environment of
+    `method` cannot be built.
+    """
+    content = {"format": _FORMAT, "method": environment.inputs(method)}
     (directory / FILE).write_text(json.dumps(content, indent=1))
     bounds = {
         "min_pixels": method.min_pixels,
@@ -89,7 +94,7 @@ def check_stored(store: ObjectStore, key: str, method: MethodConfig) -> None:
 
 
 def _compare(trained: Mapping[str, Any], place: str, method: MethodConfig) -> None:
-    now = method.inputs()
+    now = environment.inputs(method)
     differing = [
         f"method.{key} = {json.dumps(value)} (here {json.dumps(now[key])})"
         for key, value in trained.items()

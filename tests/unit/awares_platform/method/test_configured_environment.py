@@ -1,5 +1,7 @@
 """Tests that the configured environment is built with its settings."""
 
+from pathlib import Path
+
 import pytest
 
 from awares.budget import budget_text
@@ -49,11 +51,21 @@ def test_another_environment_is_named_in_the_configuration() -> None:
 
 def test_the_name_of_the_prompt_stands_for_the_environments_own() -> None:
     own = MethodConfig(system_prompt="awares", max_crops=2, max_visual_tokens=300)
-    assert own.system_prompt == f"{SYSTEM_PROMPT} {budget_text(300, 2)}"
+    assert system_prompt(own) == f"{SYSTEM_PROMPT} {budget_text(300, 2)}"
     whole = MethodConfig(system_prompt="awares", environment=WHOLE)
     assert system_prompt(whole) == f"{WholeImage().system_prompt} {budget_text(512, 10)}"
     assert system_prompt(MethodConfig(system_prompt="Look.", environment=WHOLE)) == "Look."
     assert system_prompt(MethodConfig()) == ""
+
+
+def test_an_override_of_a_runs_configuration_changes_the_stated_budget(tmp_path: Path) -> None:
+    """A policy whose prompt states another budget would write requests that are malformed."""
+    recorded = tmp_path / "config.json"
+    recorded.write_text(load("awares-7b").model_dump_json())
+    budget = ["method.max_crops=3", "method.max_visual_tokens=3000"]
+    for overrides, stated in ((budget, (3000, 3)), ([], (4096, 4))):
+        prompt = system_prompt(load(recorded, overrides).method)
+        assert prompt == f"{SYSTEM_PROMPT} {budget_text(*stated)}"
 
 
 def test_base_policies_use_the_models_template_unless_a_prompt_is_set() -> None:

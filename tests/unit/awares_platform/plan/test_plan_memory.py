@@ -9,9 +9,11 @@ import pytest
 
 from awares.errors import ConfigError
 from awares.families.qwen2_5_vl import QWEN2_5_VL
+from awares.whole_image import WholeImage
 from awares_platform.config import PlatformConfig
-from awares_platform.method.environment import vision_limits
+from awares_platform.method.environment import system_prompt, vision_limits
 from awares_platform.plan import engine as plan_engine
+from awares_platform.plan import make
 from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.caches import caches
 from awares_platform.plan.engine import EngineMemory, engine_memory
@@ -159,9 +161,20 @@ def test_tokens_of_a_page_are_those_of_the_processor() -> None:
     assert (tokens.plain, tokens.reply) == (tokens.text + 520 + 16, 16 + 2)
     assert tokens.called == tokens.plain + 18 + 520 + 16
     assert tokens.mean == pytest.approx(tokens.plain + 0.29 * (18 + 520 + 16))
-    prompt = len(setup().method.system_prompt) // 4 + 64
+    prompt = len(system_prompt(setup().method)) // 4 + 64
     assert tokens.widest == prompt + 4096 + (16 + 5 * 2) + 2 * 512 < 8192
     assert (tokens.largest.tokens, tokens.largest.images) == (tokens.widest, 5)
+
+
+def test_the_prompt_of_another_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The configuration does not know this prompt, so only the plan finds that it is too long."""
+    config = setup("method.environment=awares.whole_image:WholeImage")
+    prompt = len(system_prompt(config.method)) // 4
+    assert prompt > 100 and tokens_of(config).largest.prompt == prompt + 64
+    monkeypatch.setattr(WholeImage, "system_prompt", "word " * 5000)
+    [fault] = make(config, Assumptions()).faults
+    assert fault.startswith("the longest legal episode has ")
+    assert "engine.max_model_len=8192; raise it" in fault
 
 
 def test_budget_and_turns_bound_the_longest_sequence() -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from awares.whole_image import WholeImage
 from awares_platform.config.setup import load
 from awares_platform.sft.job import recipe_of
 
@@ -10,6 +11,15 @@ DATA = {"rows": 40}
 
 def recipe(*overrides: str) -> dict[str, object]:
     return recipe_of(load("mini", overrides), "9f2c", DATA)
+
+
+def test_another_prompt_of_the_environment_is_another_recipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = ("method.environment=awares.whole_image:WholeImage", "method.system_prompt=awares")
+    before = recipe(*whole)
+    monkeypatch.setattr(WholeImage, "system_prompt", "Say ZOOM.")
+    assert recipe(*whole) != before
 
 
 @pytest.mark.parametrize(

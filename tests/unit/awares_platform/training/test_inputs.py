@@ -13,7 +13,9 @@ from awares.errors import PolicyError
 from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.mini.policy import build_model, save_policy
 from awares.mini.tokenizer import train_tokenizer
+from awares.whole_image import WholeImage
 from awares_platform.config.method import MethodConfig
+from awares_platform.method.environment import system_prompt
 from awares_platform.training import inputs
 from awares_platform.training.export import write_policy
 from awares_platform.training.policy import interface, load_processor
@@ -76,6 +78,23 @@ def test_the_settings_of_the_training_are_recorded_and_held(exported: Path) -> N
     with pytest.raises(PolicyError, match=r'method\.system_prompt = "" \(here "Look\."\)') as error:
         inputs.check(exported, other)
     assert "method.low_ratio = 0.4 (here 0.5)" in str(error.value)
+
+
+def test_the_prompt_of_an_environment_travels_with_the_policy(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The text of the training is recorded, so that a changed environment is noticed."""
+    method = MethodConfig(
+        environment="awares.whole_image:WholeImage", system_prompt="awares", max_crops=1
+    )
+    inputs.write(tmp_path, QWEN2_5_VL, method)
+    trained = inputs.recorded(tmp_path, MethodConfig())
+    assert trained.system_prompt == system_prompt(method) != "awares"
+    inputs.check(tmp_path, method)
+    monkeypatch.setattr(WholeImage, "system_prompt", "Say ZOOM.")
+    assert system_prompt(trained).startswith("You see a small version")
+    with pytest.raises(PolicyError, match=r'method\.system_prompt = "You see.*here "Say ZOOM\.'):
+        inputs.check(tmp_path, method)
 
 
 def test_a_policy_without_a_record_is_not_checked_and_a_damaged_record_is_named(
