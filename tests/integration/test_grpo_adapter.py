@@ -31,11 +31,14 @@ from awares_platform.grpo.job import run
 from awares_platform.grpo.reward_actor import RemoteWorker
 from awares_platform.grpo.rewarding import RewardPool
 from awares_platform.grpo.scoring import Scoring
+from awares_platform.method import environment
 from awares_platform.method.reward import build_reward
 from awares_platform.runtime.session import session as open_session
 from awares_platform.store import ObjectStore
 from awares_platform.training.export import adapter_key
 from awares_platform.training.identity import combined
+from awares_platform.training.inputs import INPUTS
+from awares_platform.weights import Subscriber
 from awares_platform.weights.adapter import WEIGHTS_FILE, read_peft, write_peft
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -93,6 +96,12 @@ def test_a_lora_run_is_played_and_evaluated_as_an_adapter(
         unplayable = [row["data/unplayable"] for row in rows if "data/unplayable" in row]
         assert len(unplayable) == STEPS and 8 < unplayable[-1] <= 48
         assert store.get(f"{adapter_key('grpo-adapter', 'awares')}/manifest.json")
+        subscriber = Subscriber(store, "grpo-adapter")
+        newest = subscriber.head()
+        assert newest is not None
+        extra = subscriber.manifest(newest).extra
+        assert extra.keys() == {"canary", "lineage", INPUTS}
+        assert extra[INPUTS] == environment.inputs(config.method)
         asyncio.run(score_despite_a_kill(opened))
         asyncio.run(evaluate(opened))
 

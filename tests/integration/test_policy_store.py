@@ -1,9 +1,11 @@
 """Tests that a reader gets only complete and undamaged policies from a real store."""
 
+import asyncio
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -23,15 +25,19 @@ from awares_platform.curate import job as curate
 from awares_platform.curate.job import Shard
 from awares_platform.data.dataset import write_samples
 from awares_platform.data.rows import encode_rows
+from awares_platform.engine.follow import load_newest
 from awares_platform.evaluate.job import check_policies
 from awares_platform.grpo import job as grpo
+from awares_platform.method import environment
 from awares_platform.runtime.run import Run
 from awares_platform.serve.job import serving
 from awares_platform.store import ObjectStore
 from awares_platform.training.export import export_policy, policy_key, read_meta
 from awares_platform.training.identity import content_digest
+from awares_platform.training.inputs import INPUTS
 from awares_platform.training.lineage import check_lineage
 from awares_platform.training.source import base_digest, pinned, resolve
+from awares_platform.weights import Publisher, Subscriber
 
 pytestmark = pytest.mark.integration
 
@@ -281,6 +287,36 @@ def test_a_finished_grpo_run_refuses_another_start(
     store.delete_prefix("runs/r/policies/awares/")
     check_lineage(store, "r", "awares", job.policy.base, job.grpo.start)
     assert key == "runs/r/policies/sft"
+
+
+def test_an_endpoint_follows_no_learner_with_other_inputs(
+    config: PlatformConfig, store: ObjectStore
+) -> None:
+    """The endpoint refuses the run before it starts an engine, and a new version while it runs."""
+    publisher = Publisher(store, "r")
+    publisher.publish(1, {"w": torch.zeros(3)}, {INPUTS: environment.inputs(METHOD)})
+    changed = METHOD.model_copy(update={"max_crops": 3})
+    settings = {
+        "method": changed,
+        "serve": ServeConfig(policy="base", follow=True),
+        "grpo": GrpoConfig(start="base"),
+    }
+    trained = r"version 1 of run r was trained with method\.max_crops = 10 \(here 3\)"
+    with pytest.raises(PolicyError, match=trained):
+        serving(config.model_copy(update=settings)).__enter__()
+    with pytest.raises(PolicyError, match=trained):
+        asyncio.run(load_newest(cast(Any, NeverLoads()), Subscriber(store, "r"), None, changed))
+    with pytest.raises(AssertionError, match="version 1"):
+        asyncio.run(load_newest(cast(Any, NeverLoads()), Subscriber(store, "r"), None, METHOD))
+
+
+class NeverLoads:
+    """An engine with version 0."""
+
+    version = 0
+
+    async def load_version(self, _: Subscriber, version: int, canary: None) -> Any:
+        raise AssertionError(f"version {version}")
 
 
 @pytest.mark.parametrize("job", ["grpo", "evaluate", "serve"])

@@ -21,6 +21,7 @@ from awares_platform.config import PlatformConfig
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.config.run import RunConfig
+from awares_platform.method import environment
 from awares_platform.store import ObjectStore
 from awares_platform.training import inputs
 from awares_platform.training.export import export_policy
@@ -176,6 +177,10 @@ def test_pull_records_the_inputs_of_the_training(
     grpo = GrpoConfig(start="sft")
     weights.run(config.model_copy(update={"grpo": grpo}), "pull", 1, tmp_path / "pulled")
     inputs.check(tmp_path / "pulled", trained)
+    Publisher(seaweed, "recorded").publish(1, BASE, {inputs.INPUTS: environment.inputs(trained)})
+    run = RunConfig(name="recorded")
+    weights.run(config.model_copy(update={"run": run}), "pull", 1, tmp_path / "base")
+    inputs.check(tmp_path / "base", trained)
     with pytest.raises(PolicyError, match=r"method\.low_ratio = 0\.4 \(here 0\.5\)"):
         inputs.check(tmp_path / "pulled", config.method)
 

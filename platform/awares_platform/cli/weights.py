@@ -141,9 +141,10 @@ def pull(
 ) -> Path:
     """Write a version as a policy directory for transformers and vLLM.
 
-    The processor and the configuration come from `start`, the run's starting policy. So do the
-    input settings, if `start` is trained. The base has no settings of its own, so `method` gives
-    them. Returns the directory. Raises ConfigError if the directory is not empty.
+    The processor and the configuration come from `start`, the run's starting policy. The input
+    settings come from the version's manifest. An older manifest has none. They then come from
+    `start` if it is trained, and from `method` otherwise. Returns the directory. Raises ConfigError
+    if the directory is not empty.
     """
     directory = _empty(out or Path(f"{subscriber.run}-v{version}"))
     family = model_family(policy)
@@ -154,7 +155,9 @@ def pull(
         base = Checkpoint(source)
         state = {**base, **fold_adapter(state, scale, base, family.current_name)[0]}
     directory.mkdir(parents=True, exist_ok=True)
-    trained = method if start == "base" else inputs.recorded(source, method)
+    trained = inputs.published(received.manifest, method)
+    if trained is None:
+        trained = method if start == "base" else inputs.recorded(source, method)
     write_policy(state, source, directory, family, trained)
     return directory
 

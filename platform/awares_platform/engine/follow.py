@@ -11,10 +11,12 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 
+from awares_platform.config.method import MethodConfig
 from awares_platform.engine.canary import Canary, CanaryMismatch
 from awares_platform.engine.engine import Engine
 from awares_platform.engine.load import LoadReport
 from awares_platform.store.errors import StoreError
+from awares_platform.training.inputs import check_published
 from awares_platform.weights import Subscriber, WeightsError
 
 _SLOWEST_POLL_S = 15.0
@@ -63,6 +65,7 @@ async def follow(
     canary: Canary | None,
     poll_s: float,
     announced: asyncio.Event | None = None,
+    method: MethodConfig | None = None,
 ) -> AsyncIterator[Loaded | Missed]:
     """Load the newest version whenever HEAD names a new one, and skip the versions in between.
 
@@ -70,13 +73,14 @@ async def follow(
     wait early, and the function clears it. It yields Missed if it cannot read HEAD or fetch the
     version. Every consecutive failure doubles the wait. The wait never exceeds 15 s. Raises
     CanaryMismatch if the engine's logprobs differ too much from the learner's. Raises EngineError
-    if the engine must be restarted.
+    if the engine must be restarted. Raises PolicyError if the learner trains with other inputs than
+    `method` describes, unless `method` is None.
     """
     announced = announced or asyncio.Event()
     failures = 0
     while True:
         try:
-            if (load := await load_newest(engine, subscriber, canary)) is not None:
+            if (load := await load_newest(engine, subscriber, canary, method)) is not None:
                 failures = 0
                 yield load
         except CanaryMismatch:
@@ -92,16 +96,21 @@ async def follow(
 
 
 async def load_newest(
-    engine: Engine, subscriber: Subscriber, canary: Canary | None
+    engine: Engine,
+    subscriber: Subscriber,
+    canary: Canary | None,
+    method: MethodConfig | None = None,
 ) -> Loaded | None:
     """Load HEAD's newest version into the engine.
 
     Return None if HEAD names no version or the engine already has the newest version. Raises the
-    same errors as Engine.load_version.
+    same errors as Engine.load_version. Raises PolicyError in the same case as `follow`.
     """
     head = await asyncio.to_thread(subscriber.head)
     if head is None or head == engine.version:
         return None
     started = time.perf_counter()
+    if method is not None:
+        check_published(await asyncio.to_thread(subscriber.manifest, head), subscriber.run, method)
     report = await engine.load_version(subscriber, head, canary)
     return Loaded(report, time.perf_counter() - started)

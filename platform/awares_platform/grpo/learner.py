@@ -48,13 +48,14 @@ from awares_platform.grpo.pixels import ViewCache
 from awares_platform.grpo.reference import frozen_reference
 from awares_platform.grpo.shard import StepShard, TrainSequence
 from awares_platform.grpo.warming import Warmer
-from awares_platform.method.environment import system_prompt, vision_limits
+from awares_platform.method.environment import inputs, system_prompt, vision_limits
 from awares_platform.method.family import model_family
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, lora, zero
 from awares_platform.training.export import export_adapter, export_policy
 from awares_platform.training.failure import SkippedSteps
 from awares_platform.training.identity import content_digest
+from awares_platform.training.inputs import INPUTS
 from awares_platform.training.policy import interface, load_policy, load_processor
 from awares_platform.training.source import resolve
 from awares_platform.training.zero import OptimizerStep
@@ -91,6 +92,7 @@ class Learner:
         self._served = getattr(torch, config.engine.dtype)
         self._engine = zero.initialize(model, zero.settings_of(settings, config.policy.dtype), gpu)
         method = config.method
+        self._inputs = inputs(method)
         processor = load_processor(self._source, self._family, method.min_pixels, method.max_pixels)
         self._processor = processor
         self._chat = ChatFormat(processor.tokenizer, system_prompt(method), self._family.chat)
@@ -273,9 +275,9 @@ class Learner:
 
         Return the new version. The upload goes on during the next step.
         """
-        extra: dict[str, Any] = {"lineage": self._spans}
+        extra: dict[str, Any] = {"lineage": self._spans, INPUTS: self._inputs}
         if self._scores:
-            extra = {"canary": to_extra(self._canary, self._canary_logprobs(), self._start)}
+            extra["canary"] = to_extra(self._canary, self._canary_logprobs(), self._start)
         return self._publisher.begin(zero.owned(self._engine, self._served), extra, step=step)
 
     def _published(self) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Self
 
 from awares.chat import ChatFormat
 from awares_platform.config import PlatformConfig
+from awares_platform.config.method import MethodConfig
 from awares_platform.data.dataset import Images
 from awares_platform.engine.canary import Canary, CanaryMismatch
 from awares_platform.engine.canary_samples import build
@@ -27,8 +28,11 @@ POLL_S = 2.0
 class Following:
     """Keeps one engine at the newest published version, with a background task."""
 
-    def __init__(self, engine: Engine, subscriber: Subscriber, canary: Canary) -> None:
+    def __init__(
+        self, engine: Engine, subscriber: Subscriber, canary: Canary, method: MethodConfig
+    ) -> None:
         self._engine, self._subscriber, self._canary = engine, subscriber, canary
+        self._method = method
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
@@ -39,7 +43,8 @@ class Following:
 
         If the newest version cannot be fetched, the engine keeps its present version. Raises
         DataError if there is no curated data. Raises CanaryMismatch and EngineError in the same
-        cases as Engine.load_version.
+        cases as Engine.load_version. Raises PolicyError if the learner trains with other inputs
+        than [method] describes.
         """
         images, family = Images.of(store, config.data), model_family(config.policy)
         canary = await asyncio.to_thread(
@@ -53,14 +58,17 @@ class Following:
             config.engine.max_model_len,
         )
         following = cls(
-            engine, Subscriber(store, config.run.name, threads=config.engine.threads), canary
+            engine,
+            Subscriber(store, config.run.name, threads=config.engine.threads),
+            canary,
+            config.method,
         )
         await following._start()
         return following
 
     async def _start(self) -> None:
         try:
-            await load_newest(self._engine, self._subscriber, self._canary)
+            await load_newest(self._engine, self._subscriber, self._canary, self._method)
         except CanaryMismatch:
             raise
         except (WeightsError, StoreError) as error:
@@ -68,7 +76,8 @@ class Following:
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        async for load in follow(self._engine, self._subscriber, self._canary, POLL_S):
+        loads = follow(self._engine, self._subscriber, self._canary, POLL_S, method=self._method)
+        async for load in loads:
             if isinstance(load, Missed):
                 log.warning("going on with version %d: %s", self._engine.version, load.reason)
             else:

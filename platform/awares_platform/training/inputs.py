@@ -19,6 +19,7 @@ from awares_platform.config.method import MethodConfig
 from awares_platform.method import environment
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
+from awares_platform.weights.manifest import Manifest
 
 FILE = "awares.json"
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
@@ -26,6 +27,9 @@ BOUNDS = ("size", "min_pixels", "max_pixels")
 """The keys of an image processor's configuration that bound the area of an image.
 
 The keys min_pixels and max_pixels are older than the key size.
+"""
+INPUTS = "inputs"
+"""The key of a weight manifest's `extra` under which the learner records method.environment.inputs.
 """
 _FORMAT = 1
 
@@ -91,6 +95,21 @@ def check_stored(store: ObjectStore, key: str, method: MethodConfig) -> None:
         return
     place = f"{store.config.url}/{key}"
     _compare(_settings(content, f"{place}/{FILE}"), place, method)
+
+
+def check_published(manifest: Manifest, run: str, method: MethodConfig) -> None:
+    """Raise PolicyError if the learner of `run` trains with other inputs than `method` describes.
+
+    A manifest without inputs is not checked.
+    """
+    place = f"version {manifest.version} of run {run}"
+    _compare(manifest.extra.get(INPUTS, {}), place, method)
+
+
+def published(manifest: Manifest, method: MethodConfig) -> MethodConfig | None:
+    """Return `method` with the inputs that `manifest` records, or None if it records none."""
+    trained = manifest.extra.get(INPUTS)
+    return trained and MethodConfig.model_validate({**method.model_dump(), **trained})
 
 
 def _compare(trained: Mapping[str, Any], place: str, method: MethodConfig) -> None:
