@@ -178,7 +178,7 @@ async def _play(
 ) -> str | None:
     """Append turns to `turns` until the episode ends. Return the answer, or None if none exists."""
     size, context = gallery.image.size, chat.first_turn(sample.question)
-    views: tuple[View, ...] = (spec.environment.first_view(size),)
+    views: tuple[View, ...] = (spec.first_view(size),)
     ids: tuple[int, ...] = ()
     seen: tuple[View, ...] = ()
     shown: tuple[Image, ...] = ()

@@ -7,7 +7,7 @@
 ensure that no turn of a policy exceeds the engine's context.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from awares.budget import Budget
@@ -21,6 +21,11 @@ from awares.view import View, view_size
 
 _SHRINK = 0.9
 _STEPS = 80
+_VIEWS_LEFT = 2
+"""How many of the smallest square views a first view must leave room for.
+
+A view of another shape can cost more than the smallest square view, but less than two of them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,22 @@ class EpisodeSpec:
         """Return the number of visual tokens that `views` of an image of `size` cost."""
         sizes = [view_size(view, size, self.low_ratio) for view in views]
         return sum(visual_tokens(view, self.limits) for view in sizes)
+
+    def first_view(self, size: Size) -> View:
+        """Return the environment's first view of an image of `size`.
+
+        If `Budget.fit` is true and the view leaves no room for a requested view, it is shrunk to
+        half of the budget. If `Budget.fit` is false, all requests for such an image are malformed.
+        """
+        view = self.environment.first_view(size)
+        if self.budget is None or not self.budget.fit or self.environment.max_turns == 1:
+            return view
+        least = _VIEWS_LEFT * visual_tokens((1, 1), self.limits)
+        if self.tokens([view], size) + least <= self.budget.visual_tokens:
+            return view
+        half = self.budget.visual_tokens // 2
+        fitting = (one for one in _smaller([view]) if self.tokens(one, size) <= half)
+        return next(fitting, (view,))[0]
 
 
 def grant(
@@ -84,12 +105,17 @@ def _fit(
         views = spec.environment.views(kept, size)
         if len(views) > crops:
             continue
-        for step in range(_STEPS):
-            scale = _SHRINK**step
-            shrunk = tuple(replace(view, scale=view.scale * scale) for view in views)
+        for shrunk in _smaller(views):
             if spec.tokens(shrunk, size) <= tokens:
                 return kept, shrunk
     return None
+
+
+def _smaller(views: Sequence[View]) -> Iterator[tuple[View, ...]]:
+    """Yield the views, first as they are, and then smaller by a further 10 % per side each time."""
+    for step in range(_STEPS):
+        scale = _SHRINK**step
+        yield tuple(replace(view, scale=view.scale * scale) for view in views)
 
 
 def longest(spec: EpisodeSpec, question: str, size: Size, chat: ChatFormat) -> int:
@@ -100,7 +126,7 @@ def longest(spec: EpisodeSpec, question: str, size: Size, chat: ChatFormat) -> i
     """
     turns = spec.environment.max_turns
     text = len(chat.first_turn(question)) - 1
-    visual = spec.tokens([spec.environment.first_view(size)], size)
+    visual = spec.tokens([spec.first_view(size)], size)
     if spec.budget is not None and turns > 1:
         visual = max(visual, spec.budget.visual_tokens)
         empty, one = len(chat.tool_reply(0)), len(chat.tool_reply(1))

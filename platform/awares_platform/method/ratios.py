@@ -12,12 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, quantiles
 
-from awares.environment import Environment, Request, readable
+from awares.environment import Environment, Malformed, Request, readable
+from awares.episode_spec import grant
 from awares.family import ModelFamily
 from awares.tokens import Size, rtr_token
 from awares.view import view_size
 from awares_platform.config.method import MethodConfig
-from awares_platform.method.environment import environment, vision_limits
+from awares_platform.method.environment import (
+    environment,
+    episode_budget,
+    episode_spec,
+    greedy,
+    vision_limits,
+)
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +43,17 @@ class Ratios:
       of the image.
     - `whole`: the policy sees the low view and the whole image.
 
+    `closed` is the number of images for which method.max_visual_tokens allows no region beside the
+    low view. Every request for such an image is malformed.
+
     Example:
-        Ratios(low=(0.25, 0.26), crop=(0.5, 0.52), whole=(1.25, 1.26))
+        Ratios(low=(0.25, 0.26), crop=(0.5, 0.52), whole=(1.25, 1.26), closed=0)
     """
 
     low: tuple[float, ...]
     crop: tuple[float, ...]
     whole: tuple[float, ...]
+    closed: int
 
     @property
     def mean(self) -> dict[str, float]:
@@ -56,14 +67,26 @@ class Ratios:
 
     @property
     def warnings(self) -> list[str]:
-        """One message for each way to play whose mean ratio is above its bound in `MOST`."""
-        return [
+        """One message for each way to play whose mean ratio is above its bound in `MOST`.
+
+        A further message states the number of images for which all requests are malformed.
+        """
+        high = [
             f"{_NAMES[name]}: mean RTR {self.mean[name]:.2f}, more than {most:g}; "
             'set method.views="relative", raise method.max_pixels, or lower method.min_pixels, '
             "method.low_ratio or method.crop_scale"
             for name, most in MOST.items()
             if self.mean[name] > most
         ]
+        return high if not self.closed else [*high, self._closed_warning]
+
+    @property
+    def _closed_warning(self) -> str:
+        return (
+            f"{self.closed:,} of {len(self.low):,} images: no region fits into "
+            "method.max_visual_tokens beside the low view, so every request is malformed; raise "
+            "this key, or lower method.low_ratio or method.max_pixels"
+        )
 
 
 def ratios(sizes: Sequence[Size], method: MethodConfig, family: ModelFamily) -> Ratios:
@@ -74,10 +97,20 @@ def ratios(sizes: Sequence[Size], method: MethodConfig, family: ModelFamily) -> 
         views = [asked.first_view(size), *(asked.views(request, size) if request else ())]
         return rtr_token([view_size(view, size, method.low_ratio) for view in views], size, limits)
 
+    def is_closed(size: Size) -> bool:
+        first, whole = asked.first_view(size), asked.cover((), size)
+        single = [readable(asked, (region,)) for region in asked.regions] or [_one(asked, size)]
+        spec = episode_spec(method, family, greedy(1), asked, episode_budget(method, context=0))
+        asks = [request for request in (*single, whole) if request is not None]
+        return asked.max_turns > 1 and all(
+            isinstance(grant(spec, request, [first], size), Malformed) for request in asks
+        )
+
     return Ratios(
         low=tuple(cost(size, None) for size in sizes),
         crop=tuple(cost(size, _one(asked, size)) for size in sizes),
         whole=tuple(cost(size, asked.cover((), size)) for size in sizes),
+        closed=sum(map(is_closed, sizes)),
     )
 
 

@@ -86,6 +86,37 @@ def test_serving_answers_every_request_within_the_budget(size, crops, views):
     assert spec.tokens([first, *shown], size) <= BUDGET.visual_tokens
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    size=SIZES,
+    crops=CROPS,
+    tokens=st.sampled_from((16, 64, 512)),
+    views=st.sampled_from(("relative", "paper", "released")),
+)
+def test_serving_answers_every_request_within_a_small_budget(size, crops, tokens, views):
+    """A page's low view has 520 tokens, which leaves no room in a budget of 512."""
+    spec = replace(
+        SPEC,
+        environment=TenCrops(rule=ViewRule(views)),
+        budget=Budget(visual_tokens=tokens, crops=4, context=8192, fit=True),
+    )
+    first = spec.first_view(size)
+    whole = spec.environment.first_view(size)
+    assert first == whole or spec.tokens([whole], size) > tokens - 8
+    granted = grant(spec, Request(crops), [first], size)
+    assert not isinstance(granted, Malformed)
+    assert spec.tokens([first, *granted[1]], size) <= tokens
+
+
+def test_only_serving_shrinks_a_first_view_that_leaves_no_room():
+    small = replace(SPEC, budget=Budget(visual_tokens=512, crops=4, context=8192))
+    fitting = replace(small, budget=replace(small.budget, fit=True))
+    assert small.tokens([small.first_view(PAGE)], PAGE) == 520
+    assert 200 < fitting.tokens([fitting.first_view(PAGE)], PAGE) <= 256
+    once = replace(fitting, environment=TenCrops(max_turns=1))
+    assert once.first_view(PAGE) == small.first_view(PAGE)
+
+
 def test_four_crops_of_a_page_are_malformed_if_they_exceed_the_budget(chat):
     """Check that the budget refuses four halves of a page, which exceed 8,192 tokens.
 

@@ -10,10 +10,12 @@ from awares_platform.method.ratios import log_ratios, ratios
 
 PAGES = [(1240, 1754), (1700, 2200), (2480, 3508), (4032, 3024)]
 
+PAPER = {"min_pixels": 25_088, "max_visual_tokens": 4096}
+"""The bounds of the 7B setup."""
+
 
 def of(sizes: list[tuple[int, int]], **settings: object):
-    method = MethodConfig.model_validate({"min_pixels": 25_088, **settings})
-    return ratios(sizes, method, QWEN2_5_VL)
+    return ratios(sizes, MethodConfig.model_validate({**PAPER, **settings}), QWEN2_5_VL)
 
 
 def test_the_papers_rule_costs_more_than_full_resolution_on_real_pages() -> None:
@@ -55,6 +57,17 @@ def test_a_crop_of_native_pixels_is_warned_of_alone() -> None:
     assert [text.split(":")[0] for text in found.warnings] == ["low view and one crop"]
 
 
+def test_a_budget_below_the_low_view_is_warned_of() -> None:
+    """The low view of the page has 520 tokens."""
+    sizes = [(1700, 2200), (850, 600)]
+    assert [of(sizes, max_visual_tokens=tokens).closed for tokens in (2000, 512, 100)] == [0, 1, 2]
+    [text] = of(sizes, max_visual_tokens=512).warnings
+    assert text.startswith("1 of 2 images: no region fits into method.max_visual_tokens beside")
+    assert of(sizes, max_visual_tokens=512, max_turns=1).closed == 0
+    whole = of(sizes, max_visual_tokens=1000, environment="awares.whole_image:WholeImage")
+    assert whole.closed == 1
+
+
 def test_the_text_names_mean_and_percentiles() -> None:
     one = of([(1700, 2200)] * 3)
     assert str(one) == (
@@ -66,7 +79,7 @@ def test_the_text_names_mean_and_percentiles() -> None:
 
 def test_the_log_holds_ratios_and_warnings(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        log_ratios(PAGES, MethodConfig(views="paper", min_pixels=25_088), QWEN2_5_VL)
+        log_ratios(PAGES, MethodConfig.model_validate({**PAPER, "views": "paper"}), QWEN2_5_VL)
         log_ratios([], MethodConfig(), QWEN2_5_VL)
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "WARNING"]
 
