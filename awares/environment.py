@@ -10,7 +10,7 @@ the policy on the text that `write` returns for this request.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,9 +76,9 @@ class Environment(Protocol):
     parameter of the environment's constructor has the name of a setting in [method], such as
     `max_turns`, the parameter gets the value of this setting. The constructor also gets every
     setting in the table [method.environment_settings]. A parameter `rule` gets the
-    `awares.view_rule.ViewRule` of [method], which chooses the resolution of views. Each of
-    the five jobs builds its own environment, so an environment must not store anything between
-    calls.
+    `awares.view_rule.ViewRule` of [method], which chooses the resolution of views. An environment
+    may also have a method `parse_lenient`, which serving calls instead of `parse`. Each of the five
+    jobs builds its own environment, so an environment must not store anything between calls.
 
     Example:
         class Zoom:
@@ -163,6 +163,15 @@ class Environment(Protocol):
         the request covers the whole image.
         """
         ...
+
+
+def lenient_parser(environment: Environment) -> Callable[[str], Parsed]:
+    """Return the parser that serving uses: the environment's `parse_lenient`, or else its `parse`.
+
+    A lenient parser accepts more forms of a request, but returns only regions that the turn names.
+    It returns an Answer only if the turn contains no attempt at a request.
+    """
+    return getattr(environment, "parse_lenient", environment.parse)
 
 
 def readable(environment: Environment, regions: Sequence[str]) -> Request | None:

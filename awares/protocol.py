@@ -8,7 +8,7 @@ whole image.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from awares.crops import CropId
 from awares.environment import Answer, Malformed, Parsed, Request
@@ -96,3 +96,8 @@ def _crop(item: str) -> CropId | None:
         return None
     words = re.sub(r"[\s_-]+", " ", match[2].strip().lower())
     return _BY_TEXT.get(words)
+
+
+def crop_names() -> Mapping[str, CropId]:
+    """Return the crop of each id and of each name. Names are in lower case, with single spaces."""
+    return _BY_TEXT

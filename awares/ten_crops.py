@@ -6,6 +6,7 @@ from typing import Literal
 
 from awares.crops import Box, CropId, CropMapping, area_fraction, target_crops
 from awares.environment import Parsed, Request, Size
+from awares.lenient import parse_lenient
 from awares.protocol import SYSTEM_PROMPT, format_request, parse_turn
 from awares.view import View, full_view
 from awares.view_rule import RELATIVE, ViewRule
@@ -59,6 +60,10 @@ class TenCrops:
     def parse(self, text: str) -> Parsed:
         """Parse one turn with `awares.protocol.parse_turn`."""
         return parse_turn(text, allow_all=self.allow_all)
+
+    def parse_lenient(self, text: str) -> Parsed:
+        """Parse one turn with `awares.lenient.parse_lenient`, as serving does."""
+        return parse_lenient(text, allow_all=self.allow_all)
 
     def write(self, request: Request) -> str:
         """Return the text of the request, as the policy learns to write it."""
