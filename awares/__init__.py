@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from awares.advantage import advantages, batch_divisor
 from awares.budget import Budget
-from awares.chat import ChatFormat
+from awares.chat import ChatFormat, Said
 from awares.crops import Box, CropId, CropMapping, area_fraction, crop_box, min_cover, target_crops
 from awares.demonstration import Demonstration
 from awares.environment import Answer, Environment, Malformed, Request
@@ -137,6 +137,7 @@ __all__ = [
     "Reward",
     "RewardValue",
     "SYSTEM_PROMPT",
+    "Said",
     "Sample",
     "SampledTokens",
     "Sampling",

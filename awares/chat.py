@@ -18,11 +18,25 @@ Engines and `awares.batch` replace this placeholder by one <|image_pad|> for eac
 """
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from awares.errors import DataError, PolicyError
 from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.family import ChatTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One message of a conversation, with the number of images that precede its text.
+
+    Example:
+        Said("user", "Which digit is on the red circle?", images=1)
+    """
+
+    role: Literal["user", "assistant"]
+    text: str
+    images: int = 0
 
 
 class ChatFormat:
@@ -50,7 +64,7 @@ class ChatFormat:
                 f"the tokenizer lacks {', '.join(missing)}; use the tokenizer of the policy's "
                 "own family (policy.family)"
             )
-        start, self.end_id = vocabulary[tokens.start], vocabulary[tokens.end]
+        self._start, self.end_id = vocabulary[tokens.start], vocabulary[tokens.end]
         self.image_token_id = vocabulary[tokens.image]
         self.stop_ids = tuple(vocabulary[token] for token in tokens.stops if token in vocabulary)
         self.blocked_ids = tuple(
@@ -58,14 +72,12 @@ class ChatFormat:
         )
         self._image = tuple(vocabulary[token] for token in image)
         newline = self._literal("\n")
-        self._user = (start, *self._literal("user\n"))
-        self._between = (self.end_id, *newline, start, *self._literal("assistant\n"))
+        self._user = (self._start, *self._literal("user\n"))
+        self._answer = (self._start, *self._literal("assistant\n"))
+        self._close = (self.end_id, *newline)
+        self._between = (*self._close, *self._answer)
         self._resume = (*newline, *self._user)
-        self._system = (
-            (start, *self._literal("system\n"), *self.encode(system_prompt), self.end_id, *newline)
-            if system_prompt
-            else ()
-        )
+        self._system = self._system_message(system_prompt)
 
     def first_turn(self, question: str, images: int = 1) -> tuple[int, ...]:
         """Return the ids of turn 1's prompt, up to the start of the assistant's text.
@@ -79,6 +91,24 @@ class ChatFormat:
             *self.encode(question),
             *self._between,
         )
+
+    def conversation(self, said: Sequence[Said], instructions: str = "") -> tuple[int, ...]:
+        """Return the ids of a conversation, up to the start of the assistant's next text.
+
+        The `instructions` follow the system prompt in the system message. For one question without
+        instructions, the ids are those of `first_turn`.
+        """
+        system = "\n\n".join(filter(None, (self.system_prompt, instructions)))
+        ids = self._system if not instructions else self._system_message(system)
+        for one in said:
+            role = self._user if one.role == "user" else self._answer
+            ids += (*role, *(self._image * one.images), *self.encode(one.text), *self._close)
+        return (*ids, *self._answer)
+
+    def ended(self, sampled: Sequence[int]) -> tuple[int, ...]:
+        """Return sampled ids with <|im_end|> as the last id, so that another turn may follow."""
+        kept = sampled[:-1] if sampled and sampled[-1] in self.stop_ids else sampled
+        return (*kept, self.end_id)
 
     def follow_up(self, question: str) -> tuple[int, ...]:
         """Return the ids of a further question in the same conversation.
@@ -104,10 +134,10 @@ class ChatFormat:
 
         If the text contains the name of a special token, the name is encoded as ordinary tokens. A
         question therefore cannot forge a turn or an image. Raises DataError if the tokenizer
-        nevertheless returns the id of <|im_end|> or a blocked id.
+        nevertheless returns the id of a stop token or a blocked id.
         """
         ids = self._literal(text)
-        forged = {self.end_id, *self.blocked_ids}.intersection(ids)
+        forged = {*self.stop_ids, *self.blocked_ids}.intersection(ids)
         if forged:
             tokens = ", ".join(self.tokenizer.convert_ids_to_tokens(sorted(forged)))
             raise DataError(f"text {text[:60]!r} holds the special tokens {tokens}; remove them")
@@ -118,6 +148,11 @@ class ChatFormat:
         return self.tokenizer.decode(
             list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
+
+    def _system_message(self, text: str) -> tuple[int, ...]:
+        if not text:
+            return ()
+        return (self._start, *self._literal("system\n"), *self.encode(text), *self._close)
 
     def _literal(self, text: str) -> tuple[int, ...]:
         return tuple(

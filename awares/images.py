@@ -28,6 +28,9 @@ _CORRUPT = (
     zlib.error,
 )
 
+_HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+"""The brands of HEIC files. A brand names the format in the first bytes of the file."""
+
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
@@ -44,7 +47,7 @@ class DecodeLimits:
     """
 
     max_pixels: int = 80_000_000
-    formats: tuple[str, ...] = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+    formats: tuple[str, ...] = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 
 
 def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), *, source: str = "image") -> Image:
@@ -53,6 +56,8 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), *, source: str = 
     Transparent pixels become white. Raises DataError if the format is not allowed, if there are too
     many pixels, or if the data are truncated or corrupt. The error message starts with `source`.
     """
+    if (kind := _foreign(data)) is not None:
+        raise DataError(f"{source}: {kind}; convert it to PNG or JPEG first")
     try:
         with pillow.open(io.BytesIO(data), formats=limits.formats) as file:
             _check_pixels(file.size, limits.max_pixels, source)
@@ -72,6 +77,15 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), *, source: str = 
         raise DataError(
             f"{source}: truncated or corrupt image ({error}); replace or remove it"
         ) from error
+
+
+def _foreign(data: bytes) -> str | None:
+    """Return the name of a common format that cannot be read here, or None."""
+    if data[:1024].lstrip()[:5] == b"%PDF-":
+        return "a PDF document is no image, and its pages are not rendered here"
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC:
+        return "the format HEIC is not read here"
+    return None
 
 
 def _check_pixels(size: tuple[int, int], most: int, source: str) -> None:

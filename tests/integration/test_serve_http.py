@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import openai
 import psutil
 import pytest
 
@@ -165,9 +166,35 @@ def test_a_question_is_answered_with_its_bill(
     extension = json.loads(text)["awares"]
     assert status == 200 and extension["weight_version"] == 0
     assert " ".join(sorted(extension)) == (
-        "boxes crops image_size latency_s rtr_pixel rtr_token stop turns visual_tokens"
-        " weight_version"
+        "boxes crops full_tokens image_size image_sizes latency_s notes recoveries rtr_pixel"
+        " rtr_token stop times turns views visual_tokens weight_version"
     )
+
+
+def test_the_official_client_streams_and_gets_json(served: Served) -> None:
+    """Check text alone, two images, a stream, and a JSON schema, with the real engine."""
+    client = openai.OpenAI(api_key=TOKEN, base_url=f"{served.url}/v1", max_retries=0)
+    body = _body(served)
+    content = body["messages"][0]["content"]
+    hello = client.chat.completions.create(
+        model="awares", messages=[{"role": "user", "content": "hello"}]
+    )
+    assert hello.choices[0].message.content and not hello.choices[0].message.refusal
+    body["messages"][0]["content"] = [content[0], *content]
+    two = client.chat.completions.create(**body, logprobs=True, seed=2**63 - 1, temperature=1.0)
+    assert two.choices[0].logprobs is not None and two.choices[0].logprobs.content
+    chunks = list(client.chat.completions.create(**_body(served), stream=True))
+    assert chunks[-1].choices[0].finish_reason in ("stop", "length")
+    assert any(chunk.choices[0].delta.content for chunk in chunks)
+    schema = {
+        "type": "object",
+        "properties": {"digit": {"enum": [1, 2]}},
+        "required": ["digit"],
+        "additionalProperties": False,
+    }
+    asked = {"type": "json_schema", "json_schema": {"name": "digit", "schema": schema}}
+    bound = client.chat.completions.create(**_body(served), response_format=asked)
+    assert json.loads(bound.choices[0].message.content or "")["digit"] in (1, 2)
 
 
 @pytest.mark.parametrize("token", [None, "wrong"])

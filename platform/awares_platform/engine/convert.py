@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 def sampling_params(sampling: Sampling, chat: ChatFormat) -> "SamplingParams":
     """Return vLLM's parameters of `sampling`. The placeholder ids of `chat` are never sampled."""
     from vllm import SamplingParams
-    from vllm.sampling_params import RequestOutputKind
+    from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+    schema = sampling.json_schema
 
     return SamplingParams(
         temperature=sampling.temperature,
@@ -23,7 +25,9 @@ def sampling_params(sampling: Sampling, chat: ChatFormat) -> "SamplingParams":
         max_tokens=sampling.max_tokens,
         seed=sampling.seed,
         stop_token_ids=[*chat.stop_ids],
-        logit_bias=dict.fromkeys(chat.blocked_ids, -math.inf),
+        min_tokens=sampling.min_tokens,
+        logit_bias=dict.fromkeys((*chat.blocked_ids, *sampling.blocked_ids), -math.inf),
+        structured_outputs=None if schema is None else StructuredOutputsParams(json=schema),
         # 0 asks for the logprob of the sampled token only.
         logprobs=0,
         detokenize=False,

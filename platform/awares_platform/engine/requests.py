@@ -103,7 +103,7 @@ class Requests:
         # With a salt per version, a request never reuses cached prefixes of another version.
         prompt = TokensPrompt(
             prompt_token_ids=[*token_ids],
-            multi_modal_data={"image": [*images]},
+            multi_modal_data={"image": [*images]} if images else {},
             cache_salt=str(version),
         )
         try:

@@ -1,14 +1,18 @@
 """Serves a policy over HTTP.
 
-The endpoint takes one image and one question. It returns the answer and the token counts.
+The endpoint takes a conversation about any number of images. It returns the answer and the token
+counts.
 
     client --HTTP--> Serve proxy --(queue: max_queued_requests, else 503 + Retry-After)--> replica
                                                                                              |
       replica (autoscaled):                                                                  |
         routes.py    token, size limit, routes                                  <------------+
-        openai.py    reads the question from a chat request, writes the chat response
+        openai.py    json_body.py and schema.py check the body; the result is a ChatQuestion
+        data_url.py  decodes images in data: URLs
         remote.py    fetches images by URL: allowlisted hosts, public addresses, no redirects
-        croploop.py  decode -> run_episode(low view -> request -> crops -> answer) -> ServedAnswer
+        croploop.py  decodes the images, plays one conversation per choice -> ServedAnswer
+        talk.py      first views -> request -> crops -> answer; no answer is empty or a request
+        reply.py     writes the response, or the chunks of a stream
                                       |
         engine/engine.py              vLLM, at most max_ongoing_requests episodes in flight
 

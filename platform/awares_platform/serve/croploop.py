@@ -1,49 +1,93 @@
-"""Answers a question about an encoded image with one episode, for the endpoint.
+"""Answers a question about encoded images, for the endpoint. Needs neither HTTP nor Ray.
 
-This module needs neither HTTP nor Ray.
+prepare  decode the images, choose the first views, check that everything fits the context
+play     one conversation per choice (talk.py), all on the same rendered views
 """
 
 import asyncio
-import hashlib
+import logging
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from awares.budget import Budget
 from awares.chat import ChatFormat
-from awares.crops import Box
-from awares.episode import Episode, run_episode
-from awares.episode_spec import EpisodeSpec, check_room
-from awares.generate import Generate, Sampling
+from awares.episode_spec import EpisodeSpec
+from awares.errors import TooLong
+from awares.gallery import Gallery
+from awares.generate import Generate
 from awares.images import DecodeLimits, decode
-from awares.sample import Sample
+from awares.tokens import Size, rtr_pixel, visual_tokens
+from awares.view import view_size
+from awares_platform.serve.allotment import ShownView, first_views
+from awares_platform.serve.errors import RequestError
+from awares_platform.serve.openai import ChatQuestion
+from awares_platform.serve.talk import Talk, TalkResult, Task, Tell
+
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServedAnswer:
-    """A finished episode with its token counts.
+    """The answer of one choice, with its token counts.
 
-    `boxes` are the regions that the policy saw as crops, in pixels of the image. `prompt_tokens`
-    counts the text and visual tokens of all turns. A token that several turns share counts once.
-    `completion_tokens` counts the sampled tokens. `version` is the weight version that sampled the
-    last token. `latency_s` is the number of seconds that the crop loop took.
+    `full_tokens` counts the visual tokens of all images at full resolution, and `rtr_pixel` is the
+    retained ratio of pixels. `hidden` counts the sampled tokens that are no part of the answer.
+    `decode_s` and `total_s` are seconds. `finish` is OpenAI's finish_reason.
 
     Example:
         ServedAnswer(
-            episode, boxes=((0, 0, 112, 112),), prompt_tokens=61, completion_tokens=14, version=3,
-            latency_s=0.21,
+            played=played, text="7", finish="stop", sizes=((112, 112),), full_tokens=16,
+            rtr_pixel=0.25, decode_s=0.01, total_s=0.21, notes=(),
         )
     """
 
-    episode: Episode
-    boxes: tuple[Box, ...]
-    prompt_tokens: int
-    completion_tokens: int
-    version: int
-    latency_s: float
+    played: TalkResult
+    text: str
+    finish: str
+    sizes: tuple[Size, ...]
+    full_tokens: int
+    rtr_pixel: float
+    decode_s: float
+    total_s: float
+    notes: tuple[str, ...]
+
+    @property
+    def visual_tokens(self) -> int:
+        """The visual tokens of all views."""
+        return sum(one.tokens for one in self.played.shown)
+
+    @property
+    def rtr_token(self) -> float:
+        """The retained token ratio, or 0 without images."""
+        return self.visual_tokens / self.full_tokens if self.full_tokens else 0.0
+
+    @property
+    def hidden(self) -> int:
+        """The sampled tokens that are no part of the answer, such as those of requests."""
+        return self.played.sampled - len(self.played.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A question whose images are decoded, and the task of its conversations.
+
+    Example:
+        Prepared(question, task, sizes=((112, 112),), decode_s=0.01)
+    """
+
+    question: ChatQuestion
+    task: Task
+    sizes: tuple[Size, ...]
+    decode_s: float
 
 
 class CropLoop:
-    """Answers questions with an implementation of `Generate`, such as the engine."""
+    """Answers questions with an implementation of `Generate`, such as the engine.
+
+    `most_images` is the largest number of images and views that the engine accepts.
+    """
 
     def __init__(
         self,
@@ -51,44 +95,126 @@ class CropLoop:
         chat: ChatFormat,
         spec: EpisodeSpec,
         limits: DecodeLimits,
+        most_images: int,
     ):
-        self._generate, self._chat, self._spec = generate, chat, spec
-        self._limits = limits
+        assert spec.budget is not None, "serving has a budget"
+        self._generate, self.chat, self._spec = generate, chat, spec
+        self._budget: Budget = spec.budget
+        self._limits, self._most_images = limits, most_images
 
     @property
     def regions(self) -> tuple[str, ...]:
         """The names of the regions for which the metrics have separate counts."""
         return self._spec.environment.regions
 
-    async def __call__(self, data: bytes, question: str, sampling: Sampling) -> ServedAnswer:
-        """Run one episode and return it, even if it ends without an answer.
+    async def prepare(self, question: ChatQuestion, images: Sequence[bytes]) -> Prepared:
+        """Decode the images and choose the first views.
 
-        Raises DataError for an unreadable image and for a question that is too long.
+        Raises DataError for an unreadable image, and TooLong for text that does not fit.
         """
+        if len(images) > self._most_images:
+            limit = (
+                f"send at most {self._most_images} images (engine.max_images); got {len(images)}"
+            )
+            raise RequestError(limit, param="messages")
         started = time.perf_counter()
-        image = await asyncio.to_thread(decode, data, self._limits)
-        session = uuid.uuid4().hex
-        sample = Sample(session, hashlib.sha256(data).hexdigest(), question, answer="")
-        spec = replace(self._spec, sampling=sampling)
-        check_room(spec, question, image.size, self._chat)
-        episode = await run_episode(sample, image, self._generate, self._chat, spec, session)
-        return count_tokens(episode, time.perf_counter() - started)
+        decoded = [
+            await asyncio.to_thread(decode, data, self._limits, source=_name(index, len(images)))
+            for index, data in enumerate(images)
+        ]
+        decode_s = time.perf_counter() - started
+        sizes = tuple(image.size for image in decoded)
+        prompt = self.chat.conversation(question.said, question.instructions)
+        tokens = min(self._budget.visual_tokens, question.budget or self._budget.visual_tokens)
+        room = self._room(question, prompt)
+        first = first_views(self._spec, sizes, min(tokens, room), full=question.mode == "full")
+        task = Task(
+            prompt=prompt,
+            galleries=tuple(Gallery(image) for image in decoded),
+            first=first,
+            asks=bool(images) and question.mode == "auto",
+            crops=min(self._most_images, self._budget.crops + len(images)),
+            tokens=tokens,
+            context=self._budget.context,
+            sampling=question.sampling,
+            answer_tokens=question.answer_tokens,
+            json_schema=question.json_schema,
+            session=uuid.uuid4().hex,
+        )
+        return Prepared(question, task, sizes, decode_s)
+
+    def _room(self, question: ChatQuestion, prompt: tuple[int, ...]) -> int:
+        """Return the visual tokens that the context leaves for the first views."""
+        text = len(prompt) - sum(one.images for one in question.said)
+        room = self._budget.context - text - question.sampling.max_tokens
+        if room < 0:
+            raise TooLong(
+                f"text and answer need {text + question.sampling.max_tokens} tokens of "
+                f"{self._budget.context} (engine.max_model_len); shorten the question"
+            )
+        return room
+
+    async def play(self, prepared: Prepared, tell: Tell | None = None) -> list[ServedAnswer]:
+        """Play one conversation per choice. If one fails, the others are cancelled.
+
+        `tell` gets the views of the first choice's requests. Raises RequestError (500) if the
+        engine fails. The log then names the reason.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._choice(prepared, index, tell if index == 0 else None))
+                    for index in range(prepared.question.choices)
+                ]
+        except ExceptionGroup as failures:
+            error = failures.exceptions[0]
+            log.error("an answer failed: %s: %s", type(error).__name__, error)
+            raise RequestError(
+                "the engine could not finish this answer; the replica's log says why",
+                status=500,
+                code="engine_error",
+            ) from error
+        return [task.result() for task in tasks]
+
+    async def _choice(self, prepared: Prepared, index: int, tell: Tell | None) -> ServedAnswer:
+        started = time.perf_counter()
+        task = prepared.task
+        seed = task.sampling.seed
+        sampling = (
+            task.sampling if seed is None else replace(task.sampling, seed=(seed + index) % 2**63)
+        )
+        task = replace(task, sampling=sampling, session=f"{task.session}.{index}")
+        talk = Talk(self._generate, self.chat, self._spec, task, tell or _silent)
+        played = await talk.play()
+        text, stopped = _stopped(played.text, prepared.question.stops)
+        full = sum(visual_tokens(size, self._spec.limits) for size in prepared.sizes)
+        return ServedAnswer(
+            played=played,
+            text=text,
+            finish="length" if played.cut and not stopped else "stop",
+            sizes=prepared.sizes,
+            full_tokens=full,
+            rtr_pixel=self._rtr_pixel(played.shown, prepared.sizes),
+            decode_s=prepared.decode_s,
+            total_s=prepared.decode_s + time.perf_counter() - started,
+            notes=prepared.question.notes,
+        )
+
+    def _rtr_pixel(self, shown: Sequence[ShownView], sizes: Sequence[Size]) -> float:
+        seen = [view_size(one.view, sizes[one.image], self._spec.low_ratio) for one in shown]
+        pixels = sum(width * height for width, height in sizes)
+        return rtr_pixel(seen, (pixels, 1)) if pixels else 0.0
 
 
-def count_tokens(episode: Episode, latency_s: float) -> ServedAnswer:
-    """Count an episode's tokens.
+async def _silent(views: tuple[ShownView, ...]) -> None:
+    """Tell nobody about the views."""
 
-    The token ids of a turn hold one placeholder per view. `prompt_tokens` counts the view's visual
-    tokens instead of this placeholder.
-    """
-    views = [view for turn in episode.turns for view in turn.views]
-    context = sum(len(turn.context_ids) for turn in episode.turns)
-    versions = [version for turn in episode.turns for version in turn.versions]
-    return ServedAnswer(
-        episode=episode,
-        boxes=tuple(view.box for view in views if view.box is not None),
-        prompt_tokens=context - len(views) + episode.visual_tokens,
-        completion_tokens=sum(len(turn.sampled_ids) for turn in episode.turns),
-        version=versions[-1] if versions else 0,
-        latency_s=latency_s,
-    )
+
+def _name(index: int, count: int) -> str:
+    return "image" if count == 1 else f"image {index}"
+
+
+def _stopped(text: str, stops: Sequence[str]) -> tuple[str, bool]:
+    """Return the text before the first stop string, and whether there is such a string."""
+    found = [at for stop in stops if (at := text.find(stop)) >= 0]
+    return (text[: min(found)], True) if found else (text, False)

@@ -79,6 +79,7 @@ class Replica:
             chat,
             episode_spec(config.method, family, greedy(settings.max_tokens), budget=budget),
             limits,
+            config.engine.max_images,
         )
 
     def __serve_build_asgi_app__(self) -> Starlette:

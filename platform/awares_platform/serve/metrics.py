@@ -1,8 +1,10 @@
 """Exports the endpoint's metrics to Prometheus.
 
-The metrics are requests by outcome, latency, visual tokens, answers by how they ended, and crops.
+The metrics are requests by outcome, latency, visual tokens, crops, answers by how they ended, and
+detours on the way to an answer.
 
-Without a connection to Ray, this module counts nothing. A query for the retained token ratio is:
+Without a connection to Ray, only the replica's own page has them. A query for the retained token
+ratio is:
 
     sum(rate(ray_awares_serve_visual_tokens_total[5m]))
         / sum(rate(ray_awares_serve_full_tokens_total[5m]))
@@ -26,8 +28,20 @@ GONE = 499
 """The HTTP status of a request whose client disconnected before the answer."""
 
 
+_RECOVERED = "Detours on the way to an answer, such as an unreadable request"
+_COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "awares_serve_requests": ("Requests by HTTP status and error code", ("status", "code")),
+    "awares_serve_answers": ("Answers by how they ended", ("stop",)),
+    "awares_serve_recoveries": (_RECOVERED, ("kind",)),
+    "awares_serve_visual_tokens": ("Visual tokens that the policy looked at", ()),
+    "awares_serve_full_tokens": ("Visual tokens that the same images have at full resolution", ()),
+    "awares_serve_crops": ("Crops that the policy asked for", ("crop",)),
+}
+_LATENCY = "Time of a request in its replica"
+
+
 class EndpointMetrics:
-    """The metrics of one replica.
+    """The metrics of one replica, for Ray's metrics agent and for the replica's own page.
 
     The metrics count the crops of each region in `regions` separately. All other regions share one
     count.
@@ -35,28 +49,43 @@ class EndpointMetrics:
 
     def __init__(self, regions: Sequence[str] = ()) -> None:
         self._regions, self._quietly = regions, Quiet()
+        self._own = _OwnMetrics()
 
-    def answered(self, answer: ServedAnswer, seconds: float) -> None:
-        """Count an answered request that took `seconds`."""
-
-        def export() -> None:
-            self._finish(200, OK, seconds)
-            self._counters["answers"].inc(1, tags={"stop": answer.episode.stop.value})
-            _add(self._counters["visual_tokens"], answer.episode.visual_tokens)
-            _add(self._counters["full_tokens"], full_tokens(answer))
-            counts = count_regions(answer.episode.crops, self._regions)
-            for region, count in counts.items():
-                _add(self._counters["crops"], count, {"crop": region})
-
-        self._quietly(export)
+    def answered(self, answers: Sequence[ServedAnswer], seconds: float) -> None:
+        """Count an answered request that took `seconds`, with all its choices."""
+        self._finish(200, OK, seconds)
+        for answer in answers:
+            self._count(
+                "awares_serve_answers", 1, stop="length" if answer.finish == "length" else "answer"
+            )
+            self._count("awares_serve_visual_tokens", answer.visual_tokens)
+            self._count("awares_serve_full_tokens", answer.full_tokens)
+            for kind in answer.played.recoveries:
+                self._count("awares_serve_recoveries", 1, kind=kind)
+            for region, count in count_regions(answer.played.regions, self._regions).items():
+                self._count("awares_serve_crops", count, crop=region)
 
     def refused(self, status: int, code: str, seconds: float) -> None:
         """Count a request without an answer. `code` is the error code of the response."""
-        self._quietly(lambda: self._finish(status, code, seconds))
+        self._finish(status, code, seconds)
+
+    def page(self) -> tuple[bytes, str]:
+        """Return this replica's metrics in Prometheus's text format, and the content type."""
+        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+        return generate_latest(self._own.registry), CONTENT_TYPE_LATEST
 
     def _finish(self, status: int, code: str, seconds: float) -> None:
-        self._counters["requests"].inc(1, tags={"status": str(status), "code": code})
-        self._latency.observe(seconds, tags={"status": str(status)})
+        self._count("awares_serve_requests", 1, status=str(status), code=code)
+        tags = {"status": str(status)}
+        self._own.latency.labels(**tags).observe(seconds)
+        self._quietly(lambda: self._latency.observe(seconds, tags=tags))
+
+    def _count(self, name: str, count: int, **tags: str) -> None:
+        # Ray raises an error if a counter is increased by 0.
+        if count > 0:
+            self._own.count(name, count, tags)
+            self._quietly(lambda: self._counters[name].inc(count, tags=tags))
 
     @cached_property
     def _counters(self) -> dict[str, Any]:
@@ -64,45 +93,37 @@ class EndpointMetrics:
 
         # The type is Any, because Counter's own annotation wrongly demands exactly one tag.
         Counter: Any = metrics.Counter
-        return {
-            "requests": Counter(
-                "awares_serve_requests",
-                "Requests by HTTP status and error code",
-                ("status", "code"),
-            ),
-            "answers": Counter("awares_serve_answers", "Episodes by how they ended", ("stop",)),
-            "visual_tokens": Counter(
-                "awares_serve_visual_tokens", "Visual tokens that the policy looked at"
-            ),
-            "full_tokens": Counter(
-                "awares_serve_full_tokens",
-                "Visual tokens that the same images have at full resolution",
-            ),
-            "crops": Counter("awares_serve_crops", "Crops that the policy asked for", ("crop",)),
-        }
+        return {name: Counter(name, text, tags) for name, (text, tags) in _COUNTERS.items()}
 
     @cached_property
     def _latency(self) -> Any:
         from ray.serve import metrics
 
         return metrics.Histogram(
-            "awares_serve_latency_seconds",
-            "Time of a request in its replica",
-            [*LATENCY_S],
-            ("status",),
+            "awares_serve_latency_seconds", _LATENCY, [*LATENCY_S], ("status",)
         )
 
 
-def full_tokens(answer: ServedAnswer) -> int:
-    """Return the number of visual tokens that the whole image has at full resolution.
+class _OwnMetrics:
+    """The metrics of the replica's own page, which work without Ray."""
 
-    The number is the episode's `visual_tokens` divided by the episode's `rtr_token`.
-    """
-    ratio = answer.episode.rtr_token
-    return round(answer.episode.visual_tokens / ratio) if ratio > 0 else 0
+    def __init__(self) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Histogram
 
+        self.registry = CollectorRegistry()
+        self._counters = {
+            name: Counter(name, text, tags, registry=self.registry)
+            for name, (text, tags) in _COUNTERS.items()
+        }
+        self.latency = Histogram(
+            "awares_serve_latency_seconds",
+            _LATENCY,
+            ("status",),
+            buckets=LATENCY_S,
+            registry=self.registry,
+        )
 
-def _add(counter: Any, count: int, tags: dict[str, str] | None = None) -> None:
-    # Ray raises an error if a counter is increased by 0.
-    if count > 0:
-        counter.inc(count, tags=tags)
+    def count(self, name: str, count: int, tags: dict[str, str]) -> None:
+        """Increase a counter by `count`."""
+        counter = self._counters[name]
+        (counter.labels(**tags) if tags else counter).inc(count)

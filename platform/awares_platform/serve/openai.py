@@ -1,234 +1,232 @@
-"""Defines the part of OpenAI's chat completions API that the endpoint supports.
+"""Turns the body of a chat completions request into a question for the crop loop.
 
-A request is one user message with one image and one question. The endpoint refuses a request with
-an unsupported field, and the error names this field.
+    body -- parse_json -- drop_neutral -- ChatRequest -- parse_request --> ChatQuestion
+
+The endpoint refuses what it cannot honour, and the error names the field and the reason.
 """
 
-import base64
-import binascii
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ValidationError
 
-from awares.episode import StopReason
-from awares.errors import DataError
+from awares.chat import Said
+from awares.generate import Sampling
 from awares_platform.config.serve import ServeConfig
-from awares_platform.serve.croploop import ServedAnswer
+from awares_platform.serve.errors import RequestError
+from awares_platform.serve.json_body import parse_json
+from awares_platform.serve.schema import (
+    ChatRequest,
+    Message,
+    ObjectFormat,
+    SchemaFormat,
+    drop_neutral,
+)
+
+Mode = Literal["auto", "low", "full"]
+"""What the policy may see: what it asks for, the low view only, or the whole image."""
+
+_LEAST_TOP_P = 1e-6
+_OBJECT = '{"type": "object"}'
+_MOST_SCHEMA = 16_384
 
 
-class RequestError(DataError):
-    """An error that the endpoint returns to the client.
-
-    `status` is the HTTP status. `param` is the wrong field, or None. `code` is a name of the error
-    that never changes, so that programs can rely on it.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int = 400,
-        param: str | None = None,
-        code: str = "invalid_request",
-    ):
-        super().__init__(message)
-        self.status, self.param, self.code = status, param, code
-
-    def body(self) -> dict[str, Any]:
-        """Return the response body in the error format that OpenAI clients parse."""
-        kind = "server_error" if self.status >= 500 else "invalid_request_error"
-        return {
-            "error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}
-        }
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TextPart(_Part):
-    """A text part of a message. All text parts together form the question."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ImageUrl(_Part):
-    """The URL of an image: a data: URL, or a URL on an allowlisted host.
-
-    The endpoint accepts `detail` but ignores it, because the policy chooses the resolution.
-    """
-
-    url: str
-    detail: Literal["auto", "low", "high"] = "auto"
-
-
-class ImagePart(_Part):
-    """An image part of a message."""
-
-    type: Literal["image_url"]
-    image_url: ImageUrl
-
-
-class Message(_Part):
-    """One message of the conversation."""
-
-    role: str
-    content: list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
-
-    @field_validator("content", mode="before")
-    @classmethod
-    def text_alone_is_one_part(cls, content: Any) -> Any:
-        """Turn OpenAI's short form, a plain string, into one text part."""
-        return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-class ChatRequest(_Part):
-    """The request body of POST /v1/chat/completions."""
-
-    model: str
-    messages: list[Message]
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    temperature: float = Field(0.0, ge=0, le=2)
-    top_p: float = Field(1.0, gt=0, le=1)
-    seed: int | None = None
-    n: Literal[1] = 1
-    stream: Literal[False] = False
-    user: str | None = None
-    metadata: dict[str, str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChatQuestion:
-    """The image and the question of a request.
+    """A request that the endpoint can honour.
+
+    `instructions` is the text of the system messages. `urls` are the images of `said`, in order.
+    `sampling` is for all turns, and `answer_tokens` bounds the answer alone. An answer ends before
+    the first of the strings in `stops`. `budget` bounds the visual tokens, or is None. `notes` say
+    what the endpoint changes about the request.
 
     Example:
-        ChatQuestion("data:image/png;base64,iVBORw0...", "Which digit is on the red circle?")
+        ChatQuestion(
+            said=(Said("user", "Which digit is on the red circle?", images=1),),
+            urls=("data:image/png;base64,iVBORw0...",), sampling=Sampling(), answer_tokens=64,
+        )
     """
 
-    image_url: str
-    text: str
+    said: tuple[Said, ...]
+    urls: tuple[str, ...]
+    sampling: Sampling
+    answer_tokens: int
+    instructions: str = ""
+    choices: int = 1
+    stops: tuple[str, ...] = ()
+    logprobs: bool = False
+    json_schema: str | None = None
+    mode: Mode = "auto"
+    budget: int | None = None
+    stream: bool = False
+    include_usage: bool = False
+    notes: tuple[str, ...] = ()
 
 
-def parse_request(body: bytes, config: ServeConfig) -> tuple[ChatRequest, ChatQuestion]:
-    """Validate a request body and extract its question.
+def parse_request(body: bytes, config: ServeConfig) -> ChatQuestion:
+    """Validate a request body and return its question.
 
     Raises RequestError for an invalid request. The error names the wrong field and the remedy.
     """
+    fields = drop_neutral(parse_json(body))
     try:
-        request = ChatRequest.model_validate_json(body)
+        request = ChatRequest.model_validate(fields)
     except ValidationError as error:
         raise _explain(error) from None
     if request.model != config.model:
         message = f"model {request.model!r} is not served here; ask for {config.model!r}"
         raise RequestError(message, status=404, param="model", code="model_not_found")
-    return request, _question(request.messages, config)
+    return _question(request, config)
 
 
 def _explain(error: ValidationError) -> RequestError:
-    first = error.errors(include_url=False)[0]
+    first = error.errors(include_url=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"])
-    if field == "stream":
-        return RequestError(
-            "streaming is not offered: answers are a few words; send stream=false", param="stream"
-        )
     if first["type"] == "extra_forbidden":
         return RequestError(f"{field} is not supported; leave it out", param=field)
+    if (
+        first["loc"][-1] == "tool_calls"
+        or first["type"] == "literal_error"
+        and field[-4:] == "role"
+    ):
+        return RequestError(
+            f"{field}: the policy calls no tools of a client; send messages of the roles system, "
+            "developer, user and assistant without tool_calls",
+            param=field,
+        )
     return RequestError(f"{field}: {first['msg']}" if field else first["msg"], param=field or None)
 
 
-def _question(messages: list[Message], config: ServeConfig) -> ChatQuestion:
-    if len(messages) != 1 or messages[0].role != "user":
-        roles = ", ".join(message.role for message in messages) or "none"
+def _question(request: ChatRequest, config: ServeConfig) -> ChatQuestion:
+    said, urls = _conversation(request.messages)
+    instructions = "\n\n".join(
+        message.text for message in request.messages if message.role in ("system", "developer")
+    ).strip()
+    _check_length(said, instructions, config)
+    tokens, notes = _answer_tokens(request, config)
+    options = request.awares
+    stops = (request.stop,) if isinstance(request.stop, str) else tuple(request.stop or ())
+    return ChatQuestion(
+        said=said,
+        urls=urls,
+        sampling=_sampling(request, config),
+        answer_tokens=tokens,
+        instructions=instructions,
+        choices=request.n or 1,
+        stops=tuple(stop for stop in stops if stop),
+        logprobs=bool(request.logprobs),
+        json_schema=_schema(request),
+        mode=(options and options.mode) or "auto",
+        budget=options.budget if options else None,
+        stream=bool(request.stream),
+        include_usage=bool(request.stream_options and request.stream_options.include_usage),
+        notes=notes,
+    )
+
+
+def _conversation(messages: Sequence[Message]) -> tuple[tuple[Said, ...], tuple[str, ...]]:
+    """Return the messages of user and assistant, and the URLs of all images.
+
+    Successive messages of one role become one message, as the chat layout of the policy demands.
+    """
+    said: list[Said] = []
+    urls: list[str] = []
+    for index, message in enumerate(messages):
+        if message.role in ("system", "developer", "assistant") and message.urls:
+            param = f"messages.{index}.content"
+            raise RequestError("send images in messages of the role user", param=param)
+        if message.role not in ("user", "assistant"):
+            continue
+        urls += message.urls
+        one = Said(message.role, message.text, len(message.urls))
+        if said and said[-1].role == one.role:
+            text = "\n".join(filter(None, (said[-1].text, one.text)))
+            said[-1] = replace(said[-1], text=text, images=said[-1].images + one.images)
+        else:
+            said.append(one)
+    if not said or said[-1].role != "user":
+        roles = ", ".join(message.role for message in messages[-3:])
         raise RequestError(
-            "send one user message with one image and one question "
-            f"(the policy has its own system prompt); got: {roles}",
+            f"the last message must be of the role user and hold the question; got: {roles}",
             param="messages",
         )
-    parts = messages[0].content
-    images = [part for part in parts if isinstance(part, ImagePart)]
-    text = "\n".join(part.text for part in parts if isinstance(part, TextPart)).strip()
-    if len(images) != 1:
+    if not said[-1].text:
+        param = f"messages.{len(messages) - 1}.content"
+        raise RequestError("send the question as a text part", param=param)
+    return tuple(said), tuple(urls)
+
+
+def _check_length(said: Sequence[Said], instructions: str, config: ServeConfig) -> None:
+    count = len(instructions) + sum(len(one.text) for one in said)
+    if count > config.max_question_chars:
         raise RequestError(
-            f"send exactly one image_url part; got {len(images)}", param="messages.0.content"
+            f"the messages have {count} characters; the limit is {config.max_question_chars}",
+            param="messages",
+            code="context_length_exceeded",
         )
-    if not text:
-        raise RequestError("send the question as a text part", param="messages.0.content")
-    if len(text) > config.max_question_chars:
-        raise RequestError(
-            f"the question has {len(text)} characters; the limit is {config.max_question_chars}",
-            param="messages.0.content",
-        )
-    return ChatQuestion(images[0].image_url.url, text)
 
 
-def decode_data_url(url: str) -> bytes:
-    """Decode an image in a base64 data: URL. Raises RequestError for any other or broken URL."""
-    header, comma, payload = url.partition(",")
-    if not comma or not header.startswith("data:image/") or not header.endswith(";base64"):
-        raise RequestError(
-            "image_url.url: expected data:image/<type>;base64,<bytes>",
-            param="messages.0.content",
-            code="invalid_image",
-        )
-    try:
-        return base64.b64decode(payload, validate=True)
-    except binascii.Error as error:
-        raise RequestError(
-            f"image_url.url: the base64 text is broken: {error}",
-            param="messages.0.content",
-            code="invalid_image",
-        ) from None
+def _answer_tokens(request: ChatRequest, config: ServeConfig) -> tuple[int, tuple[str, ...]]:
+    """Return the largest number of tokens of the answer, and a note if the number is clamped."""
+    key = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
+    asked = getattr(request, key)
+    if asked is None or asked <= config.max_tokens:
+        return asked or config.max_tokens, ()
+    note = f"{key} is {clip_number(asked)}; an answer has at most {config.max_tokens} tokens here"
+    return config.max_tokens, (note,)
 
 
-def chat_completion(
-    answer: ServedAnswer, *, request_id: str, model: str, created: int
-) -> dict[str, Any]:
-    """Return the response body in OpenAI's format.
+def clip_number(number: int) -> str:
+    """Return a number as text. A number of many digits becomes a power of ten."""
+    return str(number) if abs(number) < 10**12 else f"over 10**{len(str(abs(number))) - 1}"
 
-    The additional key `awares` describes the episode: crops, token counts, weight version and more.
+
+def _sampling(request: ChatRequest, config: ServeConfig) -> Sampling:
+    """Return the sampling of all turns.
+
+    A turn with a request needs its tokens even if the answer is to be shorter. The crop loop
+    shortens the answer.
     """
-    episode = answer.episode
-    message: dict[str, Any] = {"role": "assistant", "content": episode.answer or ""}
-    if episode.answer is None:
-        message["refusal"] = f"the policy gave no answer: {episode.stop.value}"
-    return {
-        "id": request_id,
-        "object": "chat.completion",
-        "created": created,
-        "model": model,
-        "choices": [
-            {
-                "index": 0,
-                "message": message,
-                "finish_reason": "length" if episode.stop is StopReason.LENGTH else "stop",
-            }
-        ],
-        "usage": {
-            "prompt_tokens": answer.prompt_tokens,
-            "completion_tokens": answer.completion_tokens,
-            "total_tokens": answer.prompt_tokens + answer.completion_tokens,
-        },
-        "awares": {
-            "crops": list(episode.crops),
-            "boxes": [list(box) for box in answer.boxes],
-            "image_size": list(episode.image_size),
-            "visual_tokens": episode.visual_tokens,
-            "rtr_token": episode.rtr_token,
-            "rtr_pixel": episode.rtr_pixel,
-            "turns": len(episode.turns),
-            "stop": episode.stop.value,
-            "latency_s": answer.latency_s,
-            "weight_version": answer.version,
-        },
-    }
+    top_p = 1.0 if request.top_p is None else max(request.top_p, _LEAST_TOP_P)
+    # vLLM takes the seed -1 for none.
+    seed = None if request.seed is None else request.seed % 2**63
+    return Sampling(request.temperature or 0.0, top_p, config.max_tokens, seed)
+
+
+def _schema(request: ChatRequest) -> str | None:
+    """Return the JSON schema of the answer as text, or None for plain text."""
+    asked = request.response_format
+    if isinstance(asked, ObjectFormat):
+        return _OBJECT
+    if not isinstance(asked, SchemaFormat):
+        return None
+    param = "response_format.json_schema.schema"
+    text = json.dumps(asked.json_schema.schema_)
+    if len(text) > _MOST_SCHEMA:
+        limit = f"{param} has {len(text)} characters; the limit is {_MOST_SCHEMA}"
+        raise RequestError(limit, param=param)
+    return _compiled(text, param)
+
+
+def _compiled(schema: str, param: str) -> str:
+    """Return `schema`. Raises RequestError unless the engine can enforce it."""
+    import xgrammar
+
+    try:
+        xgrammar.Grammar.from_json_schema(schema)
+    # xgrammar documents no exception types, and any failure makes the schema unusable.
+    except Exception as error:
+        raise RequestError(f"{param} cannot be enforced: {error}", param=param) from None
+    return schema
+
+
+def model_card(model: str, created: int) -> dict[str, Any]:
+    """Return the response body of GET /v1/models/{model}."""
+    return {"id": model, "object": "model", "created": created, "owned_by": "awares"}
 
 
 def model_list(model: str, created: int) -> dict[str, Any]:
     """Return the response body of GET /v1/models."""
-    return {
-        "object": "list",
-        "data": [{"id": model, "object": "model", "created": created, "owned_by": "awares"}],
-    }
+    return {"object": "list", "data": [model_card(model, created)]}

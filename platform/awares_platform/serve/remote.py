@@ -15,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import httpx
 
-from awares_platform.serve.openai import RequestError
+from awares_platform.serve.errors import RequestError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[Address]]]
@@ -38,7 +38,7 @@ def is_public(address: Address) -> bool:
 
 def refused(message: str, code: str = "image_refused") -> RequestError:
     """Return the error for a URL that is refused or cannot be fetched."""
-    return RequestError(message, param="messages.0.content", code=code)
+    return RequestError(message, param="messages", code=code)
 
 
 @dataclass(frozen=True, slots=True)

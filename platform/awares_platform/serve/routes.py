@@ -1,43 +1,47 @@
-"""Builds the HTTP application of the endpoint: routes, bearer token, size limit and errors.
+"""Builds the HTTP application of the endpoint: routes, bearer token and size limit.
+
+    POST /v1/chat/completions   parse_request -- fetch images -- CropLoop -- Completion
+    GET  /v1/models, /v1/models/{model}, /healthz, /readyz, /metrics
 
 The application is plain ASGI, so tests can run it without Ray.
 """
 
 import asyncio
 import hmac
-import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from awares.episode import StopReason
-from awares.errors import DataError, TooLong
-from awares.generate import Sampling
+from awares.errors import DataError
 from awares_platform.config.serve import ServeConfig
-from awares_platform.serve.croploop import CropLoop, ServedAnswer
-from awares_platform.serve.metrics import GONE, EndpointMetrics
-from awares_platform.serve.openai import (
-    ChatRequest,
-    RequestError,
-    chat_completion,
-    decode_data_url,
-    model_list,
-    parse_request,
+from awares_platform.serve.allotment import ShownView
+from awares_platform.serve.croploop import CropLoop, Prepared, ServedAnswer
+from awares_platform.serve.data_url import decode_data_url, is_data_url
+from awares_platform.serve.errors import RequestError
+from awares_platform.serve.http_errors import (
+    as_request_error,
+    on_crash,
+    on_http_error,
+    on_known_error,
+    outcome,
 )
+from awares_platform.serve.metrics import EndpointMetrics
+from awares_platform.serve.openai import model_card, model_list, parse_request
 from awares_platform.serve.remote import RemoteImages
+from awares_platform.serve.reply import DONE, Completion, event
 
-log = logging.getLogger(__name__)
 Healthy = Callable[[], Awaitable[None]]
+_STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 
 
 class Routes:
-    """The three routes of the endpoint, which share one crop loop.
+    """The routes of the endpoint, which share one crop loop.
 
     `healthy` raises an error if the engine of the crop loop is dead.
     """
@@ -59,7 +63,7 @@ class Routes:
         self._metrics = EndpointMetrics(loop.regions)
 
     async def health(self, request: Request) -> Response:
-        """Answer GET /healthz. This route requires no token, so that probes need no secret."""
+        """Answer GET /healthz and /readyz. They require no token, so that probes need no secret."""
         try:
             await self._healthy()
         # Whatever error the check raises, the probe must get a status that it can read.
@@ -67,51 +71,114 @@ class Routes:
             raise RequestError(f"not healthy: {error}", status=503, code="unhealthy") from error
         return JSONResponse({"status": "ok"})
 
+    async def metrics(self, request: Request) -> Response:
+        """Answer GET /metrics with the counts of this replica, in Prometheus's text format."""
+        self._authorize(request)
+        content, kind = self._metrics.page()
+        return Response(content, media_type=kind)
+
     async def models(self, request: Request) -> Response:
         """Answer GET /v1/models."""
         self._authorize(request)
         return JSONResponse(model_list(self._config.model, self._started))
 
+    async def model(self, request: Request) -> Response:
+        """Answer GET /v1/models/{model}."""
+        self._authorize(request)
+        name = request.path_params["model"]
+        if name != self._config.model:
+            raise RequestError(
+                f"model {name!r} is not served here; ask for {self._config.model!r}",
+                status=404,
+                param="model",
+                code="model_not_found",
+            )
+        return JSONResponse(model_card(name, self._started))
+
+    async def completions(self, request: Request) -> Response:
+        """Refuse POST /v1/completions, whose prompts have no images and no roles."""
+        self._authorize(request)
+        raise RequestError(
+            "/v1/completions is not offered: send the question as a message to "
+            "/v1/chat/completions",
+            status=404,
+            code="not_offered",
+        )
+
     async def chat(self, request: Request) -> Response:
         """Answer POST /v1/chat/completions. The metrics count every request, even a failed one."""
         started = time.perf_counter()
         try:
-            answer = await self._answer(request)
+            prepared = await self._prepare(request)
+            reply = self._reply(prepared)
+            if prepared.question.stream:
+                stream = self._stream(prepared, reply, started)
+                kind = "text/event-stream; charset=utf-8"
+                return StreamingResponse(stream, media_type=kind, headers=_STREAM_HEADERS)
+            answers = await self._loop.play(prepared)
         except (Exception, asyncio.CancelledError) as error:
-            self._metrics.refused(*_outcome(error), time.perf_counter() - started)
+            self._failed(error, started)
             raise
-        self._metrics.answered(answer, time.perf_counter() - started)
-        request_id = f"chatcmpl-{uuid.uuid4().hex}"
-        return JSONResponse(
-            chat_completion(
-                answer, request_id=request_id, model=self._config.model, created=int(time.time())
-            )
-        )
+        self._metrics.answered(answers, time.perf_counter() - started)
+        return JSONResponse(reply.body(answers))
 
-    async def _answer(self, request: Request) -> ServedAnswer:
+    async def _stream(
+        self, prepared: Prepared, reply: Completion, started: float
+    ) -> AsyncIterator[bytes]:
+        """Yield the chunks of a streamed response. An error becomes the last event."""
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+        async def tell(views: tuple[ShownView, ...]) -> None:
+            queue.put_nowait(reply.crops(views, prepared.sizes))
+
+        async def play() -> list[ServedAnswer]:
+            try:
+                return await self._loop.play(prepared, tell)
+            finally:
+                queue.put_nowait(None)
+
+        task = asyncio.create_task(play())
+        try:
+            yield reply.opening(prepared.question.choices)
+            while (chunk := await queue.get()) is not None:
+                yield chunk
+            answers = await task
+            self._metrics.answered(answers, time.perf_counter() - started)
+            for chunk in reply.closing(answers, include_usage=prepared.question.include_usage):
+                yield chunk
+        except (Exception, asyncio.CancelledError, GeneratorExit) as error:
+            self._failed(error, started)
+            if not isinstance(error, Exception):
+                raise
+            crash = RequestError("internal error", status=500, code="internal_error")
+            yield event((as_request_error(error) or crash).body())
+            yield DONE
+        finally:
+            task.cancel()
+
+    def _failed(self, error: BaseException, started: float) -> None:
+        self._metrics.refused(*outcome(error), time.perf_counter() - started)
+
+    async def _prepare(self, request: Request) -> Prepared:
         self._authorize(request)
-        body, question = parse_request(
-            await read_body(request, self._config.max_request_bytes), self._config
-        )
-        answer = await self._loop(
-            await self._image(question.image_url), question.text, self._sampling(body)
-        )
-        if answer.episode.stop is StopReason.ERROR:
-            log.error("an episode failed: %s", answer.episode.error)
-            raise RequestError(
-                "the engine could not finish this episode; the replica's log says why",
-                status=500,
-                code="engine_error",
-            )
-        return answer
+        body = await read_body(request, self._config.max_request_bytes)
+        # Validating a body of megabytes would block all other requests.
+        question = await asyncio.to_thread(parse_request, body, self._config)
+        images = [await self._image(url) for url in question.urls]
+        return await self._loop.prepare(question, images)
 
     async def _image(self, url: str) -> bytes:
-        return decode_data_url(url) if url.startswith("data:") else await self._remote.fetch(url)
+        if is_data_url(url):
+            return await asyncio.to_thread(decode_data_url, url, "messages")
+        return await self._remote.fetch(url)
 
-    def _sampling(self, body: ChatRequest) -> Sampling:
-        asked = body.max_completion_tokens or body.max_tokens or self._config.max_tokens
-        return Sampling(
-            body.temperature, body.top_p, min(asked, self._config.max_tokens), body.seed
+    def _reply(self, prepared: Prepared) -> Completion:
+        return Completion(
+            f"chatcmpl-{uuid.uuid4().hex}",
+            self._config.model,
+            int(time.time()),
+            self._loop.chat,
+            logprobs=prepared.question.logprobs,
         )
 
     def _authorize(self, request: Request) -> None:
@@ -142,73 +209,20 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def _error(error: RequestError) -> JSONResponse:
-    headers = {"www-authenticate": "Bearer"} if error.status == 401 else None
-    return JSONResponse(error.body(), status_code=error.status, headers=headers)
-
-
-def _as_request_error(error: DataError) -> RequestError:
-    """Return `error` as a RequestError.
-
-    The code of a RequestError stays. For any other error, the code tells whether the question is
-    too long or the image is unusable.
-    """
-    if isinstance(error, RequestError):
-        return error
-    code = "context_length_exceeded" if isinstance(error, TooLong) else "invalid_image"
-    return RequestError(str(error), param="messages.0.content", code=code)
-
-
-def _outcome(error: BaseException) -> tuple[int, str]:
-    """Return the HTTP status and the error code for a request that ends with `error`.
-
-    The metrics count the request under this status and code. If the client is still connected, the
-    response has the same status and code.
-    """
-    if isinstance(error, DataError):
-        refusal = _as_request_error(error)
-        return refusal.status, refusal.code
-    gone = isinstance(error, asyncio.CancelledError | ClientDisconnect)
-    return (GONE, "client_gone") if gone else (500, "internal_error")
-
-
-async def on_data_error(request: Request, error: Exception) -> Response:
-    """Answer a request that the endpoint refuses, for example because of a damaged image."""
-    assert isinstance(error, DataError)
-    return _error(_as_request_error(error))
-
-
-async def on_http_error(request: Request, error: Exception) -> Response:
-    """Answer a request for an unknown path or method."""
-    assert isinstance(error, HTTPException)
-    return _error(
-        RequestError(
-            f"{request.method} {request.url.path}: {error.detail}",
-            status=error.status_code,
-            code="no_such_route",
-        )
-    )
-
-
-async def on_crash(request: Request, error: Exception) -> Response:
-    """Answer 500 without internal details. Starlette then raises the error again for the log."""
-    return _error(
-        RequestError(
-            "internal error; the replica's log says more", status=500, code="internal_error"
-        )
-    )
-
-
 def create_app(routes: Routes) -> Starlette:
     """Build the ASGI application around the routes."""
     return Starlette(
         routes=[
             Route("/healthz", routes.health, methods=["GET"]),
+            Route("/readyz", routes.health, methods=["GET"]),
+            Route("/metrics", routes.metrics, methods=["GET"]),
             Route("/v1/models", routes.models, methods=["GET"]),
+            Route("/v1/models/{model:path}", routes.model, methods=["GET"]),
             Route("/v1/chat/completions", routes.chat, methods=["POST"]),
+            Route("/v1/completions", routes.completions, methods=["POST"]),
         ],
         exception_handlers={
-            DataError: on_data_error,
+            DataError: on_known_error,
             HTTPException: on_http_error,
             Exception: on_crash,
         },

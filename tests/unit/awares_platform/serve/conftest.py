@@ -48,6 +48,9 @@ class ScriptedEngine:
         line = self.script.pop(0)
         if isinstance(line, Exception):
             raise line
+        first = set(request.sampling.blocked_ids)
+        if first.intersection(self.chat.encode(line)[:1]):
+            line = "blocked"
         ids = self.chat.target(line)[: request.sampling.max_tokens]
         finish = FinishReason.STOP if ids[-1] in self.chat.stop_ids else FinishReason.LENGTH
         return Generation(ids, (-0.5,) * len(ids), (3,) * len(ids), finish)
@@ -80,7 +83,7 @@ def crop_loop(engine: ScriptedEngine, chat: ChatFormat) -> CropLoop:
         sampling=Sampling(),
         budget=Budget(visual_tokens=128, crops=4, context=512, fit=True),
     )
-    return CropLoop(engine, chat, spec, DecodeLimits(max_pixels=1_000_000))
+    return CropLoop(engine, chat, spec, DecodeLimits(max_pixels=1_000_000), most_images=8)
 
 
 async def _healthy() -> None:

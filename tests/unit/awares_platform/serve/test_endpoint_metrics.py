@@ -8,7 +8,7 @@ from collections import Counter as Tally
 import pytest
 
 from awares_platform.runtime import prometheus
-from awares_platform.serve.routes import _outcome
+from awares_platform.serve.http_errors import outcome
 
 CHAT = "/v1/chat/completions"
 
@@ -96,7 +96,5 @@ def test_a_client_that_left_is_no_error_of_ours():
 
     from starlette.requests import ClientDisconnect
 
-    assert (
-        _outcome(asyncio.CancelledError()) == _outcome(ClientDisconnect()) == (499, "client_gone")
-    )
-    assert _outcome(KeyError("bug")) == (500, "internal_error")
+    assert outcome(asyncio.CancelledError()) == outcome(ClientDisconnect()) == (499, "client_gone")
+    assert outcome(KeyError("bug")) == (500, "internal_error")

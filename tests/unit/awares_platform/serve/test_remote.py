@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from awares_platform.serve.openai import RequestError
+from awares_platform.serve.errors import RequestError
 from awares_platform.serve.remote import RemoteImages, is_public
 
 

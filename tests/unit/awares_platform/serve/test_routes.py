@@ -16,7 +16,12 @@ def test_a_direct_answer_costs_the_low_view(client_for, engine, chat_body):
     reply = client_for().post(CHAT, json=chat_body()).json()
 
     assert reply["choices"] == [
-        {"index": 0, "message": {"role": "assistant", "content": "7"}, "finish_reason": "stop"}
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "7", "refusal": None},
+            "finish_reason": "stop",
+            "logprobs": None,
+        }
     ]
     assert reply["awares"]["crops"] == reply["awares"]["boxes"] == []
     assert (
@@ -43,39 +48,59 @@ def test_a_crop_request_is_played_inside(client_for, engine, chat_body, chat):
         "prompt_tokens": text + 16,
         "completion_tokens": sampled,
         "total_tokens": text + 16 + sampled,
+        "prompt_tokens_details": {"image_tokens": 16, "text_tokens": text},
+        "completion_tokens_details": {"reasoning_tokens": sampled - len(chat.target("42"))},
     }
 
 
 def test_sampling_fields_reach_the_engine_and_the_limit_holds(client_for, engine, chat_body):
-    engine.script = ["7", "7"]
+    engine.script = ["1234567", "7"]
     client = client_for(max_tokens=8)
-    client.post(CHAT, json=chat_body(temperature=0.5, top_p=0.9, seed=11, max_tokens=4))
-    client.post(CHAT, json=chat_body(max_completion_tokens=500))
+    cut = client.post(CHAT, json=chat_body(temperature=0.5, top_p=0.9, seed=11, max_tokens=4))
+    said = client.post(CHAT, json=chat_body(max_completion_tokens=500))
 
     first, second = (request.sampling for request in engine.requests)
-    assert (first.temperature, first.top_p, first.seed, first.max_tokens) == (0.5, 0.9, 11, 4)
+    # A turn may hold a request, so only the answer is cut.
+    assert (first.temperature, first.top_p, first.seed, first.max_tokens) == (0.5, 0.9, 11, 8)
+    assert cut.json()["choices"][0]["message"]["content"] == "1234"
+    assert cut.json()["choices"][0]["finish_reason"] == "length"
     assert (second.temperature, second.max_tokens) == (0.0, 8)
-
-
-def test_a_policy_without_an_answer_says_why(client_for, engine, chat_body):
-    engine.script = ["GET_CROPS: ['99']", "a long answer that is cut"]
-    client = client_for(max_tokens=20)
-    malformed, cut = (client.post(CHAT, json=chat_body()).json() for _ in range(2))
-
-    assert malformed["choices"][0]["message"] == {
-        "role": "assistant",
-        "content": "",
-        "refusal": "the policy gave no answer: malformed",
-    }
-    assert malformed["awares"]["stop"] == "malformed"
-    assert cut["choices"][0]["finish_reason"] == "length"
-    assert cut["choices"][0]["message"]["content"] == "a long answer that i"
+    note = "max_completion_tokens is 500; an answer has at most 8 tokens here"
+    assert (cut.json()["awares"]["notes"], said.json()["awares"]["notes"]) == ([], [note])
 
 
 def test_models_and_health(client_for):
     client = client_for(model="mini")
     assert [model["id"] for model in client.get("/v1/models").json()["data"]] == ["mini"]
     assert client.get("/healthz").json() == {"status": "ok"}
+
+
+def test_a_model_is_described_and_the_old_api_is_refused(client_for):
+    client = client_for()
+    assert client.get("/v1/models/awares").json()["id"] == "awares"
+    assert client.get("/v1/models/org/other").json()["error"]["code"] == "model_not_found"
+    old = client.post("/v1/completions", json={"model": "awares", "prompt": "hello"})
+    assert old.status_code == 404 and "/v1/chat/completions" in old.json()["error"]["message"]
+    assert client.get("/readyz").json() == {"status": "ok"}
+
+
+def test_the_replica_has_a_metrics_page_without_ray(client_for, engine, chat_body):
+    engine.script = ["GET_CROP: 3", "7"]
+    client = client_for(token="secret")
+    headers = {"authorization": "Bearer secret"}
+    client.post(CHAT, json=chat_body(), headers=headers)
+    client.post(CHAT, json=chat_body(model="other"), headers=headers)
+    page = client.get("/metrics", headers=headers).text
+    assert client.get("/metrics").status_code == 401
+    for line in (
+        'awares_serve_requests_total{code="ok",status="200"} 1.0',
+        'awares_serve_requests_total{code="model_not_found",status="404"} 1.0',
+        'awares_serve_recoveries_total{kind="lenient"} 1.0',
+        'awares_serve_crops_total{crop="3"} 1.0',
+        "awares_serve_visual_tokens_total 8.0",
+        'awares_serve_latency_seconds_count{status="200"} 1.0',
+    ):
+        assert line in page
 
 
 def test_health_fails_with_the_engine(client_for):
@@ -103,23 +128,23 @@ PIXEL = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}
     ("change", "status", "words"),
     [
         (_field(model="gpt-5"), 404, "'gpt-5' is not served here; ask for 'awares'"),
-        (_field(stream=True), 400, "streaming is not offered"),
-        (_field(tools=[]), 400, "tools is not supported"),
-        (_field(n=2), 400, "n: Input should be 1"),
+        (_field(nonsense=1), 400, "nonsense is not supported"),
+        (_field(tools=[{}]), 400, "tools is not supported with this value: the policy calls no"),
+        (_field(n=9), 400, "n: Input should be less than or equal to 8"),
         (_field(temperature=-1), 400, "temperature: Input should be greater than or equal to 0"),
         (_field(max_tokens=0), 400, "max_tokens"),
-        (_field(messages=[]), 400, "got: none"),
+        (_field(messages=[]), 400, "messages: List should have at least 1 item"),
         (
-            _field(messages=[{"role": "system", "content": "x"}, {"role": "user", "content": "x"}]),
+            _field(messages=[{"role": "assistant", "content": "x"}]),
             400,
-            "got: system, user",
+            "the last message must be of the role user and hold the question; got: assistant",
         ),
         (
-            _field(messages=[{"role": "user", "content": "no image"}]),
+            _field(messages=[{"role": "tool", "content": "x"}]),
             400,
-            "exactly one image_url part; got 0",
+            "messages.0.role: the policy calls no tools",
         ),
-        (_content(PIXEL, PIXEL, TEXT), 400, "exactly one image_url part; got 2"),
+        (_content(*[PIXEL] * 9, TEXT), 400, "send at most 8 images (engine.max_images); got 9"),
         (_content(PIXEL), 400, "send the question as a text part"),
         (
             _content(PIXEL, {"type": "text", "text": "x" * 5000}),
@@ -191,13 +216,19 @@ def test_a_question_cannot_forge_an_image(client_for, engine, chat_body, chat):
     assert reply.status_code == 400 or engine.requests[0].token_ids.count(chat.image_token_id) == 1
 
 
-def test_a_question_beyond_the_context_is_refused(client_for, engine, chat_body):
-    reply = client_for().post(CHAT, json=chat_body(question="x" * 400))
-    assert (
-        reply.status_code == 400
-        and "of 512 (engine.max_model_len); shorten the question"
-        in reply.json()["error"]["message"]
-    )
+@pytest.mark.parametrize(
+    ("length", "words"),
+    [
+        (500, "of 512 (engine.max_model_len); shorten the question"),
+        (0, "the text leaves room for 0 visual tokens, too few for the smallest views of 1"),
+    ],
+)
+def test_a_question_beyond_the_context_is_refused(
+    client_for, engine, chat_body, chat, length, words
+):
+    length = length or 512 - 64 - (len(chat.first_turn("")) - 1)
+    reply = client_for().post(CHAT, json=chat_body(question="x" * length))
+    assert reply.status_code == 400 and words in reply.json()["error"]["message"]
     assert reply.json()["error"]["code"] == "context_length_exceeded"
     assert engine.requests == []
 
@@ -216,7 +247,10 @@ def test_broken_json_and_unknown_routes(client_for):
     client = client_for()
     broken = client.post(CHAT, content=b"{")
     assert broken.status_code == 400 and "Invalid JSON" in broken.json()["error"]["message"]
-    assert client.get(CHAT).status_code == 405
+    for method in ("GET", "BREW", "put"):
+        wrong = client.request(method, CHAT)
+        assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+        assert wrong.json()["error"]["code"] == "no_such_route"
     missing = client.get("/v1/embeddings")
     assert missing.status_code == 404 and missing.json()["error"]["code"] == "no_such_route"
 
@@ -277,7 +311,7 @@ def test_a_crash_tells_the_client_nothing(client_for, chat_body, monkeypatch, ca
     def crash(*args: object) -> None:
         raise KeyError("/secret/path")
 
-    monkeypatch.setattr(croploop, "check_room", crash)
+    monkeypatch.setattr(croploop, "first_views", crash)
     with caplog.at_level(logging.CRITICAL):
         reply = client_for().post(CHAT, json=chat_body())
     assert reply.status_code == 500 and "secret" not in reply.text

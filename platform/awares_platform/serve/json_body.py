@@ -1,0 +1,53 @@
+"""Parses the JSON body of a request strictly and in bounded time and memory."""
+
+import json
+import math
+from typing import Any, NoReturn
+
+from awares_platform.serve.errors import RequestError
+
+MOST_VALUES = 20_000
+"""The largest number of values in a body. A request with many images has far fewer."""
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of a request body.
+
+    Raises RequestError if the body is no JSON object, holds over `MOST_VALUES` values, holds a
+    number that a float cannot represent, or holds text that UTF-8 cannot encode.
+    """
+    # Each value but the first follows one of these characters. Base64 contains none of them.
+    if sum(body.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
+        raise RequestError(f"the body holds over {MOST_VALUES} values; send fewer", status=413)
+    try:
+        parsed = json.loads(body.decode("utf-8"), parse_float=_float, parse_constant=_constant)
+        # A lone surrogate can only come from an escape sequence.
+        if b"\\u" in body:
+            json.dumps(parsed, ensure_ascii=False).encode("utf-8")
+    except RequestError:
+        raise
+    except UnicodeDecodeError as error:
+        raise RequestError(f"Invalid JSON: the body is not UTF-8: {error.reason}") from None
+    except UnicodeEncodeError:
+        raise RequestError("Invalid JSON: the text holds half of a surrogate pair") from None
+    except RecursionError:
+        raise RequestError("Invalid JSON: the values are nested too deeply") from None
+    except ValueError as error:
+        raise RequestError(f"Invalid JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise RequestError('Invalid JSON: expected an object such as {"model": ...}')
+    return parsed
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    significand = text.lower().partition("e")[0]
+    if not math.isfinite(value) or (
+        value == 0 and any(digit in "123456789" for digit in significand)
+    ):
+        raise RequestError(f"the number {text[:40]} is outside the range of a float")
+    return value
+
+
+def _constant(text: str) -> NoReturn:
+    raise RequestError(f"Invalid JSON: {text} is no number of JSON")

@@ -1,0 +1,306 @@
+"""Plays one conversation with the policy until it has an answer.
+
+    prompt + first views --sample--> Answer ---------------------------------------> answer
+                 ^                   Request ---- views ---+                           ^
+                 |                   unreadable or empty   |                           |
+                 |                     1. ask once more ---+                           |
+                 |                     2. show the whole image ---- sample ------------+
+                 |                     3. sample again from what it has; no request ---+
+                 +------ views --------+
+
+No answer is empty, and no answer contains a request. `TalkResult.recoveries` counts each detour.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from PIL.Image import Image
+
+from awares.chat import ChatFormat
+from awares.environment import Answer, Parsed, Request, lenient_parser, readable
+from awares.episode_spec import EpisodeSpec
+from awares.gallery import Gallery
+from awares.generate import FinishReason, Generate, GenerateRequest, Generation, Sampling
+from awares_platform.serve.allotment import ShownView, allot
+
+NO_ANSWER = "The policy found no answer to this question."
+"""The answer if the policy gives none, even if it cannot request anything."""
+
+LENIENT = "lenient"
+"""The request was not in the form of training, but its meaning was clear."""
+AGAIN = "asked_again"
+"""The turn was an unreadable request or empty, so the policy was asked once more."""
+WHOLE = "whole_image"
+"""The whole image was shown, because no request could be read."""
+PLAIN = "request_ruled_out"
+"""The policy wrote a request instead of an answer, and sampled again without requests."""
+NONE = "no_answer"
+"""The policy gave no answer at all. The answer is then the sentence `NO_ANSWER`."""
+NO_ROOM = "no_room"
+"""No requested region fitted the budget, so the policy answered from what it had."""
+FEWER = "fewer_crops"
+"""Only a part of the requested regions fitted the budget."""
+SMALLER = "smaller_crops"
+"""The requested regions were shown at a lower resolution, so that they fitted the budget."""
+
+Tell = Callable[[tuple[ShownView, ...]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What one conversation is about, and how its answer must be.
+
+    `prompt` holds one placeholder per view of `first`. `crops` and `tokens` bound the views and the
+    visual tokens, including the first views. `context` is the longest sequence in tokens. If
+    `asks` is false, the policy must answer without requests.
+
+    Example:
+        Task(
+            prompt=prompt_ids, galleries=(Gallery(image),), first=first, asks=True, crops=5,
+            tokens=4096, context=8192, sampling=Sampling(), answer_tokens=64, json_schema=None,
+            session="chat-1",
+        )
+    """
+
+    prompt: tuple[int, ...]
+    galleries: tuple[Gallery, ...]
+    first: tuple[ShownView, ...]
+    asks: bool
+    crops: int
+    tokens: int
+    context: int
+    sampling: Sampling
+    answer_tokens: int
+    json_schema: str | None
+    session: str
+
+
+@dataclass(slots=True, kw_only=True)
+class TalkResult:
+    """The outcome of a conversation.
+
+    `ids` and `logprobs` belong to the answer. `cut` says whether a token limit ended the answer.
+    `rounds` counts the engine's requests. `sampled` counts the sampled tokens of all rounds.
+    `prompt` counts the tokens of prompts, and counts a view as its visual tokens. `regions` are the
+    regions of all granted requests. `engine_s` and `render_s` are seconds.
+
+    Example:
+        TalkResult(text="7", ids=(17, 151645), version=3, rounds=1, sampled=2, prompt=61)
+    """
+
+    text: str = ""
+    ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+    cut: bool = False
+    shown: tuple[ShownView, ...] = ()
+    regions: tuple[str, ...] = ()
+    rounds: int = 0
+    sampled: int = 0
+    prompt: int = 0
+    version: int = 0
+    recoveries: list[str] = field(default_factory=list)
+    engine_s: float = 0.0
+    render_s: float = 0.0
+
+
+class Talk:
+    """One conversation in progress.
+
+    `tell` gets the views that answer a request as soon as they are chosen.
+
+    Example:
+        played = await Talk(engine, chat, spec, task, tell).play()
+    """
+
+    def __init__(
+        self, generate: Generate, chat: ChatFormat, spec: EpisodeSpec, task: Task, tell: Tell
+    ) -> None:
+        self._generate, self._chat, self._spec, self._task = generate, chat, spec, task
+        self._tell, self._parse = tell, lenient_parser(spec.environment)
+        self._sizes = [gallery.image.size for gallery in task.galleries]
+        self._ids: tuple[int, ...] = task.prompt
+        self._replies = 0
+        self._images: tuple[Image, ...] = ()
+        self._played = TalkResult()
+
+    async def play(self) -> TalkResult:
+        """Play the conversation. Raises EngineError if the engine fails."""
+        await self._show(self._task.first)
+        requests = self._spec.environment.max_turns - 1 if self._task.asks else 0
+        again = True
+        while requests > 0:
+            generation = await self._sample(self._task.sampling)
+            parsed, text = self._read(generation)
+            if isinstance(parsed, Answer) and parsed.text:
+                return await self._answered(generation, parsed.text)
+            if isinstance(parsed, Request):
+                requests -= 1
+                if not await self._grant(parsed, generation, text):
+                    break
+            elif again and self._ask_again(generation):
+                again = False
+            else:
+                await self._show_whole()
+                break
+        return await self._finish()
+
+    async def _answered(self, generation: Generation, text: str) -> TalkResult:
+        """Return the answer, or sample it anew if it must obey a schema."""
+        if self._task.json_schema is not None:
+            return await self._finish()
+        return self._accept(generation, text)
+
+    async def _finish(self) -> TalkResult:
+        """Sample the answer from the views so far. If it is a request, rule out requests."""
+        schema = self._task.json_schema
+        sampling = replace(self._task.sampling, json_schema=schema)
+        if schema is not None:
+            sampling = replace(sampling, max_tokens=self._task.answer_tokens)
+        plain = replace(sampling, blocked_ids=self._request_ids(), min_tokens=1)
+        for attempt in (sampling, plain):
+            generation = await self._sample(attempt)
+            parsed, _ = self._read(generation)
+            if isinstance(parsed, Answer) and parsed.text:
+                return self._accept(generation, parsed.text)
+            if attempt is sampling:
+                self._played.recoveries.append(PLAIN)
+        self._played.recoveries.append(NONE)
+        self._played.text = NO_ANSWER
+        return self._played
+
+    def _accept(self, generation: Generation, text: str) -> TalkResult:
+        """Keep the answer, and cut it at the token limit of the request."""
+        played, most = self._played, self._task.answer_tokens
+        ids = generation.token_ids
+        length = len(ids) - (ids[-1] in self._chat.stop_ids)
+        played.cut = length > most or generation.finish is FinishReason.LENGTH
+        if length > most:
+            ids = ids[:most]
+            text = self._chat.decode(ids).strip()
+        played.text, played.ids, played.logprobs = text, ids, generation.logprobs[: len(ids)]
+        return played
+
+    async def _sample(self, sampling: Sampling) -> Generation:
+        started = time.perf_counter()
+        generation = await self._generate(
+            GenerateRequest(self._ids, self._images, sampling, self._task.session)
+        )
+        played = self._played
+        played.engine_s += time.perf_counter() - started
+        played.rounds += 1
+        played.sampled += len(generation.token_ids)
+        if generation.versions:
+            played.version = generation.versions[-1]
+        played.prompt = self._length() - self._replies
+        return generation
+
+    def _read(self, generation: Generation) -> tuple[Parsed, str]:
+        text = self._chat.decode(generation.token_ids).strip()
+        return self._parse(text), text
+
+    def _length(self) -> int:
+        """Return the length of the present sequence, in which views count as visual tokens."""
+        shown = self._played.shown
+        return len(self._ids) - len(shown) + sum(one.tokens for one in shown)
+
+    async def _show(self, views: Sequence[ShownView]) -> None:
+        """Render views, whose placeholders the ids already hold."""
+        started = time.perf_counter()
+        for one in views:
+            gallery = self._task.galleries[one.image]
+            self._images += await gallery.show((one.view,), self._spec.low_ratio)
+        self._played.shown += tuple(views)
+        self._played.render_s += time.perf_counter() - started
+
+    async def _grant(self, request: Request, generation: Generation, text: str) -> bool:
+        """Append the request and its views. Return False if no view fits the budget."""
+        # A request in another form than in training is replaced by the form of training.
+        canonical = request.canonical or self._spec.environment.parse(text) == request
+        turn = self._chat.ended(generation.token_ids)
+        if not canonical:
+            turn = self._chat.target(self._spec.environment.write(request))
+            self._played.recoveries.append(LENIENT)
+        views = allot(
+            self._spec, request, self._sizes, self._crops_left(), self._tokens_left(len(turn))
+        )
+        if not views:
+            self._played.recoveries.append(NO_ROOM)
+            return False
+        self._played.recoveries += self._reductions(request, views)
+        await self._append(turn, views)
+        return True
+
+    async def _append(self, turn: tuple[int, ...], views: tuple[ShownView, ...]) -> None:
+        """Append a request's ids and the reply with `views`."""
+        self._ids += (*turn, *self._chat.tool_reply(len(views)))
+        self._replies += len(turn)
+        names = dict.fromkeys(one.region for one in views if one.region is not None)
+        self._played.regions += tuple(names)
+        await self._tell(views)
+        await self._show(views)
+
+    def _ask_again(self, generation: Generation) -> bool:
+        """Append the unreadable turn and a message about it. Return False if there is no room."""
+        example = self._spec.environment.write(Request(self._spec.environment.regions[:1]))
+        message = f"This request cannot be read. Write one line such as {example}, or the answer."
+        turn = self._chat.ended(generation.token_ids)
+        added = (*turn, *self._chat.follow_up(message))
+        room = self._task.context - self._length() - self._task.sampling.max_tokens
+        if len(added) > room:
+            return False
+        self._ids += added
+        self._replies += len(turn)
+        self._played.recoveries.append(AGAIN)
+        return True
+
+    async def _show_whole(self) -> bool:
+        """Show the whole image, as if the policy had asked for it. Return False if it cannot be."""
+        request = self._whole()
+        if request is None:
+            return False
+        turn = self._chat.target(self._spec.environment.write(request))
+        views = allot(
+            self._spec, request, self._sizes, self._crops_left(), self._tokens_left(len(turn))
+        )
+        if not views:
+            return False
+        self._played.recoveries.append(WHOLE)
+        await self._append(turn, views)
+        return True
+
+    def _whole(self) -> Request | None:
+        """Return the request that one view of the whole image answers, if there is one."""
+        environment, size = self._spec.environment, self._sizes[0]
+        for region in environment.regions:
+            request = readable(environment, (region,))
+            if request and [v.box for v in environment.views(request, size)] == [(0, 0, *size)]:
+                return request
+        return None
+
+    def _crops_left(self) -> int:
+        return self._task.crops - len(self._played.shown)
+
+    def _tokens_left(self, turn: int) -> int:
+        """Return the visual tokens that further views may have after a turn of `turn` ids."""
+        shown = sum(one.tokens for one in self._played.shown)
+        empty, one = len(self._chat.tool_reply(0)), len(self._chat.tool_reply(1))
+        reply = empty + self._crops_left() * (one - empty - 1)
+        room = self._task.context - self._length() - turn - reply - self._task.sampling.max_tokens
+        return min(self._task.tokens - shown, room)
+
+    def _reductions(self, request: Request, views: Sequence[ShownView]) -> list[str]:
+        """Return how `views` differ from the views that the environment returns."""
+        names = {name for one in views for name in (one.region or "").split(", ")}
+        asked = {
+            v.scale for size in self._sizes for v in self._spec.environment.views(request, size)
+        }
+        found = [] if {*request.regions} <= names else [FEWER]
+        return found + ([] if {one.view.scale for one in views} <= asked else [SMALLER])
+
+    def _request_ids(self) -> tuple[int, ...]:
+        """Return the ids with which a request may begin."""
+        text = self._spec.environment.write(Request(self._spec.environment.regions[:1]))
+        first = {self._chat.encode(lead + text)[0] for lead in ("", " ")}
+        # A tokenizer may encode the space alone, and answers need spaces.
+        return tuple(token for token in first if self._chat.decode((token,)).strip())
