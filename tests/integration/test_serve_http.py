@@ -212,6 +212,13 @@ def test_bad_input_through_the_proxy_is_named(served: Served) -> None:
         assert json.load(response) == {"status": "ok"}
 
 
+def test_no_header_breaks_the_proxy(served: Served) -> None:
+    for name in ("x-request-id", "serve_multiplexed_model_id", "x-session-id"):
+        request = urllib.request.Request(f"{served.url}/healthz", headers={name: "caf\xe9"})
+        with urllib.request.urlopen(request, timeout=10) as response:
+            assert response.status == 200 and response.headers["x-request-id"].isascii()
+
+
 def test_a_full_queue_says_come_back_later(served: Served) -> None:
     with ThreadPoolExecutor(24) as pool:
         replies = list(pool.map(lambda _: _post(served, _body(served)), range(24)))

@@ -65,6 +65,8 @@ cores. */}}
 {{ include "awares.homeEnv" . }}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 - {name: VLLM_NO_USAGE_STATS, value: "1"}
+- name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH
+  value: awares_platform.serve.proxy:middlewares
 - {name: HF_HUB_DISABLE_TELEMETRY, value: "1"}
 - {name: TOKENIZERS_PARALLELISM, value: "false"}
 - {name: OMP_NUM_THREADS, value: {{ include "awares.setting" (list . "engine" "threads") | quote }}}

@@ -48,6 +48,10 @@ _QUIET = {
     "PYTHONUTF8": "1",
     "PYTHONIOENCODING": "utf-8",
 }
+PROXY_MIDDLEWARES = {
+    "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "awares_platform.serve.proxy:middlewares"
+}
+"""The variable through which Ray Serve's proxies find the middlewares of the endpoint."""
 # By default, Ray runs its workers at niceness 15. Any other busy process then starves the workers.
 _NICENESS = "RAY_worker_niceness"
 _SLOTS = 8
@@ -93,8 +97,8 @@ def store_session(config: PlatformConfig) -> Iterator[PlatformConfig]:
 
 
 def _variables(threads: int) -> dict[str, str]:
-    """Return environment variables that set the OpenMP threads and keep libraries quiet."""
-    return {**_QUIET, "OMP_NUM_THREADS": str(threads)}
+    """Return environment variables for threads, quiet libraries and the endpoint's proxies."""
+    return {**_QUIET, **PROXY_MIDDLEWARES, "OMP_NUM_THREADS": str(threads)}
 
 
 @contextmanager

@@ -16,5 +16,6 @@ counts.
                                       |
         engine/engine.py              vLLM, at most max_ongoing_requests episodes in flight
 
-`awares serve` (job.py) and a RayService (app.py) build the same application.
+proxy.py cleans the headers of each request in Ray Serve's proxies. `awares serve` (job.py) and a
+RayService (app.py) build the same application.
 """

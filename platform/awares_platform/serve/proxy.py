@@ -1,0 +1,54 @@
+"""Cleans the headers of each request before Ray Serve's proxy reads them.
+
+The proxy decodes some headers as UTF-8 and answers 500 if they are not. Some headers also steer the
+proxy itself, and clients must not do this. Ray Serve finds this module through the environment
+variable `VARIABLE`, which each proxy process must have.
+
+    client --HTTP--> CleanHeaders --> Ray Serve's proxy --> replica
+"""
+
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
+IMPORT_PATH = "awares_platform.serve.proxy:middlewares"
+
+_STEERING = {
+    b"serve-multiplexed-model-id",
+    b"x-session-id",
+    b"x-request-timeout-seconds",
+    b"x-request-disconnect-disabled",
+}
+_ROUTER = b"x-serve-router-"
+_REQUEST_ID = b"x-request-id"
+_MOST_ID = 128
+
+
+def middlewares() -> list[Middleware]:
+    """Return the middlewares of each proxy. Ray Serve calls this function in the proxy."""
+    return [Middleware(CleanHeaders)]
+
+
+class CleanHeaders:
+    """Drops request headers that steer Ray Serve or that it cannot decode.
+
+    Example:
+        CleanHeaders(app)
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with the headers that are left."""
+        if scope["type"] == "http":
+            kept = [(name, value) for name, value in scope["headers"] if _passes(name, value)]
+            scope = {**scope, "headers": kept}
+        await self._app(scope, receive, send)
+
+
+def _passes(name: bytes, value: bytes) -> bool:
+    plain = name.lower().replace(b"_", b"-")
+    if plain == _REQUEST_ID:
+        return len(value) <= _MOST_ID and value.isascii() and value.decode().isprintable()
+    return name.isascii() and plain not in _STEERING and not plain.startswith(_ROUTER)
