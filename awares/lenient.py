@@ -25,7 +25,7 @@ _MARKER = re.compile(
     r")(?![A-Za-z])",
     re.IGNORECASE,
 )
-_QUOTES = str.maketrans("‘’‚‛“”„‟«»′″´", '\'\'\'\'""""""\'"\'')
+_QUOTES = str.maketrans("‘’‚‛“”„‟«»′″´【】", '\'\'\'\'""""""\'"\'[]')
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060-\u2064\ufeff]")
 _THOUGHT = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.IGNORECASE | re.DOTALL)
 _TAG = re.compile(r"</?(?:answer|tool_call|tool|function|response|crops?|s)>", re.IGNORECASE)
@@ -36,19 +36,24 @@ _BULLET = re.compile(r"^[ \t]*(?:[-*\u2022]|\d+[.)])[ \t]+(?=\W*(?:get|[0-8]))",
 _CONTROL = re.compile(r"<\|[a-z_]+\|>")
 
 _QUOTED_LEAD = re.compile(
-    r"\b(?:says?|said|reads?|wrote|written|writes?|titled|labell?ed|displays?|prints?|printed|"
-    r"states?|called|named|typed|contains?|shows?|answers?|not|no|don'?t|do|without|unless|instead|"
-    r"would|could|if|like|example|never|cannot|can'?t)\b",
+    r"\b(?:says?|said|reads|wrote|written|writes?|titled|labell?ed|displays?|prints?|printed|"
+    r"states?|called|named|typed|contains?|shows?|answers?|without|unless|instead|if|example)\b|"
+    r"\b(?:no|not|never|\w+n't)\b.{0,20}\b(?:need|necessary|ask|request|call|use|want|require)",
     re.IGNORECASE,
 )
 _LEAD_WORDS = 3
-_ANNOUNCED = re.compile(r"(?:name|tool|function|action|answer|call|request)[\"' ]*", re.I)
+_ANNOUNCED = re.compile(
+    r"(?:\W*(?:name|tool|function|action|answer|call|request|type|tool_calls?)\W*)+", re.IGNORECASE
+)
+_REASON = re.compile(
+    r",?\s*\"(?:reason|reasoning|explanation|thought|rationale)\"\s*:\s*\"[^\"]*\"", re.IGNORECASE
+)
 _EXPLAINS = re.compile(
     r"[,;]?\s*(?:to|for|because|so|since|as|in order|please|which|where)\b|\s*(?:--?|#|//)\s",
     re.IGNORECASE,
 )
 _ANSWERS = re.compile(r"\banswers?\b|\bnot\b|\bor\b|\bbut\b|[\[\]{}]", re.IGNORECASE)
-_LEADING = re.compile(r"[\s\"'`*]*(?:(?::|=|->|=>|-)[\s\"'`*]*)?")
+_LEADING = re.compile(r"[\s\"'`*]*(?:(?::|=|->|=>|-)[\s\"'`*:]*)?")
 _KEY = re.compile(
     r"[\"']?(?:arguments|args|parameters|params|input|crops?|crop_?ids?|regions?|ids?|list)[\"']?"
     r"\s*(?:=|:)\s*",
@@ -60,7 +65,9 @@ _SEPARATOR = re.compile(
 )
 _DECORATION = " \t\"'`*#."
 _PAIR = re.compile(r"(.+?)\s*(?:=|:)\s*(.+)", re.DOTALL)
-_LABEL = re.compile(r"^(?:the\s+)?(?:crop|region|id|part|no\.?|number)[\s_#:.]+", re.IGNORECASE)
+_LABEL = re.compile(
+    r"^(?:the\s+)?(?:crop|region|id|part|no\.?|number)(?:[\s_#:.]+|(?=\d))", re.IGNORECASE
+)
 _KINDS = {
     "quarter": r"top left|top right|bottom left|bottom right",
     "half": r"top|bottom|left|right",
@@ -123,6 +130,7 @@ def _plain(text: str) -> str:
     while (control := _CONTROL.search(text)) and not text[: control.start()].strip():
         text = text[control.end() :]
     text = text[: control.start()] if control else text
+    text = _REASON.sub("", text)
     text = _BULLET.sub("", _FENCE.sub("", _TAG.sub("", text)))
     return _ROLE.sub("", text).strip()
 
