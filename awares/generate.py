@@ -23,8 +23,8 @@ class Sampling:
     """Sampling settings. A `temperature` of 0 is greedy sampling.
 
     `max_tokens` is the largest number of tokens that one turn may sample. `min_tokens` is the
-    smallest number. The ids in `blocked_ids` are never sampled. If `json_schema` is not None, the
-    sampled text is JSON that obeys this JSON schema.
+    smallest number. The ids in `blocked_ids` are never sampled. If `grammar` is not None, the
+    sampled text obeys this grammar in EBNF.
 
     Example:
         Sampling(temperature=1.0, top_p=1.0, max_tokens=32, seed=7)
@@ -36,7 +36,7 @@ class Sampling:
     seed: int | None = None
     min_tokens: int = 0
     blocked_ids: tuple[int, ...] = ()
-    json_schema: str | None = None
+    grammar: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

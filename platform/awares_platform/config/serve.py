@@ -47,10 +47,11 @@ class ServeConfig(Section):
     decodes the image."""
 
     max_question_chars: int = Field(default=4096, ge=1)
-    """Maximum length of a question in characters."""
+    """Maximum length of the texts of all messages of a request, in characters."""
 
     max_tokens: int = Field(default=64, ge=1)
-    """Maximum number of sampled tokens per assistant turn. A request may ask for fewer tokens."""
+    """Maximum number of sampled tokens per assistant turn. A client may ask for a shorter answer.
+    If it asks for more, the endpoint uses this number and says so."""
 
     max_ongoing_requests: int = Field(default=16, ge=1)
     """Maximum number of concurrent episodes in one replica."""

@@ -17,7 +17,7 @@ def sampling_params(sampling: Sampling, chat: ChatFormat) -> "SamplingParams":
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-    schema = sampling.json_schema
+    grammar = sampling.grammar
 
     return SamplingParams(
         temperature=sampling.temperature,
@@ -27,7 +27,7 @@ def sampling_params(sampling: Sampling, chat: ChatFormat) -> "SamplingParams":
         stop_token_ids=[*chat.stop_ids],
         min_tokens=sampling.min_tokens,
         logit_bias=dict.fromkeys((*chat.blocked_ids, *sampling.blocked_ids), -math.inf),
-        structured_outputs=None if schema is None else StructuredOutputsParams(json=schema),
+        structured_outputs=None if grammar is None else StructuredOutputsParams(grammar=grammar),
         # 0 asks for the logprob of the sampled token only.
         logprobs=0,
         detokenize=False,

@@ -8,6 +8,7 @@ counts.
       replica (autoscaled):                                                                  |
         routes.py    token, size limit, routes                                  <------------+
         openai.py    json_body.py and schema.py check the body; the result is a ChatQuestion
+        json_grammar.py  the grammar of an answer in JSON
         data_url.py  decodes images in data: URLs
         remote.py    fetches images by URL: allowlisted hosts, public addresses, no redirects
         croploop.py  decodes the images, plays one conversation per choice -> ServedAnswer

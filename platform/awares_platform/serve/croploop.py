@@ -138,7 +138,7 @@ class CropLoop:
             context=self._budget.context,
             sampling=question.sampling,
             answer_tokens=question.answer_tokens,
-            json_schema=question.json_schema,
+            grammar=question.grammar,
             session=uuid.uuid4().hex,
         )
         return Prepared(question, task, sizes, decode_s)

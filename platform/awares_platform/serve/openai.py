@@ -5,7 +5,6 @@
 The endpoint refuses what it cannot honour, and the error names the field and the reason.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -17,6 +16,7 @@ from awares.generate import Sampling
 from awares_platform.config.serve import ServeConfig
 from awares_platform.serve.errors import RequestError
 from awares_platform.serve.json_body import parse_json
+from awares_platform.serve.json_grammar import json_grammar
 from awares_platform.serve.schema import (
     ChatRequest,
     Message,
@@ -29,8 +29,6 @@ Mode = Literal["auto", "low", "full"]
 """What the policy may see: what it asks for, the low view only, or the whole image."""
 
 _LEAST_TOP_P = 1e-6
-_OBJECT = '{"type": "object"}'
-_MOST_SCHEMA = 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +55,7 @@ class ChatQuestion:
     choices: int = 1
     stops: tuple[str, ...] = ()
     logprobs: bool = False
-    json_schema: str | None = None
+    grammar: str | None = None
     mode: Mode = "auto"
     budget: int | None = None
     stream: bool = False
@@ -117,7 +115,7 @@ def _question(request: ChatRequest, config: ServeConfig) -> ChatQuestion:
         choices=request.n or 1,
         stops=tuple(stop for stop in stops if stop),
         logprobs=bool(request.logprobs),
-        json_schema=_schema(request),
+        grammar=_grammar(request),
         mode=(options and options.mode) or "auto",
         budget=options.budget if options else None,
         stream=bool(request.stream),
@@ -195,31 +193,14 @@ def _sampling(request: ChatRequest, config: ServeConfig) -> Sampling:
     return Sampling(request.temperature or 0.0, top_p, config.max_tokens, seed)
 
 
-def _schema(request: ChatRequest) -> str | None:
-    """Return the JSON schema of the answer as text, or None for plain text."""
+def _grammar(request: ChatRequest) -> str | None:
+    """Return the grammar of the answer, or None for plain text."""
     asked = request.response_format
     if isinstance(asked, ObjectFormat):
-        return _OBJECT
-    if not isinstance(asked, SchemaFormat):
-        return None
-    param = "response_format.json_schema.schema"
-    text = json.dumps(asked.json_schema.schema_)
-    if len(text) > _MOST_SCHEMA:
-        limit = f"{param} has {len(text)} characters; the limit is {_MOST_SCHEMA}"
-        raise RequestError(limit, param=param)
-    return _compiled(text, param)
-
-
-def _compiled(schema: str, param: str) -> str:
-    """Return `schema`. Raises RequestError unless the engine can enforce it."""
-    import xgrammar
-
-    try:
-        xgrammar.Grammar.from_json_schema(schema)
-    # xgrammar documents no exception types, and any failure makes the schema unusable.
-    except Exception as error:
-        raise RequestError(f"{param} cannot be enforced: {error}", param=param) from None
-    return schema
+        return json_grammar({"type": "object"})
+    if isinstance(asked, SchemaFormat):
+        return json_grammar(asked.json_schema.schema_)
+    return None
 
 
 def model_card(model: str, created: int) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Task:
     Example:
         Task(
             prompt=prompt_ids, galleries=(Gallery(image),), first=first, asks=True, crops=5,
-            tokens=4096, context=8192, sampling=Sampling(), answer_tokens=64, json_schema=None,
+            tokens=4096, context=8192, sampling=Sampling(), answer_tokens=64, grammar=None,
             session="chat-1",
         )
     """
@@ -72,7 +72,7 @@ class Task:
     context: int
     sampling: Sampling
     answer_tokens: int
-    json_schema: str | None
+    grammar: str | None
     session: str
 
 
@@ -146,16 +146,16 @@ class Talk:
         return await self._finish()
 
     async def _answered(self, generation: Generation, text: str) -> TalkResult:
-        """Return the answer, or sample it anew if it must obey a schema."""
-        if self._task.json_schema is not None:
+        """Return the answer, or sample it anew if it must obey a grammar."""
+        if self._task.grammar is not None:
             return await self._finish()
         return self._accept(generation, text)
 
     async def _finish(self) -> TalkResult:
         """Sample the answer from the views so far. If it is a request, rule out requests."""
-        schema = self._task.json_schema
-        sampling = replace(self._task.sampling, json_schema=schema)
-        if schema is not None:
+        grammar = self._task.grammar
+        sampling = replace(self._task.sampling, grammar=grammar)
+        if grammar is not None:
             sampling = replace(sampling, max_tokens=self._task.answer_tokens)
         plain = replace(sampling, blocked_ids=self._request_ids(), min_tokens=1)
         for attempt in (sampling, plain):

@@ -43,6 +43,11 @@ HELLO = '{"model": "awares", "messages": [{"role": "user", "content": "hello"}]'
             '{"name": "a", "schema": {"type": "nonsense"}}}',
             "response_format.json_schema.schema cannot be enforced",
         ),
+        (
+            '"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": '
+            '{"properties": {"contains": {"type": "integer", "multipleOf": 2}}}}}',
+            "schema cannot be enforced: multipleOf is not supported",
+        ),
         ('"awares": {"mode": "best"}', "awares.mode"),
         ('"awares": {"budget": 0}', "awares.budget"),
     ],

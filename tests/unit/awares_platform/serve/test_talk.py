@@ -143,7 +143,7 @@ def test_a_schema_binds_the_answer_and_no_request(client_for, engine, chat_body)
     for _ in range(2):
         answer, _, _ = ask(client, chat_body(response_format=asked))
         assert answer == '{"answer": "7"}'
-    bound = [request.sampling.json_schema is not None for request in engine.requests]
+    bound = [request.sampling.grammar is not None for request in engine.requests]
     assert bound == [False, True, False, True]
 
 

@@ -1,0 +1,60 @@
+"""Translates a JSON schema into the grammar of an answer, which the engine enforces.
+
+The grammar allows no free blank space. A policy that is not sure how to go on would otherwise write
+blanks up to the token limit.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from awares_platform.serve.errors import RequestError
+
+_PARAM = "response_format.json_schema.schema"
+_MOST_CHARACTERS = 16_384
+_IGNORED = {
+    *("multipleOf", "uniqueItems", "contains", "minContains", "maxContains", "propertyNames"),
+    *("not", "if", "then", "else", "dependentRequired", "dependentSchemas"),
+    *("unevaluatedItems", "unevaluatedProperties"),
+}
+"""Keywords that xgrammar would ignore silently."""
+_NAMES = {"properties", "patternProperties", "$defs", "definitions"}
+"""Keywords whose values map names, not keywords, to schemas."""
+_DATA = {"enum", "const", "default", "examples"}
+"""Keywords whose values are data."""
+
+
+def json_grammar(schema: dict[str, Any]) -> str:
+    """Return the grammar in EBNF of the JSON documents that obey `schema`.
+
+    Raises RequestError if the schema is too long or cannot be enforced. The error names the reason.
+    """
+    import xgrammar
+
+    text = json.dumps(schema)
+    if len(text) > _MOST_CHARACTERS:
+        limit = f"{_PARAM} has {len(text)} characters; the limit is {_MOST_CHARACTERS}"
+        raise RequestError(limit, param=_PARAM)
+    if ignored := _IGNORED.intersection(_keywords(schema)):
+        reason = f"{', '.join(sorted(ignored))} is not supported; leave it out"
+        raise RequestError(f"{_PARAM} cannot be enforced: {reason}", param=_PARAM)
+    try:
+        return str(xgrammar.Grammar.from_json_schema(text, any_whitespace=False))
+    # xgrammar documents no exception types, and any failure makes the schema unusable.
+    except Exception as error:
+        raise RequestError(f"{_PARAM} cannot be enforced: {error}", param=_PARAM) from None
+
+
+def _keywords(schema: Any) -> Iterator[str]:
+    """Yield the keywords of a schema and of all schemas in it."""
+    if isinstance(schema, list):
+        for one in schema:
+            yield from _keywords(one)
+    if not isinstance(schema, dict):
+        return
+    for key, value in schema.items():
+        yield key
+        if key in _NAMES and isinstance(value, dict):
+            yield from _keywords([*value.values()])
+        elif key not in _DATA:
+            yield from _keywords(value)
