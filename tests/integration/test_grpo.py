@@ -181,6 +181,12 @@ def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_pa
     rows = metrics.read(Path(config.run.directory) / "grpo-test" / "grpo" / "metrics.jsonl")
     assert [row.step for row in rows] == list(range(1, STEPS + 1))
     assert rows[-1].values["actors/restarts"] == 1
+    for key in ("learner/busy", "engine/busy"):
+        shares = [row.values[key] or 0 for row in rows if key in row.values]
+        assert shares and all(0 <= share <= 1 for share in shares) and max(shares) > 0, key
+    for row in rows:
+        assert (row.values["learner/mfu"] or 0) > 0
+        assert 0 <= (row.values["learner/padding"] or 0) < 1
     for row in rows:
         spelling, price = row.values["reward/spelling"] or 0, row.values["reward/price"] or 0
         assert row.values["reward/mean"] == pytest.approx(spelling - price)

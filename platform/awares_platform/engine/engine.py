@@ -39,6 +39,7 @@ from awares_platform.engine.convert import generation, sampling_params
 from awares_platform.engine.launch import EngineError
 from awares_platform.engine.load import Loader, LoadReport
 from awares_platform.engine.requests import Requests
+from awares_platform.engine.usage import EngineUsage
 from awares_platform.runtime.processor import resolved
 from awares_platform.store.errors import StoreError
 from awares_platform.training.policy import interface
@@ -155,6 +156,11 @@ class Engine:
     def version(self) -> int:
         """The number of the newest weight version in the engine. `start` loads version 0."""
         return self._version
+
+    @property
+    def usage(self) -> EngineUsage:
+        """What the engine has done since its start."""
+        return self._requests.meter.read()
 
     async def __call__(self, request: GenerateRequest) -> Generation:
         """Sample one turn. Placeholder ids are never sampled.

@@ -11,6 +11,7 @@ from PIL.Image import Image
 from awares_platform.config.engine import EngineConfig
 from awares_platform.engine.adapters import Adapter, Adapters
 from awares_platform.engine.launch import EngineError, find_cause
+from awares_platform.engine.usage import UsageMeter
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Requests:
-    """Runs the requests of one engine.
+    """Runs the requests of one engine, and measures its use in `meter`.
 
     `log` is the log of the engine's process. `adapters` is None if the engine plays no adapters.
     `version` returns the version of the engine's weights.
@@ -41,6 +42,7 @@ class Requests:
         self._in_flight: set[asyncio.Task[Any]] = set()
         self._open = asyncio.Event()
         self._open.set()
+        self.meter = UsageMeter()
 
     def hold(self) -> None:
         """Let new requests wait until `release`."""
@@ -106,9 +108,12 @@ class Requests:
             multi_modal_data={"image": [*images]} if images else {},
             cache_salt=str(version),
         )
+        sampled = 0
+        self.meter.began(len(token_ids))
         try:
             async for output in self._llm.generate(prompt, params, name, lora_request=lora):
                 if output.finished:
+                    sampled = len(output.outputs[0].token_ids)
                     return output
         except (VLLMValidationError, ValueError) as error:
             limits = (
@@ -123,6 +128,8 @@ class Requests:
             if self._llm.errored:
                 raise self._died() from error
             raise EngineError(f"the engine could not answer: {error.__cause__ or error}") from error
+        finally:
+            self.meter.ended(sampled)
         raise EngineError("the engine ended a request without an output")
 
     def refuse(self, reason: str) -> None:

@@ -11,7 +11,6 @@ the error.
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from awares.errors import DataError
@@ -70,9 +69,8 @@ class Controller:
         # The numbers of issued prompts whose tasks have not begun.
         self._unstarted: set[int] = set()
         self._shards: asyncio.Future[list[StepShard] | None] | None = None
-        # The learner's current batch, the version that this batch updates, and the time at which
-        # the batch left the buffer.
-        self._batch: tuple[StepBatch, int, float] | None = None
+        # The learner's current batch, and the version that this batch updates.
+        self._batch: tuple[StepBatch, int] | None = None
         self._restarts = 0
         self._fruitless = 0
         self._nonfinite = 0
@@ -166,7 +164,6 @@ class Controller:
         while True:
             await slots.acquire()
             prompt = await self._line.prompt(index)
-            self._clock()
             self._unstarted.add(prompt.number)
             task = group.create_task(self._roll(actor, prompt))
             task.add_done_callback(lambda _, prompt=prompt: self._ended(prompt, slots))
@@ -180,7 +177,6 @@ class Controller:
     def _return(self, prompt: Prompt) -> None:
         self._unstarted.discard(prompt.number)
         self._buffer.reissue(prompt)
-        self._clock()
         self._line.advance()
 
     async def _roll(self, actor: Actor, prompt: Prompt) -> None:
@@ -191,22 +187,18 @@ class Controller:
         self._unstarted.discard(prompt.number)
         try:
             rollout = await actor.rollout(prompt)
+            self._metrics.used(rollout.usage)
             group = await self._score(prompt, rollout)
         except BaseException:
             self._return(prompt)
             raise
         if self._buffer.add(group):
-            self._clock()
             self._recorder.add(group)
             self._metrics.finished(group)
             self._report_nonfinite(group)
             self._refuse_fruitless(group)
             self._leave_out(group)
             await self._notify()
-
-    def _clock(self) -> None:
-        """Report the current number of groups in flight to the overlap metric."""
-        self._metrics.overlap.change(self._buffer.in_flight, time.monotonic())
 
     def _leave_out(self, group: Group) -> None:
         """Count the group's sample if it cannot be played, and log the first few such samples.
@@ -311,7 +303,7 @@ class Controller:
         if self._closed or self._session != session:
             return None
         batch = self._buffer.take(step, version)
-        self._batch = (batch, version, time.monotonic())
+        self._batch = (batch, version)
         await self._notify()
         await self._recorder.flush(Training.of(batch, version))
         return self._dealt(batch, ranks)
@@ -352,9 +344,8 @@ class Controller:
         assert self._batch is not None and self._batch[0].step == step, (
             f"step {step} was not handed out"
         )
-        batch, version, start = self._batch
-        lineage = self._buffer.lineage
-        record = self._metrics.step(batch, version, metrics, start, time.monotonic(), lineage)
+        batch, version = self._batch
+        record = self._metrics.step(batch, version, metrics, self._buffer.lineage)
         record["buffer/size"] = float(len(self._buffer))
         record["buffer/in_flight"] = float(self._buffer.in_flight)
         record["buffer/dropped"] = float(self._buffer.dropped)

@@ -13,6 +13,7 @@ from enum import StrEnum
 from awares.episode import Episode, StopReason
 from awares.reward import RewardValue
 from awares.sample import Sample
+from awares_platform.engine.usage import EngineUsage
 
 
 class Outcome(StrEnum):
@@ -54,6 +55,7 @@ class GroupRollout:
 
     `started` and `ended` are Unix times in seconds. Both come from the actor's clock. If the data
     do not allow an episode, `fault` is the reason. `episodes` then holds one episode without turns.
+    `usage` is what the actor's engine has done until `ended`.
 
     Example:
         GroupRollout((episode, sibling), started=1763800000.0, ended=1763800002.5)
@@ -63,6 +65,7 @@ class GroupRollout:
     started: float
     ended: float
     fault: str = ""
+    usage: EngineUsage | None = None
 
 
 @dataclass(frozen=True, slots=True)

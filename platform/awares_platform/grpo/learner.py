@@ -41,6 +41,7 @@ from awares_platform.data.dataset import Images
 from awares_platform.engine.canary import Logprobs, learner_logprobs, to_extra
 from awares_platform.engine.canary_samples import build
 from awares_platform.grpo.group import Position
+from awares_platform.grpo.learner_speed import LearnerSpeed, step_work
 from awares_platform.grpo.lineage import Lineage, Spans
 from awares_platform.grpo.loss_metrics import LossMetrics
 from awares_platform.grpo.objective import Objective
@@ -58,6 +59,7 @@ from awares_platform.training.identity import content_digest
 from awares_platform.training.inputs import INPUTS
 from awares_platform.training.policy import interface, load_policy, load_processor
 from awares_platform.training.source import resolve
+from awares_platform.training.speed import peak_flops, sizes_of
 from awares_platform.training.zero import OptimizerStep
 from awares_platform.weights import Cadence, Identity, Publisher
 
@@ -88,6 +90,9 @@ class Learner:
         gpu = settings.learner_gpus > 0
         self._device = get_device() if gpu else torch.device("cpu")
         model = self._load()
+        work = step_work(settings, config.policy, sizes_of(model, self._family))
+        peak = peak_flops(self._device, getattr(torch, config.policy.dtype))
+        self._speed = LearnerSpeed(work, peak)
         frozen = frozen_reference(model, self._load, settings, config.policy)
         self._served = getattr(torch, config.engine.dtype)
         self._engine = zero.initialize(model, zero.settings_of(settings, config.policy.dtype), gpu)
@@ -175,10 +180,12 @@ class Learner:
             updated = time.monotonic()
             if changed:
                 version = self._publish(step + 1)
+            published = time.monotonic()
             times = {
                 "time/wait": started - asked,
                 "time/learn": updated - started,
-                "time/publish": time.monotonic() - updated,
+                "time/publish": published - updated,
+                "learner/busy": (updated - started) / (published - asked),
             }
             self._tell("learned", step, {**metrics, **times, **self._published()})
             step, position = step + 1, shard.position
@@ -231,9 +238,10 @@ class Learner:
         Return metrics over all ranks, and whether the weights have changed. The optimizer skips a
         step with gradients that are not finite. Raises Diverged after too many of them in a row.
         """
-        metrics = LossMetrics()
+        metrics, started = LossMetrics(), time.monotonic()
         proximal = self._objective.proximal(shard)
         steps: list[OptimizerStep] = []
+        self._speed.reset()  # The passes for `proximal` are part of the work of each batch below.
         rate = self._settings.learning_rate * (1 - shard.step / self._settings.steps)
         for index, minibatch in enumerate(shard.minibatches):
             if minibatch.total:
@@ -243,6 +251,7 @@ class Learner:
                 self._skipped.count(shard.step, steps[-1].taken)
         found = {
             **metrics.reduced(len(steps)),
+            **self._speed.reduced(time.monotonic() - started),
             "policy/grad_norm": max((step.norm for step in steps), default=0.0),
             "policy/skipped_steps": float(sum(not step.taken for step in steps)),
             "policy/learning_rate": rate,
@@ -250,14 +259,16 @@ class Learner:
         return found, any(step.taken for step in steps)
 
     def _collate(self, sequences: tuple[TrainSequence, ...]) -> Batch:
-        return collate(
+        batch = collate(
             [item.episodes[0] for item in sequences],
             self._images,
             self._processor,
             self._limits,
             self._config.method.low_ratio,
             remember=self._views,
-        ).to(self._device)
+        )
+        self._speed.count(batch, filler=sequences[0].filler)
+        return batch.to(self._device)
 
     def _prepare(self, views: Sequence[ImageView]) -> tuple[Tensor, Tensor]:
         return prepare(

@@ -138,7 +138,7 @@ class RolloutActor:
             if self._mismatch is not None:
                 raise self._mismatch
             await self._engine.check()
-        return GroupRollout(episodes, started, time.time())
+        return GroupRollout(episodes, started, time.time(), usage=self._engine.usage)
 
     def _spec(self) -> EpisodeSpec:
         settings = self._config.grpo

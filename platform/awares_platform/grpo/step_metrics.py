@@ -1,7 +1,7 @@
 """Collects the metrics of rollouts that each learner step reports.
 
 The metrics describe the rewards and behaviour of the batch's episodes, the actors' loads of new
-weights, and the overlap of rollouts with learning.
+weights, and how busy engines and learner are.
 """
 
 from collections import Counter
@@ -10,47 +10,17 @@ from statistics import fmean
 
 from awares.episode import StopReason
 from awares_platform.engine.follow import Loaded, Missed
+from awares_platform.engine.usage import EngineUsage
+from awares_platform.grpo.engine_metrics import EngineMetrics
 from awares_platform.grpo.group import Group, Member, StepBatch
 from awares_platform.grpo.lineage import Lineage
-
-
-class Overlap:
-    """Records when an actor rolls out at least one group.
-
-    The calls of `change` must be in the order of time.
-    """
-
-    def __init__(self) -> None:
-        self._active = 0
-        self._since = 0.0
-        self._spans: list[tuple[float, float]] = []
-
-    def change(self, active: int, now: float) -> None:
-        """Record that actors roll out `active` groups from the time `now` on."""
-        if self._active == 0 and active > 0:
-            self._since = now
-        elif self._active > 0 and active == 0:
-            self._spans.append((self._since, now))
-        self._active = active
-
-    def fraction(self, start: float, end: float) -> float:
-        """Return the share of the time from `start` to `end` in which an actor rolled out a group.
-
-        `start` and `end` are in seconds, on the clock of `change`. The method then forgets the
-        spans of rollouts that ended before `start`. The `start` of the next call must therefore not
-        be earlier.
-        """
-        spans = [*self._spans, (self._since, end)] if self._active else self._spans
-        self._spans = [span for span in self._spans if span[1] > start]
-        busy = sum(max(0.0, min(end, stop) - max(start, begin)) for begin, stop in spans)
-        return busy / (end - start) if end > start else 0.0
 
 
 class StepMetrics:
     """Collects events between two steps and returns the metrics of each step."""
 
     def __init__(self) -> None:
-        self.overlap = Overlap()
+        self._engines = EngineMetrics()
         self._loads: list[Loaded] = []
         # The weight version that each running actor has loaded, by the actor's index.
         self._versions: dict[int, int] = {}
@@ -68,6 +38,11 @@ class StepMetrics:
         """Count a version that an actor could not load."""
         self._missed += 1
 
+    def used(self, usage: EngineUsage | None) -> None:
+        """Record what an engine has done until now."""
+        if usage is not None:
+            self._engines.used(usage)
+
     def finished(self, group: Group) -> None:
         """Count a finished group under its outcome."""
         self._outcomes[group.outcome.value] += 1
@@ -82,11 +57,9 @@ class StepMetrics:
         batch: StepBatch,
         version: int,
         learned: Mapping[str, float],
-        start: float,
-        end: float,
         lineage: Lineage | None = None,
     ) -> dict[str, float]:
-        """Return all metrics of a step that updated `version` and ran from `start` to `end`.
+        """Return all metrics of a step that updated `version`.
 
         `learned` holds the learner's metrics of the step, and `lineage` is that of the learner.
         weights/lag is the number of versions by which the slowest actor is behind `version`.
@@ -103,7 +76,7 @@ class StepMetrics:
             "groups/uniform_share": _uniform_share(batch.groups, fleet["groups/uniform"]),
             **lag,
             "time/rollout": fmean(group.seconds for group in batch.groups),
-            "overlap/fraction": self.overlap.fraction(start, end),
+            **self._engines.step(),
             "progress/episodes": float(self._episodes),
             **learned,
         }

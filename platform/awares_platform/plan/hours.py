@@ -1,15 +1,6 @@
 """Computes the hours and GPU-hours of SFT and GRPO from the FLOPs of their tokens.
 
-A token costs these FLOPs in a language model of n parameters:
-
-    forward pass             2n    + 2 * layers * width * length for causal attention
-    gradient of activations  2n    + twice the attention of the forward pass
-    gradient of weights      2n
-
-Here `width` is the hidden width, and `length` is the number of tokens of the sequence. n excludes
-the embedding, because an embedding is only a lookup. n also excludes the output head, because the
-head runs at few positions. Sources: Kaplan et al., arXiv 2001.08361, section 2.1; PaLM, arXiv
-2204.02311, appendix B.
+training/flops.py counts the FLOPs of a token, and names the sources.
 """
 
 import math
@@ -24,36 +15,13 @@ from awares_platform.plan.engine import SLOTS, EngineMemory
 from awares_platform.plan.geometry import Geometry
 from awares_platform.plan.lengths import Lengths
 from awares_platform.plan.ranks import Cost, RankTime, rank_time
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """How often one training step runs each kind of computation on a model.
-
-    `forward` is the number of forward passes. A reference policy adds one forward pass.
-    `activations` is the number of computations of the activations' gradients. `weights` is the
-    number of computations of the weights' gradients.
-
-    Example:
-        Pass(forward=2, activations=1, weights=0)  # LoRA with a reference
-    """
-
-    forward: int
-    activations: int
-    weights: int
-
-    @property
-    def parameter_factor(self) -> int:
-        """The number of FLOPs per parameter and token in one training step."""
-        return 2 * (self.forward + self.activations + self.weights)
-
-    @property
-    def attention_factor(self) -> int:
-        """The attention FLOPs of a training step divided by the attention FLOPs of a forward pass.
-
-        The backward pass of attention costs twice as much as the forward pass.
-        """
-        return self.forward + 2 * self.activations
+from awares_platform.training.flops import (
+    Pass,
+    language_flops,
+    passes,
+    tower_flops,
+    tower_passes,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,30 +66,6 @@ class JobHours:
         return self.step_s - self.rollout_s
 
 
-def passes(policy: PolicyConfig, *, extra: int) -> Pass:
-    """Return how often one training step runs each computation on the language model.
-
-    `extra` is the number of forward passes without a backward pass. The plan neglects the weight
-    gradients of LoRA adapters. At rank 8, they cost 0.3 % of the weight gradients of a 7B model.
-    """
-    return Pass(1 + extra, 1, 0 if policy.lora_rank else 1)
-
-
-def language_flops(shape: Geometry, tokens: float, work: Pass) -> float:
-    """Return the FLOPs of the language model for one sequence of `tokens` tokens."""
-    parameters = shape.layers * shape.layer_parameters * tokens * work.parameter_factor
-    return parameters + 2 * shape.layers * shape.hidden * tokens * tokens * work.attention_factor
-
-
-def tower_flops(shape: Geometry, visual: float, work: Pass) -> float:
-    """Return the FLOPs of the vision tower for `visual` visual tokens.
-
-    The tower reads merge**2 patches for each visual token. The plan neglects the tower's attention,
-    which costs little because most of its blocks attend within small windows.
-    """
-    return shape.vision_parameters * visual * shape.merge**2 * work.parameter_factor
-
-
 def sft_hours(
     sft: SftConfig,
     policy: PolicyConfig,
@@ -135,7 +79,7 @@ def sft_hours(
     An epoch reads `samples` demonstrations, which are as long as episodes.
     """
     work = passes(policy, extra=0)
-    cost = _cost(shape, work, _tower_passes(policy, work), assumed)
+    cost = _cost(shape, work, tower_passes(policy, work), assumed)
     budget = PassBudget(sft.micro_batch, sft.micro_tokens, policy.packed)
     ranks = rank_time(
         sft.batch_size, sft.workers, budget, lengths, assumed, cost, across_steps=True
@@ -184,18 +128,13 @@ def _learning(
     proximal = int(grpo.scores_proximal)
     work = passes(policy, extra=(grpo.kl_beta > 0) + proximal)
     shared = not policy.train_vision and grpo.zero_stage < 3
-    tower = Pass(1 + proximal, 0, 0) if shared else _tower_passes(policy, work)
+    tower = Pass(1 + proximal, 0, 0) if shared else tower_passes(policy, work)
     cost = _cost(shape, work, tower, assumed, shared=shared)
     budget = PassBudget(grpo.micro_batch, grpo.micro_tokens, policy.packed)
     episodes = grpo.groups_per_step * grpo.group_size // grpo.minibatches
     ranks, size = grpo.learner_workers, grpo.group_size
     update = rank_time(episodes, ranks, budget, lengths, assumed, cost, sharing=size)
     return update.times(grpo.minibatches)
-
-
-def _tower_passes(policy: PolicyConfig, work: Pass) -> Pass:
-    """Return how often the vision tower runs. A frozen tower has no backward pass."""
-    return work if policy.train_vision else Pass(work.forward, 0, 0)
 
 
 def _cost(

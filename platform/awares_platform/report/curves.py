@@ -50,7 +50,12 @@ MEASURES = (
     Measure("grpo", "canary/slope", "Update played", "engine's change of logprobs over learner's"),
     Measure("grpo", "weights/share", "Weights sent", "bytes of a version over the whole policy's"),
     Measure("grpo", "time/pause", "Pause", "seconds that a load holds generation up"),
-    Measure("grpo", "overlap/fraction", "Overlap", "share of a step in which rollouts ran"),
+    Measure("grpo", "engine/busy", "Engines busy", "share of time with a request in flight"),
+    Measure("grpo", "engine/tokens_per_s", "Tokens sampled", "per second, all engines"),
+    Measure("grpo", "learner/busy", "Learner busy", "share of a step in which it trains"),
+    Measure("grpo", "learner/tokens_per_s", "Tokens trained", "per second, all ranks"),
+    Measure("grpo", "learner/mfu", "MFU", "FLOPs of the model over those of the processor"),
+    Measure("grpo", "learner/padding", "Padding", "share of the computed tokens"),
     Measure("sft", "loss/sft", "SFT loss", "weighted negative log-likelihood"),
 )
 

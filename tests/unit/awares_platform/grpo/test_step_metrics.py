@@ -8,8 +8,10 @@ from awares.reward import RewardValue
 from awares.sample import Sample
 from awares_platform.engine.follow import Loaded, Missed
 from awares_platform.engine.load import LoadReport, Prefetched
+from awares_platform.engine.usage import UsageMeter
+from awares_platform.grpo.engine_metrics import EngineMetrics
 from awares_platform.grpo.group import Group, Member, Outcome, Position, Prompt, StepBatch
-from awares_platform.grpo.step_metrics import Overlap, StepMetrics
+from awares_platform.grpo.step_metrics import StepMetrics
 
 
 def load(
@@ -21,15 +23,34 @@ def load(
     return Loaded(LoadReport(version, staged, 0.01, pause_s, canary), load_s)
 
 
-def test_overlap_is_the_share_of_an_interval_with_groups_in_flight() -> None:
-    overlap = Overlap()
-    for active, now in ((1, 1.0), (2, 2.0), (0, 4.0), (1, 6.0)):
-        overlap.change(active, now)
-    assert overlap.fraction(0.0, 8.0) == pytest.approx((3 + 2) / 8)
-    assert overlap.fraction(8.0, 9.0) == 1.0  # One group is in flight all the time.
-    overlap.change(0, 9.5)
-    assert overlap.fraction(9.0, 10.0) == 0.5
-    assert overlap.fraction(10.0, 11.0) == 0.0
+def test_the_engines_figures_are_those_of_the_time_between_two_reports() -> None:
+    clocks = [0.0, 0.0]
+    meters = [UsageMeter(lambda: clocks[0]), UsageMeter(lambda: clocks[1])]
+    engines = EngineMetrics()
+    for meter in meters:
+        engines.used(meter.read())
+    meters[0].began(prompted=10)
+    clocks[0] = 2.0
+    meters[0].began(prompted=6)
+    early = meters[0].read()
+    clocks[0] = 3.0
+    meters[0].ended(sampled=4)
+    meters[0].ended(sampled=8)
+    clocks[0] = 4.0
+    engines.used(meters[0].read())
+    engines.used(early)  # A report may arrive late.
+    clocks[1] = 2.0  # The second engine idles.
+    engines.used(meters[1].read())
+    assert engines.step() == {
+        "engine/busy": (3 / 4 + 0) / 2,
+        "engine/in_flight": ((3 + 1) / 4 + 0) / 2,
+        "engine/tokens_per_s": 12 / 4,
+        "engine/prompt_tokens_per_s": 16 / 4,
+    }
+    assert engines.step() == {}
+    clocks[0] = 6.0
+    engines.used(meters[0].read())
+    assert engines.step()["engine/busy"] == 0.0
 
 
 def test_a_steps_metrics(
@@ -50,13 +71,14 @@ def test_a_steps_metrics(
         metrics.loaded(0, item)
     metrics.missed(Missed(5, "damaged"))
     metrics.finished(group)
-    metrics.overlap.change(1, 0.0)
+    meter = UsageMeter(iter((0.0, 0.0, 1.0, 2.0)).__next__)
+    metrics.used(meter.read())
+    meter.began(prompted=3)
+    metrics.used(meter.read())
     record = metrics.step(
         StepBatch(0, (group,), Position(1)),
         version=5,
         learned={"policy/kl": 0.01},
-        start=1.0,
-        end=2.0,
     )
     expected = {
         "reward/mean": 6.37,
@@ -81,7 +103,7 @@ def test_a_steps_metrics(
         "weights/detours": 2,
         "weights/missed": 1,
         "time/rollout": 2.0,
-        "overlap/fraction": 1.0,
+        "engine/busy": 0.5,
         "groups/ready": 1,
         "progress/episodes": 3,
         "policy/kl": 0.01,
@@ -94,7 +116,7 @@ def test_loads_are_reported_once(make_group: Callable[..., Group], samples: list
     metrics.loaded(0, load(1, 0.5, 0.03, 0.001))
     metrics.missed(Missed(2, "damaged"))
     batch = StepBatch(0, (make_group(Prompt(0, 0, samples[0])),), Position(1))
-    first, second = metrics.step(batch, 1, {}, 0.0, 1.0), metrics.step(batch, 2, {}, 1.0, 2.0)
+    first, second = metrics.step(batch, 1, {}), metrics.step(batch, 2, {})
     assert "time/load" in first and first["weights/missed"] == 1
     assert "time/load" not in second and second["weights/missed"] == 0
 
@@ -104,9 +126,9 @@ def test_the_lag_is_that_of_the_living_actor_furthest_behind(
 ) -> None:
     metrics = StepMetrics()
     batch = StepBatch(0, (make_group(Prompt(0, 0, samples[0])),), Position(1))
-    assert "weights/lag" not in metrics.step(batch, 0, {}, 0.0, 1.0)
+    assert "weights/lag" not in metrics.step(batch, 0, {})
     for actor, version in ((0, 5), (1, 2), (1, 3)):
         metrics.loaded(actor, load(version, 0.5, 0.03, 0.001))
-    assert metrics.step(batch, 5, {}, 0.0, 1.0)["weights/lag"] == 2
+    assert metrics.step(batch, 5, {})["weights/lag"] == 2
     metrics.restarted(1)
-    assert metrics.step(batch, 6, {}, 0.0, 1.0)["weights/lag"] == 1
+    assert metrics.step(batch, 6, {})["weights/lag"] == 1
