@@ -123,7 +123,7 @@ def run(config: PlatformConfig) -> GrpoResult:
         check_stored(store, policy_key(config.run.name, settings.start), config.method)
     with (
         Run(config, "grpo") as record,
-        Progress("grpo", total=settings.steps, unit="steps") as progress,
+        Progress("grpo", total=settings.steps, unit="steps", quiet_s=0.0) as progress,
     ):
         metrics = _steer(config, record, progress)
     return GrpoResult(policy, settings.steps, metrics, time.monotonic() - started)
@@ -153,7 +153,7 @@ def _steer(config: PlatformConfig, record: Run, progress: Progress) -> dict[str,
             record.metrics(step + 1, metrics)
             for sentence in guards.check(step + 1, metrics):
                 progress.say(sentence)
-            progress.advance(step + 1 - progress.done, note=_note(metrics))
+            progress.advance(step + 1 - progress.done, note=step_note(metrics))
             if step % config.tracking.samples_every == 0:
                 _show_samples(config.tracking, record, controller, images)
         _finish(tending)
@@ -177,7 +177,8 @@ def _finish(task: Any) -> Any:
         return ray.get(task)
 
 
-def _note(metrics: dict[str, float]) -> str:
+def step_note(metrics: dict[str, float]) -> str:
+    """Return a line about a step: what was learned, its seconds, and how busy all parts were."""
     names = {
         "reward": "reward/mean",
         "accuracy": "accuracy/train",
@@ -185,7 +186,12 @@ def _note(metrics: dict[str, float]) -> str:
         "calls": "call/rate",
         "KL": "policy/kl",
     }
-    return ", ".join(f"{name} {metrics[key]:.3f}" for name, key in names.items() if key in metrics)
+    found = [f"{name} {metrics[key]:.3f}" for name, key in names.items() if key in metrics]
+    times = [metrics[key] for key in ("time/wait", "time/learn", "time/publish") if key in metrics]
+    found += [f"{sum(times):.1f} s"] if times else []
+    shares = {"engines": "engine/busy", "learner": "learner/busy"}
+    found += [f"{name} {metrics[key]:.0%} busy" for name, key in shares.items() if key in metrics]
+    return ", ".join(found)
 
 
 class ControllerActor(Controller):

@@ -10,14 +10,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeE
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-_QUIET_S = 5.0
+QUIET_S = 5.0
 
 
 class Progress:
     """A context manager that shows a job's progress.
 
     `unit` names what the job counts, such as steps. `total` is the number of all units, or None if
-    it is unknown.
+    it is unknown. Between two plain lines pass at least `quiet_s` seconds. With 0, every call of
+    `advance` prints a line.
 
     Example:
         with Progress("grpo", total=40, unit="steps") as progress:
@@ -26,7 +27,12 @@ class Progress:
     """
 
     def __init__(
-        self, job: str, total: int | None = None, unit: str = "", stream: TextIO | None = None
+        self,
+        job: str,
+        total: int | None = None,
+        unit: str = "",
+        stream: TextIO | None = None,
+        quiet_s: float = QUIET_S,
     ) -> None:
         self.job = job
         self.total = total
@@ -34,7 +40,8 @@ class Progress:
         self.done = 0
         self._stream = stream or sys.stderr
         self._started = time.monotonic()
-        self._printed = -_QUIET_S
+        self._quiet_s = quiet_s
+        self._printed = -quiet_s
         self._bar = _bar(self._stream) if self._stream.isatty() else None
         self._task = self._bar.add_task(job, total=total, note="") if self._bar else None
 
@@ -71,7 +78,7 @@ class Progress:
 
     def _print(self, note: str, *, force: bool = False) -> None:
         now = time.monotonic()
-        if force or now - self._printed >= _QUIET_S:
+        if force or now - self._printed >= self._quiet_s:
             self._printed = now
             amount = f"{self.done}/{self.total}" if self.total else str(self.done)
             self._write(" ".join(part for part in (amount, self.unit, note) if part))

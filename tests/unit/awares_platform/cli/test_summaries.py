@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from awares_platform.grpo.job import GrpoResult
+from awares_platform.grpo.job import GrpoResult, step_note
 from awares_platform.sft.job import SftResult
 
 SFT = SftResult("runs/mini/policies/sft", 368, 0, {"loss/sft": 0.1}, wall_s=280.4)
@@ -40,3 +40,12 @@ def test_the_policy_is_named_with_its_address(
     result: SftResult | GrpoResult, lines: list[str]
 ) -> None:
     assert result.summary("s3://a/b").splitlines() == lines
+
+
+def test_the_line_of_a_step_says_what_was_learned_and_how_busy_all_parts_were() -> None:
+    learned = {"reward/mean": 9.674, "accuracy/train": 0.941, "policy/kl": 0.033}
+    times = {"time/wait": 0.5, "time/learn": 4.25, "time/publish": 0.25}
+    shares = {"engine/busy": 0.973, "learner/busy": 0.85, "rtr/pixel": 0.4}
+    assert step_note(learned | times | shares) == (
+        "reward 9.674, accuracy 0.941, KL 0.033, 5.0 s, engines 97% busy, learner 85% busy"
+    )

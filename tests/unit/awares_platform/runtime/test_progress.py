@@ -62,3 +62,11 @@ def test_a_terminal_counts_only_work_that_has_units() -> None:
         progress.say("starting the engine")
     assert "starting the engine" in stream.getvalue()
     assert "0/?" not in stream.getvalue()
+
+
+def test_a_job_may_print_a_line_for_every_step(clock: list[float]) -> None:
+    stream = io.StringIO()
+    with Progress("grpo", total=3, unit="steps", stream=stream, quiet_s=0.0) as progress:
+        for _ in range(3):
+            progress.advance(note="reward 0.5")
+    assert len(stream.getvalue().splitlines()) == 4
