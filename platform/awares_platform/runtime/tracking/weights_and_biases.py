@@ -1,5 +1,6 @@
 """Sends a job to Weights & Biases."""
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ class WeightsAndBiases:
     """
 
     def __init__(self, job: TrackedJob) -> None:
+        # W&B copies images to this directory before it sends them. The default is below $HOME.
+        os.environ.setdefault("WANDB_DATA_DIR", str(job.directory / "wandb"))
         import wandb
 
         self._wandb, self._job = wandb, job

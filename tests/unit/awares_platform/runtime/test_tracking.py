@@ -186,6 +186,7 @@ def test_wandb_continues_the_run_of_a_resumed_job(
     job: TrackedJob, row: SampleRow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DATA_DIR", str(job.directory / "wandb"))
     for steps in ((1, 2), (3,)):
         tracking = Tracking.of(TrackingConfig(wandb=True), job)
         for step in steps:
@@ -204,6 +205,10 @@ def test_wandb_continues_the_run_of_a_resumed_job(
     assert rewards == [(1, 1), (2, 2), (3, 3)]
     tables = [(one["samples.nrows"], one["samples.ncols"]) for one in history if len(one) > 5]
     assert tables == [(1, 9), (1, 9)]
+    [first, _] = [one.artifact for one in found if one.HasField("artifact")]
+    [shown] = [one for one in first.manifest.contents if one.path.endswith(".png")]
+    assert Image.open(shown.local_path).size == row.image.size
+    assert Path(shown.local_path).is_relative_to(job.directory)
     [path, _] = sorted(job.directory.glob("wandb/offline-run-*/files/media/table/*.table.json"))
     assert json.loads(path.read_text())["data"][0][1:4] == ["which digit?", "7", "7"]
 
