@@ -2,7 +2,8 @@
 
     PYTHONPATH=. ENVIRONMENT/bin/python -P tests/benchmarks/trl_losses.py > VALUES
 
-ENVIRONMENT is a Python environment with the packages of tests/benchmarks/trl.txt. VALUES is
+ENVIRONMENT is a Python environment with the packages of tests/benchmarks/trl.txt, such as
+.tools/trl, which tests/benchmarks/trl.py installs. VALUES is
 tests/unit/awares_platform/grpo/trl_losses.json, with which a unit test compares this project. Run
 the script again after a change of TRL's version or of CASES.
 

@@ -2,7 +2,7 @@
 
 The run has real Ray, vLLM, DeepSpeed and SeaweedFS. The learning rate is large, so that the first
 versions change the canary's logprobs by more than rounding does. Three of four questions do not fit
-the engine's context, and the run leaves them out.
+the engine's context, and the run leaves them out. The loss is not the default one.
 """
 
 import asyncio
@@ -75,6 +75,10 @@ def test_a_lora_run_is_played_and_evaluated_as_an_adapter(
             # The user's reward runs in a process of its own.
             "reward_workers": 1,
             "reward_cpus": 0.0,
+            "loss": "gspo",
+            "minibatches": 2,
+            "importance": "sequence_mask",
+            "advantage_scale": "batch",
         },
     }
     config = PlatformConfig.model_validate(settings)
@@ -93,6 +97,11 @@ def test_a_lora_run_is_played_and_evaluated_as_an_adapter(
         slopes = [row["canary/slope"] for row in rows if "canary/slope" in row]
         print(slopes)
         assert slopes and all(0.7 < slope < 1.3 for slope in slopes)
+        # The first update of a step moves the policy far out of GSPO's narrow range, so the second
+        # update has ratios to clip.
+        clipped = [row["policy/clip_fraction"] for row in rows if "policy/clip_fraction" in row]
+        print(clipped)
+        assert len(clipped) == STEPS and 0 < max(clipped) <= 0.5
         unplayable = [row["data/unplayable"] for row in rows if "data/unplayable" in row]
         assert len(unplayable) == STEPS and 8 < unplayable[-1] <= 48
         assert store.get(f"{adapter_key('grpo-adapter', 'awares')}/manifest.json")
