@@ -10,6 +10,7 @@ The docstring of `job` has a diagram of both loops.
     group         the prompts, groups and batches that these parts exchange
     prompts       the run's order of prompts
     buffer        the prompts to roll out, and the groups that wait for the learner
+    collecting    sets the garbage collector of the controller's process
     announcing    tells the actors of new weights
     line          the actors that wait for room in the buffer
     ready         the ready groups, and the numbers of the settled prompts

@@ -47,6 +47,7 @@ from awares_platform.config.tracking import TrackingConfig
 from awares_platform.data.dataset import Images, read_split
 from awares_platform.grpo.announcing import announce_versions
 from awares_platform.grpo.buffer import EpisodeBuffer
+from awares_platform.grpo.collecting import collect_rarely
 from awares_platform.grpo.controller import Controller
 from awares_platform.grpo.guards import Guards
 from awares_platform.grpo.journal import Journal
@@ -236,6 +237,7 @@ class ControllerActor(Controller):
 
     async def run(self) -> None:
         """Keep the reward workers and the actors running until `close`."""
+        collect_rarely()
         watching = asyncio.create_task(
             announce_versions(self._weights, self.announce, self._poll_s)
         )

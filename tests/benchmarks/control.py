@@ -1,0 +1,167 @@
+"""Measures the controller of the grpo job with 10 to 1,000 simulated rollout actors.
+
+    simulated actors --pickled rollouts--> Controller, EpisodeBuffer, RewardPool, Journal
+           ^                                    |                        |
+           +-- prompts, announcements ----------+-- batches of a paced   +-- simulated workers
+                                                    learner
+
+Controller, buffer, pool, scoring and journal are the real ones, and the journal writes to a real
+SeaweedFS. The actors and the reward workers only wait, because they have other processes in a run.
+Their time is left out. Their messages are pickled and unpickled as in a run, but Ray's own work for
+a call is not part of the figures. Every answer is distinct. The learner takes batches at the rate
+of --rate, and the actors could play a third more, so most actors wait for room in the buffer.
+
+Run it with:
+
+    PYTHONPATH=.:platform .venv/bin/python tests/benchmarks/control.py
+"""
+
+import asyncio
+import math
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from awares_platform.config.grpo import GrpoConfig
+from awares_platform.grpo.buffer import EpisodeBuffer
+from awares_platform.grpo.collecting import collect_rarely
+from awares_platform.grpo.controller import Controller
+from awares_platform.grpo.group import Position
+from awares_platform.grpo.journal import Journal
+from awares_platform.grpo.prompts import Prompts
+from awares_platform.store import ObjectStore
+from tests.benchmarks.command import Screen, parser, save
+from tests.benchmarks.control_fleet import Fleet, samples
+from tests.benchmarks.local_store import local_store
+
+WARM_STEPS = 2
+"""Steps before the measurement. The first batches wait for the first episodes."""
+WORKERS = 1.25
+"""How many times the workers that the rate of the learner needs at least."""
+TICK_S = 0.005
+"""The lag of the event loop is how much later than this a timer of this length ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one run of `actors` actors measured.
+
+    `cpu_ms` is the CPU time of all threads of the controller's process per group, in milliseconds,
+    without the time of the simulation. `loop_ms` is the part of the event loop's thread. `lag_ms`
+    is the largest lag of the event loop, and `lag_p99_ms` is its 99th percentile.
+
+    Example:
+        Figures(1000, 799.8, cpu_ms=0.6, loop_ms=0.3, lag_ms=40.0, lag_p99_ms=8.0)
+    """
+
+    actors: int
+    groups_s: float
+    cpu_ms: float
+    loop_ms: float
+    lag_ms: float
+    lag_p99_ms: float
+
+    def row(self) -> str:
+        return (
+            f"| {self.actors:,} | {self.groups_s:.0f} | {self.cpu_ms:.2f} | {self.loop_ms:.2f} | "
+            f"{self.lag_p99_ms:.0f} | {self.lag_ms:.0f} |"
+        )
+
+
+class Lag:
+    """Records how late the event loop runs a timer."""
+
+    def __init__(self) -> None:
+        self.late: list[float] = []
+
+    async def watch(self) -> None:
+        while True:
+            begun = time.perf_counter()
+            await asyncio.sleep(TICK_S)
+            self.late.append(time.perf_counter() - begun - TICK_S)
+
+    def percentile(self, share: float) -> float:
+        late = sorted(self.late)
+        return late[min(len(late) - 1, int(share * len(late)))]
+
+
+async def learn(controller: Controller, fleet: Fleet, steps: range, rate: float) -> None:
+    """Take the batches of `steps`, at most `rate` groups a second, and publish after each one."""
+    size, begun = fleet.settings.groups_per_step, time.perf_counter()
+    for done, step in enumerate(steps, 1):
+        assert await controller.batch(step, step, 0, 1) is not None
+        fleet.publish(step + 1)
+        await controller.learned(step, {})
+        assert await controller.record() is not None
+        await asyncio.sleep(begun + done * size / rate - time.perf_counter())
+
+
+async def fail(error: Exception) -> None:
+    raise error
+
+
+async def measure(fleet: Fleet, store: ObjectStore, rate: float, steps: int) -> Figures:
+    settings, prompts = fleet.settings, Prompts(samples(), 0)
+    buffer = EpisodeBuffer(prompts, settings.groups_per_step, settings.staleness_bound)
+    journal = Journal(store, f"control-{settings.rollout_actors}", "start")
+    async with fleet.pool(fail) as score:
+        controller = Controller(settings, buffer, journal, score, fleet.spawn)
+        running = asyncio.create_task(controller.run())
+        await controller.attach(0, Position())
+        await learn(controller, fleet, range(WARM_STEPS), rate)
+        lag = Lag()
+        watching = asyncio.create_task(lag.watch())
+        spent, wall = fleet.spent_s, time.perf_counter()
+        process, loop = time.process_time(), time.thread_time()
+        await learn(controller, fleet, range(WARM_STEPS, WARM_STEPS + steps), rate)
+        wall, spent = time.perf_counter() - wall, fleet.spent_s - spent
+        process, loop = time.process_time() - process, time.thread_time() - loop
+        watching.cancel()
+        await controller.close()
+        await running
+    groups = steps * settings.groups_per_step
+    return Figures(
+        settings.rollout_actors,
+        groups / wall,
+        (process - spent) / groups * 1e3,
+        (loop - spent) / groups * 1e3,
+        lag.percentile(1.0) * 1e3,
+        lag.percentile(0.99) * 1e3,
+    )
+
+
+def table(figures: list[Figures], rate: float) -> str:
+    head = "| actors | groups/s | CPU a group, ms | event loop's part, ms | lag p99, ms | lag, ms |"
+    note = f"The learner takes at most {rate:g} groups a second; a group has 8 episodes."
+    return "\n".join([head, "|---|---|---|---|---|---|", *(one.row() for one in figures), "", note])
+
+
+def main() -> None:
+    options = parser(__doc__, "measure fewer steps", "control")
+    options.add_argument("--rate", type=float, default=800.0, help="groups a second")
+    options.add_argument("--actors", type=int, nargs="+", default=[10, 100, 1000])
+    options.add_argument("--step", type=int, default=1600, help="groups of a learner step")
+    options.add_argument("--reward-ms", type=float, default=63.0, help="a worker's time a group")
+    given = options.parse_args()
+    steps, figures = 3 if given.quick else 10, []
+    collect_rarely()
+    with tempfile.TemporaryDirectory() as place, local_store(Path(place)) as store, Screen() as out:
+        for actors in given.actors:
+            out.tell(f"{actors} actors")
+            settings = GrpoConfig(
+                rollout_actors=actors,
+                groups_in_flight=4,
+                groups_per_step=given.step,
+                reward_workers=math.ceil(given.rate * given.reward_ms / 1e3 * WORKERS),
+            )
+            fleet = Fleet(settings, given.rate, given.reward_ms / 1e3)
+            figures.append(asyncio.run(measure(fleet, store, given.rate, steps)))
+            out.show(figures[-1].row())
+    text = table(figures, given.rate)
+    print(text)
+    save(given, "control", text, [asdict(one) for one in figures])
+
+
+if __name__ == "__main__":
+    main()

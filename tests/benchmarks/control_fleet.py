@@ -1,0 +1,177 @@
+"""Simulates rollout actors and reward workers on the event loop of a benchmark."""
+
+import asyncio
+import pickle
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+
+from awares.episode import Episode, StopReason, Turn
+from awares.reward import RewardValue
+from awares.sample import Label, Sample
+from awares.view import View
+from awares_platform.config.grpo import GrpoConfig
+from awares_platform.engine.follow import Loaded
+from awares_platform.engine.load import LoadReport, Prefetched
+from awares_platform.grpo.group import GroupRollout, Prompt
+from awares_platform.grpo.rewarding import Asked, RewardPool
+
+PROMPT, TURN = 300, 40
+"""The number of context ids of an episode, and of sampled ids of each of its two turns."""
+SPARE = 1.33
+"""How many times the learner's groups the actors could play."""
+LOAD_S = 0.5
+"""An actor loads a version within this time."""
+
+
+def samples() -> list[Sample]:
+    return [
+        Sample(f"s{number}", "ab" * 32, f"question {number}?", f"{number}", label=Label.LR)
+        for number in range(50_000)
+    ]
+
+
+def episode(version: int, number: int) -> Episode:
+    """Return an episode of two turns whose tokens differ from those of every other number."""
+    drawn = random.Random(number)
+    ids = tuple(drawn.randrange(150_000) for _ in range(PROMPT + TURN))
+    logprobs = tuple(-drawn.random() for _ in range(TURN))
+    sampled, versions = ids[-TURN:], (version,) * TURN
+    asks = Turn(
+        context_ids=ids[:PROMPT],
+        views=(View(),),
+        sampled_ids=sampled,
+        logprobs=logprobs,
+        versions=versions,
+        text="GET_CROPS: ['0']",
+        crops=("0",),
+        stop=None,
+        area=0.25,
+    )
+    answers = replace(
+        asks,
+        context_ids=ids[:20],
+        views=(View((0, 0, 850, 1100)),),
+        text="7",
+        crops=(),
+        stop=StopReason.ANSWER,
+        area=0.0,
+    )
+    return Episode(
+        sample_id="s0",
+        image="ab" * 32,
+        image_size=(1700, 2200),
+        turns=(asks, answers),
+        answer="7",
+        stop=StopReason.ANSWER,
+        visual_tokens=1000,
+        rtr_token=0.5,
+        rtr_pixel=0.5,
+    )
+
+
+class Fleet:
+    """The simulated actors of a run. `spent_s` is the CPU time of the simulation itself.
+
+    The actors together could play `rate` * SPARE groups a second.
+    """
+
+    def __init__(self, settings: GrpoConfig, rate: float, reward_s: float) -> None:
+        self.settings, self.reward_s, self.rate = settings, reward_s, rate
+        slots = settings.rollout_actors * settings.groups_in_flight
+        room = settings.groups_per_step * settings.staleness_bound
+        self.play_s = min(slots, room) / (rate * SPARE)
+        self.spent_s = 0.0
+        self.head = 0
+        self.published = asyncio.Event()
+        self._rollouts: dict[int, bytes] = {}
+
+    def publish(self, version: int) -> None:
+        self.head = version
+        self.published.set()
+        self.published = asyncio.Event()
+
+    def rollout(self, version: int) -> bytes:
+        """Return a pickled rollout whose tokens have this version."""
+        if version not in self._rollouts:
+            played = tuple(episode(version, number) for number in range(self.settings.group_size))
+            self._rollouts = {version: pickle.dumps(GroupRollout(played, 0.0, 1.0), 5)}
+        return self._rollouts[version]
+
+    def spawn(self, index: int) -> "SimulatedActor":
+        return SimulatedActor(self, random.Random(index))
+
+    def pool(self, stop: Callable[[Exception], Awaitable[None]]) -> RewardPool:
+        return RewardPool(self.settings, lambda _: SimulatedWorker(self), stop)
+
+
+class SimulatedActor:
+    """A `controller.Actor` that waits as long as a rollout takes."""
+
+    def __init__(self, fleet: Fleet, drawn: random.Random) -> None:
+        self._fleet, self._drawn, self._version = fleet, drawn, -1
+
+    async def start(self) -> None:
+        await asyncio.sleep(self._drawn.random() * LOAD_S)
+
+    async def follow(self) -> AsyncIterator[Loaded]:
+        while True:
+            published = self._fleet.published
+            if self._version != self._fleet.head:
+                self._version = self._fleet.head
+                yield Loaded(
+                    LoadReport(self._version, Prefetched(1, 0, 0, 0.0, 0.0, 0.0), 0.0, 0.0, None),
+                    0.1,
+                )
+            await published.wait()
+            await asyncio.sleep(self._drawn.random() * LOAD_S)
+
+    async def rollout(self, prompt: Prompt) -> GroupRollout:
+        version = self._version
+        await asyncio.sleep(self._fleet.play_s * (0.5 + self._drawn.random()))
+        begun = time.thread_time()
+        data = self._fleet.rollout(version)
+        self._fleet.spent_s += time.thread_time() - begun
+        rollout = pickle.loads(data)
+        begun = time.thread_time()
+        distinct = tuple(
+            replace(one, answer=f"{prompt.number} {index} of {id(rollout)}")
+            for index, one in enumerate(rollout.episodes)
+        )
+        self._fleet.spent_s += time.thread_time() - begun
+        return replace(rollout, episodes=distinct)
+
+    def announce(self) -> None:
+        """Do nothing, because `follow` waits for `Fleet.publish`."""
+
+    def kill(self) -> None:
+        """Do nothing, because a simulated actor has no process."""
+
+
+class SimulatedWorker:
+    """A `rewarding.RewardWorker` that waits as long as an encoder of distinct answers takes."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    async def start(self) -> None:
+        """Do nothing, because a simulated worker has no process."""
+
+    async def rewards(self, asked: Sequence[Asked]) -> list[list[RewardValue]]:
+        pickle.dumps(asked, 5)
+        await asyncio.sleep(self._fleet.reward_s * len(asked))
+        begun = time.thread_time()
+        found = [
+            [
+                RewardValue(float(hash(episode.answer) % 97), {"answer": 1.0, "cost": 0.25})
+                for episode in episodes
+            ]
+            for _, episodes in asked
+        ]
+        data = pickle.dumps(found, 5)
+        self._fleet.spent_s += time.thread_time() - begun
+        return pickle.loads(data)
+
+    def kill(self) -> None:
+        """Do nothing, because a simulated worker has no process."""
