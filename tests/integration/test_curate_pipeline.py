@@ -100,9 +100,9 @@ def test_a_killed_curation_resumes_and_completes(config: PlatformConfig, tmp_pat
     assert [sample.sample_id for sample in split.samples] == [
         sample.sample_id for sample in source[:-1]
     ]
-    assert read_manifest(store, "awares-mini-curated", "train")["shards"] == [
-        shard.key for shard in plan(config.data, source, "")
-    ]
+    manifest = read_manifest(store, "awares-mini-curated", "train")
+    assert manifest["shards"] == [shard.key for shard in plan(config.data, source, {})]
+    assert manifest["recipe"]["settings"]["curate.max_tokens"] == config.curate.max_tokens
     for sample, columns in zip(split.samples, split.columns, strict=True):
         answers = (columns["low_answer"], columns["full_answer"])
         judgement = asyncio.run(MatchJudge()(Case(sample.question, sample.answer, *answers)))

@@ -94,5 +94,7 @@ def test_every_policy_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> Non
         store.get("runs/evaluate-test/evaluate/results.json")
         == (directory / "results.json").read_bytes()
     )
+    recipe = json.loads(store.get("runs/evaluate-test/evaluate/recipe.json"))
+    assert recipe["evaluate.max_tokens"] == 8 and len(recipe["policy awares"]) == 64
     assert (directory / "table.md").read_text().startswith(result.table)
     assert not list(store.list("runs/evaluate-test/evaluate/weights/"))

@@ -27,6 +27,7 @@ from awares_platform.data.dataset import ensure_mini, read_samples, write_sample
 from awares_platform.grpo.group import Outcome
 from awares_platform.grpo.job import journal_of, run
 from awares_platform.runtime import metrics
+from awares_platform.runtime.job_lease import JobRefused
 from awares_platform.runtime.ports import free_port
 from awares_platform.runtime.session import session as open_session
 from awares_platform.serve.job import serving
@@ -94,7 +95,10 @@ def wait_for(condition: Callable[[], bool], what: str, timeout_s: float = 800) -
 def kill_job_after_first_checkpoint(
     config: PlatformConfig, store: ObjectStore, directory: Path
 ) -> None:
-    """Run `awares grpo`, and send SIGKILL after Ray Train has recorded the first checkpoint."""
+    """Run `awares grpo`, and send SIGKILL after Ray Train has recorded the first checkpoint.
+
+    Before that, a second job of the same run must be refused, and must not disturb the first one.
+    """
     setup = directory / "setup.json"
     setup.write_text(config.model_dump_json())
     output = directory / "grpo.log"
@@ -118,6 +122,9 @@ def kill_job_after_first_checkpoint(
         )
         children: list[psutil.Process] = []
         try:
+            wait_for(lambda: store.exists("runs/grpo-test/grpo/lease.json"), "lease")
+            with pytest.raises(JobRefused, match=f"`awares grpo`, process {job.pid} on .*, since "):
+                run(config)
             wait_for(checkpointed, "checkpoint")
             children = psutil.Process(job.pid).children(recursive=True)
         finally:
@@ -176,7 +183,10 @@ def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_pa
     assert (result.steps, again.metrics) == (STEPS, {})
     meta = read_meta(store, "grpo-test", "awares")
     assert meta is not None and meta["step"] == STEPS
-    assert meta.keys() == {"step", "digest", "trained_from"}
+    assert meta.keys() == {"step", "recipe", "digest", "trained_from"}
+    assert meta["recipe"] == json.loads(store.get("runs/grpo-test/grpo/recipe.json"))
+    assert meta["recipe"]["method.reward"] == "anls_reward:AnlsReward"
+    assert not store.exists("runs/grpo-test/grpo/lease.json")
 
     rows = metrics.read(Path(config.run.directory) / "grpo-test" / "grpo" / "metrics.jsonl")
     assert [row.step for row in rows] == list(range(1, STEPS + 1))

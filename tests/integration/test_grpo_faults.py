@@ -1,4 +1,4 @@
-"""Tests the grpo job with damaged data, a killed store, and a checkpoint of another model."""
+"""Tests the grpo job with damaged data, a killed store, and another recipe."""
 
 import json
 import re
@@ -67,8 +67,8 @@ def test_each_is_one_clear_error_and_the_run_goes_on_afterwards(config: Platform
 
     status, shown, error = last_words(start("grpo", config, "policy.lora_rank=4"))
     assert status == 2 and re.match(
-        r"awares grpo: checkpoint .* holds a model with parameters \w+; "
-        r"this run's have \w+ .*delete ",
+        r"awares grpo: checkpoint runs/faults/checkpoints/grpo/\S+ has another recipe: "
+        r"policy\.lora_rank is 0 in the run and 4 now\. Restore .*delete ",
         error,
     ), shown
 

@@ -118,7 +118,7 @@ def test_groups_of_another_start_are_skipped_and_counted(
     retrained = Journal(seaweed, "journal-d", "77ab")
     with caplog.at_level(logging.WARNING):
         assert groups_of(retrained) == []
-    assert "2 segments come from another starting policy" in caplog.text
+    assert "2 segments come from another recipe" in caplog.text
     retrained.append([group(1, attempt=1)])
     assert groups_of(Journal(seaweed, "journal-d", "77ab")) == [group(1, attempt=1)]
     assert groups_of(Journal(seaweed, "journal-d", START)) == [group(0), group(1), group(2)]

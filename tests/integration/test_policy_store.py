@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -32,6 +33,7 @@ from awares_platform.method import environment
 from awares_platform.runtime.run import Run
 from awares_platform.serve.job import serving
 from awares_platform.store import ObjectStore
+from awares_platform.training.checkpoint import Saved
 from awares_platform.training.export import export_policy, policy_key, read_meta
 from awares_platform.training.identity import content_digest
 from awares_platform.training.inputs import INPUTS
@@ -272,7 +274,8 @@ def test_a_finished_grpo_run_refuses_another_start(
     job = config.model_copy(update={"grpo": GrpoConfig.model_validate({"start": start})})
     key = export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY, METHOD)
     before = resolve(store, "r", "sft", "", FAMILY) if start == "sft" else source
-    meta = {"step": job.grpo.steps}
+    write_samples(store, job.data.curated, "train", [Sample("s", "a" * 64, "q", "7")])
+    meta = {"step": job.grpo.steps, "recipe": grpo.recipe_of(job, store)}
     export_policy({"w": torch.ones(3)}, before, store, "r", "awares", FAMILY, METHOD, meta)
     assert grpo.run(job).policy == "runs/r/policies/awares"
     if start == "sft":
@@ -317,6 +320,44 @@ class NeverLoads:
 
     async def load_version(self, _: Subscriber, version: int, canary: None) -> Any:
         raise AssertionError(f"version {version}")
+
+
+CHANGED = {
+    "grpo.learning_rate": ({"grpo": {"learning_rate": 1e-3}}, "0.0001 in the run and 0.001 now"),
+    "grpo.kl_beta": ({"grpo": {"kl_beta": 0.5}}, "0.05 in the run and 0.5 now"),
+    "method.answer_weight": ({"method": {"answer_weight": 1}}, "10.0 in the run and 1.0 now"),
+    "run.seed": ({"run": {"seed": 1}}, "0 in the run and 1 now"),
+    "data": ({}, '"awares-mini-curated .*" in the run and "awares-mini-curated .*" now'),
+}
+
+
+@pytest.mark.parametrize("state", ["finished", "resumed"])
+@pytest.mark.parametrize("key", CHANGED)
+def test_a_grpo_run_refuses_another_recipe_by_name(
+    config: PlatformConfig, store: ObjectStore, source: Path, key: str, state: str
+) -> None:
+    changes, values = CHANGED[key]
+    settings = config.model_dump(mode="json")
+    settings["grpo"] |= {"start": "base"}
+    job = PlatformConfig.model_validate(settings)
+    write_samples(store, job.data.curated, "train", [Sample("s", "a" * 64, "q", "7")])
+    recipe = grpo.recipe_of(job, store)
+    if state == "finished":
+        meta = {"step": job.grpo.steps, "recipe": recipe}
+        export_policy({"w": torch.ones(3)}, source, store, "r", "awares", FAMILY, METHOD, meta)
+        assert grpo.run(job).metrics == {}
+    else:
+        saved = Saved(10, 1, 2, parameters="9f2c", identity=recipe, state={})
+        folder = "runs/r/checkpoints/grpo/step-00000010"
+        store.put(f"{folder}/awares.json", json.dumps(asdict(saved)).encode())
+        assert not grpo.is_finished(store, "r", recipe)
+    for section, changed in changes.items():
+        settings[section] |= changed
+    if key == "data":  # The name and the number of rows do not change.
+        write_samples(store, job.data.curated, "train", [Sample("t", "a" * 64, "q", "7")])
+    with pytest.raises(PolicyError, match=rf"recipe: {key} is {values}.*set another run\.name"):
+        grpo.run(PlatformConfig.model_validate(settings))
+    assert not list(store.list("runs/r/grpo/"))
 
 
 @pytest.mark.parametrize("job", ["grpo", "evaluate", "serve"])

@@ -41,6 +41,7 @@ from awares_platform.training.export import export_policy, policy_key, read_meta
 from awares_platform.training.failure import Diverged
 from awares_platform.training.identity import content_digest
 from awares_platform.training.policy import load_policy
+from awares_platform.training.recipe import sft_recipe
 from awares_platform.training.source import resolve
 from tests.integration.standalone import disk, kill_store, last_words, start, wait_for
 from tests.processes import descendants, family, gone
@@ -177,7 +178,7 @@ def test_a_finished_job_trains_again_when_its_base_has_changed(
     )
     store = ObjectStore.from_config(changed.store)
     data = read_manifest(store, changed.data.curated, "train")
-    meta = {"recipe": sft.recipe_of(changed, content_digest(start), data), "step": 10}
+    meta = {"recipe": sft_recipe(changed, content_digest(start), data), "step": 10}
     weights = start / "model.safetensors"
     export_policy(load_file(weights), start, store, "changed", "sft", FAMILY, changed.method, meta)
     assert sft.run(changed).resumed_from == 10

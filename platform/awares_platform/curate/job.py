@@ -6,9 +6,10 @@
                             label_shard    a task: judge, grounding, crops --> curated shard
 
 Ray Data runs the two stages concurrently over shards. The driver only adds up the counts. Each
-shard has a fingerprint: a digest of its samples, the policy and the settings. If the store holds a
-shard with the same fingerprint, the job does not label the shard again. A restarted job therefore
-keeps the finished shards. The job writes the manifest of the split last.
+shard has a fingerprint: a digest of its samples and of the recipe (training/recipe.py), which has
+the policy and the settings. If the store holds a shard with the same fingerprint, the job does not
+label the shard again. A restarted job therefore keeps the finished shards. The job writes the
+manifest of the split last.
 """
 
 import hashlib
@@ -25,14 +26,12 @@ from typing import Any, cast
 from awares.environment import Environment, count_regions
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
-from awares_platform.config.curate import CurateConfig
 from awares_platform.config.data import DataConfig
-from awares_platform.config.engine import EngineConfig
-from awares_platform.config.method import MethodConfig
 from awares_platform.curate.answerer import Answerer
 from awares_platform.curate.label_shard import label_shard
 from awares_platform.data.dataset import (
     REPORTED_FAULTS,
+    SamplesDigest,
     Split,
     ensure_mini,
     read_manifest,
@@ -48,11 +47,13 @@ from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.method.environment import environment
 from awares_platform.method.family import model_family
 from awares_platform.method.ratios import log_ratios
+from awares_platform.runtime.job_lease import dataset_lease, hold
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.runtime.terminal import without_line
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
+from awares_platform.training.recipe import Recipe, digest, label_recipe
 from awares_platform.training.source import base_digest
 
 log = logging.getLogger(__name__)
@@ -132,25 +133,30 @@ class CurateResult:
 def run(config: PlatformConfig) -> CurateResult:
     """Curate the train split.
 
-    Raises DataError if the split is missing or has no usable row. Raises EngineFailure if the
-    engine fails for more than 5 % of a shard's answers. Raises EndpointError if an endpoint cannot
-    be used.
+    Raises JobRefused if another job curates this data set, and JobFenced if it takes over. Raises
+    DataError if the split is missing or has no usable row. Raises EngineFailure if the engine fails
+    for more than 5 % of a shard's answers. Raises EndpointError if an endpoint cannot be used.
     """
     started = time.monotonic()
-    asked = environment(config.method)
     store = ObjectStore.from_config(config.store)
+    with hold(store, dataset_lease(config.data.curated), "curate", "data.name"):
+        return _curate(config, store, started)
+
+
+def _curate(config: PlatformConfig, store: ObjectStore, started: float) -> CurateResult:
+    """Curate the train split. `started` is the monotonic time of the job's start."""
+    asked, family = environment(config.method), model_family(config.policy)
     name = config.data.curated
-    with Run(config, "curate") as record:
-        if config.data.source == "mini":
-            ensure_mini(config.data, store)
+    if config.data.source == "mini":
+        ensure_mini(config.data, store)
+    policy = base_digest(config.store, config.policy.base, family)
+    recipe = label_recipe(config.method, config.engine, config.curate, policy)
+    with Run(config, "curate", recipe) as record:
         source = read_split(store, config.data.name, SPLIT, config.data.train_samples)
-        family = model_family(config.policy)
         images = Images.of(store, config.data)
         sizes = sample_sizes(images, [sample.image for sample in source.samples])
         log_ratios(sizes, config.method, family)
-        policy = base_digest(config.store, config.policy.base, family)
-        settings = label_settings(config.method, config.engine, config.curate, policy)
-        shards = plan(config.data, source.samples, settings)
+        shards = plan(config.data, source.samples, recipe)
         pending = [shard for shard in shards if not is_finished(store, shard)]
         if len(pending) < len(shards):
             log.info(
@@ -160,11 +166,7 @@ def run(config: PlatformConfig) -> CurateResult:
         if pending:
             withdraw_manifest(store, name, SPLIT)
         _label_all(config, pending, record, len(shards))
-        recipe = {"fingerprint": _digest(shard.fingerprint for shard in shards)}
-        keys = [shard.key for shard in shards]
-        images = read_manifest(store, config.data.name, SPLIT).get("images")
-        rows = sum(len(decode_rows(store.get(key), key).samples) for key in keys)
-        write_manifest(store, name, SPLIT, keys, rows, recipe, images)
+        write_curated(store, config.data, shards, recipe)
         curated = read_split(store, name, SPLIT)
         result = summarise(
             source,
@@ -178,6 +180,20 @@ def run(config: PlatformConfig) -> CurateResult:
         )
         record.metrics(len(shards), _metrics(result))
     return result
+
+
+def write_curated(
+    store: ObjectStore, data: DataConfig, shards: Sequence[Shard], recipe: Recipe
+) -> None:
+    """Write the manifest of the curated split, whose shards are all in the store."""
+    keys, rows, content = [shard.key for shard in shards], 0, SamplesDigest()
+    for key in keys:
+        samples = decode_rows(store.get(key), key).samples
+        rows += len(samples)
+        content.add(samples)
+    made = {"fingerprint": _digest(shard.fingerprint for shard in shards), "settings": recipe}
+    images = read_manifest(store, data.name, SPLIT).get("images")
+    write_manifest(store, data.curated, SPLIT, keys, rows, made, images, content=content.hex())
 
 
 def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, shards: int) -> None:
@@ -197,55 +213,19 @@ def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, sh
             )
 
 
-def plan(data: DataConfig, samples: Sequence[Sample], settings: str) -> list[Shard]:
+def plan(data: DataConfig, samples: Sequence[Sample], recipe: Recipe) -> list[Shard]:
     """Cut `samples` into shards.
 
-    The fingerprint of a shard is a digest of its samples and of `settings`, which is the result of
-    `label_settings`.
+    The fingerprint of a shard is a digest of its samples and of `recipe`, which is the result of
+    `label_recipe`.
     """
-    size = data.shard_rows
+    size, settings = data.shard_rows, digest(recipe)
     shards = []
     for index, start in enumerate(range(0, len(samples), size)):
         part = tuple(samples[start : start + size])
         key = shard_key(data.curated, SPLIT, index)
         shards.append(Shard(key, part, _digest([settings, *(repr(sample) for sample in part)])))
     return shards
-
-
-def label_settings(
-    method: MethodConfig, engine: EngineConfig, curate: CurateConfig, policy: str
-) -> str:
-    """Return the settings that labels depend on, as JSON.
-
-    `policy` is the digest of the policy that answers the questions. The result includes the
-    settings that decide which questions fit the engine's context. The result excludes the reward
-    and the policy's system prompt, because labels do not depend on them. If a longer prompt leaves
-    no room for a question, grpo and evaluate leave the question out.
-    """
-    method_settings = method.model_dump(
-        include={
-            "base_prompt",
-            "views",
-            "low_ratio",
-            "crop_scale",
-            "small_images",
-            "max_turns",
-            "max_crops",
-            "max_visual_tokens",
-            "min_pixels",
-            "max_pixels",
-            "mapping",
-            "coverage_tau",
-            "allow_all",
-            "environment",
-            "environment_settings",
-        }
-    )
-    curate_settings = curate.model_dump(
-        exclude={"in_flight", "engines", "engine_cpus", "engine_gpus"}
-    )
-    engine_settings = engine.model_dump(include={"dtype", "max_model_len"})
-    return json.dumps([method_settings, engine_settings, curate_settings, policy], sort_keys=True)
 
 
 def _digest(parts: Iterable[str]) -> str:

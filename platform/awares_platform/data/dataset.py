@@ -21,6 +21,7 @@ from awares.sample import Sample
 from awares_platform.data.image_object import put_image
 from awares_platform.data.images import Images
 from awares_platform.data.manifest import (
+    SamplesDigest,
     read_manifest,
     remedy,
     split_prefix,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Images",
     "PackWriter",
+    "SamplesDigest",
     "Split",
     "ensure_mini",
     "put_image",
@@ -97,12 +99,14 @@ def write_samples(
     holds the images of the samples, except images that `put_image` has stored.
     """
     withdraw_manifest(store, name, split)
-    keys, rows = [], 0
+    keys, rows, content = [], 0, SamplesDigest()
     for index, shard in enumerate(_shards(samples, shard_rows)):
         keys.append(shard_key(name, split, index))
         store.put(keys[-1], encode_rows(shard))
         rows += len(shard)
-    write_manifest(store, name, split, keys, rows, recipe, packs and packs.finish())
+        content.add(shard)
+    images = packs and packs.finish()
+    write_manifest(store, name, split, keys, rows, recipe, images, content=content.hex())
 
 
 def _shards(samples: Iterable[Sample], shard_rows: int) -> Iterator[list[Sample]]:

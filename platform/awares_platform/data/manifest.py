@@ -1,18 +1,22 @@
 """Reads and writes the manifest of a split.
 
-    datasets/<name>/<split>/manifest.json    {"format", "shards", "rows", "recipe", "images"}
+    datasets/<name>/<split>/manifest.json
+        {"format", "shards", "rows", "recipe", "images", "content"}
 
 A writer writes the manifest after all other files of the split. The manifest thus marks the split
 as finished. `format` is 1. `shards` lists the keys of the parquet files, and `rows` is the total
 number of their rows. `recipe` describes how the split was made. `images` is the key of the split's
-pack index (packs.py), or null if each image is a separate object.
+pack index (packs.py), or null if each image is a separate object. `content` is a digest of the
+samples, which shows whether a split of the same name has been written again with other samples.
 """
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from awares.errors import DataError
+from awares.sample import Sample
 from awares_platform.config.data import CURATED
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
@@ -31,12 +35,13 @@ def write_manifest(
     rows: int,
     recipe: object = None,
     images: str | None = None,
+    content: str | None = None,
 ) -> None:
     """Write the manifest, which marks the split as finished.
 
     `keys` are the keys of the parquet files. `rows` is the total number of their rows. `recipe` is
     a JSON value that describes how the split was made. `images` is the key of the pack index, or
-    None.
+    None. `content` is the digest of the samples, as `SamplesDigest` computes it.
     """
     manifest = {
         "format": 1,
@@ -44,8 +49,43 @@ def write_manifest(
         "rows": rows,
         "recipe": recipe,
         "images": images,
+        "content": content,
     }
     store.put(_key(name, split), json.dumps(manifest, indent=1).encode())
+
+
+class SamplesDigest:
+    """Computes a digest of samples in their order.
+
+    The digest does not depend on the parquet files, or on values that are no part of a sample.
+
+    Example:
+        digest = SamplesDigest()
+        digest.add([sample])
+        digest.hex()  # "5f2a..."
+    """
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, samples: Iterable[Sample]) -> None:
+        """Add the next samples."""
+        for sample in samples:
+            self._digest.update(repr(sample).encode() + b"\0")
+
+    def hex(self) -> str:
+        """Return the digest of all samples so far."""
+        return self._digest.hexdigest()
+
+
+def samples_digest(manifest: Mapping[str, Any]) -> str:
+    """Return the digest of a split's samples.
+
+    If the manifest has no such digest, return a digest of the manifest itself.
+    """
+    return manifest.get("content") or (
+        hashlib.sha256(json.dumps(dict(manifest), sort_keys=True).encode()).hexdigest()
+    )
 
 
 def withdraw_manifest(store: ObjectStore, name: str, split: str) -> None:

@@ -33,12 +33,12 @@ from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.run import RunConfig
-from awares_platform.data.dataset import Images, ensure_mini, read_split
+from awares_platform.data.dataset import Images, ensure_mini, read_manifest, read_split
 from awares_platform.data.image_sizes import sample_sizes
 from awares_platform.evaluate.cascade import PlayedBy
 from awares_platform.evaluate.episode_rows import encode_episodes
 from awares_platform.evaluate.playing import latency_subset, play_all
-from awares_platform.evaluate.policies import POLICIES
+from awares_platform.evaluate.policies import POLICIES, Weights
 from awares_platform.evaluate.results import (
     caption,
     comparisons,
@@ -53,10 +53,12 @@ from awares_platform.method.family import model_family
 from awares_platform.method.labeller import Labelled, Labeller
 from awares_platform.method.ratios import log_ratios
 from awares_platform.method.reward import build_reward
+from awares_platform.runtime.job_lease import hold, run_lease
 from awares_platform.runtime.run import Run
 from awares_platform.runtime.tracking.samples import sample_row
 from awares_platform.runtime.tracking.tracker import SampleRow
 from awares_platform.store import ObjectStore
+from awares_platform.training.recipe import Recipe, evaluate_recipe, label_recipe
 
 log = logging.getLogger(__name__)
 
@@ -98,12 +100,19 @@ class EvaluateResult:
 def run(config: PlatformConfig) -> EvaluateResult:
     """Evaluate evaluate.policies and write the results to the store.
 
+    Raises JobRefused if another evaluate job of this run is alive, and JobFenced if it takes over.
     Raises PolicyError at once if a policy is stale or not trained. Raises DataError if no question
     is usable. Raises EngineFailure if the engine fails for too many questions.
     """
     started = time.monotonic()
-    asked = environment(config.method)
     store = ObjectStore.from_config(config.store)
+    with hold(store, run_lease(config.run.name, "evaluate"), "evaluate"):
+        return _evaluate(config, store, started)
+
+
+def _evaluate(config: PlatformConfig, store: ObjectStore, started: float) -> EvaluateResult:
+    """Evaluate the policies. `started` is the monotonic time of the job's start."""
+    asked = environment(config.method)
     score = scorer(config.evaluate.scorer, config.evaluate.scorer_version)
     check_policies(
         store,
@@ -113,9 +122,9 @@ def run(config: PlatformConfig) -> EvaluateResult:
         config.evaluate.policies,
         config.method,
     )
-    with Run(config, "evaluate") as record:
-        if config.data.source == "mini":
-            ensure_mini(config.data, store)
+    if config.data.source == "mini":
+        ensure_mini(config.data, store)
+    with Run(config, "evaluate", recipe_of(config, store)) as record:
         split = read_split(
             store, config.data.name, SPLIT, min(config.evaluate.questions, config.data.test_samples)
         )
@@ -149,6 +158,22 @@ def run(config: PlatformConfig) -> EvaluateResult:
         record.samples(trained, lambda: [_sample_row(one, images) for one in chosen])
     path, wall_s = record.directory / "results.json", time.monotonic() - started
     return EvaluateResult(results, table(results), path, record.key, wall_s)
+
+
+def recipe_of(config: PlatformConfig, store: ObjectStore) -> Recipe:
+    """Return the recipe of the evaluation.
+
+    Raises DataError if the test split does not exist. An evaluation never resumes, so the recipe
+    only records how the results were made.
+    """
+    from awares_platform.training.lineage import policy_digest
+
+    run, base = config.run.name, config.policy.base
+    names: set[Weights] = {"base", *(POLICIES[name].weights for name in config.evaluate.policies)}
+    digests = {name: policy_digest(store, run, name, base) for name in names}
+    labels = label_recipe(config.method, config.engine, config.curate, str(digests["base"]))
+    data = read_manifest(store, config.data.name, SPLIT)
+    return evaluate_recipe(config, labels, digests, data)
 
 
 def write_files(

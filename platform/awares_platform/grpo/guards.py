@@ -114,8 +114,8 @@ class Guards:
         """Return the warning. Raises GuardTripped instead if the guard's action is "stop"."""
         if guard.action == "stop":
             raise GuardTripped(
-                f"stopped after step {step}: {sentence}. The run goes on from its last checkpoint "
-                f'when you start the job again; grpo.guards.{guard.key}="warn" only warns'
+                f"stopped after step {step}: {sentence}. With the same settings, the run "
+                f'goes on from its last checkpoint; grpo.guards.{guard.key}="warn" only warns'
             )
         return f"step {step}: {sentence}"
 

@@ -44,7 +44,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from awares.errors import PolicyError
 from awares_platform.config import PlatformConfig
 from awares_platform.config.tracking import TrackingConfig
-from awares_platform.data.dataset import Images, read_split
+from awares_platform.data.dataset import Images, read_manifest, read_split
 from awares_platform.grpo.announcing import announce_versions
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.collecting import collect_rarely
@@ -54,6 +54,7 @@ from awares_platform.grpo.journal import Journal
 from awares_platform.grpo.prompts import Prompts, labelled
 from awares_platform.grpo.sample_table import sample_rows
 from awares_platform.method.family import model_family
+from awares_platform.runtime.job_lease import LeaseClaim, hold, run_lease
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
@@ -62,6 +63,7 @@ from awares_platform.training.export import policy_key, read_meta
 from awares_platform.training.failure import unwrapped
 from awares_platform.training.inputs import check_stored
 from awares_platform.training.lineage import check_lineage, policy_digest
+from awares_platform.training.recipe import Recipe, digest, grpo_recipe, require_same
 from awares_platform.training.source import resolve
 from awares_platform.weights import Subscriber
 
@@ -101,8 +103,9 @@ def run(config: PlatformConfig) -> GrpoResult:
 
     Ray must be initialised, and the store must be reachable. Raises
 
+    - JobRefused if another grpo job of this run is alive, and JobFenced if it takes over;
     - ConfigError if a part of the method cannot be built;
-    - PolicyError if the starting policy cannot be used;
+    - PolicyError if the starting policy cannot be used, or if the run has another recipe;
     - DataError if the data cannot be used;
     - CanaryMismatch if an engine fails the canary check of a version;
     - GuardTripped if a metric leaves the bounds of a guard whose action is "stop";
@@ -111,29 +114,70 @@ def run(config: PlatformConfig) -> GrpoResult:
     """
     started = time.monotonic()
     store = ObjectStore.from_config(config.store)
-    policy, settings = policy_key(config.run.name, "awares"), config.grpo
-    check_lineage(store, config.run.name, "awares", config.policy.base, settings.start)
-    done = read_meta(store, config.run.name, "awares")
-    if done is not None and done.get("step") == settings.steps:
-        log.info("%s is there after %d steps; nothing to do", policy, settings.steps)
-        return GrpoResult(policy, settings.steps, {}, time.monotonic() - started)
+    with hold(store, run_lease(config.run.name, "grpo"), "grpo") as claim:
+        metrics = _train(config, store, claim)
+    seconds, policy = time.monotonic() - started, policy_key(config.run.name, "awares")
+    return GrpoResult(policy, config.grpo.steps, metrics, seconds)
+
+
+def _train(config: PlatformConfig, store: ObjectStore, claim: LeaseClaim) -> dict[str, float]:
+    """Train the policy, and return the last step's metrics, or {} if the policy is finished."""
+    run, settings = config.run.name, config.grpo
+    check_lineage(store, run, "awares", config.policy.base, settings.start)
     # Report a missing policy here, before any actor starts.
-    family = model_family(config.policy)
-    resolve(store, config.run.name, settings.start, config.policy.base, family)
+    resolve(store, run, settings.start, config.policy.base, model_family(config.policy))
     if settings.start != "base":
-        check_stored(store, policy_key(config.run.name, settings.start), config.method)
+        check_stored(store, policy_key(run, settings.start), config.method)
+    recipe = recipe_of(config, store)
+    if is_finished(store, run, recipe):
+        log.info(
+            "%s is there after %d steps; nothing to do", policy_key(run, "awares"), settings.steps
+        )
+        return {}
+    loop = {"recipe": recipe, "claim": claim}
     with (
-        Run(config, "grpo") as record,
+        Run(config, "grpo", recipe) as record,
         Progress("grpo", total=settings.steps, unit="steps", quiet_s=0.0) as progress,
     ):
-        metrics = _steer(config, record, progress)
-    return GrpoResult(policy, settings.steps, metrics, time.monotonic() - started)
+        return _steer(config, loop, record, progress)
 
 
-def _steer(config: PlatformConfig, record: Run, progress: Progress) -> dict[str, float]:
+def recipe_of(config: PlatformConfig, store: ObjectStore) -> Recipe:
+    """Return the recipe of the policy awares.
+
+    Raises PolicyError if the starting policy does not exist, and DataError if the curated set does
+    not exist.
+    """
+    run, start = config.run.name, config.grpo.start
+    found = policy_digest(store, run, start, config.policy.base)
+    if found is None:
+        raise PolicyError(f"run {run!r} has no policy {start!r} (grpo.start): train it first")
+    return grpo_recipe(config, found, read_manifest(store, config.data.curated, "train"))
+
+
+def is_finished(store: ObjectStore, run: str, recipe: Recipe) -> bool:
+    """Return whether the run holds the finished policy awares.
+
+    Raises PolicyError if the finished policy or a checkpoint has another recipe.
+    """
+    folder, policy = f"runs/{run}/checkpoints/grpo", policy_key(run, "awares")
+    new = "set another run.name, or delete"
+    done = read_meta(store, run, "awares")
+    if done is not None:
+        remedy = f"{new} {policy}/ and {folder}/ from the store"
+        require_same(done.get("recipe"), recipe, f"the finished policy {policy}", remedy)
+    elif saved := checkpoint.stored_identity(store, run, "grpo"):
+        remedy = f"{new} {folder}/ from the store"
+        require_same(saved[1], recipe, f"checkpoint {saved[0]}", remedy)
+    return done is not None
+
+
+def _steer(
+    config: PlatformConfig, loop: dict[str, Any], record: Run, progress: Progress
+) -> dict[str, float]:
     """Run the controller and the trainer, record each step, and return the last step's metrics.
 
-    Raises the error that stopped the run.
+    `loop` holds the recipe and the claim for the learner. Raises the error that stopped the run.
     """
     asks = config.method.max_turns > 1
     guards = Guards(config.grpo.guards, config.run.directory, asks=asks)
@@ -146,7 +190,7 @@ def _steer(config: PlatformConfig, record: Run, progress: Progress) -> dict[str,
             f"{samples} samples" + (f" ({unusable} unusable rows left out)" if unusable else "")
         )
         progress.say("starting the engines and the learner")
-        tending, training = controller.run.remote(), trainer.fit.remote(config, controller)
+        tending, training = controller.run.remote(), trainer.fit.remote(config, controller, loop)
         metrics: dict[str, float] = {}
         while (item := ray.get(controller.record.remote())) is not None:
             step, metrics = item
@@ -249,12 +293,8 @@ class ControllerActor(Controller):
 
 
 def journal_of(config: PlatformConfig, store: ObjectStore) -> Journal:
-    """Return the run's journal. Raises PolicyError if the starting policy does not exist."""
-    run, start = config.run.name, config.grpo.start
-    digest = policy_digest(store, run, start, config.policy.base)
-    if digest is None:
-        raise PolicyError(f"run {run!r} has no policy {start!r} (grpo.start): train it first")
-    return Journal(store, run, digest)
+    """Return the journal of the run's groups with this recipe. See `recipe_of` for the errors."""
+    return Journal(store, config.run.name, digest(recipe_of(config, store)))
 
 
 class TrainerActor:
@@ -264,18 +304,18 @@ class TrainerActor:
     this process, and not in the driver.
     """
 
-    def fit(self, config: PlatformConfig, controller: Any) -> None:
+    def fit(self, config: PlatformConfig, controller: Any, loop: dict[str, Any]) -> None:
         """Run the learner to its end, then close the controller.
 
         Raises TrainingFailedError if the learner fails more than grpo.learner_restarts times.
         """
         try:
-            _trainer(config, controller).fit()
+            _trainer(config, controller, loop).fit()
         finally:
             ray.get(controller.close.remote())
 
 
-def _trainer(config: PlatformConfig, controller: Any) -> TorchTrainer:
+def _trainer(config: PlatformConfig, controller: Any, loop: dict[str, Any]) -> TorchTrainer:
     from awares_platform.grpo.learner import learn
 
     settings = config.grpo
@@ -283,7 +323,7 @@ def _trainer(config: PlatformConfig, controller: Any) -> TorchTrainer:
     resources = {"CPU": settings.learner_cpus, **({"GPU": settings.learner_gpus} if gpu else {})}
     return TorchTrainer(
         learn,
-        train_loop_config={"config": config.model_dump_json(), "controller": controller},
+        train_loop_config={"config": config.model_dump_json(), "controller": controller, **loop},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=settings.learner_workers,

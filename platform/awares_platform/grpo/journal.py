@@ -4,8 +4,8 @@
 
 A segment is one file, and segment.py defines its content. The controller writes one segment per
 step. The store writes it atomically, under a unique number. If two controllers write segments with
-the same number, the second write fails. <start> is the beginning of the digest of the policy from
-which GRPO starts. A job that starts from another policy thus does not learn from the segment.
+the same number, the second write fails. <start> is the beginning of the digest of the run's recipe,
+which includes the starting policy. A job with another recipe thus does not learn from the segment.
 
 The journal stores no pixels, because every view can be cut again from the image.
 
@@ -65,8 +65,9 @@ class _Unconfirmed:
 class Journal:
     """Appends the groups of one run to the store, and reads them back. It has no lock.
 
-    `start` is the digest of the policy from which GRPO starts. `root` is the first version that had
-    the weights of this policy, or None if the journal is empty and nobody has set it.
+    `start` is the digest of the run's recipe, which includes the starting policy. `root` is the
+    first version that had the weights of the starting policy, or None if the journal is empty and
+    nobody has set it.
     """
 
     def __init__(self, store: ObjectStore, run: str, start: str) -> None:
@@ -173,7 +174,7 @@ class Journal:
         own = sorted(key for key in every if key.startswith(self._prefix))
         if others := len(every) - len(own):
             log.warning(
-                "%s: %d segments come from another starting policy; they are not learned from",
+                "%s: %d segments come from another recipe; they are not learned from",
                 self._run,
                 others,
             )

@@ -51,13 +51,14 @@ from awares_platform.grpo.shard import StepShard, TrainSequence
 from awares_platform.grpo.warming import Warmer
 from awares_platform.method.environment import inputs, system_prompt, vision_limits
 from awares_platform.method.family import model_family
+from awares_platform.runtime.job_lease import LeaseClaim, require_held
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, lora, zero
 from awares_platform.training.export import export_adapter, export_policy
 from awares_platform.training.failure import SkippedSteps
-from awares_platform.training.identity import content_digest
 from awares_platform.training.inputs import INPUTS
 from awares_platform.training.policy import interface, load_policy, load_processor
+from awares_platform.training.recipe import Recipe
 from awares_platform.training.source import resolve
 from awares_platform.training.speed import peak_flops, sizes_of
 from awares_platform.training.zero import OptimizerStep
@@ -69,18 +70,22 @@ _REPAIR_EVERY_S = 5.0
 def learn(loop: dict[str, Any]) -> None:
     """Run one rank, as Ray Train's train_loop_per_worker.
 
-    `loop` holds "config" (PlatformConfig as JSON) and "controller" (an actor handle).
+    `loop` holds "config" (PlatformConfig as JSON), "controller" (an actor handle), "recipe" (of
+    training/recipe.py) and "claim" (LeaseClaim).
     """
     config = PlatformConfig.model_validate_json(loop["config"])
     torch.set_num_threads(config.grpo.learner_threads)
-    Learner(config, loop["controller"]).run()
+    Learner(config, loop["controller"], loop["recipe"], loop["claim"]).run()
 
 
 class Learner:
     """One rank of the learner, with the rank's model, optimizer and connections."""
 
-    def __init__(self, config: PlatformConfig, controller: Any) -> None:
+    def __init__(
+        self, config: PlatformConfig, controller: Any, recipe: Recipe, claim: LeaseClaim
+    ) -> None:
         settings = config.grpo
+        self._recipe, self._claim = recipe, claim
         self._config, self._settings, self._controller = config, settings, controller
         context = ray.train.get_context()
         self._rank, self._ranks = context.get_world_rank(), context.get_world_size()
@@ -147,6 +152,8 @@ class Learner:
         return SharedTower(models if self._settings.zero_stage < 3 else [], self._family.tower)
 
     def _make_publisher(self) -> Publisher:
+        # A learner of a fenced job must not fence the learner of the job that has taken over.
+        require_held(self._store, self._claim)
         processor, template = interface(self._source)
         return Publisher(
             self._store,
@@ -161,7 +168,7 @@ class Learner:
 
     def run(self) -> None:
         """Run the loop that the diagram at the top of this module shows."""
-        saved = checkpoint.restore(self._engine, self._identity())
+        saved = checkpoint.restore(self._engine, self._recipe)
         step, position, self._spans = _resumed(saved)
         version = self._publish(step)
         lineage = Lineage(self._spans, version)
@@ -191,7 +198,7 @@ class Learner:
             step, position = step + 1, shard.position
             if step % self._settings.checkpoint_every == 0 or step == self._settings.steps:
                 state = {**asdict(position), "lineage": lineage.until(version)}
-                checkpoint.save(self._engine, step, self._identity(), state, metrics)
+                checkpoint.save(self._engine, step, self._recipe, state, metrics)
         self._publisher.wait()
         self._export(step)
         self._tell("close")
@@ -212,17 +219,6 @@ class Learner:
         if step < self._settings.steps:
             coming = self._controller.upcoming.remote(step, version, self._rank, self._ranks)
             self._warmer.begin(lambda: ray.get(coming))
-
-    def _identity(self) -> dict[str, Any]:
-        """Return the settings that must be the same when a run is resumed."""
-        settings = self._settings
-        return {
-            "run.seed": self._config.run.seed,
-            "data.name": self._config.data.name,
-            "grpo.start": settings.start,
-            f"the policy {settings.start}": content_digest(self._source),
-            "grpo.steps": settings.steps,
-        }
 
     def _tell(self, method: str, *arguments: Any) -> None:
         """Call the controller from rank 0. All ranks return once the controller has answered."""
@@ -309,7 +305,8 @@ class Learner:
     def _export(self, step: int) -> None:
         """Export the policy. A LoRA run exports the merged weights and also the adapter."""
         state, adapter = zero.full_state(self._engine), zero.full_adapter(self._engine)
-        run, start, meta = self._config.run.name, self._settings.start, {"step": step}
+        run, start = self._config.run.name, self._settings.start
+        meta = {"step": step, "recipe": self._recipe}
         scale = lora.scale(self._engine.module)
         if self._rank == 0:
             source, store = self._source, self._store

@@ -97,8 +97,8 @@ class Training:
 class Header:
     """What a segment says beside its groups.
 
-    `start` is the digest of the policy from which GRPO started. `root` is the first version that
-    had the weights of this policy. `through` is the highest prompt number in this segment and all
+    `start` is the digest of the run's recipe. `root` is the first version that had the weights of
+    the starting policy. `through` is the highest prompt number in this segment and all
     earlier segments of the same start. `training` names the groups of the next step, unless the
     segment was written between two steps.
 

@@ -1,6 +1,6 @@
 """Keeps the record of one job of a run: its configuration, package versions and metrics.
 
-<run.directory>/<run.name>/<job>/      config.json, versions.json, metrics.jsonl
+<run.directory>/<run.name>/<job>/      config.json, recipe.json, versions.json, metrics.jsonl
   +-- copied to runs/<run.name>/<job>/ in the store: at the start, at most every minute, at the end
 """
 
@@ -12,7 +12,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from awares_platform.config import PlatformConfig
 from awares_platform.runtime.metrics import MetricsWriter
@@ -38,24 +38,27 @@ _PACKAGES = (
     "pyarrow",
     "boto3",
 )
-_FILES = ("config.json", "versions.json", "metrics.jsonl")
+_FILES = ("config.json", "recipe.json", "versions.json", "metrics.jsonl")
 
 
 class Run:
     """A context manager that keeps the record of one job of a run, and sends it to trackers.
 
     A resumed job appends to its metrics.jsonl. If this file is missing locally, it is first
-    downloaded from the store. Entering raises ConfigError if the package of a configured tracker is
-    missing.
+    downloaded from the store. `recipe` holds everything that the job's result depends on. Entering
+    raises ConfigError if the package of a configured tracker is missing.
 
     Example:
         with Run(config, "grpo") as run:
             run.metrics(step, {"reward/mean": 8.4})
     """
 
-    def __init__(self, config: PlatformConfig, job: str) -> None:
+    def __init__(
+        self, config: PlatformConfig, job: str, recipe: Mapping[str, Any] | None = None
+    ) -> None:
         self.config = config
         self.job = job
+        self.recipe = recipe
         self.directory = config.run.directory / config.run.name / job
         self.key = f"runs/{config.run.name}/{job}"
         self._store = ObjectStore.from_config(config.store)
@@ -67,6 +70,10 @@ class Run:
         (self.directory / "config.json").write_text(
             self.config.model_dump_json(indent=2) + "\n", "utf-8"
         )
+        if self.recipe is not None:
+            (self.directory / "recipe.json").write_text(
+                json.dumps(self.recipe, indent=1, sort_keys=True) + "\n", "utf-8"
+            )
         (self.directory / "versions.json").write_text(
             json.dumps(versions(), indent=2) + "\n", "utf-8"
         )

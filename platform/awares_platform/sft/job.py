@@ -9,13 +9,12 @@
 If a worker is lost, Ray Train restarts all workers from the newest checkpoint, at most
 sft.max_failures times. If the driver is lost, run the job again.
 
-Checkpoints and the finished policy record a recipe. The recipe holds a digest of the data, a digest
-of the base policy, and every setting that changes the result. A job with the same recipe resumes,
-or returns at once if the policy is finished. A job with another recipe starts from the base policy.
+Checkpoints and the finished policy record a recipe (training/recipe.py). A job with the same recipe
+resumes, or returns at once if the policy is finished. A job with another recipe starts from the
+base policy. A run cannot be extended by a larger sft.epochs, because the learning rate has then
+fallen to zero.
 """
 
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -34,8 +33,8 @@ from awares_platform.config.data import DataConfig
 from awares_platform.data.dataset import read_manifest, read_split
 from awares_platform.data.image_sizes import read_sizes
 from awares_platform.data.images import Images
-from awares_platform.method.environment import inputs
 from awares_platform.method.family import model_family
+from awares_platform.runtime.job_lease import LeaseClaim, hold, run_lease
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.sft.order import SampleOrder
@@ -44,27 +43,12 @@ from awares_platform.training import checkpoint
 from awares_platform.training.export import policy_key, read_meta
 from awares_platform.training.failure import unwrapped
 from awares_platform.training.identity import content_digest
+from awares_platform.training.recipe import changes, digest, read_recipe, sft_recipe
 from awares_platform.training.source import pinned, resolve
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
-# The recipe leaves out these settings, because they change results by rounding errors at most. Even
-# so, a checkpoint fits only the number of workers and the ZeRO stage that saved it.
-_OPERATION = {
-    "micro_batch",
-    "micro_tokens",
-    "workers",
-    "zero_stage",
-    "use_gpu",
-    "selector",
-    "threads",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "max_failures",
-    "max_skipped_steps",
-}
-_POLICY_OPERATION = {"attn", "gradient_checkpointing"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,53 +81,42 @@ class SftResult:
 def run(config: PlatformConfig) -> SftResult:
     """Train runs/<run>/policies/sft, or resume where an earlier job of this run ended.
 
-    Ray must be initialised, and the store must be reachable. Raises PolicyError if the policy or
+    Ray must be initialised, and the store must be reachable. Raises JobRefused if another sft job
+    of this run is alive, and JobFenced if it takes over. Raises PolicyError if the policy or
     the checkpoint cannot be used. Raises DataError if the data cannot be used, and StoreError if
     the store fails. If the workers fail too often, the last error of a worker is raised.
     """
     started = time.monotonic()
     config = config.model_copy(update={"policy": pinned(config.policy)})
     store = ObjectStore.from_config(config.store)
+    with hold(store, run_lease(config.run.name, "sft"), "sft") as claim:
+        return _train(config, store, claim, started)
+
+
+def _train(
+    config: PlatformConfig, store: ObjectStore, claim: LeaseClaim, started: float
+) -> SftResult:
+    """Train the policy unless it is finished. `started` is the monotonic time of the start."""
     policy = policy_key(config.run.name, "sft")
     data = read_manifest(store, config.data.curated, "train")
     family = model_family(config.policy)
     base = resolve(store, config.run.name, "base", config.policy.base, family)
-    recipe = recipe_of(config, content_digest(base), data)
+    recipe = sft_recipe(config, content_digest(base), data)
     settings = config.sft
     order = SampleOrder(data["rows"], settings.batch_size, settings.epochs, config.run.seed)
     done = read_meta(store, config.run.name, "sft")
     if done is not None and done.get("recipe") == recipe:
         log.info("%s is there after %d steps; nothing to do", policy, done["step"])
         return SftResult(policy, done["step"], done["step"], {}, time.monotonic() - started)
-    with Run(config, "sft") as record:
+    before = read_recipe(store, f"runs/{config.run.name}/sft/recipe.json")
+    with Run(config, "sft", recipe) as record:
         sizes = _image_sizes(store, config.data)
         with Progress("sft", order.steps, "steps") as progress:
-            resumed_from, steps, metrics = _follow(config, recipe, sizes, record, progress)
+            for change in changes(before or recipe, recipe):
+                progress.say(f"{change}; the policy is trained again")
+            loop = {"recipe": recipe, "sizes": sizes, "claim": claim}
+            resumed_from, steps, metrics = _follow(config, loop, record, progress)
     return SftResult(policy, steps, resumed_from, metrics, time.monotonic() - started)
-
-
-def recipe_of(config: PlatformConfig, base: str, data: dict[str, Any]) -> dict[str, Any]:
-    """Return everything that the finished policy depends on, as JSON.
-
-    `base` is the digest of the base policy. `data` is the manifest of the curated split.
-    """
-    parts = {
-        "policy": config.policy.model_dump(mode="json", exclude=_POLICY_OPERATION),
-        "method": inputs(config.method),
-        "sft": config.sft.model_dump(mode="json", exclude=_OPERATION),
-    }
-    settings = {
-        f"{section}.{key}": value
-        for section, values in parts.items()
-        for key, value in values.items()
-    }
-    curated = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
-    return {
-        **settings,
-        "run.seed": config.run.seed,
-        "base": base,
-        "data": f"{config.data.curated} {curated}",
-    }
 
 
 def _image_sizes(store: ObjectStore, data: DataConfig) -> dict[str, Size]:
@@ -162,19 +135,16 @@ def _image_sizes(store: ObjectStore, data: DataConfig) -> dict[str, Size]:
 
 
 def _follow(
-    config: PlatformConfig,
-    recipe: dict[str, Any],
-    sizes: dict[str, Size],
-    record: Run,
-    progress: Progress,
+    config: PlatformConfig, loop: dict[str, Any], record: Run, progress: Progress
 ) -> tuple[int, int, dict[str, float]]:
     """Record the metrics that rank 0 sends, until training ends.
 
-    Return the step at which the job began, the number of steps, and the metrics of the last step.
+    `loop` holds the arguments of `worker.train`, except "config" and "messages". Return the step at
+    which the job began, the number of steps, and the metrics of the last step.
     """
     first, steps, metrics = None, 0, {}
     progress.say("starting trainer processes")
-    for kind, *message in _messages(config, recipe, sizes):
+    for kind, *message in _messages(config, loop):
         if kind == "start":
             step, steps, samples, skipped = message
             first = step if first is None else first
@@ -192,14 +162,12 @@ def _follow(
     return first or 0, steps, metrics
 
 
-def _messages(
-    config: PlatformConfig, recipe: dict[str, Any], sizes: dict[str, Size]
-) -> Iterator[tuple[Any, ...]]:
+def _messages(config: PlatformConfig, loop: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
     """Yield the messages of rank 0 until training ends. If training fails, raise the error."""
     queue = Queue(actor_options={"num_cpus": 0})
     trainer: Any = ray.remote(num_cpus=0)(FitActor).remote()
     try:
-        training = trainer.fit.remote(config, recipe, sizes, queue)
+        training = trainer.fit.remote(config, loop, queue)
         over = False
         while not over:
             over = bool(ray.wait([training], timeout=0)[0])
@@ -220,34 +188,20 @@ class FitActor:
     handler of SIGINT, and a thread of Ray Train would end the driver after Ray's shutdown.
     """
 
-    def fit(
-        self,
-        config: PlatformConfig,
-        recipe: dict[str, Any],
-        sizes: dict[str, Size],
-        queue: Queue,
-    ) -> None:
+    def fit(self, config: PlatformConfig, loop: dict[str, Any], queue: Queue) -> None:
         """Train to the end. If training fails, raise TrainingFailedError or ControllerError."""
-        _trainer(config, recipe, sizes, queue).fit()
+        _trainer(config, loop, queue).fit()
 
 
-def _trainer(
-    config: PlatformConfig, recipe: dict[str, Any], sizes: dict[str, Size], queue: Queue
-) -> TorchTrainer:
+def _trainer(config: PlatformConfig, loop: dict[str, Any], queue: Queue) -> TorchTrainer:
     from awares_platform.sft.worker import train
 
     settings = config.sft
-    job = f"sft-{hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]}"
+    job = f"sft-{digest(loop['recipe'])[:12]}"
     resources = {"CPU": settings.threads, **({"GPU": 1} if settings.use_gpu else {})}
-    loop = {
-        "config": config.model_dump_json(),
-        "messages": queue,
-        "recipe": recipe,
-        "sizes": sizes,
-    }
     return TorchTrainer(
         train,
-        train_loop_config=loop,
+        train_loop_config={"config": config.model_dump_json(), "messages": queue, **loop},
         torch_config=TorchConfig(backend="nccl" if settings.use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=settings.workers,

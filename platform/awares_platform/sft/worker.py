@@ -33,6 +33,7 @@ from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images, read_split
 from awares_platform.method.environment import system_prompt, vision_limits
 from awares_platform.method.family import model_family
+from awares_platform.runtime.job_lease import LeaseClaim, require_held
 from awares_platform.sft.examples import Collator, prepare
 from awares_platform.sft.order import SampleOrder, micro_batches
 from awares_platform.sft.schedule import cosine
@@ -52,13 +53,14 @@ def train(loop: dict[str, Any]) -> None:
     """Run one rank, as Ray Train's train_loop_per_worker.
 
     `loop` holds "config" (PlatformConfig as JSON), "messages" (a Ray queue to the driver), "sizes"
-    (a dict from the hash of an image to its width and height) and "recipe" (the result of
-    job.recipe_of). A checkpoint with another recipe is refused.
+    (a dict from the hash of an image to its width and height), "recipe" (of training/recipe.py) and
+    "claim" (LeaseClaim). A checkpoint with another recipe is refused. Raises JobFenced if the job
+    has lost its lease.
     """
     config = PlatformConfig.model_validate_json(loop["config"])
     torch.set_num_threads(config.sft.threads)
     torch.manual_seed(config.run.seed)
-    SftWorker(config, loop["messages"], loop["recipe"], loop["sizes"]).run()
+    SftWorker(config, loop["messages"], loop["recipe"], loop["sizes"], loop["claim"]).run()
 
 
 class SftWorker:
@@ -70,13 +72,15 @@ class SftWorker:
         messages: Any,
         recipe: dict[str, Any],
         sizes: dict[str, Size],
+        claim: LeaseClaim,
     ) -> None:
         settings, method = config.sft, config.method
         self._run, self._settings, self._method = config.run.name, settings, method
-        self._messages, self._recipe = messages, recipe
+        self._messages, self._recipe, self._claim = messages, recipe, claim
         context = ray.train.get_context()
         self._rank, self._workers = context.get_world_rank(), context.get_world_size()
         self._store = ObjectStore.from_config(config.store)
+        require_held(self._store, claim)
         self._family = family = model_family(config.policy)
         self._source = resolve(self._store, self._run, "base", config.policy.base, family)
         processor = load_processor(self._source, family, method.min_pixels, method.max_pixels)
@@ -183,6 +187,7 @@ class SftWorker:
     def _export(self, step: int) -> None:
         state = zero.full_state(self._engine)
         if self._rank == 0:
+            require_held(self._store, self._claim)
             meta = {"recipe": self._recipe, "step": step}
             key = export_policy(
                 state,

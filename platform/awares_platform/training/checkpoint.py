@@ -27,6 +27,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ import torch.distributed
 
 from awares.errors import PolicyError
 from awares_platform.config.store import StoreConfig
+from awares_platform.store import ObjectStore
 from awares_platform.training.failure import FailFast
 from awares_platform.training.filesystem import filesystem, store_of
 
@@ -163,6 +165,20 @@ def _read_meta(path: Path, checkpoint: str) -> Saved:
         raise PolicyError(
             f"checkpoint {checkpoint} has no usable description ({path.name}: {error}): {remedy}"
         ) from error
+
+
+def stored_identity(store: ObjectStore, run: str, job: str) -> tuple[str, dict[str, Any]] | None:
+    """Return the key and the identity of a stored checkpoint, or None if there is none.
+
+    All checkpoints of a job have the same identity. The driver compares it before it starts any
+    worker. A checkpoint with an unreadable description is left to `restore`.
+    """
+    for info in store.list(f"runs/{run}/checkpoints/{job}/"):
+        if info.key.endswith(f"/{_META}"):
+            with suppress(ValueError, TypeError):
+                saved = Saved(**json.loads(store.get(info.key)))
+                return os.path.dirname(info.key), saved.identity
+    return None
 
 
 def write(engine: Any, directory: Path) -> None:

@@ -2,7 +2,8 @@
 
 After a lost worker, a full disk or an unreachable store, a restart from the newest checkpoint may
 succeed. After a wrong setting, unreadable data, an unusable policy or gradients that are not
-finite, a restart would fail in the same way. Such an error therefore ends the run at once.
+finite, a restart would fail in the same way. Such an error therefore ends the run at once, and so
+does the loss of the run to another job.
 """
 
 import logging
@@ -15,6 +16,8 @@ from ray.train import TrainingFailedError, UserCallback
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from awares.errors import AwaresError, ConfigError, DataError, PolicyError
+from awares_platform.runtime.job_lease import JobFenced
+from awares_platform.weights.writer import WriterFenced
 
 log = logging.getLogger(__name__)
 
@@ -45,12 +48,13 @@ class SkippedSteps:
         if self._row >= self._most:
             raise Diverged(
                 f"{self._row} optimizer steps in a row, the last at step {step}, had gradients "
-                f"that are not finite: lower {self._job}.learning_rate or check the data, then "
-                "run the job again: it goes on from its last checkpoint"
+                f"that are not finite: lower {self._job}.learning_rate or check the data, and "
+                "start anew with another run.name"
             )
 
 
-FINAL = (ConfigError, DataError, PolicyError, Diverged)
+FINAL = (ConfigError, DataError, PolicyError, Diverged, WriterFenced, JobFenced)
+"""A restarted learner of a fenced job would fence the learner of the other job in turn."""
 
 
 class FailFast(UserCallback):

@@ -20,7 +20,6 @@ from awares_platform.curate.job import (
     CurateResult,
     Shard,
     is_finished,
-    label_settings,
     plan,
     summarise,
 )
@@ -29,6 +28,7 @@ from awares_platform.data.rows import Fault, encode_rows
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
+from awares_platform.training.recipe import label_recipe
 
 
 def samples(count: int) -> list[Sample]:
@@ -40,8 +40,8 @@ def config(**sections: object) -> PlatformConfig:
 
 
 def planned(setup: PlatformConfig, given: list[Sample], policy: str = "") -> list[Shard]:
-    settings = label_settings(setup.method, setup.engine, setup.curate, policy)
-    return plan(setup.data, given, settings)
+    recipe = label_recipe(setup.method, setup.engine, setup.curate, policy)
+    return plan(setup.data, given, recipe)
 
 
 def fingerprints(setup: PlatformConfig, given: list[Sample], policy: str = "") -> list[str]:

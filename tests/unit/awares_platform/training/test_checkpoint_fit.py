@@ -1,5 +1,6 @@
 """Tests which checkpoints fit a run, where they are stored, and which errors end training."""
 
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import pytest
 
 from awares.errors import DataError, PolicyError
 from awares_platform.config.store import StoreConfig
+from awares_platform.runtime.job_lease import JobFenced
 from awares_platform.store.errors import StoreUnavailable
 from awares_platform.training import checkpoint
 from awares_platform.training.checkpoint import Saved
 from awares_platform.training.failure import FailFast, cause, unwrapped
+from awares_platform.weights.writer import WriterFenced
 
 SAVED = Saved(step=50, workers=2, stage=3, parameters="aa", identity={"run.seed": 0}, state={})
 
@@ -61,6 +64,14 @@ def test_only_final_errors_end_training() -> None:
     FailFast().after_exception(None, {0: ConnectionResetError("peer")})
     with pytest.raises(DataError, match="no rows"):
         FailFast().after_exception(None, {0: ConnectionResetError("peer"), 1: DataError("no rows")})
+
+
+@pytest.mark.parametrize("fenced", [WriterFenced("epoch 2"), JobFenced("process 7")])
+def test_a_fenced_learner_is_never_restarted(fenced: Exception) -> None:
+    """A restarted learner would claim the weights again, and fence the other job's learner."""
+    with pytest.raises(type(fenced)):
+        FailFast().after_exception(None, {0: fenced})
+    assert str(pickle.loads(pickle.dumps(fenced))) == str(fenced)
 
 
 def test_the_cause_is_the_workers_own_error() -> None:

@@ -1,0 +1,254 @@
+"""Lets only one job at a time write the same part of the store.
+
+    runs/<run>/<job>/lease.json        held by sft, grpo and evaluate
+    datasets/<curated>/lease.json      held by curate, because all runs share the curated data set
+
+The holder's thread rewrites the lease every BEAT_S seconds, on the condition that the lease is
+still its own last write. Another job that finds the lease watches it:
+
+    the lease changes                                    the holder works: refuse
+    its process ran in this place, and is gone           take the lease over at once
+    the lease does not change for EXPIRY_S seconds       take the lease over
+
+The watch uses the monotonic clock of the observer, so the clocks of two machines are never
+compared. A holder that has lost its lease stops its job, and names the new holder. Both kinds of
+write are conditional, so two jobs can never take the same lease over.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from awares.errors import AwaresError
+from awares_platform.runtime.lease_holder import LeaseHolder
+from awares_platform.runtime.progress import Progress
+from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound, PreconditionFailed, StoreError
+
+log = logging.getLogger(__name__)
+
+BEAT_S = 5.0
+EXPIRY_S = 30.0
+_POLL_S = 0.5
+_BEAT_BUDGET_S = 5.0
+"""The longest time in seconds in which one beat is retried."""
+
+
+class JobRefused(AwaresError):
+    """Another job works on the same part of the store."""
+
+
+class JobFenced(AwaresError):
+    """Another job has taken over the part of the store on which this job works."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseClaim:
+    """The proof with which the parts of a job check that their job still holds its lease.
+
+    Example:
+        LeaseClaim("runs/mini/grpo/lease.json", "9f2c...")
+    """
+
+    key: str
+    token: str
+
+
+def run_lease(run: str, job: str) -> str:
+    """Return the key of the lease on one job of a run."""
+    return f"runs/{run}/{job}/lease.json"
+
+
+def dataset_lease(name: str) -> str:
+    """Return the key of the lease on a data set."""
+    return f"datasets/{name}/lease.json"
+
+
+@contextlib.contextmanager
+def hold(
+    store: ObjectStore,
+    key: str,
+    job: str,
+    rename: str = "run.name",
+    *,
+    beat_s: float = BEAT_S,
+    expiry_s: float = EXPIRY_S,
+) -> Iterator[LeaseClaim]:
+    """Hold the lease `key` while the block runs.
+
+    `job` is the name of the command. `rename` is the setting that gives the job another place.
+    Raises JobRefused if another job holds the lease. If another job takes the lease over, the block
+    gets the signal SIGTERM, and this function then raises JobFenced. The expiry must be several
+    times the beat.
+    """
+    holder, beats = LeaseHolder.here(job), _for_beats(store)
+    etag = _acquire(store, key, holder, rename, expiry_s)
+    keeper = _Keeper(beats, key, holder, etag, beat_s)
+    try:
+        try:
+            yield LeaseClaim(key, holder.token)
+        finally:
+            keeper.stop()
+    except BaseException as error:
+        if keeper.fenced is not None:
+            raise keeper.fenced from error
+        raise
+    if keeper.fenced is not None:
+        raise keeper.fenced
+
+
+def require_held(store: ObjectStore, claim: LeaseClaim) -> None:
+    """Raise JobFenced unless the job with this claim still holds its lease."""
+    found = _read(store, claim.key)
+    other = found and LeaseHolder.from_bytes(found[0])
+    if not (other and other.token == claim.token):
+        raise _fenced(store, claim.key, other)
+
+
+def _for_beats(store: ObjectStore) -> ObjectStore:
+    """Return the store with the budget of a beat, and with a client that is ready for use.
+
+    On a busy machine, the creation of a client takes seconds, in which no beat would be written.
+    """
+    budget = min(store.config.retry_budget_s, _BEAT_BUDGET_S)
+    beats = ObjectStore(store.config.model_copy(update={"retry_budget_s": budget}))
+    _ = beats.client
+    return beats
+
+
+def _acquire(
+    store: ObjectStore, key: str, holder: LeaseHolder, rename: str, expiry_s: float
+) -> str:
+    """Write the lease as soon as it is free, and return its etag."""
+    say, seen, since = Progress(holder.job).say, None, 0.0
+    while True:
+        asked = time.monotonic()
+        found, now = _read(store, key), time.monotonic()
+        with contextlib.suppress(PreconditionFailed):
+            if found is None:
+                return store.put(key, holder.to_bytes(0), if_none_match=True)
+            other, etag = LeaseHolder.from_bytes(found[0]), found[1]
+            if seen not in (None, etag) and other:
+                raise _refused(store, key, other, rename)
+            gone, told = bool(other and other.is_gone()), seen is not None
+            # After a slow answer, the watch begins again: the holder may have waited as long.
+            if seen != etag or now - asked > expiry_s / 2:
+                seen, since = etag, now
+            if gone or now - since >= expiry_s:
+                why = "its process is gone" if gone else f"it is silent for {expiry_s:g} s"
+                say(f"taking over from {_named(other)}: {why}")
+                return store.put(key, holder.to_bytes(0), if_match=etag)
+            if not told:
+                say(f"waiting up to {expiry_s:g} s for a sign of life of {_named(other)}")
+        time.sleep(min(_POLL_S, expiry_s / 10))
+
+
+def _read(store: ObjectStore, key: str) -> tuple[bytes, str] | None:
+    try:
+        return store.get_with_etag(key)
+    except NotFound:
+        return None
+
+
+def _named(other: LeaseHolder | None) -> str:
+    return str(other) if other else "an unknown job"
+
+
+def _place(store: ObjectStore, key: str) -> str:
+    return f"{store.config.url}/{PurePosixPath(key).parent}"
+
+
+def _refused(store: ObjectStore, key: str, other: LeaseHolder, rename: str) -> JobRefused:
+    return JobRefused(
+        f"{_place(store, key)} is in use by {other}: wait until that job has ended, or stop it, "
+        f"or set another {rename}"
+    )
+
+
+def _fenced(store: ObjectStore, key: str, other: LeaseHolder | None) -> JobFenced:
+    place = _place(store, key)
+    if other is None:
+        return JobFenced(
+            f"{place}: this job has stopped, because its lease.json is deleted or damaged; "
+            "run the job again"
+        )
+    return JobFenced(f"{place}: this job has stopped, because {other} has taken it over")
+
+
+class _Keeper:
+    """Renews a lease in a thread, and interrupts the main thread if the lease is lost.
+
+    `fenced` is the error to raise, or None while the lease is held.
+    """
+
+    def __init__(
+        self, store: ObjectStore, key: str, holder: LeaseHolder, etag: str, beat_s: float
+    ) -> None:
+        self._store = store
+        self._key, self._holder, self._etag, self._beat_s = key, holder, etag, beat_s
+        self._beats, self._silent = 0, False
+        self._done = threading.Event()
+        self.fenced: JobFenced | None = None
+        self._thread = threading.Thread(target=self._keep, name="job-lease", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and delete the lease if it is still held.
+
+        No other job can take over the lease between the last beat and the deletion, because the
+        beat has just changed the lease.
+        """
+        self._done.set()
+        self._thread.join()
+        if self.fenced is None and self._renew():
+            with contextlib.suppress(StoreError):
+                self._store.delete(self._key)
+
+    def _keep(self) -> None:
+        while self.fenced is None and not self._done.wait(self._beat_s):
+            self._renew()
+        if self.fenced is not None and not self._done.is_set():
+            # Without a handler, SIGTERM would end the process before it can stop its parts.
+            if callable(signal.getsignal(signal.SIGTERM)):
+                os.kill(os.getpid(), signal.SIGTERM)
+            else:
+                log.error("%s", self.fenced)
+
+    def _renew(self) -> bool:
+        """Write the next beat, and return whether the lease is certainly still held."""
+        self._beats += 1
+        data = self._holder.to_bytes(self._beats)
+        try:
+            self._etag = self._store.put(self._key, data, if_match=self._etag)
+            self._silent = False
+            return True
+        except PreconditionFailed:
+            return self._look()
+        except StoreError as error:
+            # The next beat tries again. Another job may take the lease over meanwhile.
+            if not self._silent:
+                log.warning("the lease of this job is not renewed: %s", error)
+            self._silent = True
+            return False
+
+    def _look(self) -> bool:
+        """Find out who has written the lease, and return whether it was this holder.
+
+        A beat whose reply was lost may still arrive, so the last write can be this holder's own.
+        """
+        try:
+            found = _read(self._store, self._key)
+        except StoreError:
+            return False
+        other = found and LeaseHolder.from_bytes(found[0])
+        if found and other and other.token == self._holder.token:
+            self._etag = found[1]
+            return True
+        self.fenced = _fenced(self._store, self._key, other)
+        return False

@@ -1,0 +1,285 @@
+"""Defines recipes: everything that the result of a job depends on.
+
+    settings of the job    that change its result, by dotted key
+    "base policy" or       digests of the policy's files, of the curated samples, and of the files
+    "starting policy",     that define the user's own parts
+    "data", "code of ..."
+
+A recipe is a flat JSON object. Every setting of a section belongs to a recipe, unless it is listed
+here as a setting that decides only where a job runs, how fast it runs, when it stops, or what it
+keeps. Such a setting changes results by rounding errors at most.
+
+Checkpoints, exported policies and curated shards record the recipe of their job. A job compares
+this record with its own recipe before it resumes, or before it has nothing to do.
+"""
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from awares.errors import PolicyError
+from awares_platform.config import PlatformConfig, Section
+from awares_platform.config.curate import CurateConfig
+from awares_platform.config.engine import EngineConfig
+from awares_platform.config.method import MethodConfig
+from awares_platform.data.manifest import samples_digest
+from awares_platform.method.environment import inputs
+from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound
+
+Recipe = dict[str, Any]
+
+ENGINE_PARTS = {"dtype", "max_model_len"}
+"""The settings of [engine] that change what an engine answers, or which questions fit."""
+_POLICY_OPERATION = {"base", "attn", "gradient_checkpointing"}
+"""A digest stands for policy.base, because a copy of the base policy gives the same result."""
+_ENDPOINT_OPERATION = {"url", "api_key_variable", "timeout_s", "retry_budget_s", "in_flight"}
+_CURATE_OPERATION = {
+    "in_flight": True,
+    "engines": True,
+    "engine_cpus": True,
+    "engine_gpus": True,
+    "judge_endpoint": _ENDPOINT_OPERATION,
+    "grounding_endpoint": _ENDPOINT_OPERATION,
+}
+_SFT_OPERATION = {
+    "micro_batch",
+    "micro_tokens",
+    "workers",
+    "zero_stage",
+    "use_gpu",
+    "selector",
+    "threads",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "max_failures",
+    "max_skipped_steps",
+}
+_GRPO_OPERATION = {
+    "rollout_actors",
+    "groups_in_flight",
+    "rollout_cpus",
+    "rollout_gpus",
+    "rollout_selector",
+    "actor_restarts",
+    "poll_s",
+    "learner_workers",
+    "learner_cpus",
+    "learner_gpus",
+    "learner_selector",
+    "learner_threads",
+    "learner_restarts",
+    "zero_stage",
+    "micro_batch",
+    "micro_tokens",
+    "max_skipped_steps",
+    "anchor_every",
+    "keep_versions",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "batch_timeout_s",
+    "guards",
+    "reward_workers",
+    "reward_cpus",
+    "reward_timeout_s",
+}
+_EVALUATE_OPERATION = {"in_flight", "engine_cpus", "engine_gpus"}
+_LABELS_ONLY = {"base_prompt", "mapping", "coverage_tau"}
+"""The settings of [method] that decide labels. The labels are part of the curated samples."""
+_REWARD_ONLY = {
+    "reward",
+    "reward_settings",
+    "answer_weight",
+    "alpha_miss",
+    "alpha_use",
+    "lambda_area",
+    "malformed_cost",
+    "similarity_model",
+    "system_prompt",
+}
+"""The settings of [method] on which labels do not depend.
+
+If a longer system prompt leaves no room for a question, grpo and evaluate leave the question out.
+"""
+_PARTS = (
+    "policy.family",
+    "method.environment",
+    "method.reward",
+    "curate.judge",
+    "curate.grounding",
+)
+"""The settings that may name a class or function of the user, as module:attribute."""
+_NOTES = {
+    "grpo.steps": "The learning rate falls to zero over grpo.steps, so a run cannot be extended.",
+}
+_SHOWN = 60
+"""The number of characters after which a value in a message is cut."""
+
+
+def label_recipe(
+    method: MethodConfig, engine: EngineConfig, curate: CurateConfig, policy: str
+) -> Recipe:
+    """Return the recipe of curated labels. `policy` is the digest of the policy that answers."""
+    return _with_code(
+        {
+            **_settings("method", method, _REWARD_ONLY),
+            **_settings("curate", curate, _CURATE_OPERATION),
+            **_engine(engine),
+            "base policy": policy,
+        }
+    )
+
+
+def sft_recipe(config: PlatformConfig, base: str, data: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of the policy sft.
+
+    `base` is the digest of the base policy. `data` is the manifest of the curated split.
+    """
+    return _with_code(
+        {
+            **_settings("policy", config.policy, _POLICY_OPERATION),
+            **_named("method", inputs(config.method)),
+            **_settings("sft", config.sft, _SFT_OPERATION),
+            "run.seed": config.run.seed,
+            "base policy": base,
+            "data": _data(config.data.curated, data),
+        }
+    )
+
+
+def grpo_recipe(config: PlatformConfig, start: str, data: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of the policy awares.
+
+    `start` is the digest of the policy from which GRPO starts. `data` is the manifest of the
+    curated split.
+    """
+    return _with_code(
+        {
+            **_settings("policy", config.policy, _POLICY_OPERATION),
+            **_settings("method", config.method, _LABELS_ONLY),
+            **_named("method", inputs(config.method)),
+            **_settings("grpo", config.grpo, _GRPO_OPERATION),
+            **_engine(config.engine),
+            "run.seed": config.run.seed,
+            "starting policy": start,
+            "data": _data(config.data.curated, data),
+        }
+    )
+
+
+def evaluate_recipe(
+    config: PlatformConfig,
+    labels: Recipe,
+    policies: Mapping[str, str | None],
+    data: Mapping[str, Any],
+) -> Recipe:
+    """Return the recipe of an evaluation.
+
+    `labels` is the result of `label_recipe`. `policies` maps each policy to its digest. `data` is
+    the manifest of the test split.
+    """
+    return _with_code(
+        {
+            **labels,
+            **_settings("method", config.method, set()),
+            **_named("method", inputs(config.method)),
+            **_settings("evaluate", config.evaluate, _EVALUATE_OPERATION),
+            **{f"policy {name}": content for name, content in policies.items()},
+            "run.seed": config.run.seed,
+            "data": _data(config.data.name, data),
+        }
+    )
+
+
+def digest(recipe: Recipe) -> str:
+    """Return a digest of a recipe, as 64 hex digits."""
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def changes(before: Recipe, now: Recipe) -> list[str]:
+    """Return a text for each key with another value, such as "run.seed is 0 in the run and 1 now".
+
+    A key that is absent has the value null.
+    """
+    return [
+        f"{key} is {_shown(before.get(key))} in the run and {_shown(now.get(key))} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+
+
+def require_same(before: Recipe | None, now: Recipe, work: str, remedy: str) -> None:
+    """Raise PolicyError unless the two recipes are equal.
+
+    `before` is the recipe that `work` records, or None if it records none. `remedy` says how the
+    user starts anew.
+    """
+    if before is None:
+        raise PolicyError(f"{work} records no recipe, so it may have another one: {remedy}")
+    found = changes(before, json.loads(json.dumps(now)))
+    if found:
+        notes = [note for key, note in _NOTES.items() if before.get(key) != now.get(key)]
+        raise PolicyError(
+            f"{work} has another recipe: {'; '.join(found)}. "
+            f"{' '.join([*notes, ''])}Restore the run's settings, or {remedy}"
+        )
+
+
+def read_recipe(store: ObjectStore, key: str) -> Recipe | None:
+    """Return the recipe in the object `key`, or None if there is no readable recipe."""
+    try:
+        found = json.loads(store.get(key))
+    except (NotFound, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _settings(name: str, section: Section, left_out: Any) -> Recipe:
+    """Return the settings of a section and of its inner sections, by dotted key."""
+    found: Recipe = {}
+    for key, value in section.model_dump(mode="json", exclude=left_out).items():
+        inner = isinstance(getattr(section, key), Section)
+        found |= _named(f"{name}.{key}", value) if inner else {f"{name}.{key}": value}
+    return found
+
+
+def _engine(engine: EngineConfig) -> Recipe:
+    return _named("engine", engine.model_dump(mode="json", include=ENGINE_PARTS))
+
+
+def _named(name: str, values: Mapping[str, Any]) -> Recipe:
+    """Return `values` by dotted key, with "name." before each key."""
+    return {f"{name}.{key}": value for key, value in values.items()}
+
+
+def _data(name: str, manifest: Mapping[str, Any]) -> str:
+    return f"{name} {samples_digest(manifest)[:16]}"
+
+
+def _with_code(recipe: Recipe) -> Recipe:
+    """Return `recipe` with a digest of the file of each part that is the user's own."""
+    codes = {key: _code(recipe[key]) for key in _PARTS if key in recipe}
+    return {**recipe, **{f"code of {key}": code for key, code in codes.items() if code}}
+
+
+def _code(part: str) -> str | None:
+    """Return a digest of the file that defines `part`, or None if the part is built in.
+
+    A change of another file that this file imports is not noticed.
+    """
+    module, colon, _ = part.partition(":")
+    if not colon or module.split(".")[0] == "awares":
+        return None
+    found = importlib.util.find_spec(module)
+    path = Path(found.origin) if found and found.origin else None
+    if path is None or not path.is_file():
+        return None
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
