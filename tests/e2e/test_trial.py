@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -29,7 +30,12 @@ from tests.simulator.tools.client import asking
 from tests.simulator.tools.release import NAMESPACE, Release, ask, new_keys
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1500)]
-FEW = ("setup.data.train_samples=64", "setup.data.test_samples=16", "tests.waitSeconds=10")
+FEW = (
+    "setup.data.train_samples=64",
+    "setup.data.test_samples=16",
+    "tests.waitSeconds=10",
+    "tests.doctor.enabled=true",
+)
 # This setting limits each turn to one token. The length of an answer therefore shows whether the
 # endpoint uses this setting.
 SHORT = "setup.serve.max_tokens=1"
@@ -61,6 +67,14 @@ def after_what_went_well(request: pytest.FixtureRequest, failed_before: int) -> 
         pytest.skip("an earlier test of this story failed")
 
 
+def store_client(trial: Release) -> Any:
+    """Return a boto3 client of the store that the chart installed."""
+    keys = trial.keys["awares-store"]
+    return Session(
+        keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1"
+    ).client("s3", endpoint_url=trial.url("seaweedfs"), config=ClientConfig(proxies={}))
+
+
 def test_head_and_workers_come_up(trial: Release) -> None:
     trial.wait(
         "ready clusters",
@@ -89,11 +103,8 @@ def test_the_grpo_job_trains_to_the_end(trial: Release) -> None:
         trial.controller.job_logs.values()
     )
     assert "jobs/grpo.py" in trial.one("RayJob")["spec"]["entrypoint"]
-    store = trial.keys["awares-store"]
-    client = Session(
-        store["AWS_ACCESS_KEY_ID"], store["AWS_SECRET_ACCESS_KEY"], region_name="us-east-1"
-    ).client("s3", endpoint_url=trial.url("seaweedfs"), config=ClientConfig(proxies={}))
-    listed = client.list_objects_v2(Bucket="awares", Prefix="trial/runs/trial/policies/awares/")
+    prefix = "trial/runs/trial/policies/awares/"
+    listed = store_client(trial).list_objects_v2(Bucket="awares", Prefix=prefix)
     assert any(item["Key"].endswith(".safetensors") for item in listed["Contents"])
 
 
@@ -140,7 +151,13 @@ def test_the_endpoint_answers_only_with_the_token(trial: Release) -> None:
 
 
 def test_helm_test_passes(trial: Release) -> None:
-    trial.helm.do("test", "trial", "--timeout", "120s")
+    """`helm test` runs the probes, and then the doctor on the RayCluster."""
+    trial.helm.do("test", "trial", "--timeout", "600s")
+    stored = store_client(trial).get_object(Bucket="awares", Key="trial/runs/trial/doctor.json")
+    found = json.load(stored["Body"])
+    assert found["status"] != "fail"
+    passed = {one["check"] for one in found["findings"] if one["status"] == "pass"}
+    assert {"update of whole weights", "update of an adapter"} <= passed, found
 
 
 def served(trial: Release) -> str:

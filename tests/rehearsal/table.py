@@ -33,8 +33,8 @@ from awares_platform.plan.trainer import element_bytes, memory, trained_paramete
 from tests.rehearsal.memory import ProcessMemory
 from tests.rehearsal.run import JOBS, SETUP, TRAINERS, options
 
-FULL_ENGINES = ("curate", "grpo")
-"""The jobs that send enough requests to fill each pass of their engine, as the plan assumes."""
+SCORED = ("grpo", "evaluate")
+"""The jobs whose engine scores canaries."""
 TEMPLATE = Path(__file__).with_name("template.md")
 """The text of README.md, in which TABLE and SECONDS are placeholders."""
 
@@ -159,6 +159,27 @@ def planned_engine(engine: EngineMemory, dtype: str, shape: Geometry, scores: bo
     return (engine if scores else replace(engine, scoring=0.0)).total + kept
 
 
+def job_engine(
+    config: PlatformConfig, job: str, shape: Geometry, tokens: Lengths, assumed: Assumptions
+) -> EngineMemory:
+    """Return the plan of a job's engine, for as many requests at once as the job sends here.
+
+    Without chunked prefill, an engine on a CPU computes up to engine.max_model_len tokens in a
+    pass. The requests of evaluate and serve are too few for such a pass. Their largest pass has the
+    prompts of all requests at once, each with a whole image.
+    """
+    settings, grpo = config.engine, config.grpo
+    wanted, requests = grpo.groups_in_flight * grpo.group_size, settings.max_requests
+    most = max(settings.max_batched_tokens, settings.max_model_len)
+    at_once = {"evaluate": config.evaluate.questions, "serve": 1}.get(job)
+    if at_once is not None:
+        wanted, requests = at_once, min(requests, at_once)
+        most = min(most, at_once * (tokens.text + tokens.full))
+    changes = {"max_batched_tokens": most, "max_requests": requests}
+    settings = settings.model_copy(update=changes)
+    return engine_memory(settings, config.policy.lora_rank, wanted, shape, tokens, assumed)
+
+
 def rows(config: PlatformConfig, reports: dict[str, dict[str, Any]]) -> Iterator[Row]:
     """Yield the rows of all jobs that ran."""
     family = model_family(config.policy)
@@ -166,17 +187,12 @@ def rows(config: PlatformConfig, reports: dict[str, dict[str, Any]]) -> Iterator
     calls = _last(reports["grpo"]["metrics"], "call/rate") if "grpo" in reports else 0.0
     assumed = Assumptions(call_rate=calls, overhead_gib=0.0, gpu_gib=1000.0)
     tokens = lengths(config.method, config.engine, config.grpo.max_tokens, limits, assumed)
-    wanted = config.grpo.groups_in_flight * config.grpo.group_size
-    # Without chunked prefill, an engine on a CPU computes up to max_model_len tokens in a pass.
-    most = max(config.engine.max_batched_tokens, config.engine.max_model_len)
-    settings = config.engine.model_copy(update={"max_batched_tokens": most})
-    engine = engine_memory(settings, config.policy.lora_rank, wanted, shape, tokens, assumed)
     for job, report in reports.items():
+        engine = job_engine(config, job, shape, tokens, assumed)
         peak = engine_peak(report)
         if peak is not None:
-            planned = planned_engine(engine, config.engine.dtype, shape, scores=job == "grpo")
-            stated = planned / 1e9 if job in FULL_ENGINES else None
-            yield Row(job, "engine, peak memory", "GB", peak / 1e9, stated)
+            planned = planned_engine(engine, config.engine.dtype, shape, scores=job in SCORED)
+            yield Row(job, "engine, peak memory", "GB", peak / 1e9, planned / 1e9)
         if job in TRAINERS:
             yield from _trainer_rows(config, job, report, shape, tokens, engine, assumed)
     if "grpo" in reports:
