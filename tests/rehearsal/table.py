@@ -4,8 +4,8 @@
 
 The script reads the reports of run.py and prints the whole text of this folder's README.md.
 
-The measured memory of a process is its peak of anonymous resident memory, less its memory before it
-loads the model. A trainer's memory also includes the weights that it maps from a file.
+The measured memory of an engine is its peak of anonymous resident memory, less its memory before
+it loads the model. The measured memory of a trainer is its weights and the most that a pass adds.
 
 The planned memory is for the shallow model. For a trainer, it is for the largest pass that ran. The
 plan's overhead for libraries is 0 here, because the measured memory leaves the libraries out.
@@ -110,16 +110,24 @@ def padding(done: Sequence[Pass]) -> float:
 
 
 def trainer_peak(report: dict[str, Any]) -> int:
-    """Return a trainer's peak memory in bytes, from its first pass to its last event.
+    """Return a trainer's peak memory in bytes: its weights, and the most that a pass adds.
 
-    The memory before the trainer loads its model does not count. The weights that it maps from a
-    file are added, because sampled memory is anonymous memory only.
+    The weights are what the process takes while it loads the model, and what it maps from a file,
+    because sampled memory is anonymous memory only. The libraries, the tokenizer and the cache of
+    views do not count, because a GPU holds none of them. The gradients and the optimizer's state of
+    an adapter are too small to count.
     """
     events = [event for event in report["events"] if event["event"] != "engine"]
     first = {event["event"]: event for event in reversed(events)}
     process = ProcessMemory(**report["processes"][str(first["pass"]["pid"])])
-    peak = process.peak(first["pass"]["time"], events[-1]["time"])
-    return peak - first["load"]["memory"] + first["loaded"]["mapped"]
+    weights = first["loaded"]["memory"] - first["load"]["memory"] + first["loaded"]["mapped"]
+    starts = [event for event in events if event["event"] == "pass"]
+    ends = [event["time"] for event in (*starts[1:], events[-1])]
+    added = [
+        process.peak(start["time"], end) - start["memory"]
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    return weights + max(added)
 
 
 def engine_peak(report: dict[str, Any]) -> int | None:
@@ -149,14 +157,19 @@ def planned_trainer(
     return max(need(one) for one in done if one.gradient)
 
 
-def planned_engine(engine: EngineMemory, dtype: str, shape: Geometry, scores: bool) -> float:
+def planned_engine(engine: EngineMemory, dtype: str, shape: Geometry, scored: int) -> float:
     """Return the bytes that the plan states for an engine, corrected for a CPU.
 
-    `scores` is true if the engine scores canaries. On a CPU, vLLM packs every matrix for oneDNN,
-    but also keeps the originals of the embedding and of the head. The function adds the originals.
+    `scored` is the number of positions of a canary's longest prompt, or 0 if the engine scores
+    none. On a CPU, vLLM packs every matrix for oneDNN, but also keeps the originals of the
+    embedding and of the head. The function adds these originals. On a CPU, log_softmax also copies
+    16-bit logits to float32, which a GPU does not.
     """
-    kept = 2 * element_bytes(dtype) * shape.vocab * shape.hidden
-    return (engine if scores else replace(engine, scoring=0.0)).total + kept
+    element = element_bytes(dtype)
+    kept = 2 * element * shape.vocab * shape.hidden
+    copied = 4 * scored * shape.vocab if element < 4 else 0
+    scoring = engine.scoring + copied if scored else 0.0
+    return replace(engine, scoring=scoring).total + kept
 
 
 def job_engine(
@@ -191,7 +204,8 @@ def rows(config: PlatformConfig, reports: dict[str, dict[str, Any]]) -> Iterator
         engine = job_engine(config, job, shape, tokens, assumed)
         peak = engine_peak(report)
         if peak is not None:
-            planned = planned_engine(engine, config.engine.dtype, shape, scores=job in SCORED)
+            scored = tokens.called + tokens.crop if job in SCORED else 0
+            planned = planned_engine(engine, config.engine.dtype, shape, scored)
             yield Row(job, "engine, peak memory", "GB", peak / 1e9, planned / 1e9)
         if job in TRAINERS:
             yield from _trainer_rows(config, job, report, shape, tokens, engine, assumed)

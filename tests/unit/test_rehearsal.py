@@ -16,6 +16,7 @@ from PIL import Image
 
 from awares.mini.pages import generate_pages
 from awares_platform.config import load
+from awares_platform.plan.engine import EngineMemory
 from awares_platform.plan.geometry import KNOWN
 from tests.rehearsal.endpoint import BOXES, endpoint
 from tests.rehearsal.memory import ProcessMemory, Sampler
@@ -29,6 +30,7 @@ from tests.rehearsal.table import (
     engine_peak,
     padding,
     passes,
+    planned_engine,
     planned_trainer,
     trainer_peak,
 )
@@ -97,13 +99,32 @@ def test_small_changes_are_no_samples() -> None:
     assert [size for _, size in memory.samples] == [10 * MB, 20 * MB]
 
 
+SIZE = {"rows": 2, "width": 10}
 EVENTS = [
     {"event": "engine", "pid": 8, "time": 0.2, "memory": 40},
     {"event": "load", "pid": 7, "time": 1.0, "memory": 100},
     {"event": "loaded", "pid": 7, "time": 3.0, "memory": 500, "mapped": 50},
-    {"event": "pass", "pid": 7, "time": 4.0, "rows": 2, "width": 10, "tokens": 20, "gradient": 0},
+    {
+        "event": "pass",
+        "pid": 7,
+        "time": 4.0,
+        "memory": 600,
+        "rows": 2,
+        "width": 10,
+        "tokens": 20,
+        "gradient": 0,
+    },
     {"event": "layer", "time": 4.1},
-    {"event": "pass", "pid": 7, "time": 5.0, "rows": 2, "width": 10, "tokens": 15, "gradient": 1},
+    {
+        "event": "pass",
+        "pid": 7,
+        "time": 5.0,
+        "memory": 650,
+        "rows": 2,
+        "width": 10,
+        "tokens": 15,
+        "gradient": 1,
+    },
     {"event": "layer", "time": 5.1},
     {"event": "head", "time": 5.2, "scored": 6},
     {"event": "layer", "time": 5.3},
@@ -116,10 +137,23 @@ def test_a_pass_counts_its_layers_and_its_padding() -> None:
     assert padding(done[1:]) == 0.25 and padding(done) == 0.125
 
 
-def test_a_trainers_peak_leaves_out_loading_and_adds_mapped_weights() -> None:
-    samples = [(0.5, 100), (2.0, 9000), (3.5, 500), (5.1, 800), (6.0, 9000)]
+def test_a_trainers_peak_is_its_weights_and_the_most_that_a_pass_adds() -> None:
+    samples = [(0.5, 100), (2.0, 9000), (3.5, 600), (4.5, 740), (5.1, 800), (6.0, 9000)]
     report = {"events": EVENTS, "processes": {"7": {"name": "ray", "samples": samples}}}
-    assert trainer_peak(report) == 750
+    # The weights take 400 and 50, and the second pass adds 150.
+    assert trainer_peak(report) == 600
+
+
+def test_a_planned_engine_copies_16_bit_logits_that_it_scores_on_a_cpu() -> None:
+    shape = KNOWN["7B"]
+    engine = EngineMemory(
+        weights=10.0, adapters=0.0, encoder=0.0, workspace=5.0, scoring=8.0, overhead=0.0, kv=1.0,
+        kv_token=1, wanted=1, requests=1, typical=1, longest=1,
+    )  # fmt: skip
+    kept = 2 * shape.vocab * shape.hidden
+    assert planned_engine(engine, "float32", shape, 3) == 19 + 4 * kept
+    assert planned_engine(engine, "bfloat16", shape, 3) == 19 + 12 * shape.vocab + 2 * kept
+    assert planned_engine(engine, "bfloat16", shape, 0) == 16 + 2 * kept
 
 
 def test_an_engines_peak_leaves_out_what_it_held_before_loading() -> None:
