@@ -2,6 +2,8 @@
 
 import asyncio
 import multiprocessing
+import os
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -89,6 +91,30 @@ def test_a_dead_engine_says_so_and_leaves_nothing_behind(
         await engine.stop()
 
     runner.run(kill())
+    assert {child.pid for child in multiprocessing.active_children()} <= before
+
+
+def test_a_hung_engine_is_killed(runner: asyncio.Runner, policy: RandomPolicy) -> None:
+    """SIGSTOP stops the engine's process, which then cannot notice the death of its parent."""
+    before = {child.pid for child in multiprocessing.active_children()}
+
+    async def stop() -> None:
+        engine = await start(policy)
+        work = asyncio.create_task(engine(policy.ask(0, Sampling(1.5, 1.0, 900))))
+        await asyncio.sleep(0.1)
+        await engine.ping(20.0)
+        for child in multiprocessing.active_children():
+            if child.pid not in before:
+                os.kill(child.pid or 0, signal.SIGSTOP)
+        with pytest.raises(EngineError, match=r"gave no answer for 1\.5 s; it is killed"):
+            await engine.ping(1.5)
+        with pytest.raises(EngineError, match="the engine hangs"):
+            await work
+        with pytest.raises(EngineError, match="the engine hangs"):
+            await engine.ping(1.5)
+        await engine.stop()
+
+    runner.run(stop())
     assert {child.pid for child in multiprocessing.active_children()} <= before
 
 

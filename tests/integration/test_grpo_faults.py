@@ -1,10 +1,17 @@
-"""Tests the grpo job with damaged data, a killed store, and another recipe."""
+"""Tests the grpo job with damaged data, a killed store, and another recipe.
+
+Another test kills and stops the job's processes.
+"""
 
 import json
 import re
+import signal
+import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from awares.sample import Label
@@ -14,9 +21,21 @@ from awares_platform.runtime import metrics
 from awares_platform.weights import Subscriber
 from tests.integration.damaged_image import damage_image
 from tests.integration.standalone import disk, kill_store, last_words, start, wait_for
+from tests.processes import descendants, family, gone, kill
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
 STEPS = 8
+FAULTS = [
+    ("ray::RolloutActor", signal.SIGSTOP),
+    ("ray::RayTrainWorker", signal.SIGSTOP),
+    ("ray::TrainerActor", signal.SIGKILL),
+    ("ray::ControllerActor", signal.SIGKILL),
+]
+"""The processes to strike, by the start of their command line, and the signal that each one gets.
+
+Ray Train's own controller runs in the TrainerActor. test_engine_failures.py stops an engine.
+"""
+HANG_S = 30
 
 
 @pytest.fixture
@@ -105,3 +124,46 @@ def test_a_step_with_gradients_that_are_not_finite_publishes_nothing(
     with disk(config) as store:
         # Version 1 is the start, and version 2 the result of the first step.
         assert Subscriber(store, "diverging").head() == 2
+
+
+def test_killed_and_stopped_processes_are_replaced(config: PlatformConfig) -> None:
+    """Check that each fault costs its process, and that a step follows within 180 seconds."""
+    rows = config.run.directory / "struck" / "grpo" / "metrics.jsonl"
+    settings = ("grpo.steps=2000", "grpo.learner_restarts=9", f"run.hang_timeout_s={HANG_S}")
+    job = start("grpo", config, "run.name=struck", *settings)
+    processes = {psutil.Process(job.pid)}
+    try:
+        for name, fault in FAULTS:
+            wait_for_lines(rows, 2, job)
+            processes |= family(psutil.Process(job.pid))
+            strike(name, fault, rows, job)
+        job.terminate()
+        job.communicate(timeout=120)
+    finally:
+        kill(processes)
+        job.wait()
+    steps = [row.step for row in metrics.read(rows)]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def strike(name: str, fault: signal.Signals, rows: Path, job: subprocess.Popen[str]) -> None:
+    """Send the signal to the process with this name. Wait until it is gone and two steps follow."""
+    [victim] = descendants(lambda command: command.startswith(name), job.pid)
+    struck = time.monotonic()
+    victim.send_signal(fault)
+    assert not gone([victim], 1.25 * HANG_S + 60), f"{name} still runs"
+    left = time.monotonic() - struck
+    wait_for_lines(rows, 2, job, 180 - left)
+    print(f"{name}: gone after {left:.0f} s, a step after {time.monotonic() - struck:.0f} s")
+
+
+def wait_for_lines(
+    rows: Path, more: int, job: subprocess.Popen[str], timeout_s: float = 600
+) -> None:
+    """Wait until the file of metrics has `more` lines than now."""
+
+    def lines() -> int:
+        return len(rows.read_text().splitlines()) if rows.exists() else 0
+
+    before = lines()
+    wait_for(lambda: lines() >= before + more, job, timeout_s)

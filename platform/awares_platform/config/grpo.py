@@ -54,7 +54,7 @@ class GrpoConfig(Section):
     """Labels of the Ray nodes that rollout actors may run on, such as {"awares/group" = "rollout"}.
     Without labels the actors run on any node."""
     actor_restarts: int = Field(default=20, ge=0)
-    """Number of restarts, summed over all rollout actors, before the run fails."""
+    """Number of restarts within an hour, summed over all rollout actors, before the run fails."""
     reward_workers: int = Field(default=0, ge=0)
     """Number of processes that compute rewards. With 0, a thread of the controller computes them.
     `awares plan` states how many a setup needs."""
@@ -79,8 +79,9 @@ class GrpoConfig(Section):
     learner_threads: PositiveInt = 1
     """Torch threads of each learner rank."""
     learner_restarts: int = Field(default=3, ge=0)
-    """Number of learner restarts before the run fails. A restart resumes from the last
-    checkpoint."""
+    """Number of learner restarts within an hour before the run fails. A restart resumes from the
+    last checkpoint. Restarts of the processes that steer the job count separately, with the same
+    limit."""
     zero_stage: Literal[0, 1, 2, 3] = 2
     """DeepSpeed ZeRO stage."""
     micro_batch: PositiveInt = 32
@@ -151,7 +152,8 @@ class GrpoConfig(Section):
     keep_checkpoints: PositiveInt = 2
     """Number of newest checkpoints that stay in the store."""
     batch_timeout_s: PositiveFloat = 900.0
-    """Seconds that the learner waits for a batch before the run fails."""
+    """Seconds that the learner waits for a batch before the run fails. The time without any ready
+    rollout actor does not count. The job then waits for nodes and says so."""
 
     guards: GuardsConfig = Field(default_factory=GuardsConfig)
     """Bounds on the run's metrics, and what happens outside them."""

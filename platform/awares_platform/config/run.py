@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from pydantic import field_validator
+from pydantic import PositiveFloat, field_validator
 
 from awares_platform.config.base import Section
 
@@ -22,6 +22,10 @@ class RunConfig(Section):
     directory: Path = Path("runs")
     """Local directory for metrics, reports and other readable output. A job writes to
     `<directory>/<name>/<job>/`."""
+
+    hang_timeout_s: PositiveFloat = 90.0
+    """Seconds without a sign of life after which a process of a job counts as hung. The job then
+    kills the process and starts it again."""
 
     worker_logs: bool = False
     """Print the output of Ray's workers. Ray's log files always contain this output."""

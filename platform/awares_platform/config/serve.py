@@ -74,7 +74,8 @@ class ServeConfig(Section):
     """GPUs that Ray reserves for one replica."""
 
     start_timeout_s: float = Field(default=300.0, gt=0)
-    """Time limit for the first replica to load the policy and pass a health check, in seconds."""
+    """Time limit for the first replica to load the policy and pass a health check, in seconds. The
+    time without a node for the replica does not count."""
 
     shutdown_timeout_s: float = Field(default=30.0, gt=0)
     """Time limit for a stopping replica to finish its requests, in seconds."""

@@ -53,8 +53,9 @@ class SftConfig(Section):
     keep_checkpoints: int = Field(default=2, ge=1)
     """Number of newest checkpoints that stay in the store."""
     max_failures: int = Field(default=2, ge=-1)
-    """Number of restarts from the newest checkpoint after lost workers, before the run fails. -1
-    sets no limit."""
+    """Number of restarts within an hour before the run fails. A restart begins at the newest
+    checkpoint. Restarts of the process that steers the workers count separately, with the same
+    limit. -1 sets no limit."""
 
     @model_validator(mode="after")
     def batch_divides_among_workers(self) -> Self:

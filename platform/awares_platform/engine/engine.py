@@ -20,7 +20,7 @@ import asyncio
 import multiprocessing
 import shutil
 import tempfile
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Sequence, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -79,7 +79,9 @@ class Engine:
         logs: Path,
         reads: tuple[str, str],
         adapters: Adapters | None = None,
+        processes: Set[int] = frozenset(),
     ) -> None:
+        self._processes = processes
         self._llm, self._config, self._chat = llm, config, chat
         self._logs, self._reads = logs, reads
         self._version = 0
@@ -137,12 +139,14 @@ class Engine:
                 )
                 home = logs / "adapters"
                 adapters = Adapters(llm, policy, family, lora_rank, home) if plays else None
-                engine = cls(llm, config, chat, logs, interface(policy), adapters)
+                engine = cls(
+                    llm, config, chat, logs, interface(policy), adapters, launch.children(before)
+                )
                 await llm.update_weight_version("0")
                 if adapters is not None:
                     await adapters.start(adapter)
         except TimeoutError as error:
-            launch.kill_children(before)
+            launch.kill_processes(launch.children(before))
             raise EngineError(
                 f"the engine was not up after {config.start_timeout_s:g} s; raise "
                 f"engine.start_timeout_s or find the cause in {log}"
@@ -262,6 +266,31 @@ class Engine:
         """Raise EngineError if the engine is dead or must be restarted."""
         self._requests.check()
 
+    async def ping(self, within_s: float) -> None:
+        """Return when the engine's process has answered. It answers between two forward passes.
+
+        Raises EngineError if the engine is dead, must be restarted, or gives no answer within
+        `within_s` seconds. The method then kills the engine's processes, which may be stopped and
+        hold a GPU. While weights are applied, engine.load_timeout_s is the limit instead.
+        """
+        await self.check()
+        if self._requests.held:
+            return
+        try:
+            async with asyncio.timeout(within_s):
+                await self._llm.is_sleeping()
+        except TimeoutError as error:
+            if self._requests.held:
+                return
+            self._requests.refuse(f"the engine hangs: it gave no answer for {within_s:g} s")
+            launch.kill_processes(self._processes)
+            raise EngineError(
+                f"the engine gave no answer for {within_s:g} s; it is killed"
+            ) from error
+        except Exception as error:
+            await self.check()
+            raise EngineError(f"the engine could not answer: {error}") from error
+
     async def stop(self) -> None:
         """Stop the engine and its process. A second call does no harm."""
         self._requests.refuse("the engine is stopped")
@@ -316,6 +345,8 @@ class Engine:
             async with asyncio.timeout(timeout_s):
                 return await work
         except TimeoutError as error:
+            # The engine must be restarted. A stopped process would keep its memory for ever.
+            launch.kill_processes(self._processes)
             raise EngineError(
                 f"{what} took longer than engine.load_timeout_s = {self._config.load_timeout_s:g} s"
             ) from error

@@ -16,9 +16,11 @@ import multiprocessing.forkserver
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
 
 from awares.chat import ChatFormat
 from awares.errors import AwaresError, PolicyError
@@ -318,11 +320,24 @@ def find_cause(log: Path) -> str:
     return causes[-1] if causes else ""
 
 
-def kill_children(before: set[int | None]) -> None:
-    """Kill the engine processes of a start that timed out.
+def children(before: Set[int | None]) -> frozenset[int]:
+    """Return the ids of this process's engine processes that are not in `before`."""
+    return frozenset(
+        child.pid
+        for child in multiprocessing.active_children()
+        if child.pid and child.pid not in before and child.name.startswith("EngineCore")
+    )
 
-    `before` holds the ids of the child processes that already ran before the start.
+
+def kill_processes(processes: Iterable[int]) -> None:
+    """Kill the engine processes with these ids that still run, with their descendants.
+
+    A stopped process cannot notice the death of its parent, so the function kills each descendant
+    itself.
     """
-    for child in multiprocessing.active_children():
-        if child.pid not in before and child.name.startswith("EngineCore"):
-            child.kill()
+    for process in children(frozenset()).intersection(processes):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            engine = psutil.Process(process)
+            for one in (*engine.children(recursive=True), engine):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()

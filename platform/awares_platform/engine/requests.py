@@ -44,6 +44,11 @@ class Requests:
         self._open.set()
         self.meter = UsageMeter()
 
+    @property
+    def held(self) -> bool:
+        """Whether new requests wait, because weights are being applied."""
+        return not self._open.is_set()
+
     def hold(self) -> None:
         """Let new requests wait until `release`."""
         self._open.clear()

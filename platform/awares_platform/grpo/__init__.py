@@ -2,8 +2,10 @@
 
 The docstring of `job` has a diagram of both loops.
 
-    job           starts all parts and records each step
-    controller    keeps the actors running, and serves batches to the learner
+    job           defines the parts of the job, and its result
+    supervisor    starts and watches the controller and the trainer, and records each step
+    controller    gives prompts to the actors, and serves batches to the learner
+    fleet         starts and watches the actors
     actor         the interface through which the controller uses an actor
     rollout       an actor that runs episodes on one engine and loads new weights
     learner       one rank of the trainer, which publishes weights and saves checkpoints

@@ -17,6 +17,13 @@ class Actor(Protocol):
     If the actor's process or engine is lost, every method except `kill` raises ActorLost.
     """
 
+    async def ping(self) -> None:
+        """Return when the actor's process has answered, and its engine too if it runs.
+
+        Before the actor has a node, the method waits for the node.
+        """
+        ...
+
     async def start(self) -> None:
         """Start the actor, and return when its engine is ready."""
         ...

@@ -4,9 +4,9 @@
                            ^                           |
                            +-- requeue its prompts <---+ the actor dies
 
-The run survives the deaths of up to grpo.actor_restarts actors. Any other error, such as a canary
-mismatch, stops the run. `batch` then returns None, so that the learner returns, and `run` raises
-the error.
+An actor that gives no answer for run.hang_timeout_s counts as dead. The run survives the deaths of
+up to grpo.actor_restarts actors an hour. Any other error, such as a canary mismatch, stops the run.
+`batch` then returns None, so that the learner returns, and `run` raises the error.
 """
 
 import asyncio
@@ -23,6 +23,7 @@ from awares_platform.grpo.actor import Actor, ActorLost
 from awares_platform.grpo.announcing import tell
 from awares_platform.grpo.batch_scale import batch_scaled
 from awares_platform.grpo.buffer import EpisodeBuffer
+from awares_platform.grpo.fleet import Fleet
 from awares_platform.grpo.group import Group, GroupRollout, Outcome, Position, Prompt, StepBatch
 from awares_platform.grpo.journal import Journal
 from awares_platform.grpo.line import Line
@@ -35,7 +36,8 @@ from awares_platform.store.errors import LaunchError
 
 log = logging.getLogger(__name__)
 
-_RESTART_PAUSE_S = 1.0
+_WAIT_S = 1.0
+"""Seconds between two looks at the actors while the learner waits for a batch."""
 
 
 class Controller:
@@ -53,6 +55,7 @@ class Controller:
         score: Callable[[Prompt, GroupRollout], Awaitable[Group]],
         spawn: Callable[[int], Actor],
         packed: bool = False,
+        hang_timeout_s: float = 90.0,
     ) -> None:
         self._settings = settings
         self._passes = PassBudget(settings.micro_batch, settings.micro_tokens, packed)
@@ -60,10 +63,10 @@ class Controller:
         self._line = Line(buffer)
         self._recorder = Recorder(journal)
         self._score = score
-        self._spawn = spawn
         self._changed = asyncio.Condition()
         self._records: asyncio.Queue[tuple[int, dict[str, float]] | None] = asyncio.Queue()
         self._metrics = StepMetrics()
+        self._fleet = Fleet(settings, spawn, self._metrics, hang_timeout_s)
         # The running actors, by their indices.
         self._following: dict[int, Actor] = {}
         # The numbers of issued prompts whose tasks have not begun.
@@ -71,7 +74,6 @@ class Controller:
         self._shards: asyncio.Future[list[StepShard] | None] | None = None
         # The learner's current batch, and the version that this batch updates.
         self._batch: tuple[StepBatch, int] | None = None
-        self._restarts = 0
         self._fruitless = 0
         self._nonfinite = 0
         # The ids of the samples that no actor can play, because their data have a fault.
@@ -87,7 +89,8 @@ class Controller:
     async def run(self) -> None:
         """Keep the actors running until `close`. Raises the error that stopped the run."""
         tending = [
-            asyncio.create_task(self._tend(index)) for index in range(self._settings.rollout_actors)
+            asyncio.create_task(self._fleet.tend(index, self._drive))
+            for index in range(self._settings.rollout_actors)
         ]
         closing = asyncio.create_task(self._until(lambda: self._closed))
         try:
@@ -102,33 +105,6 @@ class Controller:
             await asyncio.gather(*tending, closing, return_exceptions=True)
             await self.close()
             await self._recorder.finish()
-
-    async def _tend(self, index: int) -> None:
-        """Run the actor with this index, and replace the actor each time it is lost."""
-        while True:
-            actor = self._spawn(index)
-            try:
-                await actor.start()
-                await self._drive(actor, index)
-            except ActorLost as error:
-                self._count_restart(index, error)
-            finally:
-                actor.kill()
-            await asyncio.sleep(_RESTART_PAUSE_S)
-
-    def _count_restart(self, index: int, error: ActorLost) -> None:
-        self._restarts += 1
-        self._metrics.restarted(index)
-        log.warning(
-            "rollout actor %d is gone (%s); it is replaced, and its prompts are issued again",
-            index,
-            error,
-        )
-        if self._restarts > self._settings.actor_restarts:
-            raise LaunchError(
-                f"rollout actors died {self._restarts} times (last: {error}); "
-                "see Ray's logs for the cause, or raise grpo.actor_restarts"
-            ) from error
 
     async def _drive(self, actor: Actor, index: int) -> None:
         """Concurrently follow the weights, issue prompts and roll out groups, until one fails."""
@@ -278,7 +254,7 @@ class Controller:
 
         The step updates the weights of `version`. The first call for a step assembles the batch for
         all `ranks` ranks. Return None if the run has stopped or another learner attaches. If no
-        batch becomes ready within grpo.batch_timeout_s, the run stops.
+        batch becomes ready within grpo.batch_timeout_s of ready actors, the run stops.
         """
         if self._batch is None or self._batch[0].step != step:
             if self._shards is None or self._shards.done():
@@ -289,17 +265,9 @@ class Controller:
 
     async def _assemble(self, step: int, version: int, ranks: int) -> list[StepShard] | None:
         session = self._session
-        try:
-            async with asyncio.timeout(self._settings.batch_timeout_s):
-                await self._until(
-                    lambda: self._closed or self._session != session or self._buffer.full(version)
-                )
-        except TimeoutError:
-            error = LaunchError(
-                f"no batch for step {step} within "
-                f"grpo.batch_timeout_s={self._settings.batch_timeout_s:g}: {self._state()}"
-            )
-            await self.stop(error)
+        await self._await_batch(
+            step, lambda: self._closed or self._session != session or self._buffer.full(version)
+        )
         if self._closed or self._session != session:
             return None
         batch = self._buffer.take(step, version)
@@ -307,6 +275,22 @@ class Controller:
         await self._notify()
         await self._recorder.flush(Training.of(batch, version))
         return self._dealt(batch, ranks)
+
+    async def _await_batch(self, step: int, ready: Callable[[], bool]) -> None:
+        """Wait until `ready` holds. Stop the run if the actors need too long.
+
+        The time during which no actor is ready does not count.
+        """
+        limit, waited = self._settings.batch_timeout_s, 0.0
+        while waited < limit:
+            pause, counts = min(_WAIT_S, limit), bool(self._fleet.ready)
+            try:
+                async with asyncio.timeout(pause):
+                    return await self._until(ready)
+            except TimeoutError:
+                waited += pause if counts and self._fleet.ready else 0.0
+        message = f"no batch for step {step} within grpo.batch_timeout_s={limit:g}"
+        await self.stop(LaunchError(f"{message}: {self._state()}"))
 
     def _dealt(self, batch: StepBatch, ranks: int) -> list[StepShard]:
         scaled = batch_scaled(batch, self._settings)
@@ -337,7 +321,7 @@ class Controller:
 
     def _state(self) -> str:
         ready = f"{len(self._buffer)} of {self._settings.groups_per_step} groups ready"
-        return f"{ready}, {self._buffer.in_flight} in flight, {self._restarts} restarts of actors"
+        return f"{ready}, {self._buffer.in_flight} in flight, {self._fleet.losses} actors restarted"
 
     async def learned(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record the learner's metrics of `step`. Rank 0 calls this after each step."""
@@ -362,6 +346,10 @@ class Controller:
         """End the run, and let `run` raise `error`."""
         self._failure = error
         await self.close()
+
+    async def ping(self) -> int:
+        """Return the number of rollout actors that wait for a node."""
+        return len(self._fleet.unplaced)
 
     async def close(self) -> None:
         """End the run, because the learner has finished or an error occurred."""

@@ -22,11 +22,14 @@ ready. While it trains, `upcoming` names the views of the next batch, and a thre
 
 Failures:
 
-- If an actor dies, its prompts are issued again, and another actor replaces it.
-- If the learner dies, Ray Train restarts it from its last checkpoint. `attach` then restores the
-  groups that the learner took after this checkpoint.
-- If the controller or this driver dies, start the job again. The new job resumes from the last
-  checkpoint and the journal.
+- If an actor or its engine dies or hangs, its prompts are issued again, and another actor replaces
+  it.
+- If the learner dies or hangs, Ray Train restarts it from its last checkpoint. `attach` then
+  restores the groups that the learner took after this checkpoint.
+- If the controller or the trainer, the process of Ray Train, dies or hangs, this driver starts both
+  again (supervisor.py). They resume from the last checkpoint and the journal.
+- If this driver dies, start the job again.
+- If nodes are missing, the job waits and says what it needs.
 - If an engine fails the canary check of a load, `batch` returns None, the learner returns, and the
   job raises CanaryMismatch.
 """
@@ -39,32 +42,31 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 
 from awares.errors import PolicyError
 from awares_platform.config import PlatformConfig
-from awares_platform.config.tracking import TrackingConfig
-from awares_platform.data.dataset import Images, read_manifest, read_split
+from awares_platform.data.dataset import read_manifest, read_split
 from awares_platform.grpo.announcing import announce_versions
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.collecting import collect_rarely
 from awares_platform.grpo.controller import Controller
-from awares_platform.grpo.guards import Guards
 from awares_platform.grpo.journal import Journal
 from awares_platform.grpo.prompts import Prompts, labelled
-from awares_platform.grpo.sample_table import sample_rows
+from awares_platform.grpo.supervisor import Supervisor
 from awares_platform.method.family import model_family
+from awares_platform.runtime.driver import beside_driver
 from awares_platform.runtime.job_lease import LeaseClaim, hold, run_lease
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint
 from awares_platform.training.export import policy_key, read_meta
-from awares_platform.training.failure import unwrapped
 from awares_platform.training.inputs import check_stored
 from awares_platform.training.lineage import check_lineage, policy_digest
 from awares_platform.training.recipe import Recipe, digest, grpo_recipe, require_same
 from awares_platform.training.source import resolve
+from awares_platform.training.trainer import ThisProcessTrainer, TrainingProcess
 from awares_platform.weights import Subscriber
 
 log = logging.getLogger(__name__)
@@ -109,8 +111,9 @@ def run(config: PlatformConfig) -> GrpoResult:
     - DataError if the data cannot be used;
     - CanaryMismatch if an engine fails the canary check of a version;
     - GuardTripped if a metric leaves the bounds of a guard whose action is "stop";
-    - LaunchError if actors die too often, episodes keep failing, or no batch becomes ready in time;
-    - ray.train.TrainingFailedError if the learner fails more than grpo.learner_restarts times.
+    - LaunchError if processes are lost too often, episodes keep failing, or no batch becomes ready
+      in time;
+    - the learner's last error if it fails more than grpo.learner_restarts times within an hour.
     """
     started = time.monotonic()
     store = ObjectStore.from_config(config.store)
@@ -139,7 +142,7 @@ def _train(config: PlatformConfig, store: ObjectStore, claim: LeaseClaim) -> dic
         Run(config, "grpo", recipe) as record,
         Progress("grpo", total=settings.steps, unit="steps", quiet_s=0.0) as progress,
     ):
-        return _steer(config, loop, record, progress)
+        return Supervisor(config, _start, loop).steer(record, progress)
 
 
 def recipe_of(config: PlatformConfig, store: ObjectStore) -> Recipe:
@@ -172,71 +175,11 @@ def is_finished(store: ObjectStore, run: str, recipe: Recipe) -> bool:
     return done is not None
 
 
-def _steer(
-    config: PlatformConfig, loop: dict[str, Any], record: Run, progress: Progress
-) -> dict[str, float]:
-    """Run the controller and the trainer, record each step, and return the last step's metrics.
-
-    `loop` holds the recipe and the claim for the learner. Raises the error that stopped the run.
-    """
-    asks = config.method.max_turns > 1
-    guards = Guards(config.grpo.guards, config.run.directory, asks=asks)
-    controller: Any = ray.remote(num_cpus=0)(ControllerActor).remote()
-    trainer: Any = ray.remote(num_cpus=0)(TrainerActor).remote()
-    images = Images.of(ObjectStore.from_config(config.store), config.data)
-    try:
-        samples, unusable = _finish(controller.open.remote(config))
-        progress.say(
-            f"{samples} samples" + (f" ({unusable} unusable rows left out)" if unusable else "")
-        )
-        progress.say("starting the engines and the learner")
-        tending, training = controller.run.remote(), trainer.fit.remote(config, controller, loop)
-        metrics: dict[str, float] = {}
-        while (item := ray.get(controller.record.remote())) is not None:
-            step, metrics = item
-            # The learner counts from 0. The records count finished steps, like the terminal.
-            record.metrics(step + 1, metrics)
-            for sentence in guards.check(step + 1, metrics):
-                progress.say(sentence)
-            progress.advance(step + 1 - progress.done, note=step_note(metrics))
-            if step % config.tracking.samples_every == 0:
-                _show_samples(config.tracking, record, controller, images)
-        _finish(tending)
-        _finish(training)
-        return metrics
-    finally:
-        ray.kill(trainer)
-        ray.kill(controller)
-
-
-def _show_samples(tracking: TrackingConfig, record: Run, controller: Any, images: Images) -> None:
-    """Send a table with episodes of the newest step to the trackers."""
-    if tracking.samples:
-        step, groups = ray.get(controller.shown.remote(tracking.samples))
-        record.samples(step + 1, lambda: sample_rows(groups, images))
-
-
-def _finish(task: Any) -> Any:
-    """Return the result of `task`. If `task` fails, raise its error without Ray's wrappers."""
-    with unwrapped():
-        return ray.get(task)
-
-
-def step_note(metrics: dict[str, float]) -> str:
-    """Return a line about a step: what was learned, its seconds, and how busy all parts were."""
-    names = {
-        "reward": "reward/mean",
-        "accuracy": "accuracy/train",
-        "RTR": "rtr/token",
-        "calls": "call/rate",
-        "KL": "policy/kl",
-    }
-    found = [f"{name} {metrics[key]:.3f}" for name, key in names.items() if key in metrics]
-    times = [metrics[key] for key in ("time/wait", "time/learn", "time/publish") if key in metrics]
-    found += [f"{sum(times):.1f} s"] if times else []
-    shares = {"engines": "engine/busy", "learner": "learner/busy"}
-    found += [f"{name} {metrics[key]:.0%} busy" for name, key in shares.items() if key in metrics]
-    return ", ".join(found)
+def _start() -> tuple[Any, Any]:
+    """Start the controller and the trainer as actors on this node, and return their handles."""
+    controller: Any = ray.remote(**beside_driver())(ControllerActor).remote()
+    trainer: Any = ray.remote(**beside_driver(max_concurrency=2))(TrainerActor).remote()
+    return controller, trainer
 
 
 class ControllerActor(Controller):
@@ -247,7 +190,11 @@ class ControllerActor(Controller):
     """
 
     def __init__(self) -> None:
-        pass
+        self._opened = False
+
+    async def ping(self) -> int:
+        """Return the number of rollout actors that wait for a node."""
+        return await super().ping() if self._opened else 0
 
     async def open(self, config: PlatformConfig) -> tuple[int, int]:
         """Read the data. Build the reward too, unless reward workers build it.
@@ -261,7 +208,8 @@ class ControllerActor(Controller):
 
         store = ObjectStore.from_config(config.store)
         settings = config.grpo
-        split = read_split(store, config.data.curated, "train")
+        # The event loop stays free for `ping` meanwhile.
+        split = await asyncio.to_thread(read_split, store, config.data.curated, "train")
         samples = labelled(split.samples)
         self._rewards = rewards(settings, config.method, self.stop)
         self._weights, self._poll_s = Subscriber(store, config.run.name), settings.poll_s
@@ -276,7 +224,9 @@ class ControllerActor(Controller):
             self._rewards,
             lambda index: RemoteActor(config, index),
             packed=config.policy.packed,
+            hang_timeout_s=config.run.hang_timeout_s,
         )
+        self._opened = True
         return len(samples), len(split.samples) - len(samples) + len(split.faults)
 
     async def run(self) -> None:
@@ -297,31 +247,30 @@ def journal_of(config: PlatformConfig, store: ObjectStore) -> Journal:
     return Journal(store, config.run.name, digest(recipe_of(config, store)))
 
 
-class TrainerActor:
-    """Runs Ray Train in a separate process.
+class TrainerActor(TrainingProcess):
+    """Runs Ray Train in a separate process. The driver can end Ray Train by killing this process.
 
-    The driver can end Ray Train by killing this process. Ray Train's SIGINT handler is installed in
-    this process, and not in the driver.
+    Ray Train installs no SIGINT handler, because `fit` runs outside this process's main thread.
     """
 
     def fit(self, config: PlatformConfig, controller: Any, loop: dict[str, Any]) -> None:
         """Run the learner to its end, then close the controller.
 
-        Raises TrainingFailedError if the learner fails more than grpo.learner_restarts times.
+        Raises the learner's last error after grpo.learner_restarts failures within an hour.
         """
         try:
-            _trainer(config, controller, loop).fit()
+            self.train(_trainer(config, controller, loop), config.run.hang_timeout_s)
         finally:
             ray.get(controller.close.remote())
 
 
-def _trainer(config: PlatformConfig, controller: Any, loop: dict[str, Any]) -> TorchTrainer:
+def _trainer(config: PlatformConfig, controller: Any, loop: dict[str, Any]) -> ThisProcessTrainer:
     from awares_platform.grpo.learner import learn
 
     settings = config.grpo
     gpu = settings.learner_gpus > 0
     resources = {"CPU": settings.learner_cpus, **({"GPU": settings.learner_gpus} if gpu else {})}
-    return TorchTrainer(
+    return ThisProcessTrainer(
         learn,
         train_loop_config={"config": config.model_dump_json(), "controller": controller, **loop},
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),

@@ -58,6 +58,7 @@ from awares_platform.training.export import export_adapter, export_policy
 from awares_platform.training.failure import SkippedSteps
 from awares_platform.training.inputs import INPUTS
 from awares_platform.training.policy import interface, load_policy, load_processor
+from awares_platform.training.pulse import Pulse
 from awares_platform.training.recipe import Recipe
 from awares_platform.training.source import resolve
 from awares_platform.training.speed import peak_flops, sizes_of
@@ -134,6 +135,7 @@ class Learner:
         self._spans: Spans = ()
         self._publisher = self._make_publisher()
         self._skipped = SkippedSteps(settings.max_skipped_steps, "grpo")
+        self._pulse = Pulse(config.run.hang_timeout_s)
 
     def _load(self) -> torch.nn.Module:
         """Load the starting policy. With ZeRO-3, a rank holds only its slices of the weights."""
@@ -243,7 +245,8 @@ class Learner:
             if minibatch.total:
                 before = proximal[index] if proximal else None
                 losses = self._objective.losses(minibatch, before, metrics)
-                steps.append(zero.step(self._engine, losses, rate))
+                with self._pulse.step():
+                    steps.append(zero.step(self._engine, self._pulse.beats(losses), rate))
                 self._skipped.count(shard.step, steps[-1].taken)
         found = {
             **metrics.reduced(len(steps)),

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from awares.chat import ChatFormat
 from awares.episode import Episode, StopReason, run_episode
@@ -39,7 +39,9 @@ from awares_platform.method.environment import (
     vision_limits,
 )
 from awares_platform.method.family import model_family
+from awares_platform.runtime.driver import first_line
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import StoreError
 from awares_platform.training.failure import cause
 from awares_platform.training.policy import load_processor
 from awares_platform.training.source import resolve
@@ -59,6 +61,15 @@ class RolloutActor:
         self._subscriber = Subscriber(self._store, config.run.name, threads=config.engine.threads)
         self._mismatch: CanaryMismatch | None = None
         self._announced = asyncio.Event()
+        self._engine: Engine | None = None
+
+    async def ping(self) -> None:
+        """Return when the engine has answered, or at once if it does not run yet.
+
+        Raises EngineError if the engine is dead or hangs. A hung engine is killed.
+        """
+        if self._engine is not None:
+            await self._engine.ping(self._config.run.hang_timeout_s)
 
     async def start(self) -> None:
         """Start the engine, and build the canary.
@@ -73,7 +84,7 @@ class RolloutActor:
         processor = load_processor(policy, family, method.min_pixels, method.max_pixels)
         self._chat = ChatFormat(processor.tokenizer, system_prompt(method), family.chat)
         seed = derive(config.run.seed, "grpo", index=self._index) % 2**31
-        self._engine = await Engine.start(
+        engine = await Engine.start(
             policy,
             config.engine,
             self._chat,
@@ -92,6 +103,7 @@ class RolloutActor:
             method,
             config.engine.max_model_len,
         )
+        self._engine = engine
 
     async def follow(self) -> AsyncIterator[Loaded | Missed]:
         """Load the newest version into the engine after `announce`, or when HEAD has a new one.
@@ -100,8 +112,8 @@ class RolloutActor:
         the engine fails the canary check of a version. Raises EngineError if the engine must be
         restarted.
         """
-        seldom_s = SELDOM * self._config.grpo.poll_s
-        loads = follow(self._engine, self._subscriber, self._canary, seldom_s, self._announced)
+        engine, seldom_s = self._running(), SELDOM * self._config.grpo.poll_s
+        loads = follow(engine, self._subscriber, self._canary, seldom_s, self._announced)
         try:
             async for load in loads:
                 yield load
@@ -120,7 +132,7 @@ class RolloutActor:
         the result says why. Raises EngineError if the engine itself is lost. Raises CanaryMismatch
         if an episode failed after the engine had failed the canary check.
         """
-        started = time.time()
+        started, engine = time.time(), self._running()
         size, spec = self._config.grpo.group_size, self._spec()
         try:
             image = await asyncio.to_thread(self._images, prompt.sample.image)
@@ -130,15 +142,19 @@ class RolloutActor:
         name = f"{prompt.number}.{prompt.attempt}"
         gallery = Gallery(image)
         plays = (
-            run_episode(prompt.sample, gallery, self._engine, self._chat, spec, f"{name}.{member}")
+            run_episode(prompt.sample, gallery, engine, self._chat, spec, f"{name}.{member}")
             for member in range(size)
         )
         episodes = tuple(await asyncio.gather(*plays))
         if any(episode.stop is StopReason.ERROR for episode in episodes):
             if self._mismatch is not None:
                 raise self._mismatch
-            await self._engine.check()
-        return GroupRollout(episodes, started, time.time(), usage=self._engine.usage)
+            await engine.check()
+        return GroupRollout(episodes, started, time.time(), usage=engine.usage)
+
+    def _running(self) -> Engine:
+        assert self._engine is not None, "`start` has not returned"
+        return self._engine
 
     def _spec(self) -> EpisodeSpec:
         settings = self._config.grpo
@@ -164,10 +180,10 @@ def _unplayed(prompt: Prompt, error: DataError) -> Episode:
 
 
 class RemoteActor:
-    """A `controller.Actor` that runs a RolloutActor in a separate Ray process.
+    """An `actor.Actor` that runs a RolloutActor in a separate Ray process.
 
-    The methods raise ActorLost if the process or its engine is lost. Any other error of the
-    RolloutActor is raised without Ray's wrapper.
+    Besides the loss of the process or its engine, a failure of the store or of a file also costs
+    only this actor. Any other error of the RolloutActor is raised without Ray's wrapper.
     """
 
     def __init__(self, config: PlatformConfig, index: int) -> None:
@@ -176,10 +192,14 @@ class RemoteActor:
             "num_cpus": settings.rollout_cpus,
             "num_gpus": settings.rollout_gpus,
         }
-        options["max_concurrency"] = settings.groups_in_flight + 4
+        # Besides the groups, `start`, `follow` and `ping` run at the same time.
+        options["max_concurrency"] = settings.groups_in_flight + 5
         if settings.rollout_selector:
             options["label_selector"] = settings.rollout_selector
         self._handle: Any = ray.remote(**options)(RolloutActor).remote(config, index)
+
+    async def ping(self) -> None:
+        await _answer(self._handle.ping.remote())
 
     async def start(self) -> None:
         await _answer(self._handle.start.remote())
@@ -188,8 +208,8 @@ class RemoteActor:
         try:
             async for reference in self._handle.follow.remote():
                 yield await _answer(reference)
-        except RayActorError as error:
-            raise ActorLost(_reason(error)) from None
+        except RayError as error:
+            raise ActorLost(first_line(error)) from None
 
     async def rollout(self, prompt: Prompt) -> GroupRollout:
         return await _answer(self._handle.rollout.remote(prompt))
@@ -204,19 +224,16 @@ class RemoteActor:
 async def _answer(reference: Any) -> Any:
     """Return the value of an object reference.
 
-    Raises ActorLost if the actor's process or engine is lost. Raises any other error of the actor
-    without Ray's wrapper.
+    Raises ActorLost if the actor must be replaced. Raises any other error of the actor without
+    Ray's wrapper.
     """
     try:
         return await reference
-    except RayActorError as error:
-        raise ActorLost(_reason(error)) from None
     except RayTaskError as error:
         inner = cause(error)
-        if isinstance(inner, EngineError):
-            raise ActorLost(str(inner)) from None
+        met = error.cause if inner is error else inner
+        if isinstance(met, (EngineError, StoreError, OSError, RayError)):
+            raise ActorLost(first_line(met)) from None
         raise inner from None
-
-
-def _reason(error: RayActorError) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    except RayError as error:
+        raise ActorLost(first_line(error)) from None

@@ -35,6 +35,8 @@ from awares_platform.store.errors import LaunchError
 APP = "awares"
 POLL_S = 0.5
 BEAT_S = 15.0
+_UNPLACED = "to be scheduled"
+"""The words of Serve's message about a replica that has no node yet."""
 """Seconds between two progress messages while the endpoint starts."""
 ASK_TOKEN = "AWARES_TOKEN"
 """The environment variable from which `awares ask` takes the token by default."""
@@ -199,7 +201,8 @@ def _wait_until_running(
     While the application starts, the function calls `say` every `BEAT_S` seconds.
 
     Raises LaunchError if the application fails or does not start within `timeout_s` seconds. The
-    error quotes the last line of Serve's messages about the application.
+    time without a node for a replica does not count. The error quotes the last line of Serve's
+    messages about the application.
     """
     deadline = time.monotonic() + timeout_s
     beat = time.monotonic() + BEAT_S
@@ -211,6 +214,9 @@ def _wait_until_running(
         said = last_line("\n".join([status.message, *messages]))
         if status.status in (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY):
             raise LaunchError(f"the endpoint did not start: {said}")
+        unplaced = _UNPLACED in said
+        if unplaced:
+            deadline = time.monotonic() + timeout_s
         if time.monotonic() > deadline:
             limit = f"serve.start_timeout_s={timeout_s:g} s"
             raise LaunchError(
@@ -218,7 +224,7 @@ def _wait_until_running(
             )
         if time.monotonic() > beat:
             beat += BEAT_S
-            say("the engine still starts")
+            say(f"waiting for nodes: {said}" if unplaced else "the engine still starts")
         stop.wait(POLL_S)
 
 

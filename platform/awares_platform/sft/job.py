@@ -6,8 +6,9 @@
                              |    `--at the end--> runs/<run>/policies/sft
                              +-- messages (queue) --> this driver: metrics.jsonl, progress
 
-If a worker is lost, Ray Train restarts all workers from the newest checkpoint, at most
-sft.max_failures times. If the driver is lost, run the job again.
+If a worker dies or hangs, Ray Train restarts all workers from the newest checkpoint, at most
+sft.max_failures times an hour. If the process of Ray Train dies or hangs, this driver starts it
+again. If the driver is lost, run the job again.
 
 Checkpoints and the finished policy record a recipe (training/recipe.py). A job with the same recipe
 resumes, or returns at once if the policy is finished. A job with another recipe starts from the
@@ -15,28 +16,38 @@ base policy. A run cannot be extended by a larger sft.epochs, because the learni
 fallen to zero.
 """
 
+import asyncio
 import logging
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 import ray.train
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchConfig
 from ray.util.queue import Empty, Queue
 
 from awares.tokens import Size
 from awares_platform.config import PlatformConfig
 from awares_platform.config.data import DataConfig
+from awares_platform.config.sft import SftConfig
 from awares_platform.data.dataset import read_manifest, read_split
 from awares_platform.data.image_sizes import read_sizes
 from awares_platform.data.images import Images
 from awares_platform.method.family import model_family
+from awares_platform.runtime.driver import beside_driver, needs, reply
 from awares_platform.runtime.job_lease import LeaseClaim, hold, run_lease
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
+from awares_platform.runtime.watch import (
+    FailureRate,
+    Waiting,
+    answer_of,
+    guarded,
+    restarting,
+    watch,
+)
 from awares_platform.sft.order import SampleOrder
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint
@@ -45,10 +56,12 @@ from awares_platform.training.failure import unwrapped
 from awares_platform.training.identity import content_digest
 from awares_platform.training.recipe import changes, digest, read_recipe, sft_recipe
 from awares_platform.training.source import pinned, resolve
+from awares_platform.training.trainer import ThisProcessTrainer, TrainingProcess
 
 log = logging.getLogger(__name__)
 
 _POLL_S = 0.5
+_TRAINER, _QUEUE = "the trainer", "the queue of the trainer's messages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +128,10 @@ def _train(
             for change in changes(before or recipe, recipe):
                 progress.say(f"{change}; the policy is trained again")
             loop = {"recipe": recipe, "sizes": sizes, "claim": claim}
-            resumed_from, steps, metrics = _follow(config, loop, record, progress)
-    return SftResult(policy, steps, resumed_from, metrics, time.monotonic() - started)
+            training = _Training(config, loop)
+            training.run(record, progress)
+    wall_s = time.monotonic() - started
+    return SftResult(policy, training.steps, training.first or 0, training.metrics, wall_s)
 
 
 def _image_sizes(store: ObjectStore, data: DataConfig) -> dict[str, Size]:
@@ -134,54 +149,88 @@ def _image_sizes(store: ObjectStore, data: DataConfig) -> dict[str, Size]:
     return sizes
 
 
-def _follow(
-    config: PlatformConfig, loop: dict[str, Any], record: Run, progress: Progress
-) -> tuple[int, int, dict[str, float]]:
-    """Record the metrics that rank 0 sends, until training ends.
+class _Training:
+    """One training, which goes on from its last checkpoint after the loss of the trainer.
 
-    `loop` holds the arguments of `worker.train`, except "config" and "messages". Return the step at
-    which the job began, the number of steps, and the metrics of the last step.
+    `loop` holds the arguments of `worker.train`, except "config" and "messages". `first` is the
+    step at which the job began, and `metrics` holds the metrics of the last step.
     """
-    first, steps, metrics = None, 0, {}
-    progress.say("starting trainer processes")
-    for kind, *message in _messages(config, loop):
-        if kind == "start":
-            step, steps, samples, skipped = message
-            first = step if first is None else first
-            # The workers have left out unusable rows, so only they know the exact number of steps.
-            progress.total = steps
-            progress.advance(step - progress.done)
-            left_out = f" ({skipped} unusable rows left out)" if skipped else ""
-            progress.say(f"{samples} samples{left_out}, step {step} of {steps}")
-        elif kind == "step":
-            step, metrics = message
-            record.metrics(step, metrics)
-            progress.advance(step - progress.done, note=_note(metrics))
-        else:
-            progress.say(f"exported {message[0]}")
-    return first or 0, steps, metrics
 
+    def __init__(self, config: PlatformConfig, loop: dict[str, Any]) -> None:
+        self._config, self._loop = config, loop
+        self.first: int | None = None
+        self.steps = 0
+        self.metrics: dict[str, float] = {}
 
-def _messages(config: PlatformConfig, loop: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """Yield the messages of rank 0 until training ends. If training fails, raise the error."""
-    queue = Queue(actor_options={"num_cpus": 0})
-    trainer: Any = ray.remote(num_cpus=0)(FitActor).remote()
-    try:
-        training = trainer.fit.remote(config, loop, queue)
+    def run(self, record: Run, progress: Progress) -> None:
+        """Train to the end, and record the metrics that rank 0 sends. Raise the error of training.
+
+        Raises LaunchError if the trainer is lost more than sft.max_failures times within an hour.
+        """
+        progress.say("starting trainer processes")
+        restarting(
+            lambda: asyncio.run(self._attempt(record, progress)),
+            FailureRate(self._config.sft.max_failures),
+            "sft.max_failures",
+            progress.say,
+        )
+
+    async def _attempt(self, record: Run, progress: Progress) -> None:
+        queue = Queue(actor_options=beside_driver())
+        trainer: Any = ray.remote(**beside_driver(max_concurrency=2))(FitActor).remote()
+        waiting, limit_s = Waiting(progress.say), self._config.run.hang_timeout_s
+        try:
+            await guarded(
+                self._train(trainer, queue, record, progress),
+                watch(
+                    _TRAINER,
+                    lambda: reply(_TRAINER, trainer.ping.remote()),
+                    limit_s,
+                    lambda waits: waiting.tell(_ranks(self._config.sft) if waits else ""),
+                ),
+            )
+        finally:
+            ray.kill(trainer)
+            queue.shutdown(force=True)
+
+    async def _train(self, trainer: Any, queue: Queue, record: Run, progress: Progress) -> None:
+        training = trainer.fit.remote(self._config, self._loop, queue)
         over = False
         while not over:
             over = bool(ray.wait([training], timeout=0)[0])
             with suppress(Empty):
                 while True:
-                    yield queue.get(timeout=_POLL_S)
+                    message = reply(_QUEUE, queue.get_async(timeout=_POLL_S))
+                    limit_s = self._config.run.hang_timeout_s
+                    self._note(await answer_of(_QUEUE, message, limit_s), record, progress)
         with unwrapped():
-            ray.get(training)
-    finally:
-        ray.kill(trainer)
-        queue.shutdown(force=True)
+            await reply(_TRAINER, training)
+
+    def _note(self, message: tuple[Any, ...], record: Run, progress: Progress) -> None:
+        """Record a message of rank 0, and show it."""
+        kind, *content = message
+        if kind == "start":
+            step, self.steps, samples, skipped = content
+            self.first = step if self.first is None else self.first
+            # The workers have left out unusable rows, so only they know the exact number of steps.
+            progress.total = self.steps
+            progress.advance(step - progress.done)
+            left_out = f" ({skipped} unusable rows left out)" if skipped else ""
+            progress.say(f"{samples} samples{left_out}, step {step} of {self.steps}")
+        elif kind == "step":
+            step, self.metrics = content
+            record.metrics(step, self.metrics)
+            progress.advance(step - progress.done, note=_note(self.metrics))
+        else:
+            progress.say(f"exported {content[0]}")
 
 
-class FitActor:
+def _ranks(settings: SftConfig) -> str:
+    place = needs(settings.threads, float(settings.use_gpu), settings.selector)
+    return f"each of {settings.workers} workers needs {place}"
+
+
+class FitActor(TrainingProcess):
     """Runs Ray Train in a separate process.
 
     The driver can end Ray Train by killing this process. In the driver, Ray Train would replace the
@@ -190,16 +239,16 @@ class FitActor:
 
     def fit(self, config: PlatformConfig, loop: dict[str, Any], queue: Queue) -> None:
         """Train to the end. If training fails, raise TrainingFailedError or ControllerError."""
-        _trainer(config, loop, queue).fit()
+        self.train(_trainer(config, loop, queue), config.run.hang_timeout_s)
 
 
-def _trainer(config: PlatformConfig, loop: dict[str, Any], queue: Queue) -> TorchTrainer:
+def _trainer(config: PlatformConfig, loop: dict[str, Any], queue: Queue) -> ThisProcessTrainer:
     from awares_platform.sft.worker import train
 
     settings = config.sft
     job = f"sft-{digest(loop['recipe'])[:12]}"
     resources = {"CPU": settings.threads, **({"GPU": 1} if settings.use_gpu else {})}
-    return TorchTrainer(
+    return ThisProcessTrainer(
         train,
         train_loop_config={"config": config.model_dump_json(), "messages": queue, **loop},
         torch_config=TorchConfig(backend="nccl" if settings.use_gpu else "gloo"),

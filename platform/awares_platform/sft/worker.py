@@ -43,6 +43,7 @@ from awares_platform.training.ahead import one_ahead
 from awares_platform.training.export import export_policy
 from awares_platform.training.failure import SkippedSteps
 from awares_platform.training.policy import load_policy, load_processor
+from awares_platform.training.pulse import Pulse
 from awares_platform.training.source import resolve
 
 _Pass = tuple[Batch, Tensor, int]
@@ -106,6 +107,7 @@ class SftWorker:
         zero_settings = zero.settings_of(settings, config.policy.dtype)
         self._engine = zero.initialize(model, zero_settings, gpu)
         self._skipped = SkippedSteps(settings.max_skipped_steps, "sft")
+        self._pulse = Pulse(config.run.hang_timeout_s)
 
     def run(self) -> None:
         """Run the loop that the diagram at the top of this module shows."""
@@ -148,7 +150,9 @@ class SftWorker:
         rate = cosine(step, self._order.steps, settings.learning_rate, settings.warmup_ratio)
         counts = _Counts(self._device)
         share = counts.timed(islice(prepared, len(self._share(step))))
-        taken = zero.step(self._engine, self._losses(share, total, counts), rate)
+        losses = self._pulse.beats(self._losses(share, total, counts))
+        with self._pulse.step():
+            taken = zero.step(self._engine, losses, rate)
         self._skipped.count(step, taken.taken)
         metrics = counts.reduced()
         seconds = time.monotonic() - started

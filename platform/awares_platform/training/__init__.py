@@ -16,5 +16,7 @@ speed       measures a trainer's FLOPs, its padding and the speed of its process
 export      publishes a policy with its lineage
 merge       merges an exported adapter into the weights of its policy
 lineage     refuses a policy if the policy from which its training started has changed since
+trainer     runs Ray Train in a process that the driver watches
+pulse       ends a process whose step hangs
 failure     decides which failures Ray Train retries, and unwraps Ray's errors
 """

@@ -75,7 +75,8 @@ def run_config(
 ) -> ray.train.RunConfig:
     """Return Ray Train's configuration for the job `job` of the run `run`.
 
-    Ray Train keeps its files and the newest `keep` checkpoints in the store.
+    Ray Train keeps its files and the newest `keep` checkpoints in the store. It restarts failed
+    workers up to `max_failures` times within an hour; -1 sets no limit.
     """
     parts = (store.bucket, store.prefix, "runs", run, "checkpoints")
     path = "/".join(part for part in parts if part)
@@ -83,9 +84,10 @@ def run_config(
         name=job,
         storage_path=path,
         storage_filesystem=filesystem(store),
-        failure_config=ray.train.FailureConfig(max_failures=max_failures),
+        # Ray Train itself counts failures of the whole run. FailFast counts those of an hour.
+        failure_config=ray.train.FailureConfig(max_failures=-1),
         checkpoint_config=ray.train.CheckpointConfig(num_to_keep=keep),
-        callbacks=[FailFast()],
+        callbacks=[FailFast(max_failures)],
     )
 
 

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.train import TrainingFailedError, UserCallback
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from awares.errors import AwaresError, ConfigError, DataError, PolicyError
 from awares_platform.runtime.job_lease import JobFenced
+from awares_platform.runtime.watch import FailureRate
 from awares_platform.weights.writer import WriterFenced
 
 log = logging.getLogger(__name__)
@@ -58,20 +59,34 @@ FINAL = (ConfigError, DataError, PolicyError, Diverged, WriterFenced, JobFenced)
 
 
 class FailFast(UserCallback):
-    """Ends training when a worker raises an error of a type in FINAL.
+    """Ends training after an error of a type in FINAL, or if workers fail too often.
 
-    If a callback raises an error, Ray Train treats the error as a failure of its controller. Ray
-    Train never retries such a failure.
+    `most` is the accepted number of failures within an hour; -1 accepts all. If a callback raises
+    an error, Ray Train treats the error as a failure of its controller. Ray Train never retries
+    such a failure.
     """
 
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Raise the first of the workers' errors that has a type in FINAL, if there is one.
+    def __init__(self, most: int) -> None:
+        self._failures = FailureRate(most)
 
-        Ray Train's controller calls this method after workers have failed.
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Raise the first error of a type in FINAL. Raise the first error if it is one too many.
+
+        Ray Train's controller calls this method after workers have failed. The loss of a node that
+        the cloud takes back is no failure.
         """
-        for error in worker_exceptions.values():
+        errors = list(worker_exceptions.values())
+        for error in errors:
             if isinstance(error, FINAL):
                 raise error
+        if errors and not any(map(_reclaimed, errors)) and self._failures.count():
+            raise errors[0]
+
+
+def _reclaimed(error: Exception) -> bool:
+    """Return whether a worker is lost because the cloud has taken its node back."""
+    inner = getattr(error, "health_check_failure", error)
+    return isinstance(inner, RayActorError) and inner.preempted
 
 
 @contextmanager

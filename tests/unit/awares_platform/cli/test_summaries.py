@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from awares_platform.grpo.job import GrpoResult, step_note
+from awares_platform.grpo.job import GrpoResult
+from awares_platform.grpo.supervisor import step_note
 from awares_platform.sft.job import SftResult
 
 SFT = SftResult("runs/mini/policies/sft", 368, 0, {"loss/sft": 0.1}, wall_s=280.4)

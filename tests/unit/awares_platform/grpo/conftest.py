@@ -116,5 +116,5 @@ def stage(
 
     The controller of the Stage replaces a dead actor without a pause.
     """
-    monkeypatch.setattr("awares_platform.grpo.controller._RESTART_PAUSE_S", 0.0)
+    monkeypatch.setattr("awares_platform.grpo.fleet._RESTART_PAUSE_S", 0.0)
     return lambda **settings: Stage(samples, make_episode, **settings)

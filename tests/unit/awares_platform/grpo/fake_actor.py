@@ -32,8 +32,9 @@ class Bus:
 class FakeActor:
     """A fake rollout actor, which plays every prompt with the weight version that it has loaded.
 
-    The actor dies while it plays prompt number `dies_at`. At version `mismatch_at` it raises an
-    error, as an actor does after a canary mismatch.
+    The actor dies while it plays prompt number `dies_at`. It answers nothing any more from prompt
+    number `frozen_at` on, as after SIGSTOP. At version `mismatch_at` it raises an error, as an
+    actor does after a canary mismatch. `placed` is set once the actor has a node.
     """
 
     def __init__(
@@ -43,11 +44,21 @@ class FakeActor:
         log: list[str],
         name: str,
         dies_at: int | None = None,
+        placed: asyncio.Event | None = None,
     ) -> None:
         self.bus, self.episode, self.log, self.name, self.dies_at = bus, episode, log, name, dies_at
         self.version = -1
         self.dead = asyncio.Event()
         self.mismatch_at: int | None = None
+        self.frozen_at: int | None = None
+        self.placed = placed
+        self.running = asyncio.Event()
+        self.running.set()
+
+    async def ping(self) -> None:
+        if self.placed is not None:
+            await self.placed.wait()
+        await self.running.wait()
 
     async def start(self) -> None:
         self.log.append(f"start {self.name}")
@@ -73,7 +84,10 @@ class FakeActor:
         self.log.append(f"{self.name} plays {prompt.number}")
         if prompt.number == self.dies_at:
             self.dead.set()
+        if prompt.number == self.frozen_at:
+            self.running.clear()
         await asyncio.sleep(0.001)
+        await self.running.wait()
         if self.dead.is_set():
             raise ActorLost(self.name)
         return GroupRollout((self.episode(version), self.episode(version)), 0.0, 1.0)

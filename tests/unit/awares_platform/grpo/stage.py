@@ -78,6 +78,7 @@ class Stage:
         samples: list[Sample],
         episode: Callable[..., Episode],
         journal: MemoryJournal | None = None,
+        hang_timeout_s: float = 90.0,
         **settings: Any,
     ) -> None:
         self.settings = GrpoConfig.model_validate(
@@ -90,6 +91,9 @@ class Stage:
             }
         )
         self.bus, self.log = Bus(), []
+        # While a test clears this event, new actors wait for a node.
+        self.placed = asyncio.Event()
+        self.placed.set()
         self.journal = journal or MemoryJournal()
         self.spawned: list[FakeActor] = []
         self.dies_at: list[int | None] = []
@@ -104,12 +108,26 @@ class Stage:
             Prompts(samples, 0), self.settings.groups_per_step, self.settings.staleness_bound
         )
         held: Any = self.journal
-        self.controller = Controller(self.settings, buffer, held, self.score, self.spawn)
+        self.controller = Controller(
+            self.settings,
+            buffer,
+            held,
+            self.score,
+            self.spawn,
+            hang_timeout_s=hang_timeout_s,
+        )
 
     def spawn(self, index: int) -> FakeActor:
         dies_at = self.dies_at.pop(0) if self.dies_at else None
         self.spawned.append(
-            FakeActor(self.bus, self.episode, self.log, f"actor{len(self.spawned)}", dies_at)
+            FakeActor(
+                self.bus,
+                self.episode,
+                self.log,
+                f"actor{len(self.spawned)}",
+                dies_at,
+                self.placed,
+            )
         )
         self.spawned[-1].mismatch_at = self.mismatch_at
         return self.spawned[-1]

@@ -149,7 +149,7 @@ def test_a_prompt_that_an_actor_never_began_is_played_by_another(
             spawned.append(actor)
             return actor
 
-        acted.controller._spawn = doomed_first
+        acted.controller._fleet._spawn = doomed_first
         await acted.controller.attach(0, Position())
         running = asyncio.create_task(acted.controller.run())
         assert await acted.step(0, 0) == [0]

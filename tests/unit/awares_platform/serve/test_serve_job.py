@@ -79,20 +79,49 @@ def test_the_announcement_says_how_to_ask_and_how_to_stop():
     assert "'QUESTION' --url http://127.0.0.1:81 --token-env MY_TOKEN\n" in other
 
 
-def test_a_long_start_is_said_again(monkeypatch: pytest.MonkeyPatch):
-    now, said = [0.0], []
+class Start:
+    """The start of an endpoint on a clock of its own. A replica gets its node at `placed_s`.
 
-    class Stop(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            now[0] += 4.0
-            return False
+    The engine is ready `starts_s` seconds later.
+    """
 
-    def status():
-        state = ApplicationStatus.RUNNING if now[0] > 40 else ApplicationStatus.DEPLOYING
-        application = SimpleNamespace(status=state, deployments={}, message="")
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, starts_s: float, placed_s: float = 0.0):
+        self.now, self.placed_s, self.ready_s = 0.0, placed_s, placed_s + starts_s
+        self.said: list[tuple[float, str]] = []
+        monkeypatch.setattr(job.serve, "status", self.status)
+        monkeypatch.setattr(job.time, "monotonic", lambda: self.now)
+
+    def wait(self, timeout_s: float) -> None:
+        start = self
+
+        class Stop(threading.Event):
+            def wait(self, timeout: float | None = None) -> bool:
+                start.now += 4.0
+                return False
+
+        job._wait_until_running(timeout_s, Stop(), lambda text: self.said.append((self.now, text)))
+
+    def status(self) -> SimpleNamespace:
+        running = self.now > self.ready_s
+        state = ApplicationStatus.RUNNING if running else ApplicationStatus.DEPLOYING
+        message = "it takes more than 30s to be scheduled" if self.now < self.placed_s else ""
+        deployments = {"awares": SimpleNamespace(message=message)}
+        application = SimpleNamespace(status=state, deployments=deployments, message="")
         return SimpleNamespace(applications={"awares": application})
 
-    monkeypatch.setattr(job.serve, "status", status)
-    monkeypatch.setattr(job.time, "monotonic", lambda: now[0])
-    job._wait_until_running(300.0, Stop(), lambda text: said.append((now[0], text)))
-    assert said == [(16.0, "the engine still starts"), (32.0, "the engine still starts")]
+
+def test_a_long_start_is_said_again(monkeypatch: pytest.MonkeyPatch):
+    start = Start(monkeypatch, starts_s=40.0)
+    start.wait(300.0)
+    assert start.said == [(16.0, "the engine still starts"), (32.0, "the engine still starts")]
+
+
+def test_an_endpoint_waits_for_its_node_and_not_for_its_engine(monkeypatch: pytest.MonkeyPatch):
+    start = Start(monkeypatch, starts_s=40.0, placed_s=1000.0)
+    start.wait(60.0)
+    waiting = "waiting for nodes: it takes more than 30s to be scheduled"
+    assert start.said[0] == (16.0, waiting) and len(start.said) > 60
+    slow = Start(monkeypatch, starts_s=400.0, placed_s=1000.0)
+    with pytest.raises(LaunchError, match=r"serve\.start_timeout_s=60 s"):
+        slow.wait(60.0)
+    assert 1050 < slow.now < 1080

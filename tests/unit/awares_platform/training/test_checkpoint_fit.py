@@ -57,20 +57,37 @@ def test_ray_train_writes_under_the_runs_prefix() -> None:
     store = StoreConfig(url="s3://bucket/team/mini", endpoint="http://127.0.0.1:9000")
     config = checkpoint.run_config(store, "r1", "sft", max_failures=2, keep=3)
     assert config.storage_path == "bucket/team/mini/runs/r1/checkpoints" and config.name == "sft"
-    assert config.failure_config.max_failures == 2 and config.checkpoint_config.num_to_keep == 3
+    # FailFast counts the failures of an hour. Ray Train would count those of the whole run.
+    assert config.failure_config.max_failures == -1 and config.checkpoint_config.num_to_keep == 3
 
 
-def test_only_final_errors_end_training() -> None:
-    FailFast().after_exception(None, {0: ConnectionResetError("peer")})
+def test_final_errors_and_too_many_failures_end_training() -> None:
+    fail_fast = FailFast(1)
+    fail_fast.after_exception(None, {0: ConnectionResetError("peer")})
     with pytest.raises(DataError, match="no rows"):
-        FailFast().after_exception(None, {0: ConnectionResetError("peer"), 1: DataError("no rows")})
+        fail_fast.after_exception(None, {0: ConnectionResetError("peer"), 1: DataError("no rows")})
+    with pytest.raises(ConnectionResetError, match="second"):
+        fail_fast.after_exception(None, {0: ConnectionResetError("second")})
+
+
+def test_nodes_that_the_cloud_takes_back_are_no_failures() -> None:
+    from ray.exceptions import ActorDiedError
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+    reclaimed = ActorDiedError()
+    reclaimed._preempted = True
+    fail_fast = FailFast(0)
+    for _ in range(3):
+        fail_fast.after_exception(None, {0: WorkerHealthCheckFailedError("lost", reclaimed)})
+    with pytest.raises(WorkerHealthCheckFailedError):
+        fail_fast.after_exception(None, {0: WorkerHealthCheckFailedError("", ActorDiedError())})
 
 
 @pytest.mark.parametrize("fenced", [WriterFenced("epoch 2"), JobFenced("process 7")])
 def test_a_fenced_learner_is_never_restarted(fenced: Exception) -> None:
     """A restarted learner would claim the weights again, and fence the other job's learner."""
     with pytest.raises(type(fenced)):
-        FailFast().after_exception(None, {0: fenced})
+        FailFast(3).after_exception(None, {0: fenced})
     assert str(pickle.loads(pickle.dumps(fenced))) == str(fenced)
 
 

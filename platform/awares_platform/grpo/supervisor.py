@@ -1,0 +1,144 @@
+"""Starts the parts that steer the grpo job, watches them, and starts lost parts again.
+
+    this driver --ping--> controller, trainer          both run on the driver's node
+         |  ^-- record: the metrics of each step
+         +-- a part is dead or hangs: kill both, start both; they go on from the last checkpoint
+
+The controller watches the rollout actors (fleet.py). Ray Train, inside the trainer, watches the
+learner's ranks, and each rank watches its own passes (training/pulse.py).
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray
+
+from awares_platform.config import PlatformConfig
+from awares_platform.data.dataset import Images
+from awares_platform.grpo.guards import Guards
+from awares_platform.grpo.sample_table import sample_rows
+from awares_platform.runtime.driver import needs, reply
+from awares_platform.runtime.progress import Progress
+from awares_platform.runtime.run import Run
+from awares_platform.runtime.watch import FailureRate, Waiting, guarded, restarting, watch
+from awares_platform.store import ObjectStore
+from awares_platform.training.failure import unwrapped
+
+CONTROLLER, TRAINER = "the controller", "the trainer"
+
+
+class Supervisor:
+    """The driver's side of the grpo job.
+
+    `start` starts the controller and the trainer as Ray actors, and returns their handles. `loop`
+    holds the recipe and the claim for the learner. `kill` ends an actor.
+
+    Example:
+        metrics = Supervisor(config, start, loop).steer(record, progress)
+    """
+
+    def __init__(
+        self,
+        config: PlatformConfig,
+        start: Callable[[], tuple[Any, Any]],
+        loop: Mapping[str, Any],
+        kill: Callable[[Any], None] = ray.kill,
+    ) -> None:
+        self._config, self._settings = config, config.grpo
+        self._start, self._loop, self._kill = start, dict(loop), kill
+        self._images = Images.of(ObjectStore.from_config(config.store), config.data)
+        asks = config.method.max_turns > 1
+        self._guards = Guards(config.grpo.guards, config.run.directory, asks=asks)
+        self._metrics: dict[str, float] = {}
+
+    def steer(self, record: Run, progress: Progress) -> dict[str, float]:
+        """Run the job to its end, record each step, and return the last step's metrics.
+
+        Raises the error that stopped the run, and GuardTripped if a guard stops it. Raises
+        LaunchError if the controller or the trainer is lost more than grpo.learner_restarts times
+        within an hour.
+        """
+        losses = FailureRate(self._settings.learner_restarts)
+        restarting(
+            lambda: asyncio.run(self._attempt(record, progress)),
+            losses,
+            "grpo.learner_restarts",
+            progress.say,
+        )
+        return self._metrics
+
+    async def _attempt(self, record: Run, progress: Progress) -> None:
+        controller, trainer = self._start()
+        actors, learner = Waiting(progress.say), Waiting(progress.say)
+        try:
+            await guarded(
+                self._train(controller, trainer, record, progress),
+                self._watch(CONTROLLER, controller, lambda count: actors.tell(self._short(count))),
+                self._watch(TRAINER, trainer, lambda waits: learner.tell(self._ranks(waits))),
+            )
+        finally:
+            self._kill(trainer)
+            self._kill(controller)
+
+    async def _watch(self, name: str, part: Any, heard: Callable[[Any], None]) -> None:
+        limit_s = self._config.run.hang_timeout_s
+        await watch(name, lambda: reply(name, part.ping.remote()), limit_s, heard)
+
+    def _short(self, count: int) -> str:
+        settings = self._settings
+        place = needs(settings.rollout_cpus, settings.rollout_gpus, settings.rollout_selector)
+        return f"{count} of {settings.rollout_actors} rollout actors need {place}" if count else ""
+
+    def _ranks(self, waits: bool) -> str:
+        settings = self._settings
+        place = needs(settings.learner_cpus, settings.learner_gpus, settings.learner_selector)
+        return f"each of {settings.learner_workers} learner ranks needs {place}" if waits else ""
+
+    async def _train(self, controller: Any, trainer: Any, record: Run, progress: Progress) -> None:
+        samples, unusable = await _result(CONTROLLER, controller.open.remote(self._config))
+        left_out = f" ({unusable} unusable rows left out)" if unusable else ""
+        progress.say(f"{samples} samples{left_out}")
+        progress.say("starting the engines and the learner")
+        tending = controller.run.remote()
+        training = trainer.fit.remote(self._config, controller, self._loop)
+        while (item := await reply(CONTROLLER, controller.record.remote())) is not None:
+            step, self._metrics = item
+            # The learner counts from 0. The records count finished steps, like the terminal.
+            record.metrics(step + 1, self._metrics)
+            for sentence in self._guards.check(step + 1, self._metrics):
+                progress.say(sentence)
+            progress.advance(step + 1 - progress.done, note=step_note(self._metrics))
+            if step % self._config.tracking.samples_every == 0:
+                await self._show_samples(controller, record)
+        await _result(CONTROLLER, tending)
+        await _result(TRAINER, training)
+
+    async def _show_samples(self, controller: Any, record: Run) -> None:
+        """Send a table with episodes of the newest step to the trackers."""
+        if count := self._config.tracking.samples:
+            step, groups = await reply(CONTROLLER, controller.shown.remote(count))
+            record.samples(step + 1, lambda: sample_rows(groups, self._images))
+
+
+async def _result(name: str, task: Any) -> Any:
+    """Return the result of a part's `task`. If it fails, raise its error without Ray's wrappers."""
+    with unwrapped():
+        return await reply(name, task)
+
+
+def step_note(metrics: dict[str, float]) -> str:
+    """Return a line about a step: what was learned, its seconds, and how busy all parts were."""
+    names = {
+        "reward": "reward/mean",
+        "accuracy": "accuracy/train",
+        "RTR": "rtr/token",
+        "calls": "call/rate",
+        "KL": "policy/kl",
+    }
+    found = [f"{name} {metrics[key]:.3f}" for name, key in names.items() if key in metrics]
+    times = [metrics[key] for key in ("time/wait", "time/learn", "time/publish") if key in metrics]
+    found += [f"{sum(times):.1f} s"] if times else []
+    shares = {"engines": "engine/busy", "learner": "learner/busy"}
+    found += [f"{name} {metrics[key]:.0%} busy" for name, key in shares.items() if key in metrics]
+    return ", ".join(found)

@@ -1,0 +1,52 @@
+"""Ends a process of a trainer whose step makes no progress.
+
+A stopped process cannot end itself. Ray Train notices it, because the process answers no health
+check (training/trainer.py). A process may also answer these checks while its training hangs, such
+as in a collective that another rank never joins. A Pulse ends such a process.
+"""
+
+import faulthandler
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
+_STDERR = 2
+
+
+class Pulse:
+    """Ends this process if a pass of a step takes longer than `within_s` seconds.
+
+    The process then writes the stacks of its threads to stderr, and exits with status 1. The timer
+    runs in a C thread, so it also ends a process that holds the interpreter's lock. The first step
+    has no limit, because it may compile kernels.
+
+    Example:
+        pulse = Pulse(90.0)
+        with pulse.step():
+            zero.step(engine, pulse.beats(losses), learning_rate)
+    """
+
+    def __init__(self, within_s: float) -> None:
+        self._within_s = within_s
+        self._warm = False
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Limit the time between two beats in the block, and from the last beat to its end."""
+        self._beat()
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        self._warm = True
+
+    def beats(self, passes: Iterable[T]) -> Iterator[T]:
+        """Yield the items of `passes`. Each item starts the time limit anew."""
+        for item in passes:
+            self._beat()
+            yield item
+
+    def _beat(self) -> None:
+        if self._warm:
+            faulthandler.dump_traceback_later(self._within_s, exit=True, file=_STDERR)

@@ -1,0 +1,179 @@
+"""Tests how the driver starts lost parts of the job again, without Ray's processes."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
+
+from awares.errors import PolicyError
+from awares_platform.config import PlatformConfig
+from awares_platform.grpo.supervisor import Supervisor
+from awares_platform.runtime.progress import Progress
+from awares_platform.store.errors import LaunchError
+
+
+class Method:
+    """A method of a handle. Its `remote` returns an awaitable, as Ray's does."""
+
+    def __init__(self, work: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+        self.remote = lambda *arguments: asyncio.ensure_future(work(*arguments))
+
+
+class Part:
+    """An actor in this process, with handles of its methods.
+
+    A part with `silent_after` answers so many pings and then no more. After `kill`, each answer is
+    Ray's error for a dead actor.
+    """
+
+    def __init__(self, silent_after: int | None = None) -> None:
+        self.silent_after, self.pings = silent_after, 0
+        self.dead = asyncio.Event()
+        self.ping = Method(self._ping)
+
+    def kill(self) -> None:
+        self.dead.set()
+
+    async def _ping(self) -> int:
+        self.pings += 1
+        if self.silent_after is not None and self.pings > self.silent_after:
+            await asyncio.Event().wait()
+        if self.dead.is_set():
+            raise ActorDiedError
+        return 0
+
+
+class ShortController(Part):
+    """A controller that reports `steps` steps, and then waits until it is dead or `ended`."""
+
+    def __init__(self, steps: range, ended: bool, silent_after: int | None = None) -> None:
+        super().__init__(silent_after)
+        self.left, self.ended = list(steps), ended
+        self.open, self.run = Method(self._open), Method(self._run)
+        self.record, self.shown = Method(self._record), Method(self._shown)
+
+    async def _open(self, config: PlatformConfig) -> tuple[int, int]:
+        return 7, 1
+
+    async def _run(self) -> None:
+        pass
+
+    async def _record(self) -> tuple[int, dict[str, float]] | None:
+        if self.left:
+            step = self.left.pop(0)
+            return step, {"reward/mean": float(step)}
+        if not self.ended:
+            await self.dead.wait()
+            raise ActorDiedError
+        return None
+
+    async def _shown(self, count: int) -> tuple[int, tuple[()]]:
+        return 0, ()
+
+
+class ShortTrainer(Part):
+    """A trainer whose training ends at once, or with `error`."""
+
+    def __init__(self, error: Exception | None = None, silent_after: int | None = None) -> None:
+        super().__init__(silent_after)
+        self.error, self.fit = error, Method(self._fit)
+
+    async def _fit(self, config: PlatformConfig, controller: Any, loop: Any) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+class Record:
+    """The record of a run, in memory. `steps` lists the recorded steps."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.steps: list[int] = []
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        self.steps.append(step)
+
+    def samples(self, step: int, rows: Callable[[], Any]) -> None:
+        assert step in self.steps or not self.steps
+
+
+Start = Callable[[], tuple[ShortController, ShortTrainer]]
+
+
+def steered(record: Any, starts: list[Start], restarts: int) -> tuple[dict[str, float], list[Part]]:
+    """Steer a job with the parts of `starts`. Return its metrics and the killed parts."""
+    config = PlatformConfig.model_validate(
+        {
+            "run": {"directory": str(record.directory), "hang_timeout_s": 0.5},
+            "store": {"endpoint": "http://127.0.0.1:1"},
+            "grpo": {"learner_restarts": restarts},
+        }
+    )
+    killed: list[Part] = []
+
+    def kill(part: Part) -> None:
+        part.kill()
+        killed.append(part)
+
+    supervisor = Supervisor(config, lambda: starts.pop(0)(), {}, kill)
+    with Progress("grpo") as progress:
+        return supervisor.steer(record, progress), killed
+
+
+def finishing() -> tuple[ShortController, ShortTrainer]:
+    return ShortController(range(2, 4), ended=True), ShortTrainer()
+
+
+def losing_trainer() -> tuple[ShortController, ShortTrainer]:
+    trainer = ShortTrainer()
+    trainer.kill()
+    return ShortController(range(2), ended=False), trainer
+
+
+def hanging_trainer() -> tuple[ShortController, ShortTrainer]:
+    return ShortController(range(2), ended=False), ShortTrainer(silent_after=1)
+
+
+def losing_controller() -> tuple[ShortController, ShortTrainer]:
+    controller, trainer = ShortController(range(2), ended=False), ShortTrainer()
+    controller.kill()
+    return controller, trainer
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (losing_trainer, "the trainer is dead: The actor died"),
+        (hanging_trainer, "the trainer hangs: it gave no answer for 0.5 s"),
+        (losing_controller, "the controller is dead: The actor died"),
+    ],
+)
+def test_a_lost_part_is_started_again(
+    loss: Start, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = Record(tmp_path)
+    metrics, killed = steered(record, [loss, finishing], restarts=1)
+    assert metrics == {"reward/mean": 3.0}
+    assert record.steps[-2:] == [3, 4]
+    assert [type(part).__name__ for part in killed] == ["ShortTrainer", "ShortController"] * 2
+    shown = capsys.readouterr().err
+    assert said in shown and "the job goes on from its last checkpoint" in shown
+    assert "7 samples (1 unusable rows left out)" in shown
+
+
+def test_parts_that_are_lost_too_often_end_the_job(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match=r"the trainer is dead.* raise grpo\.learner_restarts"):
+        steered(Record(tmp_path), [losing_trainer, losing_trainer, finishing], restarts=1)
+
+
+def test_an_error_of_training_is_raised_and_not_repeated(tmp_path: Path) -> None:
+    wrong = RayTaskError("fit", "a traceback", PolicyError("of another model"))
+
+    def failing() -> tuple[ShortController, ShortTrainer]:
+        return ShortController(range(1), ended=True), ShortTrainer(wrong)
+
+    with pytest.raises(PolicyError, match="of another model"):
+        steered(Record(tmp_path), [failing, finishing], restarts=5)
