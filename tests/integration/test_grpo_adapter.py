@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from blake3 import blake3
 from safetensors.torch import load, save
 
@@ -121,6 +122,7 @@ async def score_despite_a_kill(config: PlatformConfig) -> None:
     The worker encodes the answers with the sentence encoder. Its rewards must equal those of this
     process, bit for bit.
     """
+    torch.set_num_threads(1)  # The encoder's last bits depend on the number of threads.
     method, workers = MethodConfig(), list[RemoteWorker]()
     scoring, stopped = Scoring(build_reward(method), config.grpo), list[Exception]()
 
