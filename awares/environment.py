@@ -77,8 +77,9 @@ class Environment(Protocol):
     `max_turns`, the parameter gets the value of this setting. The constructor also gets every
     setting in the table [method.environment_settings]. A parameter `rule` gets the
     `awares.view_rule.ViewRule` of [method], which chooses the resolution of views. An environment
-    may also have a method `parse_lenient`, which serving calls instead of `parse`. Each of the five
-    jobs builds its own environment, so an environment must not store anything between calls.
+    may also have a method `parse_lenient`. Serving then reads the policy's turns with this method
+    instead of `parse`. Each of the five jobs builds its own environment, so an environment must not
+    store anything between calls.
 
     Example:
         class Zoom:

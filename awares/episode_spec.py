@@ -22,9 +22,9 @@ from awares.view import View, view_size
 _SHRINK = 0.9
 _STEPS = 80
 _VIEWS_LEFT = 2
-"""How many of the smallest square views a first view must leave room for.
+"""A first view must leave room for the visual tokens of this number of smallest square views.
 
-A view of another shape can cost more than the smallest square view, but less than two of them.
+The number is not 1, because the smallest view of another shape may cost more than a square view.
 """
 
 
@@ -53,8 +53,9 @@ class EpisodeSpec:
     def first_view(self, size: Size) -> View:
         """Return the environment's first view of an image of `size`.
 
-        If `Budget.fit` is true and the view leaves no room for a requested view, it is shrunk to
-        half of the budget. If `Budget.fit` is false, all requests for such an image are malformed.
+        If `Budget.fit` is true and this view leaves no room for a requested view, the view is
+        shrunk until it takes at most half of the visual tokens. If `Budget.fit` is false, the view
+        stays as it is, and a request over the budget is malformed.
         """
         view = self.environment.first_view(size)
         if self.budget is None or not self.budget.fit or self.environment.max_turns == 1:

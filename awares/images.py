@@ -29,7 +29,7 @@ _CORRUPT = (
 )
 
 _HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
-"""The brands of HEIC files. A brand names the format in the first bytes of the file."""
+"""The brands of HEIC files. A brand is the name of a file's format, in the bytes 8 to 11."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), *, source: str = 
 
 
 def _foreign(data: bytes) -> str | None:
-    """Return the name of a common format that cannot be read here, or None."""
+    """Return why a PDF or HEIC file cannot be read, or None for any other data."""
     if data[:1024].lstrip()[:5] == b"%PDF-":
         return "a PDF document is no image, and its pages are not rendered here"
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC:

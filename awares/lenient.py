@@ -1,15 +1,16 @@
-"""Reads a request for the ten crops in the forms that models really write. Serving uses it.
+"""Parses a request for the ten crops in the forms that models really write. Serving uses it.
 
 Training uses `awares.protocol.parse_turn`, which accepts far fewer forms. Both parsers return only
-regions that the turn names. The steps of the lenient parser are:
+regions that the turn names. A call is the name GET_CROPS, in any spelling, with its arguments. The
+steps of the lenient parser are:
 
-    text --plain--> ASCII punctuation, no wrapper --marker--> before | call | after
+    text --_plain--> ASCII punctuation, no wrappers --_marker--> before | call | after
         before   must be empty, or a lead-in such as "I need a closer look."
-        call     a bracketed list, or the bare names of regions up to the end of the line
+        call     has a bracketed list, or the bare names of regions up to the end of the line
         after    must be empty, another call, or an explanation such as "to read the sign"
 
-A turn with the name of the call is never an answer. If the parser cannot read the call, the turn is
-Malformed.
+If the text after `_plain` still has the name of the call, the turn is never an answer. If the parser
+cannot read the call, the turn is Malformed.
 """
 
 import re
@@ -84,6 +85,7 @@ _SYNONYMS = {
     "middle": "center",
 }
 _AMBIGUOUS_IF_CUT = {CropId.TOP, CropId.BOTTOM, CropId.LEFT, CropId.RIGHT}
+"""The crops whose names may be the start of a longer name, as "top" is of "top left"."""
 
 
 class _Unreadable(Exception):
@@ -91,7 +93,7 @@ class _Unreadable(Exception):
 
 
 def mentions_request(text: str) -> bool:
-    """Return whether the text contains the name of the call in any form.
+    """Return whether the text contains the name GET_CROPS in any spelling.
 
     Example:
         mentions_request("getCrops(3)")  # True
@@ -150,7 +152,7 @@ def _check_lead(lead: str) -> None:
 
 
 def _calls(rest: str) -> list[CropId]:
-    """Return the crops of a call whose arguments start `rest`, and of the calls after it."""
+    """Return the crops of all calls in `rest`, which begins with the arguments of the first."""
     crops, after = _arguments(rest)
     following = _marker(after)
     if following is None:
@@ -206,7 +208,7 @@ def _skip(rest: str) -> int:
 def _bracketed(text: str, start: int) -> tuple[str, str, bool]:
     """Return the text inside a bracket, the text behind it, and whether the bracket is closed.
 
-    A closing bracket of another kind also closes, because models mix them up.
+    A closing bracket of another kind also counts, because models mix up the kinds.
     """
     depth = 0
     for index in range(start, len(text)):
@@ -244,13 +246,16 @@ def _without_keys(inside: str) -> str:
 
 
 def _named(item: str) -> list[CropId]:
-    """Return the crops that one item names: one, or several digits with spaces between them."""
+    """Return the crop of one item, or the crops of several digits with spaces between them.
+
+    The result is empty if the item names no crop.
+    """
     text = item.strip(_DECORATION)
     if re.fullmatch(r"[0-8](?:\s+[0-8])+", text):
         return [CropId(digit) for digit in text.split()]
     if (crop := _crop(text)) is not None:
         return [crop]
-    # An id and the name of the same region, in either order.
+    # An item may state a region twice, such as by its id and its name: "5: top half".
     pair = _PAIR.fullmatch(text) or re.fullmatch(r"([0-8])\s+(?:-\s*)?(\D+)", text)
     crops = {_crop(part) for part in pair.groups()} if pair else {None}
     return [crop for crop in crops if crop is not None] if len(crops) == 1 else []

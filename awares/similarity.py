@@ -20,9 +20,9 @@ class SentenceSimilarity:
     """Computes the cosine similarity of the embeddings of two texts.
 
     The same answers recur, so a cache keeps the embeddings of up to `remember` texts. The result of
-    a pair depends neither on the cache nor on other pairs. All processes of a machine therefore
-    return the same bits. `model` is "minilm", a Hugging Face model id or a directory. Raises
-    ConfigError if the model cannot be loaded.
+    a pair depends neither on the cache nor on other pairs. On one machine, all processes with the
+    same number of torch threads therefore return the same bits. `model` is "minilm", a Hugging Face
+    model id or a directory. Raises ConfigError if the model cannot be loaded.
 
     Example:
         SentenceSimilarity()(["seven"], ["7"])  # [0.6...]

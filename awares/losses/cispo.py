@@ -11,14 +11,15 @@ from awares.losses.policy_loss import BatchTotals, Gain, SampledTokens
 
 @dataclass(frozen=True, slots=True)
 class Cispo:
-    """Weighs the logprob of each token by its ratio, but at most by `ratio_cap`.
+    """Weighs the logprob of each token by its probability ratio r, but at most by `ratio_cap`.
 
-    The weight is a constant without gradient. A token whose ratio is cut thus keeps its gradient,
-    which it loses in the clipped losses. The objective of a token is
+    The objective of a token with the advantage A is
 
         min(r, ratio_cap) * A * logprob
 
-    and the mean is over all sampled tokens of an optimizer step. The paper sets no lower bound.
+    and the mean is over all sampled tokens of an optimizer step. The weight is a constant without
+    gradient. A token whose ratio is cut thus keeps the gradient of its logprob, which a clip would
+    remove. The paper sets no lower bound.
     `ratio_cap` is the paper's 1 + epsilon_high, and the epsilon_max of ScaleRL (arXiv 2510.13786).
     The default is the value that TRL's documentation recommends for `epsilon_high` with
     `loss_type="cispo"`. TRL's own default of `epsilon_high`, 0.2, would scale every token down.

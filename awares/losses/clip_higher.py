@@ -14,8 +14,8 @@ class ClipHigher:
     """Clips the ratio of each token to [1 - `clip`, 1 + `clip_high`], and weighs episodes alike.
 
     The higher upper bound lets rare tokens gain more probability in one step. The defaults are
-    those of DAPO. In TRL they are `epsilon` and `epsilon_high`. TRL's default of `epsilon_high` is
-    the value of `epsilon`.
+    those of DAPO. TRL calls the two fields `epsilon` and `epsilon_high`. TRL's default of
+    `epsilon_high` is the value of `epsilon`.
 
     Example:
         ClipHigher(clip=0.2, clip_high=0.28)

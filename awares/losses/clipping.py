@@ -19,7 +19,7 @@ def clipped_gain(
 ) -> Gain:
     """Return min(r * A, clip(r) * A) for each token.
 
-    r is the ratio, A is the advantage, and clip(r) is r within 1 - `below` and 1 + `above`.
+    r is the ratio, A is the advantage, and clip(r) is r clipped to [1 - `below`, 1 + `above`].
     """
     ratios_BT = ratio(log_ratios_BT)
     clipped_BT = ratios_BT.clamp(1 - below, 1 + above)

@@ -15,7 +15,7 @@ class Dapo:
 
     A long episode therefore weighs more than a short one. The paper takes the mean over the tokens
     of each group. TRL and this class take it over all groups of the step. The defaults are those of
-    the paper. TRL's default loss is `loss_type="dapo"`, but its default of `epsilon_high` is the
+    the paper. TRL's default loss is `loss_type="dapo"`, but TRL's default of `epsilon_high` is the
     value of `epsilon`, 0.2.
 
     Example:

@@ -1,8 +1,9 @@
 """Computes the importance weights, which correct for asynchronous sampling.
 
-The weight of a token estimates its probability under the proximal policy, divided by its
-probability under the behaviour policy, which sampled it. Together with a ratio of policy to
-proximal policy, this is the decoupled objective of arXiv 2110.00641 and AReaL (arXiv 2505.24298).
+The behaviour policy is the policy that sampled a token. The proximal policy is the policy from
+which a step may not move far. The weight of a token is the ratio of its probabilities under the
+proximal and the behaviour policy, with an upper bound. A decoupled objective has this weight beside
+the ratio of policy to proximal policy (arXiv 2110.00641; AReaL, arXiv 2505.24298).
 
 Axes: B episodes, T tokens. A tensor with the axes B1 has one value per episode.
 """

@@ -20,8 +20,8 @@ class GrpoSettings:
 
     `kl_beta` is the weight of the KL term, and its default is the paper's; TRL's default of `beta`
     is 0. `importance` and `importance_cap` bound the importance weight, which is the ratio of the
-    proximal policy to the behaviour policy. Their defaults are choices of this project. TRL 1.16
-    takes `vllm_importance_sampling_mode="sequence_mask"` with a cap of 3.
+    proximal policy to the behaviour policy. Their defaults are choices of this project. The default
+    of TRL 1.16 is `vllm_importance_sampling_mode="sequence_mask"` with a cap of 3.
 
     Example:
         GrpoSettings(Grpo(clip=0.2), kl_beta=0.05, importance_cap=2.0)

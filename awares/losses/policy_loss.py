@@ -31,8 +31,8 @@ class SampledTokens:
 class Gain:
     """The objective of each token, without importance weight and KL term.
 
-    `ratios_BT` are the probability ratios that the loss uses. `clipped_BT` is true for a token
-    whose objective is changed by a clip.
+    `values_BT` are the objectives. `ratios_BT` are the probability ratios that the loss uses.
+    `clipped_BT` is true for a token whose objective is changed by a clip.
 
     Example:
         Gain(values_BT, ratios_BT, clipped_BT)
