@@ -9,8 +9,8 @@ steps of the lenient parser are:
         call     has a bracketed list, or the bare names of regions up to the end of the line
         after    must be empty, another call, or an explanation such as "to read the sign"
 
-If the text after `_plain` still has the name of the call, the turn is never an answer. If the parser
-cannot read the call, the turn is Malformed.
+If the text after `_plain` still has the name of the call, the turn is never an answer. If the
+parser cannot read the call, the turn is Malformed.
 """
 
 import re
