@@ -15,10 +15,10 @@ The docstring of `job` has a diagram of both loops.
     collecting    sets the garbage collector of the controller's process
     announcing    tells the actors of new weights
     line          the actors that wait for room in the buffer
-    ready         the ready groups, and the numbers of the settled prompts
+    ready         the groups that are ready to train on, and the settled prompts' numbers
     journal       the finished groups, stored durably
     scoring       the advantages and the outcome of a group
-    batch_scale   advantages over the spread of a whole batch
+    batch_scale   divides advantages by the spread of a whole batch's rewards
     rewarding     scores groups in reward workers, and replaces lost workers
     reward_actor  a reward worker, which computes rewards in a process of its own
     shard         splits a batch evenly over ranks and forward passes

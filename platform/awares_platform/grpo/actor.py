@@ -8,17 +8,17 @@ from awares_platform.grpo.group import GroupRollout, Prompt
 
 
 class ActorLost(Exception):
-    """The actor's process or engine has failed, and the actor's groups in flight are lost."""
+    """The actor has failed and must be replaced. Its groups in flight are lost."""
 
 
 class Actor(Protocol):
     """The interface through which the controller uses a rollout actor.
 
-    If the actor's process or engine is lost, every method except `kill` raises ActorLost.
+    If the actor must be replaced, every method except `announce` and `kill` raises ActorLost.
     """
 
     async def ping(self) -> None:
-        """Return when the actor's process has answered, and its engine too if it runs.
+        """Return when the actor's process has answered, and also the engine if it runs.
 
         Before the actor has a node, the method waits for the node.
         """

@@ -14,11 +14,12 @@ _SLOWEST_POLL_S = 15.0
 _AT_ONCE = 32
 
 SELDOM = 60
-"""An actor reads HEAD by itself once in this number of grpo.poll_s, if it hears nothing."""
+"""An actor without announcements reads HEAD every SELDOM * grpo.poll_s seconds, or every 15 s if
+that is less."""
 
 
 async def tell(actors: Iterable[Actor]) -> None:
-    """Tell the actors that the store has new weights. Let the event loop do other work between."""
+    """Tell the actors that the store has new weights. After every 32 calls, let other tasks run."""
     for count, actor in enumerate(tuple(actors), 1):
         actor.announce()
         if count % _AT_ONCE == 0:

@@ -1,4 +1,4 @@
-"""Scales the advantages of a learner step's batch by the spread of all its rewards."""
+"""Divides the advantages of a learner step's batch by the spread of all the batch's rewards."""
 
 from dataclasses import replace
 
@@ -10,8 +10,8 @@ from awares_platform.grpo.group import Group, Member, StepBatch
 def batch_scaled(batch: StepBatch, settings: GrpoConfig) -> StepBatch:
     """Return `batch` with advantages divided as grpo.advantage_scale = "batch" demands.
 
-    With another scale, return the batch itself. Scoring sees one group at a time, so its advantages
-    of the scale "batch" are not divided yet. Episodes without an advantage do not count.
+    With another scale, return the batch itself. Scoring sees only one group at a time, so with the
+    scale "batch" it does not divide. Rewards of episodes without an advantage do not count.
     """
     if settings.advantage_scale != "batch":
         return batch

@@ -79,11 +79,15 @@ class EpisodeBuffer:
         `groups` are all groups that are known to be finished, except for stale ones. The class
         Position says what "settled" means. The method ignores a group if its prompt is settled in
         `position` or is in flight. It makes every other group ready if the group's outcome is
-        READY. If the outcome is another one, the method marks the group's prompt as settled.
-        `stale` maps the number of a prompt to the latest attempt, whose group is stale.
+        READY. If the outcome is another one, the method marks the group's prompt as settled. It
+        issues a READY group's prompt again if an abandoned version sampled one of its tokens.
+
+        `stale` describes the prompts whose latest group is stale. It maps the number of each such
+        prompt to the number of this group's attempt.
 
         Groups in flight stay in flight. The method queues every other issued prompt that is neither
-        settled nor ready, and `issue` returns these prompts first. No attempt is used twice.
+        settled nor ready, and `issue` returns these prompts first. A prompt
+        with a stale group gets a new attempt number.
 
         `lineage` is that of the learner. From now on, no group starts with weights older than the
         learner's first version.
@@ -195,7 +199,7 @@ class EpisodeBuffer:
         return self._ready.first(self._groups_per_step, since=version - self._bound)
 
     def upcoming_full(self, version: int) -> bool:
-        """Return whether `upcoming` has a whole batch. This takes no time for each group."""
+        """Return whether `upcoming` has a whole batch. More ready groups do not slow this down."""
         return self._ready.count(since=version - self._bound) >= self._groups_per_step
 
     def _drop_stale(self, version: int) -> None:

@@ -14,7 +14,7 @@ LOSSES: Mapping[str, Callable[..., PolicyLoss]] = {
     "gspo": Gspo,
     "cispo": Cispo,
 }
-"""The class of each value of grpo.loss. Its parameters are the keys of PARAMETERS."""
+"""The class of each value of grpo.loss. PARAMETERS lists the parameters of each class."""
 
 
 def policy_loss(settings: GrpoConfig) -> PolicyLoss:

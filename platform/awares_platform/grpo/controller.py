@@ -4,9 +4,10 @@
                            ^                           |
                            +-- requeue its prompts <---+ the actor dies
 
-An actor that gives no answer for run.hang_timeout_s counts as dead. The run survives the deaths of
-up to grpo.actor_restarts actors an hour. Any other error, such as a canary mismatch, stops the run.
-`batch` then returns None, so that the learner returns, and `run` raises the error.
+An actor that gives no answer for 1.25 * run.hang_timeout_s counts as dead (see fleet.py). The run
+survives the deaths of up to grpo.actor_restarts actors an hour. Any other error, such as a canary
+mismatch, stops the run. `batch` then returns None, so that the learner returns, and `run` raises
+the error.
 """
 
 import asyncio
@@ -145,7 +146,7 @@ class Controller:
             task.add_done_callback(lambda _, prompt=prompt: self._ended(prompt, slots))
 
     def _ended(self, prompt: Prompt, slots: asyncio.Semaphore) -> None:
-        """Free the slot. Return the prompt if its task was cancelled before it began."""
+        """Free the slot. Give the prompt back to the buffer if its task never began."""
         slots.release()
         if prompt.number in self._unstarted:
             self._return(prompt)
@@ -229,14 +230,14 @@ class Controller:
         """Accept a learner that has started or restarted.
 
         The learner resumes at `position`, and publishes its present weights as `version`. `spans`
-        are the versions that these weights descend from. They are empty if the learner starts from
-        the starting policy. Raises StoreError if the journal cannot be read.
+        are the versions that these weights descend from. The tuple is empty if the learner has no
+        checkpoint. Raises StoreError if the journal cannot be read.
         """
         # The new number makes `_assemble` stop waiting for the batch of the former learner.
         self._session += 1
         await self._notify()
         if self._shards is not None:
-            # An error of this batch concerned the former learner.
+            # If the former learner's batch has failed, the new learner does not need its error.
             await asyncio.wait([self._shards])
         lineage, found = await self._recorder.read(
             position, Lineage(spans, version), self._settings.staleness_bound
@@ -254,7 +255,8 @@ class Controller:
 
         The step updates the weights of `version`. The first call for a step assembles the batch for
         all `ranks` ranks. Return None if the run has stopped or another learner attaches. If no
-        batch becomes ready within grpo.batch_timeout_s of ready actors, the run stops.
+        batch becomes ready within grpo.batch_timeout_s, the run stops. Time without a ready actor
+        does not count.
         """
         if self._batch is None or self._batch[0].step != step:
             if self._shards is None or self._shards.done():
@@ -277,7 +279,7 @@ class Controller:
         return self._dealt(batch, ranks)
 
     async def _await_batch(self, step: int, ready: Callable[[], bool]) -> None:
-        """Wait until `ready` holds. Stop the run if the actors need too long.
+        """Wait until `ready` holds. Stop the run after grpo.batch_timeout_s.
 
         The time during which no actor is ready does not count.
         """

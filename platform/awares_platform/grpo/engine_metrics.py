@@ -6,10 +6,10 @@ from awares_platform.engine.usage import EngineUsage
 
 
 class EngineMetrics:
-    """Keeps the newest usage of each engine, and compares it with that of the step before.
+    """Compares the newest report of each engine with its last report of an earlier step.
 
-    Actors report with each group that they return. The time between two reports is divided by no
-    step, so a figure belongs to the time from the last report before a step to the last one in it.
+    An actor reports the usage of its engine with each group that it returns. The figures of a step
+    thus cover the time from the last report before the step to the last report in the step.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,8 @@ class EngineMetrics:
 
         engine/busy is the mean share of time with a request in flight. engine/in_flight is the
         number of requests in flight, as a mean over time and engines. The tokens per second are
-        sums over the engines. Without reports the result is empty.
+        sums over the engines. An engine's first report only begins the engine's measurement. If no
+        other report has arrived, the result is empty.
         """
         pairs = [(self._before[name], usage) for name, usage in self._newest.items()]
         spans = [(first, last, last.at - first.at) for first, last in pairs if last.at > first.at]

@@ -47,8 +47,9 @@ class Fleet:
     async def tend(self, index: int, drive: Callable[[Actor, int], Awaitable[None]]) -> None:
         """Run the actor with this index, and replace the actor each time it is lost.
 
-        `drive` uses the actor until an error occurs. Raises LaunchError if actors are lost more
-        often than grpo.actor_restarts allows. Errors of `drive` other than ActorLost are raised.
+        `drive` uses the actor until an error occurs. Raises LaunchError if more
+        than grpo.actor_restarts actors are lost within an hour. Raises every error of the actor or
+        of `drive` except ActorLost.
         """
         while True:
             actor = self._spawn(index)
@@ -63,7 +64,7 @@ class Fleet:
             await asyncio.sleep(_RESTART_PAUSE_S)
 
     async def _place(self, actor: Actor, index: int) -> None:
-        """Wait until the actor has a node. There is no limit: nodes may be missing for hours."""
+        """Wait until the actor has a node. Nodes may be missing for hours, so no limit applies."""
         self.unplaced.add(index)
         try:
             await actor.ping()

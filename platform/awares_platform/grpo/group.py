@@ -55,7 +55,7 @@ class GroupRollout:
 
     `started` and `ended` are Unix times in seconds. Both come from the actor's clock. If the data
     do not allow an episode, `fault` is the reason. `episodes` then holds one episode without turns.
-    `usage` is what the actor's engine has done until `ended`.
+    `usage` is what the actor's engine had done by the time `ended`, or None if unknown.
 
     Example:
         GroupRollout((episode, sibling), started=1763800000.0, ended=1763800002.5)

@@ -1,4 +1,4 @@
-"""Watches a run's metrics, and warns or stops the run when one leaves its bounds."""
+"""Watches a run's metrics. Warns, or stops the run, when a metric leaves its bounds."""
 
 import shutil
 from collections import deque
@@ -20,10 +20,11 @@ class GuardTripped(AwaresError):
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """The bounds of one metric, and the keys and the advice of its message.
+    """The bounds of one metric, and the action when the metric leaves them.
 
     `key` is the guard's key in [grpo.guards]. The metric is inside if it is at least `below` and at
-    most `above`. `low` and `high` are the keys of these bounds.
+    most `above`. `low` and `high` are the keys of these bounds in [grpo.guards], or "" for a bound
+    that is infinite. The guard's message ends with `advice`.
 
     Example:
         Guard("kl", "policy/kl", "stop", -inf, 2.0, "", "kl_above", "raise grpo.kl_beta")
@@ -54,8 +55,9 @@ class Guard:
 class Guards:
     """Compares the metrics of a run with the bounds of `settings`, step by step.
 
-    `directory` is the run directory. `asks` is false for a method without crop requests. `free`
-    returns the free bytes of the directory's file system.
+    Each metric is averaged over the last `settings.window` steps, except for the free disk space.
+    `directory` is the run directory. `asks` is false for a method without crop requests, whose
+    call/rate has no guard. `free` returns the free bytes of the directory's file system.
 
     Example:
         guards = Guards(config.grpo.guards, config.run.directory, asks=True)
@@ -121,7 +123,7 @@ class Guards:
 
 
 def _means(settings: GuardsConfig) -> Iterator[Guard]:
-    """Yield the guards of means."""
+    """Yield the guards that compare the mean of a metric over several steps."""
     yield Guard(
         "kl",
         "policy/kl",

@@ -105,7 +105,8 @@ def run(config: PlatformConfig) -> GrpoResult:
 
     Ray must be initialised, and the store must be reachable. Raises
 
-    - JobRefused if another grpo job of this run is alive, and JobFenced if it takes over;
+    - JobRefused if another grpo job of this run is alive;
+    - JobFenced if another grpo job takes this run over;
     - ConfigError if a part of the method cannot be built;
     - PolicyError if the starting policy cannot be used, or if the run has another recipe;
     - DataError if the data cannot be used;
@@ -113,7 +114,8 @@ def run(config: PlatformConfig) -> GrpoResult:
     - GuardTripped if a metric leaves the bounds of a guard whose action is "stop";
     - LaunchError if processes are lost too often, episodes keep failing, or no batch becomes ready
       in time;
-    - the learner's last error if it fails more than grpo.learner_restarts times within an hour.
+    - the learner's last error if the learner fails more than grpo.learner_restarts times within an
+      hour.
     """
     started = time.monotonic()
     store = ObjectStore.from_config(config.store)
@@ -243,7 +245,7 @@ class ControllerActor(Controller):
 
 
 def journal_of(config: PlatformConfig, store: ObjectStore) -> Journal:
-    """Return the journal of the run's groups with this recipe. See `recipe_of` for the errors."""
+    """Return the journal of the run for the recipe of `config`. Raises as `recipe_of` does."""
     return Journal(store, config.run.name, digest(recipe_of(config, store)))
 
 
@@ -256,7 +258,8 @@ class TrainerActor(TrainingProcess):
     def fit(self, config: PlatformConfig, controller: Any, loop: dict[str, Any]) -> None:
         """Run the learner to its end, then close the controller.
 
-        Raises the learner's last error after grpo.learner_restarts failures within an hour.
+        Raises TrainingFailedError if the learner fails more than grpo.learner_restarts times within
+        an hour.
         """
         try:
             self.train(_trainer(config, controller, loop), config.run.hang_timeout_s)

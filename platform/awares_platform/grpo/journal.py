@@ -4,14 +4,14 @@
 
 A segment is one file, and segment.py defines its content. The controller writes one segment per
 step. The store writes it atomically, under a unique number. If two controllers write segments with
-the same number, the second write fails. <start> is the beginning of the digest of the run's recipe,
-which includes the starting policy. A job with another recipe thus does not learn from the segment.
+the same number, the second write fails. <start> is the beginning of the recipe's digest. The recipe
+includes a digest of the starting policy. A job with another recipe does not learn from the segment.
 
 The journal stores no pixels, because every view can be cut again from the image.
 
-Each segment states the highest prompt number so far. `read` begins with the newest segment, and
-stops at the first segment that holds only settled prompts. A resumed run therefore reads only the
-segments since its checkpoint.
+Each segment states the highest prompt number in it and in all older segments. `read` begins with
+the newest segment. It stops once this number is below the first prompt that is not settled. A
+resumed run therefore reads few segments from before its checkpoint.
 """
 
 import logging
@@ -41,8 +41,9 @@ _ENDING = ".parquet"
 class Recovered:
     """The groups of the prompts that are not settled.
 
-    `groups` holds the latest attempt at each prompt, in the order of prompt numbers. `stale` maps
-    the number of each other prompt to its latest attempt, whose group cannot be used any more.
+    `groups` holds the group of the latest attempt at each prompt, in the order of prompt numbers.
+    Groups that are too old are left out. `stale` maps the number of each such group's prompt to the
+    number of the group's attempt.
 
     Example:
         Recovered((group,), {18: 0})
@@ -63,11 +64,11 @@ class _Unconfirmed:
 
 
 class Journal:
-    """Appends the groups of one run to the store, and reads them back. It has no lock.
+    """Appends the groups of one run to the store, and reads them back. Calls must not overlap.
 
     `start` is the digest of the run's recipe, which includes the starting policy. `root` is the
-    first version that had the weights of the starting policy, or None if the journal is empty and
-    nobody has set it.
+    first version that had the weights of the starting policy. It is None until `read` finds it in a
+    segment, or the caller sets it.
     """
 
     def __init__(self, store: ObjectStore, run: str, start: str) -> None:
@@ -78,7 +79,7 @@ class Journal:
         self.root: int | None = None
         self._segment = 0
         self._through = -1
-        # The groups that the journal holds, except for prompts that were settled long ago.
+        # The groups that the journal holds. Groups of prompts that are settled may be missing.
         self._held: set[Pair] = set()
         self._unconfirmed: _Unconfirmed | None = None
 
@@ -87,7 +88,7 @@ class Journal:
 
         The journal never holds two groups with the same prompt and attempt; it keeps the first. If
         the store fails, the caller passes the same groups again. The method then first repeats the
-        failed write, because it may have reached the store.
+        write that failed, because that write may have reached the store.
 
         Raises StoreError if the store fails. Raises PreconditionFailed if another controller has
         written a segment of this number.
@@ -109,7 +110,7 @@ class Journal:
             self._held = {held for held in self._held if held[0] >= training.watermark}
 
     def _confirm(self) -> frozenset[Pair]:
-        """Write the unconfirmed segment if there is one, and return the groups in it."""
+        """Write the unconfirmed segment if there is one, and return the pairs of its groups."""
         if (segment := self._unconfirmed) is None:
             return frozenset()
         try:
@@ -133,12 +134,12 @@ class Journal:
     ) -> Recovered:
         """Return the groups of the prompts that are not settled in `position`.
 
-        `stale` says of the weight versions of a group's tokens whether the group is too old. Such a
-        group is not decoded. Only a group with the outcome READY can be too old.
+        `stale` gets the weight versions of a group's tokens, and returns whether the group is too
+        old. Such a group is not decoded. Only a group with the outcome READY can be too old.
 
         Later calls of `append` write after the last segment that `read` found. The method logs and
         skips damaged segments, and segments with another `start`. The run then samples the
-        segment's prompts again, unless a checkpoint has settled these prompts.
+        prompts of such a segment again, unless a checkpoint has settled these prompts.
         """
         self._held = set(self._confirm())
         position = position or Position()
@@ -169,7 +170,7 @@ class Journal:
             yield segment
 
     def _keys(self) -> list[str]:
-        """Return the keys of this start's segments in order, and log how many others there are."""
+        """Return the keys of this recipe's segments in order, and log how many others exist."""
         every = [info.key for info in self._store.list(self._run) if info.key.endswith(_ENDING)]
         own = sorted(key for key in every if key.startswith(self._prefix))
         if others := len(every) - len(own):

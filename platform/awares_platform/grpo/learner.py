@@ -154,7 +154,7 @@ class Learner:
         return SharedTower(models if self._settings.zero_stage < 3 else [], self._family.tower)
 
     def _make_publisher(self) -> Publisher:
-        # A learner of a fenced job must not fence the learner of the job that has taken over.
+        # If another job has taken this run over, this learner must not stop that job's learner.
         require_held(self._store, self._claim)
         processor, template = interface(self._source)
         return Publisher(
@@ -239,7 +239,7 @@ class Learner:
         metrics, started = LossMetrics(), time.monotonic()
         proximal = self._objective.proximal(shard)
         steps: list[OptimizerStep] = []
-        self._speed.reset()  # The passes for `proximal` are part of the work of each batch below.
+        self._speed.reset()  # `step_work` adds the passes for `proximal` to each batch below.
         rate = self._settings.learning_rate * (1 - shard.step / self._settings.steps)
         for index, minibatch in enumerate(shard.minibatches):
             if minibatch.total:
@@ -324,7 +324,8 @@ def _resumed(saved: checkpoint.Saved | None) -> tuple[int, Position, Spans]:
     """Return the step and the position of a checkpoint, and the versions that it descends from."""
     if saved is None:
         return 0, Position(), ()
-    # The checkpoint of an older release names no version. No version has the number 0.
+    # A checkpoint of an older release records no lineage. With the span (0, 0), all versions of
+    # earlier learners count as abandoned, because the first published version is 1.
     spans = tuple((first, last) for first, last in saved.state.get("lineage", ((0, 0),)))
     return saved.step, Position(saved.state["watermark"], tuple(saved.state["beyond"])), spans
 

@@ -13,9 +13,8 @@ from awares_platform.training.speed import StepWork
 def step_work(grpo: GrpoConfig, policy: PolicyConfig, sizes: ModelSizes) -> StepWork:
     """Return what a GRPO step computes.
 
-    The reference policy needs a forward pass of its own. With several minibatches, the proximal
-    policy needs another one. Policy and reference share one pass of a frozen vision tower, except
-    with ZeRO stage 3.
+    The reference policy needs a forward pass of its own, and the proximal policy may need another
+    one. Policy and reference share one pass of a frozen vision tower, except with ZeRO stage 3.
     """
     proximal = int(grpo.scores_proximal)
     work = passes(policy, extra=(grpo.kl_beta > 0) + proximal)
@@ -40,7 +39,7 @@ class LearnerSpeed:
         self._flops = 0.0
 
     def count(self, batch: Batch, *, filler: bool) -> None:
-        """Count a batch. A filler is a pass whose loss is multiplied by 0, so it is all padding."""
+        """Count a batch. Tokens of a filler, a pass whose loss is multiplied by 0, are padding."""
         real, computed = self._work.tokens(batch)
         self._computed += computed
         if not filler:

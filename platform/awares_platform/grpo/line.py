@@ -1,12 +1,12 @@
-"""Lets rollout actors wait for room in the buffer, and wakes no more of them than get a prompt.
+"""Lets rollout actors wait for room in the buffer, and wakes only those that get a prompt.
 
     Line.prompt(index) --> waits, by the version of the actor's weights --> Prompt
                                   ^
     advance() --------------------+ issues prompts while the buffer has room
 
-A wake-up of all waiting actors after every finished group would cost as much as all actors
-together. So `advance` wakes one actor for each prompt, newest weights first, because they have the
-most room. The cost does not depend on the number of actors that wait.
+If every finished group woke all waiting actors, the cost of a group would grow with the number of
+actors. So `advance` wakes one actor for each prompt. The actors with the newest weights come first,
+because the buffer has the most room for them.
 """
 
 import asyncio
@@ -43,9 +43,10 @@ class Line:
         self.advance()
 
     def loaded(self, index: int, version: int) -> None:
-        """Record that the actor `index` has weights of `version`, and issue it prompts if it can.
+        """Record that the actor `index` has loaded `version`.
 
-        An actor that waits keeps its place, among the actors with this version.
+        If the actor waits, it now waits behind the other actors with this version. It gets a prompt
+        at once if the buffer has room.
         """
         place = self._leave(index)
         self._versions[index] = version

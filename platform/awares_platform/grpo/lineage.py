@@ -16,7 +16,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 Spans = tuple[tuple[int, int], ...]
-"""The first and the last version of each branch that a run has kept, oldest branch first."""
+"""The first and the last kept version of each branch, oldest branch first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +36,14 @@ class Lineage:
 
     @property
     def root(self) -> int:
-        """The first version of all."""
+        """The oldest version of the lineage."""
         return self.spans[0][0] if self.spans else self.first
 
     def rooted(self, root: int | None) -> "Lineage":
-        """Return this lineage, beginning with the version `root` if it has no earlier version.
+        """Return this lineage, with `root` as the oldest version if the lineage has no spans.
 
-        A learner without a checkpoint has the weights of the starting policy, and so has `root`.
+        A learner without a checkpoint begins with the weights of the starting policy. The run's
+        first version `root` has the same weights.
         """
         if self.spans or root is None or root >= self.first:
             return self
@@ -55,8 +56,8 @@ class Lineage:
     def place(self, sampled: int) -> int | None:
         """Return the number that a version would have if the run had never branched.
 
-        The numbers count back from `first`, one for each update. The result is None for a version
-        of an abandoned branch.
+        An ancestor that lies n updates behind `first` gets the number `first` - n. The result is
+        None for a version of an abandoned branch.
         """
         updates = self.behind(sampled, self.first)
         return None if updates is None else self.first - updates

@@ -4,7 +4,8 @@
                                              |  --> logprobs of the reference policy -+--> loss
     before the first update of a step -------+----> logprobs of the proximal policy --+
 
-The proximal policy is the policy at the start of the step, or the behaviour policy.
+As grpo.proximal says, the proximal policy is the policy at the start of the step, or the behaviour
+policy.
 
 Axes: B episodes, S distinct token sequences among them (S <= B), T tokens.
 """
@@ -61,9 +62,9 @@ class Objective:
     def proximal(self, shard: StepShard) -> list[list[Tensor]] | None:
         """Return the logprobs of every pass of every minibatch under the proximal policy.
 
-        Call this method before the first update of the step. Return None if no forward pass of its
-        own is needed: in a step with only one update, the forward passes of this update compute the
-        same logprobs. The logprobs of the behaviour policy come with the episodes.
+        Call this method before the first update of the step. Return None if no extra forward pass
+        is needed. In a step with only one update, the forward passes of the update itself compute
+        the same logprobs. The logprobs of the behaviour policy come with the episodes.
         """
         if not self._scores_proximal:
             return None

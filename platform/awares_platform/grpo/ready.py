@@ -74,9 +74,9 @@ class ReadyGroups:
 
 
 class Settled:
-    """The numbers of the settled prompts, as a Position that changes.
+    """The numbers of the settled prompts, as a mutable Position.
 
-    A change of a Position copies the numbers beyond its watermark. This class does not copy them.
+    Position itself is immutable, so each change would copy all numbers beyond the watermark.
     """
 
     def __init__(self, start: Position) -> None:

@@ -35,7 +35,7 @@ class Recorder:
         self.unwritten.append(group)
 
     async def flush(self, training: Training | None = None) -> None:
-        """Write all groups that were added, and the record `training`. Raises StoreError."""
+        """Write all added groups and `training`. Raises StoreError if the store fails."""
         await self._in_thread(self._write, training)
 
     def _write(self, training: Training | None) -> None:
@@ -56,12 +56,13 @@ class Recorder:
     async def read(
         self, position: Position, lineage: Lineage, bound: int
     ) -> tuple[Lineage, Recovered]:
-        """Return the groups that a learner of this lineage may still train on.
+        """Return the finished groups whose prompts are not settled in `position`.
 
         The first value is `lineage`, rooted in the run's first version. The second value has the
-        groups of the journal and those that are not written yet. No write runs during the read, and
-        nothing else runs between its end and the caller's next statement. Every finished group is
-        thus in the result. `bound` is grpo.staleness_bound. Raises StoreError.
+        groups of the journal and the groups that are not written yet. Journalled groups that are
+        more than `bound` updates old are only named. No write runs during the read, and no other
+        task runs between the end of the read and the caller's next statement. The result thus
+        leaves out no finished group. Raises StoreError if the store fails.
         """
         journal = self._journal
 

@@ -85,7 +85,8 @@ def _build(method: MethodConfig) -> Any:
 async def _answer(reference: Any) -> Any:
     """Return the value of an object reference.
 
-    Raises WorkerLost if the process is lost, and the reward's errors without Ray's wrapper.
+    Raises WorkerLost if the process is lost. Raises an AwaresError of the reward without Ray's
+    wrapper. Any other error keeps the wrapper, which has the remote traceback.
     """
     try:
         return await reference

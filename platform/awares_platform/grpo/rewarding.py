@@ -27,7 +27,8 @@ from awares_platform.store.errors import LaunchError
 log = logging.getLogger(__name__)
 
 _LARGEST_CALL = 16
-"""A worker gets at most this number of groups at once. A call has a fixed cost for both sides."""
+"""A worker gets at most this number of groups at once. Several groups share a call, because each
+call has a fixed cost."""
 _ATTEMPTS = 3
 """The run stops if a group loses this number of workers, or if so many starts in a row fail."""
 _RESTART_PAUSE_S = 1.0
@@ -45,8 +46,8 @@ class WorkerLost(Exception):
 class RewardWorker(Protocol):
     """The interface through which the pool uses a reward worker.
 
-    `start` and `rewards` raise WorkerLost if the worker's process is lost. They raise the reward's
-    own errors unchanged.
+    `start` and `rewards` raise WorkerLost if the worker's process is lost. They also raise the
+    reward's own errors.
     """
 
     async def start(self) -> None:
@@ -64,7 +65,7 @@ class RewardWorker(Protocol):
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
-    """A group that waits for its rewards. `lost` counts the workers that were lost with it."""
+    """A group that waits for its rewards. `lost` counts the workers that died or hung with it."""
 
     asked: Asked
     values: asyncio.Future[list[RewardValue]]
@@ -157,7 +158,7 @@ class RewardPool:
             await asyncio.sleep(_RESTART_PAUSE_S)
 
     async def _start(self, worker: RewardWorker, index: int) -> None:
-        """Start the worker. There is no limit: nodes may be missing for hours."""
+        """Start the worker. There is no time limit, because nodes may be missing for hours."""
         starting = asyncio.ensure_future(worker.start())
         try:
             while not (await asyncio.wait([starting], timeout=_REPORT_EVERY_S))[0]:
@@ -204,7 +205,7 @@ class RewardPool:
                 break  # The other groups belong to workers that have just been woken.
             await self._queued.acquire()
             held.append(self._queue.popleft())
-        # An actor that dies no longer waits for its groups.
+        # If an actor has died, nobody waits for its groups any more.
         return [waiting for waiting in held if not waiting.values.done()]
 
     def _return(self, held: Sequence[_Waiting], reason: str) -> None:

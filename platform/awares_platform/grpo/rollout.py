@@ -106,7 +106,7 @@ class RolloutActor:
         self._engine = engine
 
     async def follow(self) -> AsyncIterator[Loaded | Missed]:
-        """Load the newest version into the engine after `announce`, or when HEAD has a new one.
+        """Load each new version into the engine. Read HEAD after `announce`, and now and then.
 
         Yield Loaded after each load, and Missed after each failed attempt. Raises CanaryMismatch if
         the engine fails the canary check of a version. Raises EngineError if the engine must be
@@ -182,8 +182,8 @@ def _unplayed(prompt: Prompt, error: DataError) -> Episode:
 class RemoteActor:
     """An `actor.Actor` that runs a RolloutActor in a separate Ray process.
 
-    Besides the loss of the process or its engine, a failure of the store or of a file also costs
-    only this actor. Any other error of the RolloutActor is raised without Ray's wrapper.
+    The methods raise ActorLost if the process or its engine is lost, or if the store or a file
+    fails. Any other AwaresError of the RolloutActor is raised without Ray's wrapper.
     """
 
     def __init__(self, config: PlatformConfig, index: int) -> None:
@@ -192,7 +192,7 @@ class RemoteActor:
             "num_cpus": settings.rollout_cpus,
             "num_gpus": settings.rollout_gpus,
         }
-        # Besides the groups, `start`, `follow` and `ping` run at the same time.
+        # `start`, `follow`, `ping` and `announce` run beside the groups.
         options["max_concurrency"] = settings.groups_in_flight + 5
         if settings.rollout_selector:
             options["label_selector"] = settings.rollout_selector
@@ -224,8 +224,8 @@ class RemoteActor:
 async def _answer(reference: Any) -> Any:
     """Return the value of an object reference.
 
-    Raises ActorLost if the actor must be replaced. Raises any other error of the actor without
-    Ray's wrapper.
+    Raises ActorLost if the actor must be replaced. Raises any other AwaresError of the actor
+    without Ray's wrapper.
     """
     try:
         return await reference

@@ -1,4 +1,4 @@
-"""Draws episodes of a learner step as a table for the run's trackers."""
+"""Makes table rows of a learner step's episodes, for the run's trackers."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from awares_platform.runtime.tracking.tracker import SampleRow
 
 
 def sample_rows(groups: Sequence[Group], images: Images) -> list[SampleRow]:
-    """Return a row for the first episode of each group that has been played.
+    """Return a row for the first episode of each group that did not fail.
 
     Raises DataError or StoreError if an image cannot be read.
     """

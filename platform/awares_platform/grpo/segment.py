@@ -22,7 +22,7 @@ from awares.view import View
 from awares_platform.grpo.group import Group, Member, Outcome, Prompt, StepBatch, sampled_versions
 
 Pair = tuple[int, int]
-"""The number of a prompt, and the attempt. The pair names a group of the run."""
+"""The number of a prompt, and the attempt. The pair identifies a group of the run."""
 
 _TURN = pa.struct(
     [
@@ -98,9 +98,9 @@ class Header:
     """What a segment says beside its groups.
 
     `start` is the digest of the run's recipe. `root` is the first version that had the weights of
-    the starting policy. `through` is the highest prompt number in this segment and all
-    earlier segments of the same start. `training` names the groups of the next step, unless the
-    segment was written between two steps.
+    the starting policy. `through` is the highest prompt number in this segment and in all earlier
+    segments of the same start. `training` records the step for which the controller has written
+    the segment. It is None in a segment that a run writes at its end.
 
     Example:
         Header("9c0e...", root=1, through=17, training=None)

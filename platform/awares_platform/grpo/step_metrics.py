@@ -1,7 +1,7 @@
 """Collects the metrics of rollouts that each learner step reports.
 
 The metrics describe the rewards and behaviour of the batch's episodes, the actors' loads of new
-weights, and how busy engines and learner are.
+weights, and how busy the engines and the learner are.
 """
 
 from collections import Counter
@@ -157,7 +157,8 @@ def _parts(members: Sequence[Member]) -> dict[str, float]:
 def _uniform_share(groups: Sequence[Group], dropped: float) -> float:
     """Return the share of groups whose rewards are all equal.
 
-    These are groups of the batch, and the `dropped` ones that were left out of it.
+    The share is taken over the groups of the batch and the `dropped` uniform groups, which were
+    left out of the batch.
     """
     rewards = [{member.reward.total for member in group.members} for group in groups]
     uniform = sum(len(totals) == 1 for totals in rewards) + dropped

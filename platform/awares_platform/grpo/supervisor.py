@@ -128,7 +128,7 @@ async def _result(name: str, task: Any) -> Any:
 
 
 def step_note(metrics: dict[str, float]) -> str:
-    """Return a line about a step: what was learned, its seconds, and how busy all parts were."""
+    """Return a line about a step: its main metrics, its seconds, and how busy its parts were."""
     names = {
         "reward": "reward/mean",
         "accuracy": "accuracy/train",
