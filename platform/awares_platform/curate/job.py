@@ -133,9 +133,10 @@ class CurateResult:
 def run(config: PlatformConfig) -> CurateResult:
     """Curate the train split.
 
-    Raises JobRefused if another job curates this data set, and JobFenced if it takes over. Raises
-    DataError if the split is missing or has no usable row. Raises EngineFailure if the engine fails
-    for more than 5 % of a shard's answers. Raises EndpointError if an endpoint cannot be used.
+    Raises JobRefused if another job curates this data set, and JobFenced if another job takes the
+    data set over. Raises DataError if the split is missing or has no usable row. Raises
+    EngineFailure if the engine fails for more than 5 % of a shard's answers. Raises EndpointError
+    if an endpoint cannot be used.
     """
     started = time.monotonic()
     store = ObjectStore.from_config(config.store)

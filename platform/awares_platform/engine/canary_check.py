@@ -34,7 +34,7 @@ class CanaryCheck:
         `version` is 0 and `manifest` contains the learner's logprobs of version 0. It scores each
         canary at most once. Raises WeightsError in the same cases as `canary.expected`.
         """
-        # The digest of a canary renders whole pages, which would stop the event loop.
+        # `start_of` renders whole pages for the canary's digest, which would stop the event loop.
         start = await asyncio.to_thread(canaries.start_of, canary, manifest)
         comparable = start is not None
         if comparable and version == 0 and canary.digest not in self._start:

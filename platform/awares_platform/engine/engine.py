@@ -270,8 +270,9 @@ class Engine:
         """Return when the engine's process has answered. It answers between two forward passes.
 
         Raises EngineError if the engine is dead, must be restarted, or gives no answer within
-        `within_s` seconds. The method then kills the engine's processes, which may be stopped and
-        hold a GPU. While weights are applied, engine.load_timeout_s is the limit instead.
+        `within_s` seconds. Without an answer, the method also kills the engine's processes, because
+        a stopped process would keep its GPU. The limit does not hold while weights are applied,
+        because engine.load_timeout_s limits that time.
         """
         await self.check()
         if self._requests.held:

@@ -70,11 +70,11 @@ async def follow(
     """Load the newest version whenever HEAD names a new one, and skip the versions in between.
 
     The function waits `poll_s` seconds between two reads of HEAD. The event `announced` ends the
-    wait early, and the function clears it. It yields Missed if it cannot read HEAD or fetch the
-    version. Every consecutive failure doubles the wait. The wait never exceeds 15 s. Raises
-    CanaryMismatch if the engine's logprobs differ too much from the learner's. Raises EngineError
-    if the engine must be restarted. Raises PolicyError if the learner trains with other inputs than
-    `method` describes, unless `method` is None.
+    wait early, and the function clears the event. The function yields Missed if it cannot read HEAD
+    or fetch the version. Every consecutive failure doubles the wait. The wait never exceeds 15 s.
+    Raises CanaryMismatch if the engine's logprobs differ too much from the learner's. Raises
+    EngineError if the engine must be restarted. Raises PolicyError if the learner trains with other
+    inputs than `method` describes, unless `method` is None.
     """
     announced = announced or asyncio.Event()
     failures = 0
@@ -91,7 +91,7 @@ async def follow(
         with suppress(TimeoutError):
             async with asyncio.timeout(min(_SLOWEST_POLL_S, poll_s * 2**failures)):
                 await announced.wait()
-        # Clear the event before the next read, so that no announcement after it is missed.
+        # Clear the event before the next read, so that an announcement during it is not lost.
         announced.clear()
 
 

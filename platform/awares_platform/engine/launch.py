@@ -321,7 +321,7 @@ def find_cause(log: Path) -> str:
 
 
 def children(before: Set[int | None]) -> frozenset[int]:
-    """Return the ids of this process's engine processes that are not in `before`."""
+    """Return the ids of this process's engine processes, except for the ids in `before`."""
     return frozenset(
         child.pid
         for child in multiprocessing.active_children()
@@ -330,7 +330,7 @@ def children(before: Set[int | None]) -> frozenset[int]:
 
 
 def kill_processes(processes: Iterable[int]) -> None:
-    """Kill the engine processes with these ids that still run, with their descendants.
+    """Kill the engine processes with these ids and all their descendants, if they still run.
 
     A stopped process cannot notice the death of its parent, so the function kills each descendant
     itself.

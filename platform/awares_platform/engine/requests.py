@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Requests:
-    """Runs the requests of one engine, and measures its use in `meter`.
+    """Runs the requests of one engine. `meter` measures how busy the engine is.
 
     `log` is the log of the engine's process. `adapters` is None if the engine plays no adapters.
     `version` returns the version of the engine's weights.

@@ -1,4 +1,4 @@
-"""Measures how busy an engine is: the time with a request in flight, and the tokens."""
+"""Measures how busy an engine is: the time with requests in flight, and the number of tokens."""
 
 import time
 import uuid
@@ -10,10 +10,11 @@ from dataclasses import dataclass
 class EngineUsage:
     """What an engine has done since its start, until the time `at`.
 
-    `engine` identifies the engine. `at` is in seconds, on a clock of the engine's process. In
-    `busy_s` of these seconds at least one request was in flight. `request_s` is the sum of the
-    times of all requests. `sampled` is the number of sampled tokens, and `prompted` the number of
-    prompt tokens, in which an image counts as one token.
+    `engine` identifies the engine. `at` is in seconds, on a clock of the process that uses the
+    engine. `busy_s` is the number of seconds in which at least one request was in flight.
+    `request_s` is the sum of the durations of all requests so far. `sampled` is the number of
+    sampled tokens of finished requests. `prompted` is the number of prompt tokens, in which an
+    image counts as one token.
 
     Example:
         EngineUsage("3f9a...", at=120.5, busy_s=80.0, request_s=900.0, sampled=4096, prompted=9000)

@@ -100,7 +100,8 @@ class EvaluateResult:
 def run(config: PlatformConfig) -> EvaluateResult:
     """Evaluate evaluate.policies and write the results to the store.
 
-    Raises JobRefused if another evaluate job of this run is alive, and JobFenced if it takes over.
+    Raises JobRefused if another evaluate job of this run is alive. Raises JobFenced if another
+    evaluate job takes this run over.
     Raises PolicyError at once if a policy is stale or not trained. Raises DataError if no question
     is usable. Raises EngineFailure if the engine fails for too many questions.
     """
@@ -321,7 +322,7 @@ def assemble(
 
 
 def _trained(store: ObjectStore, run: str) -> int:
-    """Return the number of GRPO steps of the run's policy, or 0 without one."""
+    """Return the number of GRPO steps of the run's policy awares, or 0 if it does not exist."""
     from awares_platform.training.export import read_meta
 
     return int((read_meta(store, run, "awares") or {}).get("step", 0))

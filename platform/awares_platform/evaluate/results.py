@@ -35,8 +35,8 @@ def policy_metrics(
     If the policy may request crops, the result also has metrics of its decisions. `decision`
     compares the decisions with the labels of this evaluation. `decision_annotated` compares the
     decisions with the benchmark's own annotation. The requested and the target regions belong to
-    the environment `asked`. `crops` counts the requests for each region, and under "direct" the
-    answers without a request. `unanswered` counts the episodes with neither request nor answer.
+    the environment `asked`. `crops` counts the requests for each region. Its key "direct" counts
+    the answers without a request. `unanswered` counts the episodes with neither request nor answer.
     """
     episodes = [one.episode for one in scored]
     latencies = [one.latency_s for one in scored if one.latency_s is not None]

@@ -1,6 +1,6 @@
 """Computes the hours and GPU-hours of SFT and GRPO from the FLOPs of their tokens.
 
-training/flops.py counts the FLOPs of a token, and names the sources.
+training/flops.py counts the FLOPs of a token, and cites the papers behind the formulas.
 """
 
 import math

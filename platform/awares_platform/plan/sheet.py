@@ -66,7 +66,7 @@ class Sheet:
 
     @property
     def faults(self) -> list[str]:
-        """One message for each trainer, engine or request that does not fit, with a remedy."""
+        """One message with a remedy for each trainer, engine or request that does not fit."""
         return [
             *(_trainer_fault(self, job) for job in JOBS if self.trainers[job].total > self.gpu),
             *_engine_faults(self),
@@ -250,7 +250,8 @@ def _engine_faults(sheet: Sheet) -> list[str]:
 def _context_faults(sheet: Sheet) -> list[str]:
     """Return a fault if a legal request exceeds the context.
 
-    The configuration refuses such a setup, unless only the environment knows its long prompt.
+    The configuration refuses such a setup. But if the prompt comes from the environment, the
+    configuration does not know how long the prompt is.
     """
     most, context = sheet.lengths.largest, sheet.config.engine.max_model_len
     if most.tokens <= context:

@@ -11,7 +11,8 @@ from awares_platform.plan.trainer import TrainerMemory
 
 _SHOWN = 6
 _BUSY = 0.8
-"""The plan uses at most this share of a reward worker, because episodes come in bursts."""
+"""The largest share of time that a reward worker may be busy. Episodes come in bursts, so a worker
+needs spare time."""
 _NAMES = {"layer": "one layer's backward pass", "logits": "or logits, at another time"}
 """Maps a field of TrainerMemory to its name in the table, if the two names differ."""
 

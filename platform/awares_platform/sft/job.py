@@ -95,9 +95,10 @@ def run(config: PlatformConfig) -> SftResult:
     """Train runs/<run>/policies/sft, or resume where an earlier job of this run ended.
 
     Ray must be initialised, and the store must be reachable. Raises JobRefused if another sft job
-    of this run is alive, and JobFenced if it takes over. Raises PolicyError if the policy or
-    the checkpoint cannot be used. Raises DataError if the data cannot be used, and StoreError if
-    the store fails. If the workers fail too often, the last error of a worker is raised.
+    of this run is alive. Raises JobFenced if another sft job takes this run over. Raises
+    PolicyError if the policy or the checkpoint cannot be used. Raises DataError if the data cannot
+    be used, and StoreError if the store fails. If the workers fail too often, the last error of a
+    worker is raised.
     """
     started = time.monotonic()
     config = config.model_copy(update={"policy": pinned(config.policy)})
@@ -153,7 +154,8 @@ class _Training:
     """One training, which goes on from its last checkpoint after the loss of the trainer.
 
     `loop` holds the arguments of `worker.train`, except "config" and "messages". `first` is the
-    step at which the job began, and `metrics` holds the metrics of the last step.
+    step at which the job began, and `steps` is the number of steps of the whole training. `metrics`
+    holds the metrics of the last step.
     """
 
     def __init__(self, config: PlatformConfig, loop: dict[str, Any]) -> None:
@@ -163,9 +165,10 @@ class _Training:
         self.metrics: dict[str, float] = {}
 
     def run(self, record: Run, progress: Progress) -> None:
-        """Train to the end, and record the metrics that rank 0 sends. Raise the error of training.
+        """Train to the end, and record the metrics that rank 0 sends.
 
-        Raises LaunchError if the trainer is lost more than sft.max_failures times within an hour.
+        Raises the error that ends the training. Raises LaunchError if the trainer is lost more than
+        sft.max_failures times within an hour.
         """
         progress.say("starting trainer processes")
         restarting(

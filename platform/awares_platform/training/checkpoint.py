@@ -4,11 +4,11 @@
                --in a thread--> runs/<run>/checkpoints/<job>/step-00000050/
                --last--> Ray Train's snapshot file
 
-The upload runs beside the next steps, and through ObjectStore, with its retries. Ray Train writes
-the snapshot file after the last shard. The file states which checkpoint is the newest, so this
-checkpoint is always complete. Ray Train reads the snapshot when a user starts a killed job again.
-After the loss of a worker, the workers restart from the same checkpoint, which Ray Train's
-controller still knows.
+The upload runs while the next steps train. It goes through ObjectStore, which repeats failed
+requests. Ray Train writes the snapshot file after the last shard. The file states which checkpoint
+is the newest, so this checkpoint is always complete. Ray Train reads the snapshot when a user
+starts a killed job again. After the loss of a worker, the workers restart from the same checkpoint,
+which Ray Train's controller still knows.
 
 The controller writes the snapshot when it next polls the workers. It polls every 2 seconds
 (RAY_TRAIN_HEALTH_CHECK_INTERVAL_S). If the store fails before this poll, the snapshot still states
@@ -45,8 +45,8 @@ from awares_platform.training.filesystem import filesystem, store_of
 _TAG = "zero"
 _META = "awares.json"
 _POLL_S = 0.05
-# Only this process has the prefix. A killed process leaves its directory on the disk, and a process
-# of a restarted container may have the same process id.
+# This prefix is unique to this process. A killed process leaves its directory on the disk, and a
+# process of a restarted container may have the same process id.
 _PREFIX = f"awares-checkpoint-{uuid4().hex}-"
 
 

@@ -9,8 +9,9 @@ This is a PEFT directory, from which merge.py can make the merged weights again.
 The manifest is written last, and readers treat a policy without a manifest as absent. `digest` is
 the digest of the policy itself. `trained_from` is the digest of the policy from which training
 started (see identity.py). A reader gets these digests from the manifest, without reading the
-weights. `adapter` is true in the manifest of merged weights. Such a policy is complete only
-together with its adapter, because no engine plays the merged weights.
+weights. After a LoRA training, the policy has merged weights, and `adapter` is true in its
+manifest. Such a policy is complete only together with its adapter, because no engine plays merged
+weights.
 """
 
 import json
@@ -152,8 +153,8 @@ def write_policy(
 def read_meta(store: ObjectStore, run: str, name: str) -> dict[str, Any] | None:
     """Return `meta` from an exported policy's manifest, or None if there is no complete policy.
 
-    Merged weights without their adapter are not complete. Raises PolicyError if the manifest is
-    damaged.
+    Also return None for merged weights whose adapter is missing. Raises PolicyError if a manifest
+    is damaged.
     """
     manifest = policy_manifest(store, f"{policy_key(run, name)}/")
     return None if manifest is None or lacks_adapter(store, run, name) else manifest["meta"]

@@ -55,7 +55,11 @@ class SkippedSteps:
 
 
 FINAL = (ConfigError, DataError, PolicyError, Diverged, WriterFenced, JobFenced)
-"""A restarted learner of a fenced job would fence the learner of the other job in turn."""
+"""The errors after which Ray Train must not restart the workers.
+
+After WriterFenced or JobFenced, another job has taken the run over. A restarted learner would stop
+the learner of that job in turn.
+"""
 
 
 class FailFast(UserCallback):
@@ -70,10 +74,10 @@ class FailFast(UserCallback):
         self._failures = FailureRate(most)
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Raise the first error of a type in FINAL. Raise the first error if it is one too many.
+        """Raise the first error of a type in FINAL, or any error if there are too many failures.
 
         Ray Train's controller calls this method after workers have failed. The loss of a node that
-        the cloud takes back is no failure.
+        the cloud takes back does not count as a failure.
         """
         errors = list(worker_exceptions.values())
         for error in errors:

@@ -2,9 +2,9 @@
 
     Ray Train -- pyarrow.fs --> StoreHandler --> ObjectStore -- boto3 --> S3
 
-Arrow has an S3 client of its own, but it gives up after a random time, which may be 2 seconds. It
-also reads other variables than boto3 for the endpoint, the certificates and the proxies. Here every
-call has the retries, the budget and the errors of ObjectStore.
+Arrow has an S3 client of its own, but it gives up after a random time, which may be 2 seconds. For
+the endpoint, the certificates and the proxies, it reads other environment variables than boto3.
+Here every call has the retries, the budget and the errors of ObjectStore.
 
 Paths have the form bucket/prefix/key, as in Arrow's own S3 file system. S3 has no directories. A
 path is a directory if an object's key begins with the path and a slash.
@@ -35,8 +35,9 @@ def store_of(files: Any) -> ObjectStore:
 class StoreHandler(FileSystemHandler):
     """Carries out the operations of a pyarrow file system on an ObjectStore.
 
-    A written file is held in memory until it is closed. Large files are uploaded with
-    `ObjectStore.upload_file` instead. Operations that Ray Train does not use are refused.
+    A written file is held in memory until it is closed. The large files of checkpoints do not go
+    through this class: checkpoint.py uploads them with `ObjectStore.upload_directory`. Operations
+    that Ray Train does not use are refused.
     """
 
     def __init__(self, store: ObjectStore) -> None:

@@ -29,8 +29,7 @@ BOUNDS = ("size", "min_pixels", "max_pixels")
 The keys min_pixels and max_pixels are older than the key size.
 """
 INPUTS = "inputs"
-"""The key of a weight manifest's `extra` under which the learner records method.environment.inputs.
-"""
+"""The key in `extra` of a weight manifest under which the learner stores `environment.inputs`."""
 _FORMAT = 1
 
 

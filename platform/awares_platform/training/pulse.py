@@ -1,8 +1,8 @@
 """Ends a process of a trainer whose step makes no progress.
 
 A stopped process cannot end itself. Ray Train notices it, because the process answers no health
-check (training/trainer.py). A process may also answer these checks while its training hangs, such
-as in a collective that another rank never joins. A Pulse ends such a process.
+check (training/trainer.py). A process may also answer these checks while its training hangs,
+for example in a collective that another rank never joins. A Pulse ends such a process.
 """
 
 import faulthandler
@@ -18,8 +18,8 @@ class Pulse:
     """Ends this process if a pass of a step takes longer than `within_s` seconds.
 
     The process then writes the stacks of its threads to stderr, and exits with status 1. The timer
-    runs in a C thread, so it also ends a process that holds the interpreter's lock. The first step
-    has no limit, because it may compile kernels.
+    runs in a C thread, so it also works while another thread holds the interpreter's lock. The
+    first step has no limit, because it may compile kernels.
 
     Example:
         pulse = Pulse(90.0)
@@ -33,7 +33,10 @@ class Pulse:
 
     @contextmanager
     def step(self) -> Iterator[None]:
-        """Limit the time between two beats in the block, and from the last beat to its end."""
+        """Limit the time of each pass in the block.
+
+        A pass lasts from one item of `beats` to the next one, or to the end of the block.
+        """
         self._beat()
         try:
             yield

@@ -1,16 +1,17 @@
 """Defines recipes: everything that the result of a job depends on.
 
-    settings of the job    that change its result, by dotted key
-    "base policy" or       digests of the policy's files, of the curated samples, and of the files
-    "starting policy",     that define the user's own parts
-    "data", "code of ..."
+    "run.seed", ...                  settings that change the job's result, by dotted key
+    "base policy",                   the digest of the files of the policy from which the job
+    "starting policy"                starts
+    "data"                           the name of the data set, and a digest of its samples
+    "code of method.reward", ...     the digest of the file that defines a part of the user's own
 
-A recipe is a flat JSON object. Every setting of a section belongs to a recipe, unless it is listed
-here as a setting that decides only where a job runs, how fast it runs, when it stops, or what it
-keeps. Such a setting changes results by rounding errors at most.
+A recipe is a flat JSON object. Every setting of a job's section belongs to the recipe, unless a
+list in this file leaves it out. Most lists name the settings that decide only where a job runs, how
+fast it runs, when it stops, or what it keeps. They change results by rounding errors at most.
 
 Checkpoints, exported policies and curated shards record the recipe of their job. A job compares
-this record with its own recipe before it resumes, or before it has nothing to do.
+this record with its own recipe before it resumes, and before it reports that nothing is to be done.
 """
 
 import hashlib
@@ -35,7 +36,8 @@ Recipe = dict[str, Any]
 ENGINE_PARTS = {"dtype", "max_model_len"}
 """The settings of [engine] that change what an engine answers, or which questions fit."""
 _POLICY_OPERATION = {"base", "attn", "gradient_checkpointing"}
-"""A digest stands for policy.base, because a copy of the base policy gives the same result."""
+"""policy.base is in this list, because recipes have a digest of the base policy's files instead. A
+copy of the base policy in another place gives the same result."""
 _ENDPOINT_OPERATION = {"url", "api_key_variable", "timeout_s", "retry_budget_s", "in_flight"}
 _CURATE_OPERATION = {
     "in_flight": True,
@@ -88,7 +90,8 @@ _GRPO_OPERATION = {
 }
 _EVALUATE_OPERATION = {"in_flight", "engine_cpus", "engine_gpus"}
 _LABELS_ONLY = {"base_prompt", "mapping", "coverage_tau"}
-"""The settings of [method] that decide labels. The labels are part of the curated samples."""
+"""The settings of [method] that decide only labels. A GRPO recipe leaves them out, because its data
+digest covers the labels."""
 _REWARD_ONLY = {
     "reward",
     "reward_settings",
@@ -200,7 +203,7 @@ def digest(recipe: Recipe) -> str:
 
 
 def changes(before: Recipe, now: Recipe) -> list[str]:
-    """Return a text for each key with another value, such as "run.seed is 0 in the run and 1 now".
+    """Return a text for each key whose value differs, such as "run.seed is 0 in the run and 1 now".
 
     A key that is absent has the value null.
     """
@@ -266,7 +269,7 @@ def _with_code(recipe: Recipe) -> Recipe:
 
 
 def _code(part: str) -> str | None:
-    """Return a digest of the file that defines `part`, or None if the part is built in.
+    """Return a digest of the file that defines `part`, or None if it is built in or has no file.
 
     A change of another file that this file imports is not noticed.
     """

@@ -60,8 +60,9 @@ def resolve_adapter(
 ) -> tuple[Path, Path] | None:
     """Return two verified directories: the starting policy of the LoRA training, and the adapter.
 
-    Return None if the policy `name` was trained without LoRA. Raises PolicyError if the adapter of
-    merged weights is missing, or if the starting policy has changed since the training.
+    Return None for the base policy, and for a policy that was trained without LoRA. Raises
+    PolicyError if the adapter of merged weights is missing, or if the starting policy has changed
+    since the training.
     """
     if name == "base":
         return None

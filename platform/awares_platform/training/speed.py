@@ -1,4 +1,4 @@
-"""Measures a trainer: the FLOPs of its passes, their padding, and the speed of its processor."""
+"""Measures a trainer: the FLOPs and padding of its passes, and the peak speed of its device."""
 
 import re
 import time
@@ -81,14 +81,14 @@ class StepWork:
     packed: bool
 
     def flops(self, batch: Batch) -> float:
-        """Return the FLOPs of a batch without its padding. A distinct view counts once."""
+        """Return the FLOPs of a batch without padding. The tower sees each distinct view once."""
         lengths = batch.attention_mask_BT.sum(1).tolist()
         language = sum(language_flops(self.sizes, length, self.language) for length in lengths)
         visual = _distinct_patches(batch) / self.sizes.merge**2
         return language + tower_flops(self.sizes, visual, self.tower)
 
     def tokens(self, batch: Batch) -> tuple[int, int]:
-        """Return the number of tokens in a batch, without and with the padding it computes."""
+        """Return the number of tokens in a batch, without and with the padding that is computed."""
         real = int(batch.attention_mask_BT.sum())
         return real, real if self.packed else batch.attention_mask_BT.numel()
 

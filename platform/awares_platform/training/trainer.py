@@ -2,8 +2,8 @@
 
     driver --watch--> TrainingProcess (actor beside the driver) --poll--> workers (Ray Train)
 
-By default, Ray Train steers its workers from one more actor. If this actor hangs, nobody notices.
-Here the TrainingProcess does its work, so that there is one process fewer to lose.
+By default, Ray Train starts one more actor, which steers the workers. If this actor hangs, nobody
+notices. Here the TrainingProcess itself steers the workers, so no such actor is needed.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ _WAITING = {"INITIALIZING", "SCHEDULING", "RESCHEDULING", "RESTARTING"}
 class ThisProcessTrainer(TorchTrainer):
     """A TorchTrainer whose controller runs in the calling process.
 
-    `started` gets the controller before it begins to run.
+    `started` is called with the controller before the controller begins to run.
     """
 
     started: Callable[[TrainController], None]
@@ -36,7 +36,7 @@ class ThisProcessTrainer(TorchTrainer):
 
 
 class TrainingProcess:
-    """The base of a Ray actor that runs Ray Train. Start it with `max_concurrency=2`.
+    """The base class of an actor that runs Ray Train. Start the actor with `max_concurrency=2`.
 
     One thread runs `train`, and the other answers `ping`.
     """
