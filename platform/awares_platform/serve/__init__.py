@@ -1,7 +1,7 @@
 """Serves a policy over HTTP.
 
-The endpoint takes a conversation about any number of images. It returns the answer and the token
-counts.
+The endpoint takes a conversation about no image or several, up to engine.max_images. It returns the
+answer and the token counts.
 
     client --HTTP--> Serve proxy --(queue: max_queued_requests, else 503 + Retry-After)--> replica
                                                                                              |
@@ -15,7 +15,7 @@ counts.
         talk.py      first views -> request -> crops -> answer; no answer is empty or a request
         reply.py     writes the response, or the chunks of a stream
                                       |
-        engine/engine.py              vLLM, at most max_ongoing_requests episodes in flight
+        engine/engine.py              vLLM, for the choices of at most max_ongoing_requests requests
 
 proxy.py cleans the headers of each request in Ray Serve's proxies. `awares serve` (job.py) and a
 RayService (app.py) build the same application.

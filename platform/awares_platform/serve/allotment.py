@@ -57,9 +57,9 @@ def allot(
 ) -> tuple[ShownView, ...]:
     """Return the views that answer `request` on each image, or none if not even one region fits.
 
-    `crops` and `tokens` are the views and the visual tokens that the budget leaves. All views
-    shrink alike, because a dropped region might hold the evidence. The last regions are dropped
-    only if there are too many views, or if no resolution fits.
+    `crops` and `tokens` are the numbers of views and visual tokens that are left. All views shrink
+    alike, because a dropped region might hold the evidence. The last regions are dropped only if
+    there are too many views, or if no resolution fits.
     """
     for count in range(len(request.regions), 0, -1):
         kept = replace(request, regions=request.regions[:count])

@@ -32,9 +32,11 @@ log = logging.getLogger(__name__)
 class ServedAnswer:
     """The answer of one choice, with its token counts.
 
-    `full_tokens` counts the visual tokens of all images at full resolution, and `rtr_pixel` is the
-    retained ratio of pixels. `hidden` counts the sampled tokens that are no part of the answer.
-    `decode_s` and `total_s` are seconds. `finish` is OpenAI's finish_reason.
+    `played` is the outcome of the conversation, and `text` is the answer. `finish` is OpenAI's
+    finish_reason. `sizes` are the sizes of the images in pixels. `full_tokens` counts the visual
+    tokens of all images at full resolution, and `rtr_pixel` is the retained ratio of pixels.
+    `decode_s` is the time of decoding the images, and `total_s` that of decoding and conversation,
+    in seconds. `notes` say what the endpoint has changed about the request.
 
     Example:
         ServedAnswer(
@@ -55,7 +57,7 @@ class ServedAnswer:
 
     @property
     def visual_tokens(self) -> int:
-        """The visual tokens of all views."""
+        """The number of visual tokens of all views."""
         return sum(one.tokens for one in self.played.shown)
 
     @property
@@ -65,7 +67,7 @@ class ServedAnswer:
 
     @property
     def hidden(self) -> int:
-        """The sampled tokens that are no part of the answer, such as those of requests."""
+        """The number of sampled tokens that are no part of the answer, such as requests."""
         return self.played.sampled - len(self.played.ids)
 
 
@@ -86,7 +88,7 @@ class Prepared:
 class CropLoop:
     """Answers questions with an implementation of `Generate`, such as the engine.
 
-    `most_images` is the largest number of images and views that the engine accepts.
+    `most_images` is the largest number of views that the engine accepts in one prompt.
     """
 
     def __init__(
@@ -110,7 +112,8 @@ class CropLoop:
     async def prepare(self, question: ChatQuestion, images: Sequence[bytes]) -> Prepared:
         """Decode the images and choose the first views.
 
-        Raises DataError for an unreadable image, and TooLong for text that does not fit.
+        Raises RequestError for too many images, DataError for an unreadable image, and TooLong if
+        text, smallest views and answer do not fit the context.
         """
         if len(images) > self._most_images:
             limit = (
@@ -157,8 +160,8 @@ class CropLoop:
     async def play(self, prepared: Prepared, tell: Tell | None = None) -> list[ServedAnswer]:
         """Play one conversation per choice. If one fails, the others are cancelled.
 
-        `tell` gets the views of the first choice's requests. Raises RequestError (500) if the
-        engine fails. The log then names the reason.
+        `tell` gets the views that answer the requests of the first choice. Raises RequestError
+        (500) if a conversation fails. The log then names the reason.
         """
         try:
             async with asyncio.TaskGroup() as group:

@@ -21,8 +21,9 @@ def is_data_url(url: str) -> bool:
 def decode_data_url(url: str, param: str | None = None) -> bytes:
     """Decode an image in a base64 data: URL.
 
-    The URL may have parameters, line breaks and the URL-safe alphabet, and may lack padding.
-    Raises RequestError for any other or broken URL. `param` names the field in this error.
+    The URL may have parameters, line breaks, percent escapes and the URL-safe alphabet, and may
+    lack padding. Raises RequestError if the URL is broken, or if its media type is none of
+    `_KINDS`. `param` names the field in this error.
     """
     header = _HEADER.match(url[:_MOST_HEADER])
     if header is None or not _KINDS.match(header[1].strip()):

@@ -5,7 +5,7 @@ from typing import Any
 from awares.errors import DataError
 
 MOST_CHARACTERS = 400
-"""The largest length of an error message. A longer message would echo the client's input."""
+"""An error message with more characters loses its middle, so that it echoes no long input."""
 _MOST_PARAM = 120
 
 

@@ -37,7 +37,8 @@ def outcome(error: BaseException) -> tuple[int, str]:
     """Return the HTTP status and the error code for a request that ends with `error`.
 
     The metrics count the request under this status and code. If the client is still connected, the
-    response has the same status and code.
+    response has the same status and code. A stream has already begun with status 200, so only the
+    code is in its error event.
     """
     if (refusal := as_request_error(error)) is not None:
         return refusal.status, refusal.code

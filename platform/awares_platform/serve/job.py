@@ -35,9 +35,9 @@ from awares_platform.store.errors import LaunchError
 APP = "awares"
 POLL_S = 0.5
 BEAT_S = 15.0
-_UNPLACED = "to be scheduled"
-"""The words of Serve's message about a replica that has no node yet."""
 """Seconds between two progress messages while the endpoint starts."""
+_UNPLACED = "to be scheduled"
+"""Words in Ray Serve's message about a replica that has no node yet."""
 ASK_TOKEN = "AWARES_TOKEN"
 """The environment variable from which `awares ask` takes the token by default."""
 
@@ -200,8 +200,8 @@ def _wait_until_running(
 
     While the application starts, the function calls `say` every `BEAT_S` seconds.
 
-    Raises LaunchError if the application fails or does not start within `timeout_s` seconds. The
-    time without a node for a replica does not count. The error quotes the last line of Serve's
+    Raises LaunchError if the application fails or does not start within `timeout_s` seconds. While
+    a replica has no node, this time does not begin. The error quotes the last line of Ray Serve's
     messages about the application.
     """
     deadline = time.monotonic() + timeout_s

@@ -16,7 +16,8 @@ def parse_json(body: bytes) -> dict[str, Any]:
     Raises RequestError if the body is no JSON object, holds over `MOST_VALUES` values, holds a
     number that a float cannot represent, or holds text that UTF-8 cannot encode.
     """
-    # Each value but the first follows one of these characters. Base64 contains none of them.
+    # Before each value but the first, the body has one of these characters. Those in texts count,
+    # too, so the sum may be too large. Base64 contains none of them.
     if sum(body.count(mark) for mark in (b",", b"[", b"{")) > MOST_VALUES:
         raise RequestError(f"the body holds over {MOST_VALUES} values; send fewer", status=413)
     try:

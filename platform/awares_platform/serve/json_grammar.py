@@ -21,7 +21,7 @@ _IGNORED = {
 _NAMES = {"properties", "patternProperties", "$defs", "definitions"}
 """Keywords whose values map names, not keywords, to schemas."""
 _DATA = {"enum", "const", "default", "examples"}
-"""Keywords whose values are data."""
+"""Keywords whose values are data, and not schemas."""
 
 
 def json_grammar(schema: dict[str, Any]) -> str:

@@ -3,8 +3,8 @@
 The metrics are requests by outcome, latency, visual tokens, crops, answers by how they ended, and
 detours on the way to an answer.
 
-Without a connection to Ray, only the replica's own page has them. A query for the retained token
-ratio is:
+Without a connection to Ray, only GET /metrics of the replica has these metrics. A query for the
+retained token ratio is:
 
     sum(rate(ray_awares_serve_visual_tokens_total[5m]))
         / sum(rate(ray_awares_serve_full_tokens_total[5m]))

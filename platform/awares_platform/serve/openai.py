@@ -1,8 +1,9 @@
 """Turns the body of a chat completions request into a question for the crop loop.
 
-    body -- parse_json -- drop_neutral -- ChatRequest -- parse_request --> ChatQuestion
+    parse_request: body -- parse_json -- drop_neutral -- ChatRequest -- _question --> ChatQuestion
 
-The endpoint refuses what it cannot honour, and the error names the field and the reason.
+The endpoint refuses what it cannot honour, and the error names the field and the reason. One
+exception is a token limit above serve.max_tokens, which is lowered with a note.
 """
 
 from collections.abc import Sequence
@@ -35,10 +36,12 @@ _LEAST_TOP_P = 1e-6
 class ChatQuestion:
     """A request that the endpoint can honour.
 
-    `instructions` is the text of the system messages. `urls` are the images of `said`, in order.
-    `sampling` is for all turns, and `answer_tokens` bounds the answer alone. An answer ends before
-    the first of the strings in `stops`. `budget` bounds the visual tokens, or is None. `notes` say
-    what the endpoint changes about the request.
+    `said` are the messages of user and assistant, and `urls` are the URLs of their images, in
+    order. `instructions` is the text of the system messages. `sampling` is for all turns, and
+    `answer_tokens` bounds the answer alone. `choices` is the number of answers. An answer ends
+    before the first of the strings in `stops`. The answer obeys `grammar`, unless it is None.
+    `budget` bounds the visual tokens, or is None. `notes` say what the endpoint changes about the
+    request.
 
     Example:
         ChatQuestion(
@@ -184,11 +187,11 @@ def clip_number(number: int) -> str:
 def _sampling(request: ChatRequest, config: ServeConfig) -> Sampling:
     """Return the sampling of all turns.
 
-    A turn with a request needs its tokens even if the answer is to be shorter. The crop loop
-    shortens the answer.
+    Each turn may sample serve.max_tokens tokens, because a request for crops may be longer than
+    the answer that the client wants. talk.py cuts the answer at the client's limit.
     """
     top_p = 1.0 if request.top_p is None else max(request.top_p, _LEAST_TOP_P)
-    # vLLM takes the seed -1 for none.
+    # vLLM reads the seed -1 as no seed.
     seed = None if request.seed is None else request.seed % 2**63
     return Sampling(request.temperature or 0.0, top_p, config.max_tokens, seed)
 

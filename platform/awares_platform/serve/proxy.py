@@ -1,8 +1,8 @@
 """Cleans the headers of each request before Ray Serve's proxy reads them.
 
-The proxy decodes some headers as UTF-8 and answers 500 if they are not. Some headers also steer the
-proxy itself, and clients must not do this. Ray Serve finds this module through the environment
-variable `VARIABLE`, which each proxy process must have.
+The proxy decodes some headers as UTF-8, and answers 500 if one of them is not valid UTF-8. Other
+headers steer the proxy itself, which clients must not do. Ray Serve finds this module through the
+environment variable that `VARIABLE` names. Each proxy process must have this variable.
 
     client --HTTP--> CleanHeaders --> Ray Serve's proxy --> replica
 """

@@ -1,8 +1,11 @@
 """Writes answers in OpenAI's formats: one response body, or the chunks of a stream.
 
-    stream: role chunk, one chunk per granted request, then per choice its text and its end, usage
+    stream: for each choice    a chunk with the role
+            first choice       a chunk for each granted request
+            for each choice    a chunk with the text, and a chunk with the end
+            at the end         a chunk with the usage if the client asks for it, then [DONE]
 
-Additional keys `awares` describe the crops, the counts and the times. Other clients ignore them.
+The additional key `awares` describes the crops, the counts and the times. Other clients ignore it.
 """
 
 import json
@@ -109,8 +112,9 @@ def event(body: dict[str, Any]) -> bytes:
 def usage(answers: Sequence[ServedAnswer]) -> dict[str, Any]:
     """Return the token counts of all choices.
 
-    `prompt_tokens` counts the text and the visual tokens of the first choice once. The tokens of
-    requests for crops are `reasoning_tokens`.
+    `prompt_tokens` counts the text and the visual tokens of the first choice only.
+    `reasoning_tokens` counts the sampled tokens that are no part of an answer, such as those of
+    requests for crops.
     """
     prompt, visual = answers[0].played.prompt, answers[0].visual_tokens
     sampled = sum(answer.played.sampled for answer in answers)
@@ -152,7 +156,7 @@ def description(answer: ServedAnswer) -> dict[str, Any]:
 
 
 def view_row(one: ShownView, sizes: Sequence[Size]) -> dict[str, Any]:
-    """Return a view as JSON. The fraction is the box in shares of the image's sides."""
+    """Return a view as JSON. `fraction` is the box, divided by the image's width and height."""
     width, height = sizes[one.image]
     left, top, right, bottom = one.view.box or (0, 0, width, height)
     return {

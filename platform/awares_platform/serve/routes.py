@@ -125,7 +125,7 @@ class Routes:
     async def _stream(
         self, prepared: Prepared, reply: Completion, started: float
     ) -> AsyncIterator[bytes]:
-        """Yield the chunks of a streamed response. An error becomes the last event."""
+        """Yield the chunks of a streamed response. An error becomes an event before [DONE]."""
         queue: asyncio.Queue[bytes | None] = asyncio.Queue()
 
         async def tell(views: tuple[ShownView, ...]) -> None:
@@ -162,7 +162,7 @@ class Routes:
     async def _prepare(self, request: Request) -> Prepared:
         self._authorize(request)
         body = await read_body(request, self._config.max_request_bytes)
-        # Validating a body of megabytes would block all other requests.
+        # Without a thread, the validation of a large body would block all other requests.
         question = await asyncio.to_thread(parse_request, body, self._config)
         images = [await self._image(url) for url in question.urls]
         return await self._loop.prepare(question, images)

@@ -1,7 +1,7 @@
 """The fields of OpenAI's chat completions API that the endpoint reads, ignores or refuses.
 
-body -- check_neutral --> fields without an effect are dropped, or refused by name
-     -- ChatRequest ----> fields with an effect, each of its own type: 1 is no bool, true no int
+body -- drop_neutral --> drops fields without an effect, and refuses unsupported values by name
+     -- ChatRequest ---> checks the other fields, each with its own type: 1 is no bool, true no int
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ _NEUTRAL: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "verbosity": (("medium",), "answers are short"),
     "web_search_options": ((), "the policy reads images only"),
 }
-"""Maps a field to its values without an effect, and to the reason why others are refused."""
+"""Maps a field to its values without an effect, and to the reason why other values are refused."""
 
 IGNORED = (
     *("user", "store", "service_tier", "safety_identifier", "parallel_tool_calls"),
@@ -59,7 +59,7 @@ class _Part(BaseModel):
 
 
 class TextPart(_Part):
-    """A text part of a message. The text parts of a message together form its text."""
+    """A text part of a message. The text of a message consists of its text and refusal parts."""
 
     type: Literal["text"]
     text: str
@@ -67,7 +67,7 @@ class TextPart(_Part):
 
 
 class RefusalPart(_Part):
-    """An earlier refusal of the assistant, which clients send back as its text."""
+    """An earlier refusal of the assistant. Clients send it back as a part of its message."""
 
     type: Literal["refusal"]
     refusal: str
@@ -152,7 +152,10 @@ class StreamOptions(_Part):
 
 
 class JsonSchema(_Part):
-    """The JSON schema of an answer. An answer always obeys it, whatever `strict` says."""
+    """The JSON schema of an answer. The endpoint enforces it, whatever `strict` says.
+
+    An answer that a token limit or a stop string cuts may be incomplete.
+    """
 
     name: str
     description: str | None = None
@@ -182,8 +185,9 @@ class SchemaFormat(_Part):
 class AwaresOptions(_Part):
     """The options of this endpoint, which are no part of OpenAI's API.
 
-    By the mode "auto" the policy chooses the resolution. By "low" it answers from the low view, and
-    by "full" from the whole image. `budget` is the largest number of visual tokens of an answer.
+    With the mode "auto", the policy chooses the resolution. With "low", it answers from the low
+    view, and with "full" from the whole image. `budget` is the largest number of visual tokens of
+    all views of one answer.
     """
 
     mode: Literal["auto", "low", "full"] | None = None
@@ -191,7 +195,10 @@ class AwaresOptions(_Part):
 
 
 class ChatRequest(_Part):
-    """The fields of POST /v1/chat/completions that have an effect."""
+    """The fields of POST /v1/chat/completions that have an effect.
+
+    The endpoint checks the type of `metadata`, and otherwise ignores it.
+    """
 
     model: str
     messages: Annotated[list[Message], FailFast(), Field(min_length=1, max_length=_MOST_MESSAGES)]
@@ -221,7 +228,7 @@ class ChatRequest(_Part):
 
 
 def drop_neutral(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a body that have an effect.
+    """Return the fields of a body that are neither in `IGNORED` nor in `_NEUTRAL`.
 
     Raises RequestError if a field asks for something that the endpoint does not do.
     """

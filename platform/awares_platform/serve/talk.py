@@ -25,16 +25,16 @@ from awares.generate import FinishReason, Generate, GenerateRequest, Generation,
 from awares_platform.serve.allotment import ShownView, allot
 
 NO_ANSWER = "The policy found no answer to this question."
-"""The answer if the policy gives none, even if it cannot request anything."""
+"""The text of the answer if the policy gives none, even when requests are ruled out."""
 
 LENIENT = "lenient"
 """The request was not in the form of training, but its meaning was clear."""
 AGAIN = "asked_again"
 """The turn was an unreadable request or empty, so the policy was asked once more."""
 WHOLE = "whole_image"
-"""The whole image was shown, because no request could be read."""
+"""The whole image was shown after an unreadable or empty turn, instead of asking once more."""
 PLAIN = "request_ruled_out"
-"""The policy wrote a request instead of an answer, and sampled again without requests."""
+"""The last turn was a request or empty, so the policy sampled it again without requests."""
 NONE = "no_answer"
 """The policy gave no answer at all. The answer is then the sentence `NO_ANSWER`."""
 NO_ROOM = "no_room"
@@ -81,9 +81,11 @@ class TalkResult:
     """The outcome of a conversation.
 
     `ids` and `logprobs` belong to the answer. `cut` says whether a token limit ended the answer.
-    `rounds` counts the engine's requests. `sampled` counts the sampled tokens of all rounds.
-    `prompt` counts the tokens of prompts, and counts a view as its visual tokens. `regions` are the
-    regions of all granted requests. `engine_s` and `render_s` are seconds.
+    `shown` are all views. `rounds` counts the calls of the engine. `sampled` counts the sampled
+    tokens of all rounds. `prompt` counts the tokens of the last prompt without the policy's earlier
+    turns, and counts a view as its visual tokens. `version` is the weight version of the last
+    token. `regions` are the regions of all granted requests. `recoveries` are the detours.
+    `engine_s` and `render_s` are seconds.
 
     Example:
         TalkResult(text="7", ids=(17, 151645), version=3, rounds=1, sampled=2, prompt=61)
@@ -152,7 +154,10 @@ class Talk:
         return self._accept(generation, text)
 
     async def _finish(self) -> TalkResult:
-        """Sample the answer from the views so far. If it is a request, rule out requests."""
+        """Sample the answer from the views so far.
+
+        If the turn is a request or empty, sample it again with requests ruled out.
+        """
         grammar = self._task.grammar
         sampling = replace(self._task.sampling, grammar=grammar)
         if grammar is not None:
@@ -170,7 +175,7 @@ class Talk:
         return self._played
 
     def _accept(self, generation: Generation, text: str) -> TalkResult:
-        """Keep the answer, and cut it at the token limit of the request."""
+        """Keep the answer, and cut it at the token limit that the client has set."""
         played, most = self._played, self._task.answer_tokens
         ids = generation.token_ids
         length = len(ids) - (ids[-1] in self._chat.stop_ids)
@@ -205,7 +210,7 @@ class Talk:
         return len(self._ids) - len(shown) + sum(one.tokens for one in shown)
 
     async def _show(self, views: Sequence[ShownView]) -> None:
-        """Render views, whose placeholders the ids already hold."""
+        """Render `views`. The ids already contain their placeholders."""
         started = time.perf_counter()
         for one in views:
             gallery = self._task.galleries[one.image]
@@ -255,7 +260,10 @@ class Talk:
         return True
 
     async def _show_whole(self) -> bool:
-        """Show the whole image, as if the policy had asked for it. Return False if it cannot be."""
+        """Show the whole image, as if the policy had asked for it.
+
+        Return False if no request shows the whole image, or if its smallest view does not fit.
+        """
         request = self._whole()
         if request is None:
             return False
