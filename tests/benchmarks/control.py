@@ -6,10 +6,10 @@
                                                     learner
 
 Controller, buffer, pool, scoring and journal are the real ones, and the journal writes to a real
-SeaweedFS. The actors and the reward workers only wait, because they have other processes in a run.
-Their time is left out. Their messages are pickled and unpickled as in a run, but Ray's own work for
-a call is not part of the figures. Every answer is distinct. The learner takes batches at the rate
-of --rate, and the actors could play a third more, so most actors wait for room in the buffer.
+SeaweedFS. The actors and the reward workers only wait, because a run has other processes for them.
+The figures leave out the CPU time of this simulation. Messages are pickled and unpickled as in a
+run, but the figures leave out Ray's own work for a call. The learner takes --rate groups a second.
+The actors could play a third more, so most actors wait for room in the buffer.
 
 Run it with:
 
@@ -38,18 +38,19 @@ from tests.benchmarks.local_store import local_store
 WARM_STEPS = 2
 """Steps before the measurement. The first batches wait for the first episodes."""
 WORKERS = 1.25
-"""How many times the workers that the rate of the learner needs at least."""
+"""The number of reward workers, as a multiple of the least number that the learner's rate needs."""
 TICK_S = 0.005
-"""The lag of the event loop is how much later than this a timer of this length ends."""
+"""The length of a timer in seconds. The lag of the event loop is how late this timer ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """What one run of `actors` actors measured.
 
-    `cpu_ms` is the CPU time of all threads of the controller's process per group, in milliseconds,
-    without the time of the simulation. `loop_ms` is the part of the event loop's thread. `lag_ms`
-    is the largest lag of the event loop, and `lag_p99_ms` is its 99th percentile.
+    `groups_s` is the number of groups a second. `cpu_ms` is the CPU time of all threads of the
+    controller's process per group, without the time of the simulation. `loop_ms` is the share of
+    `cpu_ms` that the event loop's thread takes. `lag_ms` is the largest lag of the event loop, and
+    `lag_p99_ms` is the 99th percentile of the lag. All times are in milliseconds.
 
     Example:
         Figures(1000, 799.8, cpu_ms=0.6, loop_ms=0.3, lag_ms=40.0, lag_p99_ms=8.0)

@@ -20,7 +20,7 @@ from awares_platform.grpo.rewarding import Asked, RewardPool
 PROMPT, TURN = 300, 40
 """The number of context ids of an episode, and of sampled ids of each of its two turns."""
 SPARE = 1.33
-"""How many times the learner's groups the actors could play."""
+"""The rate at which all actors could play groups, as a multiple of the learner's rate."""
 LOAD_S = 0.5
 """An actor loads a version within this time."""
 
@@ -33,7 +33,7 @@ def samples() -> list[Sample]:
 
 
 def episode(version: int, number: int) -> Episode:
-    """Return an episode of two turns whose tokens differ from those of every other number."""
+    """Return an episode of two turns. Each `number` gives other tokens."""
     drawn = random.Random(number)
     ids = tuple(drawn.randrange(150_000) for _ in range(PROMPT + TURN))
     logprobs = tuple(-drawn.random() for _ in range(TURN))
@@ -107,7 +107,7 @@ class Fleet:
 
 
 class SimulatedActor:
-    """A `controller.Actor` that waits as long as a rollout takes."""
+    """An `actor.Actor` that waits as long as a rollout takes."""
 
     def __init__(self, fleet: Fleet, drawn: random.Random) -> None:
         self._fleet, self._drawn, self._version = fleet, drawn, -1
@@ -150,7 +150,7 @@ class SimulatedActor:
 
 
 class SimulatedWorker:
-    """A `rewarding.RewardWorker` that waits as long as an encoder of distinct answers takes."""
+    """A `rewarding.RewardWorker` that waits for `Fleet.reward_s` seconds per group."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet

@@ -2,12 +2,14 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/resume.py [--steps 6250]
 
-The journal has one segment for each step, as awares-7b writes them: 8 groups of 8 episodes, with
-two turns and about 1,700 token ids each. The last checkpoint is 10 steps old. A new process then
-reads the journal as a controller does when its learner attaches, from a real SeaweedFS.
+The journal has one segment for each step, as awares-7b writes them: 8 groups of 8 episodes. Each
+episode has two turns and about 1,700 token ids. With the default of --steps, the last checkpoint is
+10 steps old. A new process then reads the journal from a real SeaweedFS, as a controller does when
+its learner attaches.
 
 How to read it: "seconds" is the time of the read, and "MiB" the peak of the process's memory minus
-its memory before the read. Neither may grow with the number of steps, apart from the listing.
+its memory before the read. Neither may grow with the number of steps, apart from the listing
+of the segments.
 """
 
 import argparse
@@ -60,7 +62,7 @@ def main() -> None:
 
 
 def write(store: ObjectStore, steps: int) -> None:
-    """Write the segments of `steps` steps. The version of a step's tokens is one step old."""
+    """Write the segments of `steps` steps. A step's tokens lag one version behind the step."""
     journal, chance = Journal(store, RUN, START), random.Random(0)
     journal.root = 1
     members = [_member(chance) for _ in range(GROUPS * EPISODES)]

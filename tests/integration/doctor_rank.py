@@ -1,4 +1,4 @@
-"""Runs one rank of the doctor's trainer with ZeRO-3, and measures the memory of its load.
+"""Runs one rank of the doctor's trainer with ZeRO-3, and measures the memory while it loads.
 
 Usage: `python -m tests.integration.doctor_rank <rank> <ranks> <directory> <out>`
 

@@ -1,7 +1,4 @@
-"""Tests the grpo job with damaged data, a killed store, and another recipe.
-
-Another test kills and stops the job's processes.
-"""
+"""Tests the grpo job with damaged data, a killed store, another recipe, and killed processes."""
 
 import json
 import re
@@ -127,7 +124,7 @@ def test_a_step_with_gradients_that_are_not_finite_publishes_nothing(
 
 
 def test_killed_and_stopped_processes_are_replaced(config: PlatformConfig) -> None:
-    """Check that each fault costs its process, and that a step follows within 180 seconds."""
+    """Check that each fault costs its process, and that two steps follow within 180 seconds."""
     rows = config.run.directory / "struck" / "grpo" / "metrics.jsonl"
     settings = ("grpo.steps=2000", "grpo.learner_restarts=9", f"run.hang_timeout_s={HANG_S}")
     job = start("grpo", config, "run.name=struck", *settings)
@@ -160,7 +157,7 @@ def strike(name: str, fault: signal.Signals, rows: Path, job: subprocess.Popen[s
 def wait_for_lines(
     rows: Path, more: int, job: subprocess.Popen[str], timeout_s: float = 600
 ) -> None:
-    """Wait until the file of metrics has `more` lines than now."""
+    """Wait until `more` further lines are in the file of metrics."""
 
     def lines() -> int:
         return len(rows.read_text().splitlines()) if rows.exists() else 0

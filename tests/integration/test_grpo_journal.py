@@ -135,7 +135,8 @@ def test_a_resumed_run_reads_only_the_segments_since_its_checkpoint(seaweed: Obj
         found = groups_of(successor, Position(34, (36,)))
         assert [one.prompt.number for one in found] == [34, 35, 37, 38, 39, 40]
         read = [request for request in faults.requests if request.key.endswith(".parquet")]
-        assert len(read) == 5  # Prompts 40, 38 and 39, 36 and 37, 34 and 35, and the one before.
+        # The segments hold prompt 40, 38 and 39, 36 and 37, 34 and 35, and (settled) 32 and 33.
+        assert len(read) == 5
         successor.append([group(41)])
     assert groups_of(Journal(seaweed, "journal-e", START), Position(40)) == [group(40), group(41)]
 
@@ -228,7 +229,7 @@ def test_a_run_does_not_learn_from_the_episodes_of_another_start(
 
 
 def test_a_run_survives_an_outage_of_its_store(seaweed: ObjectStore) -> None:
-    """Eight steps are taken by a real controller and a real journal, without engine or learner."""
+    """A real controller and a real journal take eight steps, without an engine or a learner."""
     samples = [Sample(f"s{number}", "ab" * 32, "digit?", "7") for number in range(5)]
 
     async def scene(store: ObjectStore, faults: Faults) -> None:

@@ -47,7 +47,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def start(store: ObjectStore) -> Iterator[Start]:
-    """Return a function that starts a process which holds the lease, and kill it at the end."""
+    """Return a function that starts a process with the lease. Kill the processes at the end."""
     started: list[subprocess.Popen[str]] = []
 
     def run(expiry_s: float = EXPIRY_S) -> subprocess.Popen[str]:
@@ -150,7 +150,7 @@ def test_a_stopped_job_loses_the_lease_and_ends_by_itself_when_it_goes_on(
 
 
 def foreign(store: ObjectStore, **changes: object) -> LeaseHolder:
-    """Write the lease of a job whose process id says nothing here, and return its holder."""
+    """Write the lease of a job on another host, and return the job as the lease's holder."""
     holder = replace(LeaseHolder.here("grpo"), host="node-3", place="another boot", **changes)
     store.put(KEY, holder.to_bytes(7))
     return holder

@@ -314,7 +314,7 @@ def test_an_endpoint_follows_no_learner_with_other_inputs(
 
 
 class NeverLoads:
-    """An engine with version 0."""
+    """An engine with version 0, which fails the test if it has to load a version."""
 
     version = 0
 
@@ -353,7 +353,7 @@ def test_a_grpo_run_refuses_another_recipe_by_name(
         assert not grpo.is_finished(store, "r", recipe)
     for section, changed in changes.items():
         settings[section] |= changed
-    if key == "data":  # The name and the number of rows do not change.
+    if key == "data":  # The split's name and its number of rows stay the same.
         write_samples(store, job.data.curated, "train", [Sample("t", "a" * 64, "q", "7")])
     with pytest.raises(PolicyError, match=rf"recipe: {key} is {values}.*set another run\.name"):
         grpo.run(PlatformConfig.model_validate(settings))

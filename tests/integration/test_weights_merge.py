@@ -122,7 +122,7 @@ def test_merge_refuses_what_it_cannot_merge(seaweed: ObjectStore, tmp_path: Path
 def test_merged_weights_without_their_adapter_are_no_finished_policy(
     seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A job that dies between the two exports must export again. No reader plays the merge."""
+    """If a job dies between its two exports, no reader accepts the policy until it is complete."""
     monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
     config, base = configured(seaweed, "mini"), Path(POLICY)
     run = config.run.name

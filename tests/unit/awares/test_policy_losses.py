@@ -1,4 +1,4 @@
-"""Compares each policy loss, and each rule for importance weights, with values by hand.
+"""Compares each policy loss, and each rule for importance weights, with hand-computed values.
 
 In these tests, A is the advantage of an episode, r is the ratio of a token, and w is its importance
 weight. A gradient is d loss / d logprob.
@@ -45,7 +45,7 @@ def test_clip_higher_has_two_bounds():
         [[1.25, 1.3], [0.7, 0.9]], [1.0, -1.0], with_loss(ClipHigher(0.2, 0.28))
     )
     assert loss == pytest.approx(-(1.265 - 0.85) / 2)
-    # The gradient of a token that is not clipped is -A * r / 4, as both episodes have two tokens.
+    # The gradient of an unclipped token is -A * r / 4, for two episodes with two tokens each.
     assert gradient.tolist() == about([[-1.25 / 4, 0.0], [0.0, 0.9 / 4]])
     assert stats.clip_fraction == 0.5
     assert run([[1.25, 1.3]], [1.0])[0] == pytest.approx(-1.2)
@@ -126,14 +126,14 @@ def test_a_product_of_importance_ratios_is_truncated():
 
 def test_an_episode_with_a_large_product_is_masked_but_has_its_kl_term():
     # The product of episode 1 exceeds the cap, so w is 0. The product of episode 2 is 0.75.
-    # k3 of each token is 2 - log 2 - 1 for episode 1 and 0 for episode 2.
+    # k3, the KL estimate of a token, is 2 - log 2 - 1 in episode 1 and 0 in episode 2.
     settings = replace(PLAIN, importance="sequence_mask", kl_beta=0.1)
     lags, references = [[0.5, 8.0], [0.5, 1.5]], [[2.0, 2.0], [1.0, 1.0]]
     loss, stats, gradient = run(
         [[1.0, 1.0]] * 2, [3.0, 3.0], settings, lags=lags, references=references
     )
     assert loss == pytest.approx(-(2.25 - 0.1 * (1 - math.log(2))) / 2)
-    # The derivative of k3 is 1 - 2 in episode 1.
+    # The derivative of k3 by the logprob is 1 - 2 in episode 1.
     assert gradient.tolist() == about([[-0.1 / 4] * 2, [-2.25 / 4] * 2])
     assert stats.truncated_share == 0.5
 

@@ -78,7 +78,7 @@ def test_text_after_the_first_image_is_compared(canary: Canary, chat: ChatFormat
 
 
 class Originals(dict[str, Image.Image]):
-    """Records which thread has rendered each view."""
+    """The images of a canary, which record the thread of each access."""
 
     def __init__(self, canary: Canary) -> None:
         super().__init__(canary.originals)
@@ -90,7 +90,7 @@ class Originals(dict[str, Image.Image]):
 
 
 def test_a_check_renders_each_view_once_and_not_on_the_event_loop(canary: Canary) -> None:
-    """A page takes 78 ms, in which an endpoint could neither read requests nor answer them."""
+    """On the event loop, the 78 ms to render a page would hold up all requests of an endpoint."""
     originals = Originals(canary)
     fresh = replace(canary, originals=originals)
     logprobs = rows(canary, -1.0)

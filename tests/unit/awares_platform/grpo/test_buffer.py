@@ -205,7 +205,7 @@ def test_groups_of_an_abandoned_branch_are_issued_again_at_the_next_attempt(
 ) -> None:
     """The lost learner published versions 1 to 9, and its checkpoint holds version 3.
 
-    The group of prompt 0 has the versions 1 to 3, that of prompt 1 the versions 2 to 4.
+    The group of prompt 0 has tokens of the versions 1 to 3, and that of prompt 1 of 2 to 4.
     """
     buffer = make_buffer(bound=4)
     buffer.restore(Position(), [], Lineage(first=1))
@@ -218,7 +218,8 @@ def test_groups_of_an_abandoned_branch_are_issued_again_at_the_next_attempt(
         (1, 1),
         (3, 0),
     ]
-    # Version 1 lies two updates behind version 10, and six behind version 14.
+    # Version 1 lies two updates behind version 10. It is four behind version 12, which the bound
+    # allows, and five behind version 13.
     assert not buffer.full(12) and (len(buffer), buffer.dropped) == (1, 2)
     assert not buffer.full(13) and (len(buffer), buffer.dropped) == (0, 3)
     # A group that is in flight at the restart may still end with abandoned tokens.

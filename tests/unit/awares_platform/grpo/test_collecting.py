@@ -8,7 +8,7 @@ from awares_platform.grpo.collecting import collect_rarely
 
 @pytest.fixture
 def collections() -> Iterator[list[int]]:
-    """Return a list that gets the generation of each collection of garbage."""
+    """Yield a list to which each garbage collection adds the generation that it collected."""
     found: list[int] = []
 
     def note(phase: str, info: dict[str, int]) -> None:
@@ -24,7 +24,7 @@ def collections() -> Iterator[list[int]]:
 
 
 def hold(count: int) -> list[list[int]]:
-    """Return so many objects that the garbage collector must examine."""
+    """Return `count` objects that the garbage collector must examine."""
     return [[number] for number in range(count)]
 
 

@@ -20,7 +20,7 @@ REWARD = CropReward("anls")
 
 
 class FakeWorker:
-    """A reward worker in this process. `script` holds what each call does, as an error or None."""
+    """A reward worker in this process. `script` lists the error of each call, or None."""
 
     def __init__(self, script: list[Exception | None], calls: list[int]) -> None:
         self.script, self.calls = script, calls
@@ -117,7 +117,7 @@ def test_a_lost_worker_costs_a_retry(asked: list[tuple[Prompt, GroupRollout]]) -
         arena = Arena(None, WorkerLost("its node is gone"))
         alone = Scoring(REWARD, arena.settings)
         assert await scored(arena, asked) == [alone(*one) for one in asked]
-        # Each of the 16 groups of the lost worker travels alone, and the other groups do not.
+        # The 16 groups with which the second call lost its worker travel alone. The last 8 do not.
         assert arena.calls == [16, 16, *[1] * 16, 8]
         assert len(arena.workers) == 2 and not arena.stopped
 

@@ -25,8 +25,8 @@ class Method:
 class Part:
     """An actor in this process, with handles of its methods.
 
-    A part with `silent_after` answers so many pings and then no more. After `kill`, each answer is
-    Ray's error for a dead actor.
+    If `silent_after` is set, the part answers this number of pings and then no more. After `kill`,
+    each answer is Ray's error for a dead actor.
     """
 
     def __init__(self, silent_after: int | None = None) -> None:
@@ -47,7 +47,7 @@ class Part:
 
 
 class ShortController(Part):
-    """A controller that reports `steps` steps, and then waits until it is dead or `ended`."""
+    """A controller that reports `steps`, and then ends if `ended`, or waits until it is killed."""
 
     def __init__(self, steps: range, ended: bool, silent_after: int | None = None) -> None:
         super().__init__(silent_after)

@@ -99,7 +99,7 @@ GROUPS = [
 
 @pytest.fixture
 def store() -> ObjectStore:
-    """Return a store with the journal of a run, which the real writer wrote."""
+    """Return a store with a run's journal, which the real class Journal has written."""
     store = cast(ObjectStore, MemoryStore())
     journal = Journal(store, "mini", "start")
     for one in GROUPS:

@@ -1,4 +1,4 @@
-"""Tests the trackers of a job for real: TensorBoard, W&B offline, and MLflow on a local store."""
+"""Tests the trackers of a job with real TensorBoard, offline W&B, and MLflow on a local store."""
 
 import json
 import logging
@@ -193,7 +193,7 @@ def test_wandb_continues_the_run_of_a_resumed_job(
             tracking.metrics(step, {"reward/mean": float(step)})
         tracking.samples(steps[-1], lambda: [row])
         tracking.close()
-        time.sleep(1.1)  # The name of an offline directory has the second of its start.
+        time.sleep(1.1)  # An offline directory is named after its start, in whole seconds.
     found = records(job.directory)
     assert {one.run.run_id for one in found if one.HasField("run")} == {"mini-grpo"}
     history = [

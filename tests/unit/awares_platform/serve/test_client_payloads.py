@@ -1,4 +1,4 @@
-"""Tests that the endpoint accepts what real clients send, and names the reason of each refusal."""
+"""Tests that the endpoint accepts what real clients send, and gives a reason for each refusal."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Tests that every question gets an answer, whatever the policy writes on the way."""
+"""Tests that every question gets an answer, whatever the policy writes before it."""
 
 import pytest
 
@@ -68,9 +68,9 @@ def test_a_lenient_request_goes_on_in_the_form_of_training(client_for, engine, c
 
 
 def question_leaving(chat, tokens, max_tokens):
-    """Return a question after whose request for "all" a context of 512 has `tokens` left.
+    """Return a question that is just long enough to leave `tokens` tokens for requested views.
 
-    The tokens are what remains for the requested views.
+    The context of 512 tokens also holds a request for "all" and an answer of `max_tokens` tokens.
     """
     empty, one = len(chat.tool_reply(0)), len(chat.tool_reply(1))
     request = len(chat.target("GET_CROPS: ['all']"))

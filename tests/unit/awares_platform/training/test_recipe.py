@@ -173,7 +173,7 @@ def test_every_setting_that_is_left_out_exists(section: type[Section], left_out:
 
 
 def test_every_other_setting_of_sft_and_policy_is_in_the_recipe() -> None:
-    """A new setting of a job is in its recipe, unless somebody lists it as operation."""
+    """A new setting is in its job's recipe, unless recipe.py lists the setting as operation."""
     found = {key for key in sft() if key.startswith(("sft.", "policy."))}
     assert found == {
         "sft.epochs",
