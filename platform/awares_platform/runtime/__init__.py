@@ -1,1 +1,1 @@
-"""Provides what every job needs: session, watches, run directory, metrics, progress and logs."""
+"""Provides what jobs need: session, lease, watches, run directory, metrics, progress and logs."""

@@ -1,4 +1,4 @@
-"""Places the processes that steer a job on the driver's node, and tells which of them is lost."""
+"""Places the actors that steer a job on the driver's node, and turns Ray's errors into PartLost."""
 
 from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ def beside_driver(**options: Any) -> dict[str, Any]:
 
 
 def needs(cpus: float, gpus: float, labels: Mapping[str, str]) -> str:
-    """Return what a process needs of a node as text, such as "1 CPU, 1 GPU on nodes with a=b"."""
+    """Return as text which node a process needs, such as "1 CPU, 1 GPU on nodes with a=b"."""
     counts = ", ".join(
         f"{count:g} {name}" for name, count in (("CPU", cpus), ("GPU", gpus)) if count
     )
@@ -38,8 +38,8 @@ def needs(cpus: float, gpus: float, labels: Mapping[str, str]) -> str:
 async def reply(name: str, reference: Awaitable[T]) -> T:
     """Return the value of an object reference of the actor `name`.
 
-    Raises PartLost if the actor's process or its node is dead, or if Ray has lost the object. An
-    error that the actor's method raises itself stays in Ray's wrapper.
+    Raises PartLost if the actor's process or its node is dead, or if Ray has lost the object. If
+    the actor's own method raises an error, Ray's RayTaskError around this error passes unchanged.
     """
     try:
         return await reference

@@ -3,16 +3,17 @@
     runs/<run>/<job>/lease.json        held by sft, grpo and evaluate
     datasets/<curated>/lease.json      held by curate, because all runs share the curated data set
 
-The holder's thread rewrites the lease every BEAT_S seconds, on the condition that the lease is
-still its own last write. Another job that finds the lease watches it:
+A beat is a write of the lease. A thread of the holder writes a beat every BEAT_S seconds, on the
+condition that the object is still the holder's last write. Another job that finds the lease watches
+it, and acts as follows:
 
-    the lease changes                                    the holder works: refuse
-    its process ran in this place, and is gone           take the lease over at once
+    the lease changes                                    the holder works: refuse to run
+    the holder ran in this PID namespace, and is gone    take the lease over at once
     the lease does not change for EXPIRY_S seconds       take the lease over
 
 The watch uses the monotonic clock of the observer, so the clocks of two machines are never
-compared. A holder that has lost its lease stops its job, and names the new holder. Both kinds of
-write are conditional, so two jobs can never take the same lease over.
+compared. A holder that has lost its lease stops its job, and names the new holder. Each write is
+conditional, so two jobs can never take over the same lease.
 """
 
 import contextlib
@@ -82,10 +83,10 @@ def hold(
 ) -> Iterator[LeaseClaim]:
     """Hold the lease `key` while the block runs.
 
-    `job` is the name of the command. `rename` is the setting that gives the job another place.
-    Raises JobRefused if another job holds the lease. If another job takes the lease over, the block
-    gets the signal SIGTERM, and this function then raises JobFenced. The expiry must be several
-    times the beat.
+    `job` is the name of the command. The error names `rename`, the setting that gives the job
+    another part of the store. Raises JobRefused if another job holds the lease. If another job
+    takes the lease over, the process gets the signal SIGTERM, whose handler must end the block.
+    This function then raises JobFenced. `expiry_s` must be several times `beat_s`.
     """
     holder, beats = LeaseHolder.here(job), _for_beats(store)
     etag = _acquire(store, key, holder, rename, expiry_s)
@@ -112,7 +113,7 @@ def require_held(store: ObjectStore, claim: LeaseClaim) -> None:
 
 
 def _for_beats(store: ObjectStore) -> ObjectStore:
-    """Return the store with the budget of a beat, and with a client that is ready for use.
+    """Return the store with the retry budget of a beat, and with a client that is ready for use.
 
     On a busy machine, the creation of a client takes seconds, in which no beat would be written.
     """
@@ -125,7 +126,10 @@ def _for_beats(store: ObjectStore) -> ObjectStore:
 def _acquire(
     store: ObjectStore, key: str, holder: LeaseHolder, rename: str, expiry_s: float
 ) -> str:
-    """Write the lease as soon as it is free, and return its etag."""
+    """Write the lease as soon as it is free, and return its etag.
+
+    Raise JobRefused if the present holder works.
+    """
     say, seen, since = Progress(holder.job).say, None, 0.0
     while True:
         asked = time.monotonic()
@@ -137,7 +141,7 @@ def _acquire(
             if seen not in (None, etag) and other:
                 raise _refused(store, key, other, rename)
             gone, told = bool(other and other.is_gone()), seen is not None
-            # After a slow answer, the watch begins again: the holder may have waited as long.
+            # A slow answer begins the watch again, because the holder's beats may be as slow.
             if seen != etag or now - asked > expiry_s / 2:
                 seen, since = etag, now
             if gone or now - since >= expiry_s:
@@ -182,9 +186,9 @@ def _fenced(store: ObjectStore, key: str, other: LeaseHolder | None) -> JobFence
 
 
 class _Keeper:
-    """Renews a lease in a thread, and interrupts the main thread if the lease is lost.
+    """Renews a lease in a thread, and sends SIGTERM to its own process if the lease is lost.
 
-    `fenced` is the error to raise, or None while the lease is held.
+    `fenced` is the error to raise if the lease is lost, and None before.
     """
 
     def __init__(
@@ -201,8 +205,8 @@ class _Keeper:
     def stop(self) -> None:
         """End the thread, and delete the lease if it is still held.
 
-        No other job can take over the lease between the last beat and the deletion, because the
-        beat has just changed the lease.
+        A last beat changes the lease just before the deletion. No other job can therefore take the
+        lease over in between.
         """
         self._done.set()
         self._thread.join()
@@ -240,7 +244,8 @@ class _Keeper:
     def _look(self) -> bool:
         """Find out who has written the lease, and return whether it was this holder.
 
-        A beat whose reply was lost may still arrive, so the last write can be this holder's own.
+        The store may have received a beat whose reply was lost. The last write is then this
+        holder's own.
         """
         try:
             found = _read(self._store, self._key)

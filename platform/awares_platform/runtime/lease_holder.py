@@ -11,15 +11,15 @@ from typing import Self
 from uuid import uuid4
 
 _STATE, _START = 0, 19
-"""The places of a process's state and start time in /proc/<pid>/stat, after the command's name."""
+"""Indices of a process's state and start time in /proc/<pid>/stat, after the command's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseHolder:
     """The process of the job that holds a lease.
 
-    `token` is unique to one hold of a lease. `since` is the time at which the job asked for the
-    lease, for people. `place` identifies the boot of the machine, the PID namespace and the user.
+    `token` differs each time that a job asks for a lease. `since` is the time of this request, as
+    people read it. `place` identifies the boot of the machine, the PID namespace and the user.
     Process ids are comparable only within one place. `born` is the start time of the process, in
     ticks since the boot.
 
@@ -67,7 +67,7 @@ class LeaseHolder:
             return None
 
     def is_gone(self) -> bool:
-        """Return whether the process ran in the place of this process, and has ended."""
+        """Return whether the holder ran in the same place as this process, and has ended."""
         if not self.place or self.place != _place():
             return False
         found = _status(self.pid)

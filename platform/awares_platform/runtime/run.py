@@ -45,8 +45,8 @@ class Run:
     """A context manager that keeps the record of one job of a run, and sends it to trackers.
 
     A resumed job appends to its metrics.jsonl. If this file is missing locally, it is first
-    downloaded from the store. `recipe` holds everything that the job's result depends on. Entering
-    raises ConfigError if the package of a configured tracker is missing.
+    downloaded from the store. `recipe` holds everything that the job's result depends on. The
+    `with` statement raises ConfigError if the package of a configured tracker is missing.
 
     Example:
         with Run(config, "grpo") as run:
@@ -117,7 +117,7 @@ class Run:
         self._mirror_sometimes()
 
     def samples(self, step: int, rows: Callable[[], Sequence[SampleRow]]) -> None:
-        """Send a table of samples to the trackers. A thread calls `rows`."""
+        """Send a table of samples to the trackers. A thread of a tracker calls `rows`."""
         self._tracking.samples(step, rows)
 
     def _mirror_sometimes(self) -> None:

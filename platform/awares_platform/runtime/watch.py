@@ -1,9 +1,10 @@
-"""Notices parts of a job that are dead or hang, and counts failures as a rate an hour.
+"""Notices processes of a job that are dead or hang, and counts failures within the last hour.
 
-    watch --ping--> part        every few seconds; the part answers, or it raises PartLost
+    watch --ping--> process     every few seconds; the call of ping returns, or raises PartLost
       `-- PartLost after `within_s` seconds without an answer
 
-This module knows no Ray. A part is any object with an asynchronous `ping`.
+This module does not import Ray. It calls such a process a part of the job, and knows only a
+function that pings the part.
 """
 
 import asyncio
@@ -18,10 +19,10 @@ from awares_platform.store.errors import LaunchError
 
 HOUR_S = 3600.0
 ENGINE_MARGIN = 1.25
-"""An actor with an engine has this multiple of run.hang_timeout_s to answer. Within the timeout it
-notices a hung engine itself, and kills the engine's processes."""
+"""An actor with an engine may take run.hang_timeout_s times this number to answer. The actor itself
+notices a hung engine after run.hang_timeout_s, and then has time to kill the engine's processes."""
 _SLICES = 20
-"""The smallest number of waits into which `watch` divides the deadline of an answer."""
+"""The smallest number of short waits into which `answer_of` divides its time limit."""
 _SLICE_S = 1.0
 _PAUSE_S = 5.0
 T = TypeVar("T")
@@ -33,7 +34,7 @@ class PartLost(AwaresError):
 
 
 class FailureRate:
-    """Counts failures within the last hour. `most` failures are accepted; -1 accepts all.
+    """Counts failures within the last hour. Up to `most` failures are accepted; -1 accepts all.
 
     Example:
         failures = FailureRate(20)
@@ -93,7 +94,8 @@ def restarting(
 ) -> T:
     """Return the result of `attempt`. Call it again each time it loses a part.
 
-    Raises LaunchError if parts are lost too often. `key` names the setting of the limit.
+    Raises LaunchError if parts are lost more often than `losses` accepts. `key` is the name of the
+    setting that holds this limit.
     """
     while True:
         try:
@@ -113,10 +115,10 @@ async def watch(
     within_s: float,
     heard: Callable[[Answer], None] = lambda _: None,
 ) -> None:
-    """Ping a part again and again. Call `heard` with each answer. Return only by an error.
+    """Ping a part again and again, and call `heard` with each answer. Never return.
 
-    Raises PartLost if the part gives no answer within `within_s` seconds. `name` names the part in
-    the message. Errors of `ping` are raised unchanged.
+    Raises PartLost if the part gives no answer within `within_s` seconds. The message calls the
+    part `name`. Errors of `ping` are raised unchanged.
     """
     while True:
         heard(await answer_of(name, ping(), within_s))

@@ -1,4 +1,4 @@
-"""Hands values to one tracker in a thread, so that a tracker never delays or stops a run."""
+"""Hands values to one tracker in a thread, so that a tracker never stops a run or delays a step."""
 
 import logging
 import queue
@@ -11,14 +11,14 @@ log = logging.getLogger(__name__)
 WAITING = 1000
 """The largest number of calls that wait for a slow tracker. Further calls are dropped."""
 CLOSE_S = 30.0
-"""The longest time that a finished job waits for a tracker."""
+"""The longest time in seconds of each of the two waits of `Courier.close`."""
 
 
 class Courier:
     """Runs calls on a tracker, in order, in a daemon thread.
 
-    If a call raises an exception, the courier logs the first one and goes on with the next call. If
-    `start` fails, the courier calls it again before the next call.
+    If calls raise exceptions, the courier logs the first exception and goes on with the next call.
+    If the tracker's method `start` fails, the courier calls it again before the next call.
 
     Example:
         courier = Courier("MLflow", tracker)
@@ -43,7 +43,10 @@ class Courier:
             self._report("it is too slow")
 
     def close(self) -> None:
-        """Finish the tracker's record, or give it up after CLOSE_S seconds."""
+        """Finish the tracker's record, or give it up.
+
+        Wait up to `close_s` seconds for room in the queue, and then as long for the last call.
+        """
         try:
             self._calls.put(None, timeout=self._close_s)
             self._thread.join(self._close_s)

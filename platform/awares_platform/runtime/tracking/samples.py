@@ -1,4 +1,4 @@
-"""Draws episodes as rows of a table of samples."""
+"""Turns episodes into rows of a table of samples, and draws the received crops."""
 
 from PIL import ImageDraw
 from PIL.Image import Image, Resampling

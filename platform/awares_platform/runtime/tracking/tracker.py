@@ -10,9 +10,10 @@ from PIL.Image import Image
 
 @dataclass(frozen=True, slots=True)
 class TrackedJob:
-    """One job of a run, as a tracker names it.
+    """One job of a run, and what a tracker states about it.
 
-    `directory` is the job's local directory. `settings` is the configuration as JSON.
+    `directory` is the job's local directory. `settings` is the configuration as JSON values.
+    `project` is the name of the project in W&B, and of the experiment in MLflow.
 
     Example:
         TrackedJob("mini", "grpo", Path("runs/mini/grpo"), "awares-train", {"run": {...}})

@@ -29,7 +29,7 @@ class Tracking:
     def of(cls, settings: TrackingConfig, job: TrackedJob) -> "Tracking":
         """Start TensorBoard if it is installed, and the trackers that `settings` names.
 
-        Raises ConfigError if the package of such a tracker is not installed.
+        Raises ConfigError if the package of a named tracker is not installed.
         """
         trackers: dict[str, Tracker] = {}
         try:
@@ -54,7 +54,10 @@ class Tracking:
         self._send(lambda tracker: tracker.series(step, area, finite))
 
     def samples(self, step: int, rows: Callable[[], Sequence[SampleRow]]) -> None:
-        """Send a table of samples. A thread calls `rows`, which may read and draw images."""
+        """Send a table of samples.
+
+        A thread of a tracker calls `rows`, so `rows` may take the time to read and draw images.
+        """
         once = lru_cache(rows)
         self._send(lambda tracker: tracker.samples(step, once()))
 
