@@ -6,10 +6,10 @@
                             label_shard    a task: judge, grounding, crops --> curated shard
 
 Ray Data runs the two stages concurrently over shards. The driver only adds up the counts. Each
-shard has a fingerprint: a digest of its samples and of the recipe (training/recipe.py), which has
-the policy and the settings. If the store holds a shard with the same fingerprint, the job does not
-label the shard again. A restarted job therefore keeps the finished shards. The job writes the
-manifest of the split last.
+shard has a fingerprint: a digest of its samples and of the recipe (training/recipe.py). The recipe
+covers the policy and the settings. If the store holds a shard with the same fingerprint, the job
+does not label the shard again. A restarted job therefore keeps the finished shards. The job writes
+the manifest of the split last.
 """
 
 import hashlib

@@ -6,7 +6,8 @@
 
 Let v be the version of the weights that the next batch updates, and let bound be
 grpo.staleness_bound. A group is stale if one of its tokens was sampled more than `bound` updates
-before v, or by a version that a restarted learner has abandoned (see lineage.py).
+before v. A group is also stale if it has a token of a version that a restarted learner has
+abandoned (see lineage.py).
 
 The capacity gate limits how many groups are ready or in flight, so that few groups become stale.
 Let a be the version of an actor's weights. The actor may start a group only while the groups that
@@ -86,8 +87,8 @@ class EpisodeBuffer:
         prompt to the number of this group's attempt.
 
         Groups in flight stay in flight. The method queues every other issued prompt that is neither
-        settled nor ready, and `issue` returns these prompts first. A prompt
-        with a stale group gets a new attempt number.
+        settled nor ready, and `issue` returns these prompts first. A prompt with a stale group gets
+        a new attempt number.
 
         `lineage` is that of the learner. From now on, no group starts with weights older than the
         learner's first version.

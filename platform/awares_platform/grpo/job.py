@@ -26,7 +26,7 @@ Failures:
   it.
 - If the learner dies or hangs, Ray Train restarts it from its last checkpoint. `attach` then
   restores the groups that the learner took after this checkpoint.
-- If the controller or the trainer, the process of Ray Train, dies or hangs, this driver starts both
+- If the controller or the trainer (the process of Ray Train) dies or hangs, this driver starts both
   again (supervisor.py). They resume from the last checkpoint and the journal.
 - If this driver dies, start the job again.
 - If nodes are missing, the job waits and says what it needs.

@@ -59,10 +59,12 @@ class Recorder:
         """Return the finished groups whose prompts are not settled in `position`.
 
         The first value is `lineage`, rooted in the run's first version. The second value has the
-        groups of the journal and the groups that are not written yet. Journalled groups that are
-        more than `bound` updates old are only named. No write runs during the read, and no other
-        task runs between the end of the read and the caller's next statement. The result thus
-        leaves out no finished group. Raises StoreError if the store fails.
+        groups of the journal and the groups that are not written yet. Of stale groups in the
+        journal, it has only the prompt numbers and the attempts. `bound` is grpo.staleness_bound.
+
+        No write runs during the read, and no other task runs between the end of the read and the
+        caller's next statement. The result thus leaves out no finished group. Raises StoreError if
+        the store fails.
         """
         journal = self._journal
 
