@@ -1,15 +1,15 @@
 """Builds the report of a run: one self-contained HTML page from the files that the jobs wrote.
 
     <run.directory>/<run.name>/
-      {sft,grpo}/metrics.jsonl -----+                +- curves.py    training: reward, RTR, KL, ...
+      */metrics.jsonl --------------+                +- curves.py    training: reward, RTR, KL, ...
       evaluate/results.json --------+- records.py ---+- tables.py    results in the paper's form
       evaluate/episodes-*.parquet --+                +- tradeoff.py  accuracy against visual tokens
       progress.json ----------------+                +- shift.py     requests after SFT, after GRPO
                                                      +- times.py     duration and CPU time of jobs
-      */config.json ----------------+                +- identity.py  what the run is
+      */config.json ----------------+                +- identity.py  policy, data, dates, settings
       images in the store ---------------------------+- episodes.py  a dozen drawn episodes
       the journal in the store ----------------------+- viewer.py    trajectories to filter
-      another run -----------------------------------+- comparison.py
+      another run -----------------------------------+- comparison.py   differences of two runs
 
 page.py assembles the sections. The page holds its style, images and script, and loads no file.
 """

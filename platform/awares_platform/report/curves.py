@@ -67,7 +67,7 @@ Metrics = Mapping[str, Sequence[Row]]
 def curves(metrics: Metrics, beside: Metrics | None = None) -> str:
     """Draw a figure for every measure that the run recorded.
 
-    `beside` holds the metrics of another run. Their trends are dashed lines in the same figures.
+    `beside` are the metrics of another run, whose trends are dashed lines in the same figures.
     """
     figures = []
     for measure in MEASURES:

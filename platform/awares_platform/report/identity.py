@@ -1,4 +1,4 @@
-"""Formats what a run is: its policy, its data, its date, its versions, and its settings."""
+"""Formats the facts of a run: policy, data, dates, machine, version and settings."""
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -13,11 +13,11 @@ _OPERATION = {
     *("run.name", "run.directory", "run.worker_logs", "store.endpoint", "store.retry_budget_s"),
     *(f"tracking.{name}" for name in TrackingConfig.model_fields),
 }
-"""Settings that say where a run computed and who watches it, and nothing about its results."""
+"""Settings with no effect on results: names, places, logs and trackers."""
 
 
 def identity(record: RunRecord) -> str:
-    """Return a list of facts about the run, and a table of its settings without the defaults.
+    """Return a list of facts about the run, and a table of the settings that are not defaults.
 
     The result is "" if no job of the run has recorded its configuration.
     """
@@ -41,8 +41,8 @@ def identity(record: RunRecord) -> str:
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Map each dotted key with different values to its values in the two configurations, as text.
 
-    The value of a key that one configuration lacks is "–". Settings that say where a run computed
-    are left out, and so is the run's name.
+    If a configuration lacks a key, its value there is "–". Settings with no effect on results, such
+    as the run's name, are left out.
 
     Example:
         differences({"grpo": {"steps": 40}}, {"grpo": {"steps": 80}})

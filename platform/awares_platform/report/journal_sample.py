@@ -1,9 +1,10 @@
-"""Samples the journal of a GRPO run: groups of many versions, and questions that come up again.
+"""Samples the journal of a GRPO run, in which each file is a segment with groups of episodes.
 
     runs/<run>/episodes/*/*.parquet --evenly spread segments--> groups --questions--> groups
                                     --segments of a version---------------------------> groups
 
-The viewer shows the episodes of these groups.
+The sample has groups of many versions, and prefers questions that have several groups. The viewer
+shows the episodes of these groups.
 """
 
 import logging
@@ -29,10 +30,10 @@ T = TypeVar("T")
 def sample_groups(store: ObjectStore, run: str, version: int | None = None) -> list[Group]:
     """Return groups of at most QUESTIONS questions, from segments that cover the whole run.
 
-    Questions that several segments hold come first, because their versions can be compared. The
-    other questions are spread evenly over the run. If `version` is given, the result also has the
-    groups with a token of this version. Raises StoreError if the store fails. A damaged segment is
-    logged and skipped.
+    Up to half of the questions are questions with several groups, because their versions can be
+    compared. The other questions have one group each. Both kinds are spread evenly over the run. If
+    `version` is given, the result also has the groups with a token of this version, from at most
+    AROUND segments. Raises StoreError if the store fails. A damaged segment is logged and skipped.
     """
     keys = sorted(info.key for info in store.list(f"runs/{run}/episodes/"))
     keys = [key for key in keys if key.endswith(".parquet")]
@@ -53,7 +54,7 @@ def _chosen(groups: Sequence[Group]) -> list[Group]:
 
 
 def _of_version(store: ObjectStore, keys: Sequence[str], version: int) -> list[Group]:
-    """Return the groups with a token of `version`.
+    """Return the groups with a token of `version` in AROUND segments, from the first that has one.
 
     Versions grow along the segments, so a binary search finds the first segment with this version.
     """
@@ -80,7 +81,9 @@ def _read(store: ObjectStore, key: str) -> tuple[Group, ...]:
 
 
 def spread(values: Sequence[T], count: int) -> list[T]:
-    """Return `count` evenly spread values with the first and the last, or all if they are fewer.
+    """Return `count` evenly spread values, or all values if there are fewer.
+
+    The first and the last value are among them. If `count` is 1, the result is the first value.
 
     Example:
         spread([0, 1, 2, 3, 4], 3)  # [0, 2, 4]

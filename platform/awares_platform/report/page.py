@@ -1,4 +1,4 @@
-"""Assembles the HTML page of a report. The page contains its style sheet and its images."""
+"""Assembles the HTML page of a report. The page contains its style sheet, images and script."""
 
 import logging
 from collections.abc import Sequence
@@ -42,8 +42,8 @@ def run(config: PlatformConfig, against: str = "", version: int | None = None) -
 
     The page shows the files that the run's jobs wrote. Files that the run's local directory lacks
     come from the store, and so do all images. If `against` names another run, the page compares
-    the two runs. If `version` is the number of a weight version, the viewer has all its journalled
-    episodes. Raises DataError for an unknown run and for a damaged file.
+    the two runs. If `version` is the number of a weight version, the viewer also shows journalled
+    episodes of this version. Raises DataError for an unknown run and for a damaged file.
     """
     store, name = ObjectStore.from_config(config.store), config.run.name
     record = _record(store, config.run, name)

@@ -68,7 +68,7 @@ class EpisodeRecord:
 class RunRecord:
     """All data of a run that the report shows.
 
-    `config` is the configuration of the run's last job, or {} if no job has recorded it. `dates`
+    `config` is the configuration of the last of the jobs in `RECORDED` that has one, or {}. `dates`
     are the Unix times of the first and the last recorded metrics, or () without metrics.
     `metrics` maps a job to the rows of the job's metrics. `policies` and `labels` are the values of
     the keys "policies" and "labels" in evaluate/results.json. `episodes` maps a policy to its
@@ -170,7 +170,7 @@ def _episode(row: dict[str, Any]) -> EpisodeRecord:
         rtr_token=row["rtr_token"],
         stop=row["stop"],
         turns=tuple(row["turns"]),
-        # Files of older versions have no rewards.
+        # A file that an older version of this package wrote has no rewards.
         reward=row.get("reward"),
     )
 

@@ -23,7 +23,10 @@ NAMES: dict[str, str] = {
 """The displayed names of the ten crops. Regions of other environments keep their own names."""
 
 DIRECT, UNANSWERED = "direct", ""
-"""The keys of episodes that request no region. No environment has a region without a name."""
+"""The keys under which episodes without a request count: with an answer, and without one.
+
+No region has the empty name, so "" is free.
+"""
 
 LEGEND = {"sft": "after SFT", "awares": "after GRPO", "low": "what the labels call for"}
 
@@ -56,9 +59,9 @@ def shift(policies: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Any]) 
 
 
 def _shares(policy: Mapping[str, Any]) -> dict[str, float]:
-    """Return the share of a policy's episodes with each request, with an answer, or with neither.
+    """Return the share of a policy's episodes for each region, for DIRECT and for UNANSWERED.
 
-    Results of older versions do not tell direct answers from episodes without an answer.
+    Results that an older version of this package wrote count unanswered episodes as DIRECT.
     """
     counts = dict(policy["crops"])
     if unanswered := policy.get("unanswered", 0):

@@ -14,7 +14,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 24, 26, 46
 FREE = (LEFT, TOP - 8, WIDTH, HEIGHT - BOTTOM - 8)
 """The area in which the names of the policies may stand, as (left, top, right, bottom)."""
 RADIUS, RING = 6.5, 4.0
-"""The radius of a mark, and how much further each mark reaches that another mark covers."""
+"""The radius of a mark, and the width of the ring that a covered mark shows, in SVG units."""
 
 
 def tradeoff(policies: dict[str, dict[str, Any]]) -> str:
@@ -46,7 +46,8 @@ def tradeoff(policies: dict[str, dict[str, Any]]) -> str:
 def _radii(places: Sequence[tuple[float, float]]) -> list[float]:
     """Return the radius of each mark.
 
-    A mark that later marks cover is larger than these, so that marks at one place become rings.
+    A mark that later marks cover is larger than the later marks. Marks at one place thus look like
+    rings around each other.
     """
     return [
         RADIUS + RING * sum(math.dist(at, other) < RADIUS for other in places[index + 1 :])

@@ -19,8 +19,9 @@ class Trajectory:
     `image` is a content hash, and `size` is (width, height). `turns` holds the text of each turn.
     `regions` are the names of the requested regions. `boxes` are the boxes of the returned views,
     and `evidence` the annotated boxes, all in pixels of the image. `reward` is None if it is
-    unknown. `changed` says whether no episode of the question's previous version has the same
-    request and the same answer. It is None if no previous version of the question is shown.
+    unknown. `changed` compares the episode with the previous shown version of the same question. It
+    is true if no episode of this version has the same request and the same answer. It is None if
+    there is no such version.
 
     Example:
         Trajectory(
@@ -102,7 +103,7 @@ def _sampled(group: Group, member: Member) -> Trajectory:
 
 
 def evaluated(episode: EpisodeRecord, order: int, version: str) -> Trajectory:
-    """Return a held-out episode as a trajectory of the version with this place and name."""
+    """Return a held-out episode as a trajectory. `order` and `version` are those of Trajectory."""
     return Trajectory(
         order=order,
         version=version,

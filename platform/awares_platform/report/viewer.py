@@ -70,7 +70,8 @@ def viewer(record: RunRecord, groups: Sequence[Group], fetch: Fetch) -> str:
 def _held_out(record: RunRecord) -> list[Trajectory]:
     """Return the episodes of the trained policies on the same held-out questions.
 
-    Half of the questions are those on which the policies differ, if there are that many.
+    On up to HELD_OUT / 2 of these questions, the policies request or answer differently. On the
+    other questions, they do the same.
     """
     stages = [name for name in reversed(DRAWN) if record.episodes.get(name)]
     if not stages:
