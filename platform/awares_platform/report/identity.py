@@ -41,8 +41,8 @@ def identity(record: RunRecord) -> str:
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Map each dotted key with different values to its values in the two configurations, as text.
 
-    If a configuration lacks a key, its value there is "–". Settings with no effect on results, such
-    as the run's name, are left out.
+    If a configuration lacks a key, its value there is "–". Settings with no effect on results,
+    such as the run's name, are left out.
 
     Example:
         differences({"grpo": {"steps": 40}}, {"grpo": {"steps": 80}})
