@@ -109,9 +109,9 @@ class GrpoConfig(Section):
     pass of the reference."""
     loss: Literal["grpo", "clip_higher", "dr_grpo", "dapo", "gspo", "cispo"] = "grpo"
     """Policy loss. "grpo" clips the ratio of each token and weighs episodes alike. "clip_higher"
-    has another upper bound. "dr_grpo" divides the sum over tokens by a constant. "dapo" is
+    has a separate upper bound. "dr_grpo" divides the sum over tokens by a constant. "dapo" is
     "clip_higher" with all tokens weighed alike. "gspo" clips one ratio per episode. "cispo" bounds
-    the ratio but no gradient."""
+    the ratio, and keeps the gradients of all tokens."""
     clip: float | None = Field(default=None, gt=0)
     """Clip range of the ratio, which is the probability under the current policy divided by that
     under the proximal policy. The ratio is clipped to [1 - clip, 1 + clip], or to [1 - clip, 1 +
@@ -138,7 +138,7 @@ class GrpoConfig(Section):
     """What divides an advantage: the standard deviation of its group's rewards, that of all rewards
     in the batch, or nothing ("none"). The loss "dr_grpo" takes only "none"."""
     std_eps: PositiveFloat = 1e-4
-    """Constant that the advantage adds to the standard deviation before the division."""
+    """Constant that is added to the standard deviation before it divides an advantage."""
 
     anchor_every: PositiveInt = 16
     """Maximum number of versions from one anchor to the next. An anchor holds the whole weights;

@@ -18,7 +18,7 @@ class GuardsConfig(Section):
     """
 
     window: PositiveInt = 10
-    """Number of last steps whose mean each guard compares with its bounds."""
+    """Number of newest steps over which each guard takes the mean of its metric."""
     kl: Action = "warn"
     """Action if the mean of policy/kl exceeds `kl_above`."""
     kl_above: PositiveFloat = 2.0

@@ -17,7 +17,7 @@ PARAMETERS: Mapping[str, tuple[str, ...]] = {
 """The keys of [grpo] that each value of grpo.loss takes."""
 
 _ONLY_CLIPS = ("clip_higher", "gspo")
-"""The losses that differ from "grpo" in nothing but the clip."""
+"""The losses that equal "grpo" if every ratio is 1. The others also take another mean."""
 
 
 def loss_fault(settings: "GrpoConfig") -> str | None:

@@ -126,8 +126,8 @@ class MethodConfig(Section):
     def inputs(self) -> dict[str, Any]:
         """Return the settings that decide what the policy reads and may request, as JSON values.
 
-        `system_prompt` may be "awares". The function method.environment.inputs returns the text of
-        this prompt instead.
+        `system_prompt` may be "awares". The function awares_platform.method.environment.inputs
+        returns the same settings with the text of this prompt.
         """
         return self.model_dump(mode="json", include=_INPUTS)
 

@@ -54,7 +54,7 @@ class ServeConfig(Section):
     If it asks for more, the endpoint uses this number and says so."""
 
     max_ongoing_requests: int = Field(default=16, ge=1)
-    """Maximum number of concurrent episodes in one replica."""
+    """Maximum number of concurrent requests in one replica. Each request has up to 8 answers."""
 
     max_queued_requests: int = Field(default=64, ge=1)
     """Maximum number of requests that wait in one proxy. Further requests get 503 with a
