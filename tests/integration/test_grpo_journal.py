@@ -1,11 +1,14 @@
 """Tests the journal that stores the episodes of a GRPO run in a real store."""
 
 import asyncio
+import io
 import logging
 import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from awares.episode import Episode, StopReason, Turn
@@ -107,6 +110,25 @@ def test_a_damaged_segment_is_reported_and_skipped(
     assert "runs/journal-c/episodes/9c0e/00000000.parquet" in caplog.text
     successor.append([group(0)])
     assert groups_of(successor) == [group(0), group(1)]
+
+
+@pytest.mark.parametrize(("column", "value"), [("outcome", "odd"), ("sample", "{")])
+def test_a_group_that_cannot_be_decoded_is_left_out(
+    seaweed: ObjectStore, caplog: pytest.LogCaptureFixture, column: str, value: str
+) -> None:
+    """The file itself is sound, so the fault shows only when the group is decoded."""
+    run, key = f"journal-{column}", f"runs/journal-{column}/episodes/9c0e/00000000.parquet"
+    Journal(seaweed, run, START).append([group(0), group(1)])
+    table = pq.read_table(io.BytesIO(seaweed.get(key)))
+    values = table[column].to_pylist()
+    place = table.schema.get_field_index(column)
+    damaged = pa.array([value, value, *values[2:]], table.schema.field(column).type)
+    changed = io.BytesIO()
+    pq.write_table(table.set_column(place, table.schema.field(column), damaged), changed)
+    seaweed.put(key, changed.getvalue())
+    with caplog.at_level(logging.WARNING):
+        assert Journal(seaweed, run, START).read() == Recovered((group(1),), {0: 0})
+    assert key in caplog.text
 
 
 def test_groups_of_another_start_are_skipped_and_counted(

@@ -42,8 +42,8 @@ class Recovered:
     """The groups of the prompts that are not settled.
 
     `groups` holds the group of the latest attempt at each prompt, in the order of prompt numbers.
-    Groups that are too old are left out. `stale` maps the number of each such group's prompt to the
-    number of the group's attempt.
+    Groups that are too old or damaged are left out. `stale` maps the number of each such group's
+    prompt to the number of the group's attempt.
 
     Example:
         Recovered((group,), {18: 0})
@@ -200,14 +200,18 @@ def _number(key: str) -> int:
 def _recovered(
     latest: dict[int, tuple[int, StoredSegment]], stale: Callable[[Collection[int]], bool]
 ) -> Recovered:
+    """Return the groups that can be trained on. A damaged group is left out like a stale one."""
     groups, left = [], {}
     for number, (attempt, segment) in sorted(latest.items()):
         found = number, attempt
-        ready = segment.outcome(found) is Outcome.READY
-        if ready and stale(segment.sampled_at(found)):
+        try:
+            if segment.outcome(found) is Outcome.READY and stale(segment.sampled_at(found)):
+                left[number] = attempt
+            else:
+                groups.append(segment.group(found))
+        except DataError as error:
+            log.warning("%s", error)
             left[number] = attempt
-        else:
-            groups.append(segment.group(found))
     return Recovered(tuple(groups), left)
 
 

@@ -176,8 +176,15 @@ class StoredSegment:
         return tuple(self._rows)
 
     def outcome(self, group: Pair) -> Outcome:
-        """Return a group's outcome, without decoding the group."""
-        return Outcome(self._column("outcome", group)[0])
+        """Return a group's outcome, without decoding the group.
+
+        Raises DataError if its data are damaged.
+        """
+        [found] = self._column("outcome", group)[:1]
+        try:
+            return Outcome(found)
+        except ValueError as error:
+            raise self._damaged(error) from error
 
     def sampled_at(self, group: Pair) -> frozenset[int]:
         """Return the weight versions of a group's tokens, without decoding the group."""

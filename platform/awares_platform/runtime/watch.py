@@ -137,7 +137,9 @@ async def answer_of(name: str, asked: Awaitable[Answer], within_s: float) -> Ans
         for _ in range(math.ceil(within_s / pause)):
             if (await asyncio.wait([answer], timeout=pause))[0]:
                 return answer.result()
-        raise PartLost(f"{name} hangs: it gave no answer for {within_s:g} s (run.hang_timeout_s)")
+        raise PartLost(
+            f"{name} hangs: it gave no answer for {within_s:g} s (see run.hang_timeout_s)"
+        )
     finally:
         answer.cancel()
 
