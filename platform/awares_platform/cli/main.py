@@ -136,7 +136,7 @@ def report(
 
     Args:
         against: Name of another run. The report then compares the two runs.
-        version: Number of a version. The viewer then also shows all its journalled episodes.
+        version: Number of a version. The viewer then also shows journalled episodes of it.
     """
 
     def execute() -> None:

@@ -143,9 +143,11 @@ class Routes:
             while (chunk := await queue.get()) is not None:
                 yield chunk
             answers = await task
-            self._metrics.answered(answers, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
             for chunk in reply.closing(answers, include_usage=prepared.question.include_usage):
                 yield chunk
+            # A client that leaves before the last chunk counts as a failed request only.
+            self._metrics.answered(answers, seconds)
         except (Exception, asyncio.CancelledError, GeneratorExit) as error:
             self._failed(error, started)
             if not isinstance(error, Exception):

@@ -3,6 +3,7 @@
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 from awares_platform.runtime.tracking.tracker import Tracker
@@ -43,13 +44,11 @@ class Courier:
             self._report("it is too slow")
 
     def close(self) -> None:
-        """Finish the tracker's record, or give it up.
-
-        Wait up to `close_s` seconds for room in the queue, and then as long for the last call.
-        """
+        """Finish the tracker's record, or give it up after `close_s` seconds."""
+        deadline = time.monotonic() + self._close_s
         try:
             self._calls.put(None, timeout=self._close_s)
-            self._thread.join(self._close_s)
+            self._thread.join(max(0.0, deadline - time.monotonic()))
         except queue.Full:
             pass  # The thread hangs in a call.
         if self._thread.is_alive():

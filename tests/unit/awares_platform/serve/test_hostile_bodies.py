@@ -10,6 +10,7 @@ import pytest
 from awares_platform.config.serve import ServeConfig
 from awares_platform.serve.data_url import decode_data_url
 from awares_platform.serve.errors import RequestError
+from awares_platform.serve.json_body import parse_json
 from awares_platform.serve.openai import parse_request
 
 CHAT = "/v1/chat/completions"
@@ -75,11 +76,12 @@ def test_every_seed_of_openai_is_one_of_the_engine(client_for, engine, chat_body
         HELLO.encode() + b', "x": ' + b"[" * 15_000 + b"]" * 15_000 + b"}",
         HELLO.encode() + b', "stop": ["' + b'","' * 10_000 + b'"]}',
         b'{"model": "awares", "messages": [' + b'{"role": "x"},' * 9_000 + b"{}]}",
+        b"," * 30_000 + b'"' + b'\\"' * 2_000_000,
         b"\xff\xfe{",
         b"null",
         b"",
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_a_body_of_megabytes_is_refused_in_a_moment(body):
     tracemalloc.start()
@@ -91,6 +93,10 @@ def test_a_body_of_megabytes_is_refused_in_a_moment(body):
     tracemalloc.stop()
     assert refused.value.status in (400, 413)
     assert seconds < 2 and peak < 30 * 2**20
+
+
+def test_marks_in_a_text_are_no_values():
+    assert parse_json(json.dumps({"text": '[{,"\\' * 10_000}).encode())["text"][:3] == "[{,"
 
 
 @pytest.mark.parametrize(
