@@ -1,10 +1,7 @@
 """Finds settings of [grpo] that contradict the chosen policy loss, or have no effect with it."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from awares_platform.config.grpo import GrpoConfig
+from typing import Protocol
 
 PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "grpo": ("clip",),
@@ -20,12 +17,27 @@ _ONLY_CLIPS = ("clip_higher", "gspo")
 """The losses that equal "grpo" if every ratio is 1. The others also take another mean."""
 
 
-def loss_fault(settings: "GrpoConfig") -> str | None:
+class LossSettings(Protocol):
+    """The settings of [grpo] that the checks read, beside the keys in `PARAMETERS`."""
+
+    @property
+    def loss(self) -> str: ...
+    @property
+    def advantage_scale(self) -> str: ...
+    @property
+    def proximal(self) -> str: ...
+    @property
+    def importance(self) -> str: ...
+    @property
+    def minibatches(self) -> int: ...
+
+
+def loss_fault(settings: LossSettings) -> str | None:
     """Return what is wrong with the policy loss of `settings`, or None if nothing is."""
     return _unused_parameter(settings) or _contradiction(settings)
 
 
-def _unused_parameter(settings: "GrpoConfig") -> str | None:
+def _unused_parameter(settings: LossSettings) -> str | None:
     loss = settings.loss
     for name in dict.fromkeys(name for names in PARAMETERS.values() for name in names):
         value = getattr(settings, name)
@@ -38,7 +50,7 @@ def _unused_parameter(settings: "GrpoConfig") -> str | None:
     return None
 
 
-def _contradiction(settings: "GrpoConfig") -> str | None:
+def _contradiction(settings: LossSettings) -> str | None:
     loss = settings.loss
     if loss == "dr_grpo" and settings.advantage_scale != "none":
         return (
