@@ -43,10 +43,10 @@ class GuardsConfig(Section):
     sampled tokens estimates the policy's entropy."""
     entropy_below: float = Field(default=0.001, ge=0)
     """Smallest mean surprise of a sampled token, in nats."""
-    disk: Action = "warn"
-    """Action if the file system of run.directory has less free space than `disk_below_gib`. This
-    guard looks at the present value, not at a mean."""
-    disk_below_gib: float = Field(default=2.0, ge=0)
+    disk_free_gib: Action = "warn"
+    """Action if the file system of run.directory has less free space than `disk_free_gib_below`.
+    This guard looks at the present value, not at a mean."""
+    disk_free_gib_below: float = Field(default=2.0, ge=0)
     """Smallest free space of the file system of run.directory, in GiB."""
 
     @model_validator(mode="after")

@@ -22,12 +22,12 @@ class GuardTripped(AwaresError):
 class Guard:
     """The bounds of one metric, and the action when the metric leaves them.
 
-    `key` is the guard's key in [grpo.guards]. The metric is inside if it is at least `below` and at
-    most `above`. `low` and `high` are the keys of these bounds in [grpo.guards], or "" for a bound
-    that is infinite. The guard's message ends with `advice`.
+    `key` is the guard's key in [grpo.guards]. The keys of its bounds are `key` with "_below" and
+    `key` with "_above". The metric is inside if it is at least `below` and at most `above`. The
+    guard's message ends with `advice`.
 
     Example:
-        Guard("kl", "policy/kl", "stop", -inf, 2.0, "", "kl_above", "raise grpo.kl_beta")
+        Guard("kl", "policy/kl", "stop", -inf, 2.0, "raise grpo.kl_beta")
     """
 
     key: str
@@ -35,8 +35,6 @@ class Guard:
     action: Action
     below: float
     above: float
-    low: str
-    high: str
     advice: str
 
     def fault(self, value: float, what: str) -> str | None:
@@ -46,9 +44,9 @@ class Guard:
         """
         if self.below <= value <= self.above:
             return None
-        side, key, bound = ("below", self.low, self.below)
+        side, key, bound = "below", f"{self.key}_below", self.below
         if not value < self.below:
-            side, key, bound = ("above", self.high, self.above)
+            side, key, bound = "above", f"{self.key}_above", self.above
         return f"{what} is {value:.4g}, {side} grpo.guards.{key}={bound:g}: {self.advice}"
 
 
@@ -130,8 +128,6 @@ def _means(settings: GuardsConfig) -> Iterator[Guard]:
         settings.kl,
         below=-inf,
         above=settings.kl_above,
-        low="",
-        high="kl_above",
         advice="the policy is far from its start; lower grpo.learning_rate or raise grpo.kl_beta",
     )
     yield Guard(
@@ -140,8 +136,6 @@ def _means(settings: GuardsConfig) -> Iterator[Guard]:
         settings.call_rate,
         below=settings.call_rate_below,
         above=settings.call_rate_above,
-        low="call_rate_below",
-        high="call_rate_above",
         advice="the policy no longer chooses when to ask; change method.alpha_use or alpha_miss",
     )
     yield Guard(
@@ -150,8 +144,6 @@ def _means(settings: GuardsConfig) -> Iterator[Guard]:
         settings.malformed,
         below=-inf,
         above=settings.malformed_above,
-        low="",
-        high="malformed_above",
         advice="the policy forgets the form of a request; lower grpo.learning_rate",
     )
     yield Guard(
@@ -160,8 +152,6 @@ def _means(settings: GuardsConfig) -> Iterator[Guard]:
         settings.uniform,
         below=-inf,
         above=settings.uniform_above,
-        low="",
-        high="uniform_above",
         advice="few groups teach anything; raise grpo.temperature or choose other questions",
     )
     yield Guard(
@@ -170,20 +160,16 @@ def _means(settings: GuardsConfig) -> Iterator[Guard]:
         settings.entropy,
         below=settings.entropy_below,
         above=inf,
-        low="entropy_below",
-        high="",
         advice="the policy hardly samples any more; raise grpo.temperature or grpo.kl_beta",
     )
 
 
 def _disk(settings: GuardsConfig) -> Guard:
     return Guard(
-        "disk",
+        "disk_free_gib",
         FREE,
-        settings.disk,
-        below=settings.disk_below_gib,
+        settings.disk_free_gib,
+        below=settings.disk_free_gib_below,
         above=inf,
-        low="disk_below_gib",
-        high="",
         advice="free some space, or set run.directory to a larger file system",
     )

@@ -56,7 +56,7 @@ def test_the_mean_counts_and_a_guard_speaks_once_until_its_metric_returns() -> N
 
 def test_a_full_disk_is_seen_at_the_first_step() -> None:
     [[warning]] = said(guards(free=GIB), {"policy/kl": 0.0})
-    assert "the free space of runs in GiB is 1, below grpo.guards.disk_below_gib=2" in warning
+    assert "the free space of runs in GiB is 1, below grpo.guards.disk_free_gib_below=2" in warning
 
 
 def test_a_method_with_one_turn_has_no_guard_of_its_call_rate() -> None:
