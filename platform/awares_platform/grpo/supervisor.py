@@ -104,7 +104,7 @@ class Supervisor:
         training = trainer.fit.remote(self._config, controller, self._loop)
         while (item := await reply(CONTROLLER, controller.record.remote())) is not None:
             step, self._metrics = item
-            # The learner counts from 0. The records count finished steps, like the terminal.
+            # The learner counts steps from 0. Metrics and console count the finished steps.
             record.metrics(step + 1, self._metrics)
             for sentence in self._guards.check(step + 1, self._metrics):
                 progress.say(sentence)

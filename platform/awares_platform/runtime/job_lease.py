@@ -38,7 +38,7 @@ BEAT_S = 5.0
 EXPIRY_S = 30.0
 _POLL_S = 0.5
 _BEAT_BUDGET_S = 5.0
-"""The longest time in seconds in which one beat is retried."""
+"""The time limit in seconds for the retries of one beat."""
 
 
 class JobRefused(AwaresError):

@@ -158,7 +158,7 @@ class CropLoop:
         return room
 
     async def play(self, prepared: Prepared, tell: Tell | None = None) -> list[ServedAnswer]:
-        """Play one conversation per choice. If one fails, the others are cancelled.
+        """Play one conversation per choice. If a conversation fails, cancel the others.
 
         `tell` gets the views that answer the requests of the first choice. Raises RequestError
         (500) if a conversation fails. The log then names the reason.

@@ -51,7 +51,7 @@ IGNORED = (
     *("user", "store", "service_tier", "safety_identifier", "parallel_tool_calls"),
     *("prompt_cache_key", "prompt_cache_retention"),
 )
-"""Fields that the endpoint ignores, because they cannot change an answer."""
+"""The endpoint ignores these fields, because they cannot change an answer."""
 
 
 class _Part(BaseModel):
@@ -221,7 +221,7 @@ class ChatRequest(_Part):
     @field_validator("stop")
     @classmethod
     def stop_has_few_strings(cls, stop: str | list[str] | None) -> str | list[str] | None:
-        """Allow as many stop strings as OpenAI does."""
+        """Refuse more stop strings than OpenAI allows."""
         if isinstance(stop, list) and len(stop) > _MOST_STOPS:
             raise ValueError(f"at most {_MOST_STOPS} strings are allowed")
         return stop

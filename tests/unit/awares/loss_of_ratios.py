@@ -1,4 +1,4 @@
-"""Computes GRPO losses of tokens whose probability ratios a test chooses."""
+"""Computes the GRPO loss for probability ratios that a test gives."""
 
 import torch
 from torch import Tensor, log, tensor
