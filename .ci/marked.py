@@ -5,13 +5,11 @@ A passage stands between two marks: `<!-- name:begin -->` and `<!-- name:end -->
 
 from pathlib import Path
 
-from awares.errors import DataError
-
 
 def fill(path: Path, name: str, text: str) -> None:
     """Replace the text between the two marks called `name` in a file.
 
-    Raises DataError unless the file has each mark exactly once and the begin mark comes first.
+    Raises ValueError unless the file has each mark exactly once and the begin mark comes first.
     """
     path.write_text(filled(path, name, text), "utf-8")
 
@@ -25,6 +23,6 @@ def filled(path: Path, name: str, text: str) -> str:
         or document.count(end) != 1
         or document.index(begin) > document.index(end)
     ):
-        raise DataError(f"{path} needs the line {begin} and, after it, the line {end}, once each")
+        raise ValueError(f"{path} needs the line {begin} and, after it, the line {end}, once each")
     before, _, rest = document.partition(begin)
     return f"{before}{begin}\n{text}\n{end}{rest.partition(end)[2]}"

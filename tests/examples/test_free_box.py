@@ -165,7 +165,7 @@ def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
     for policy in ("sft", "awares"):
         check_metrics(results["policies"][policy], rows[policy], config, asked)
     check_escalation(rows["awares"], rows["full"], rows["escalate"])
-    page = report.run(config).read_text()
+    page = report.run(config, Images.of(store, config.data)).read_text()
     assert "answers directly" in page and "another region" in page
     assert page.count("<article") == 12
 

@@ -23,11 +23,11 @@ from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.mini.benchmark import generate_split
 from awares.sample import Label
 from awares_platform.config import PlatformConfig
-from awares_platform.data.dataset import Images, ensure_mini, read_samples, write_samples
+from awares_platform.data.dataset import ensure_mini, read_samples, write_samples
 from awares_platform.engine.canary import Canary, Logprobs, tails, to_extra
 from awares_platform.engine.canary_change import change
 from awares_platform.engine.canary_samples import build
-from awares_platform.method.environment import system_prompt
+from awares_platform.method.environment import system_prompt, vision_limits
 from awares_platform.serve.deployment import Replica
 from awares_platform.store import ObjectStore
 from awares_platform.training.export import export_adapter, export_policy
@@ -96,8 +96,8 @@ def learner(seaweed: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> L
     method, context = config.method, config.engine.max_model_len
     processor = load_processor(POLICY, QWEN2_5_VL, method.min_pixels, method.max_pixels)
     chat = ChatFormat(processor.tokenizer, system_prompt(method), QWEN2_5_VL.chat)
-    images = Images.of(seaweed, config.data)
-    canary = build(seaweed, config.data.curated, images, chat, QWEN2_5_VL, method, context)
+    limits = vision_limits(method, QWEN2_5_VL)
+    canary = build(seaweed, config.data, chat, limits, method.low_ratio, context)
     trained = TrainedAdapter.attach(POLICY, processor, canary, torch.bfloat16)
     return Learner(config, seaweed, trained, two_canaries(chat)[1], trained.logprobs())
 

@@ -33,6 +33,7 @@ from awares_platform.config.sft import SftConfig
 from awares_platform.config.store import StoreConfig
 from awares_platform.data.dataset import put_image, read_manifest, write_samples
 from awares_platform.data.images import image_key
+from awares_platform.data.manifest import samples_digest
 from awares_platform.runtime import metrics
 from awares_platform.runtime.session import session as open_session
 from awares_platform.sft import job as sft
@@ -178,7 +179,7 @@ def test_a_finished_job_trains_again_when_its_base_has_changed(
     )
     store = ObjectStore.from_config(changed.store)
     data = read_manifest(store, changed.data.curated, "train")
-    meta = {"recipe": sft_recipe(changed, content_digest(start), data), "step": 10}
+    meta = {"recipe": sft_recipe(changed, content_digest(start), samples_digest(data)), "step": 10}
     weights = start / "model.safetensors"
     export_policy(load_file(weights), start, store, "changed", "sft", FAMILY, changed.method, meta)
     assert sft.run(changed).resumed_from == 10

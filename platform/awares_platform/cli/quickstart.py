@@ -70,7 +70,7 @@ def run(config: PlatformConfig, fresh: bool = False) -> None:
     with state.timed("serve"):
         question, reply = serve_and_ask(config, directory, pace)
     results = write_results(directory, state, config.run.seed)
-    page = report.run(config)
+    page = report.run(config, Images.of(ObjectStore.from_config(config.store), config.data))
     print(closing(question, reply, results, page, pace), flush=True)
 
 

@@ -11,12 +11,11 @@ from itertools import islice
 
 from awares.chat import ChatFormat
 from awares.errors import DataError
-from awares.family import ModelFamily
 from awares.sample import Sample
-from awares_platform.config.method import MethodConfig
+from awares.tokens import VisionLimits
+from awares_platform.config.data import DataConfig
 from awares_platform.data.dataset import Images, read_samples
 from awares_platform.engine.canary import Canary, check_fit
-from awares_platform.method.environment import vision_limits
 from awares_platform.store import ObjectStore
 
 _SAMPLES = 4
@@ -26,25 +25,25 @@ _PROBES = 64
 
 def build(
     store: ObjectStore,
-    curated: str,
-    images: Images,
+    data: DataConfig,
     chat: ChatFormat,
-    family: ModelFamily,
-    method: MethodConfig,
+    limits: VisionLimits,
+    low_ratio: float,
     context: int,
 ) -> Canary:
-    """Build the canary of a run from its labelled data set, whose name is `curated`.
+    """Build the canary of a run from its labelled data set, whose name is `data.curated`.
 
-    `context` is engine.max_model_len. Raises DataError if the data set is missing, or if none of
-    its first 64 samples is usable.
+    `limits` and `low_ratio` (method.low_ratio) decide the sizes of the canary's images. `context`
+    is engine.max_model_len. Raises DataError if the data set is missing, or if none of its first
+    64 samples is usable.
     """
-    limits, ratio = vision_limits(method, family), method.low_ratio
+    images = Images.of(store, data)
 
     def check(sample: Sample) -> None:
-        check_fit(sample, images(sample.image).size, chat, limits, ratio, context)
+        check_fit(sample, images(sample.image).size, chat, limits, low_ratio, context)
 
-    samples = usable(read_samples(store, curated, "train", limit=_PROBES), check)
-    return Canary.build(samples, images, chat, limits, ratio)
+    samples = usable(read_samples(store, data.curated, "train", limit=_PROBES), check)
+    return Canary.build(samples, images, chat, limits, low_ratio)
 
 
 def usable(samples: Sequence[Sample], check: Callable[[Sample], None]) -> list[Sample]:

@@ -35,6 +35,7 @@ from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.data.dataset import Images, ensure_mini, read_manifest, read_split
 from awares_platform.data.image_sizes import sample_sizes
+from awares_platform.data.manifest import samples_digest
 from awares_platform.evaluate.cascade import PlayedBy
 from awares_platform.evaluate.episode_rows import encode_episodes
 from awares_platform.evaluate.playing import latency_subset, play_all
@@ -174,7 +175,7 @@ def recipe_of(config: PlatformConfig, store: ObjectStore) -> Recipe:
     digests = {name: policy_digest(store, run, name, base) for name in names}
     labels = label_recipe(config.method, config.engine, config.curate, str(digests["base"]))
     data = read_manifest(store, config.data.name, SPLIT)
-    return evaluate_recipe(config, labels, digests, data)
+    return evaluate_recipe(config, labels, digests, samples_digest(data))
 
 
 def write_files(

@@ -47,6 +47,7 @@ from ray.train.torch import TorchConfig
 from awares.errors import PolicyError
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import read_manifest, read_split
+from awares_platform.data.manifest import samples_digest
 from awares_platform.grpo.announcing import announce_versions
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.collecting import collect_rarely
@@ -157,7 +158,8 @@ def recipe_of(config: PlatformConfig, store: ObjectStore) -> Recipe:
     found = policy_digest(store, run, start, config.policy.base)
     if found is None:
         raise PolicyError(f"run {run!r} has no policy {start!r} (grpo.start): train it first")
-    return grpo_recipe(config, found, read_manifest(store, config.data.curated, "train"))
+    data = read_manifest(store, config.data.curated, "train")
+    return grpo_recipe(config, found, samples_digest(data))
 
 
 def is_finished(store: ObjectStore, run: str, recipe: Recipe) -> bool:

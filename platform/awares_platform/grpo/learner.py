@@ -112,11 +112,10 @@ class Learner:
         self._warmer = Warmer(self._views, self._images, self._prepare)
         self._canary = build(
             self._store,
-            config.data.curated,
-            self._images,
+            config.data,
             self._chat,
-            self._family,
-            method,
+            self._limits,
+            method.low_ratio,
             config.engine.max_model_len,
         )
         self._objective = Objective(

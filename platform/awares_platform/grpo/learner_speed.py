@@ -6,7 +6,7 @@ import torch.distributed
 from awares.batch import Batch
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.policy import PolicyConfig
-from awares_platform.training.flops import ModelSizes, Pass, passes, tower_passes
+from awares_platform.method.flops import ModelSizes, Pass, passes, tower_passes
 from awares_platform.training.speed import StepWork
 
 

@@ -83,6 +83,7 @@ class RolloutActor:
         policy = await asyncio.to_thread(resolve, self._store, config.run.name, start, base, family)
         processor = load_processor(policy, family, method.min_pixels, method.max_pixels)
         self._chat = ChatFormat(processor.tokenizer, system_prompt(method), family.chat)
+        limits = vision_limits(method, family)
         seed = derive(config.run.seed, "grpo", index=self._index) % 2**31
         engine = await Engine.start(
             policy,
@@ -90,17 +91,16 @@ class RolloutActor:
             self._chat,
             seed,
             family=family,
-            limits=vision_limits(config.method, family),
+            limits=limits,
             lora_rank=config.policy.lora_rank,
         )
         self._canary = await asyncio.to_thread(
             build,
             self._store,
-            config.data.curated,
-            self._images,
+            config.data,
             self._chat,
-            family,
-            method,
+            limits,
+            method.low_ratio,
             config.engine.max_model_len,
         )
         self._engine = engine

@@ -6,6 +6,7 @@ family       builds the model family of the policy
 environment  builds the environment, which offers crops, and the settings of an episode
 reward       builds the reward of an episode
 ratios       computes the share of visual tokens that a setup's views retain
+flops        counts the floating-point operations of forward and backward passes
 play         plays many episodes at once on one engine
 answers      asks the base policy for its answers at low and at full resolution
 judge        builds the judge, which compares the two answers to a sample

@@ -1,6 +1,6 @@
 """Computes the hours and GPU-hours of SFT and GRPO from the FLOPs of their tokens.
 
-training/flops.py counts the FLOPs of a token, and cites the papers behind the formulas.
+method/flops.py counts the FLOPs of a token, and cites the papers behind the formulas.
 """
 
 import math
@@ -10,18 +10,18 @@ from awares.passes import PassBudget
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.sft import SftConfig
-from awares_platform.plan.assumptions import Assumptions
-from awares_platform.plan.engine import SLOTS, EngineMemory
-from awares_platform.plan.geometry import Geometry
-from awares_platform.plan.lengths import Lengths
-from awares_platform.plan.ranks import Cost, RankTime, rank_time
-from awares_platform.training.flops import (
+from awares_platform.method.flops import (
     Pass,
     language_flops,
     passes,
     tower_flops,
     tower_passes,
 )
+from awares_platform.plan.assumptions import Assumptions
+from awares_platform.plan.engine import SLOTS, EngineMemory
+from awares_platform.plan.geometry import Geometry
+from awares_platform.plan.lengths import Lengths
+from awares_platform.plan.ranks import Cost, RankTime, rank_time
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from awares.errors import AwaresError
 from awares_platform.config import PlatformConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.config.run import RunConfig
-from awares_platform.data.images import Images
 from awares_platform.evaluate.results import NAMES, claims
 from awares_platform.grpo.group import Group
 from awares_platform.report.comparison import comparison
@@ -37,22 +36,24 @@ from awares_platform.store import ObjectStore
 log = logging.getLogger(__name__)
 
 
-def run(config: PlatformConfig, against: str = "", version: int | None = None) -> Path:
+def run(
+    config: PlatformConfig, fetch: Fetch, against: str = "", version: int | None = None
+) -> Path:
     """Write <run.directory>/<run.name>/report.html, and return the path of this file.
 
     The page shows the files that the run's jobs wrote. Files that the run's local directory lacks
-    come from the store, and so do all images. If `against` names another run, the page compares
-    the two runs. If `version` is the number of a weight version, the viewer also shows journalled
-    episodes of this version. Raises DataError for an unknown run and for a damaged file.
+    come from the store. `fetch` reads an image by its hash. If `against` names another run, the
+    page compares the two runs. If `version` is the number of a weight version, the viewer also
+    shows journalled episodes of this version. Raises DataError for an unknown run and for a damaged
+    file.
     """
     store, name = ObjectStore.from_config(config.store), config.run.name
     record = _record(store, config.run, name)
     other = _record(store, config.run, against) if against else None
-    images = Images.of(store, config.data)
     path = config.run.directory / name / "report.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     groups = sample_groups(store, name, version)
-    page = render(record, images, config.method, groups, other)
+    page = render(record, fetch, config.method, groups, other)
     path.write_text(page, encoding="utf-8")
     return path
 

@@ -11,11 +11,11 @@ from typing import Self
 from awares.chat import ChatFormat
 from awares_platform.config import PlatformConfig
 from awares_platform.config.method import MethodConfig
-from awares_platform.data.dataset import Images
 from awares_platform.engine.canary import Canary, CanaryMismatch
 from awares_platform.engine.canary_samples import build
 from awares_platform.engine.engine import Engine
 from awares_platform.engine.follow import Missed, follow, load_newest
+from awares_platform.method.environment import vision_limits
 from awares_platform.method.family import model_family
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import StoreError
@@ -46,15 +46,14 @@ class Following:
         cases as Engine.load_version. Raises PolicyError if the learner trains with other inputs
         than [method] describes.
         """
-        images, family = Images.of(store, config.data), model_family(config.policy)
+        limits = vision_limits(config.method, model_family(config.policy))
         canary = await asyncio.to_thread(
             build,
             store,
-            config.data.curated,
-            images,
+            config.data,
             chat,
-            family,
-            config.method,
+            limits,
+            config.method.low_ratio,
             config.engine.max_model_len,
         )
         following = cls(

@@ -35,6 +35,7 @@ from awares_platform.config.sft import SftConfig
 from awares_platform.data.dataset import read_manifest, read_split
 from awares_platform.data.image_sizes import read_sizes
 from awares_platform.data.images import Images
+from awares_platform.data.manifest import samples_digest
 from awares_platform.method.family import model_family
 from awares_platform.runtime.driver import beside_driver, needs, reply
 from awares_platform.runtime.job_lease import LeaseClaim, hold, run_lease
@@ -115,7 +116,7 @@ def _train(
     data = read_manifest(store, config.data.curated, "train")
     family = model_family(config.policy)
     base = resolve(store, config.run.name, "base", config.policy.base, family)
-    recipe = sft_recipe(config, content_digest(base), data)
+    recipe = sft_recipe(config, content_digest(base), samples_digest(data))
     settings = config.sft
     order = SampleOrder(data["rows"], settings.batch_size, settings.epochs, config.run.seed)
     done = read_meta(store, config.run.name, "sft")

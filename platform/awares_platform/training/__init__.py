@@ -11,7 +11,6 @@ rounding    adds an adapter's output to a layer's output, without losing small c
 zero        trains a model with DeepSpeed ZeRO, and gathers the model's full state
 ahead       prepares the next forward pass while the current one computes
 checkpoint  saves the state of all ranks, and restores it after a restart
-flops       counts the floating-point operations of forward and backward passes
 speed       measures a trainer's FLOPs, its padding and the speed of its processor
 export      publishes a policy with its lineage
 merge       merges an exported adapter into the weights of its policy

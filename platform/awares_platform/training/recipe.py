@@ -26,7 +26,6 @@ from awares_platform.config import PlatformConfig, Section
 from awares_platform.config.curate import CurateConfig
 from awares_platform.config.engine import EngineConfig
 from awares_platform.config.method import MethodConfig
-from awares_platform.data.manifest import samples_digest
 from awares_platform.method.environment import inputs
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
@@ -136,10 +135,11 @@ def label_recipe(
     )
 
 
-def sft_recipe(config: PlatformConfig, base: str, data: Mapping[str, Any]) -> Recipe:
+def sft_recipe(config: PlatformConfig, base: str, samples: str) -> Recipe:
     """Return the recipe of the policy sft.
 
-    `base` is the digest of the base policy. `data` is the manifest of the curated split.
+    `base` is the digest of the base policy. `samples` is the digest of the
+    curated samples.
     """
     return _with_code(
         {
@@ -148,16 +148,16 @@ def sft_recipe(config: PlatformConfig, base: str, data: Mapping[str, Any]) -> Re
             **_settings("sft", config.sft, _SFT_OPERATION),
             "run.seed": config.run.seed,
             "base policy": base,
-            "data": _data(config.data.curated, data),
+            "data": _data(config.data.curated, samples),
         }
     )
 
 
-def grpo_recipe(config: PlatformConfig, start: str, data: Mapping[str, Any]) -> Recipe:
+def grpo_recipe(config: PlatformConfig, start: str, samples: str) -> Recipe:
     """Return the recipe of the policy awares.
 
-    `start` is the digest of the policy from which GRPO starts. `data` is the manifest of the
-    curated split.
+    `start` is the digest of the policy from which GRPO starts. `samples` is the
+    digest of the curated samples.
     """
     return _with_code(
         {
@@ -168,7 +168,7 @@ def grpo_recipe(config: PlatformConfig, start: str, data: Mapping[str, Any]) -> 
             **_engine(config.engine),
             "run.seed": config.run.seed,
             "starting policy": start,
-            "data": _data(config.data.curated, data),
+            "data": _data(config.data.curated, samples),
         }
     )
 
@@ -177,12 +177,12 @@ def evaluate_recipe(
     config: PlatformConfig,
     labels: Recipe,
     policies: Mapping[str, str | None],
-    data: Mapping[str, Any],
+    samples: str,
 ) -> Recipe:
     """Return the recipe of an evaluation.
 
-    `labels` is the result of `label_recipe`. `policies` maps each policy to its digest. `data` is
-    the manifest of the test split.
+    `labels` is the result of `label_recipe`. `policies` maps each policy to its digest. `samples`
+    is the digest of the samples of the test split.
     """
     return _with_code(
         {
@@ -192,7 +192,7 @@ def evaluate_recipe(
             **_settings("evaluate", config.evaluate, _EVALUATE_OPERATION),
             **{f"policy {name}": content for name, content in policies.items()},
             "run.seed": config.run.seed,
-            "data": _data(config.data.name, data),
+            "data": _data(config.data.name, samples),
         }
     )
 
@@ -258,8 +258,8 @@ def _named(name: str, values: Mapping[str, Any]) -> Recipe:
     return {f"{name}.{key}": value for key, value in values.items()}
 
 
-def _data(name: str, manifest: Mapping[str, Any]) -> str:
-    return f"{name} {samples_digest(manifest)[:16]}"
+def _data(name: str, samples: str) -> str:
+    return f"{name} {samples[:16]}"
 
 
 def _with_code(recipe: Recipe) -> Recipe:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from awares.batch import Batch
 from awares.family import ModelFamily, in_tower
-from awares_platform.training.flops import ModelSizes, Pass, language_flops, tower_flops
+from awares_platform.method.flops import ModelSizes, Pass, language_flops, tower_flops
 
 _FIRST_LAYER = re.compile(r"\.layers\.0\.")
 _PEAKS = {

@@ -5,8 +5,6 @@ from pathlib import Path
 import pytest
 from marked import fill
 
-from awares.errors import DataError
-
 BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"
 
 
@@ -23,6 +21,6 @@ def test_a_passage_is_replaced_between_its_marks(tmp_path: Path) -> None:
 def test_a_document_without_its_marks_is_left_alone(tmp_path: Path, text: str) -> None:
     path = tmp_path / "README.md"
     path.write_text(text)
-    with pytest.raises(DataError, match="needs the line <!-- table:begin -->"):
+    with pytest.raises(ValueError, match="needs the line <!-- table:begin -->"):
         fill(path, "table", "fresh")
     assert path.read_text() == text

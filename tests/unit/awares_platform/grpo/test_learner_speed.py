@@ -13,8 +13,8 @@ from awares.mini import POLICY
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.grpo.learner_speed import LearnerSpeed, step_work
+from awares_platform.method.flops import Pass, language_flops, tower_flops
 from awares_platform.plan.geometry import geometry
-from awares_platform.training.flops import Pass, language_flops, tower_flops
 from awares_platform.training.lora import attach
 from awares_platform.training.speed import LoadedSizes, measured_peak, peak_flops, sizes_of
 

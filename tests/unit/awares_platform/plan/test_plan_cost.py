@@ -13,10 +13,10 @@ import pytest
 
 from awares.errors import ConfigError
 from awares_platform.config import PlatformConfig, load
+from awares_platform.method.flops import Pass, language_flops, tower_flops
 from awares_platform.plan import Assumptions, make, render
 from awares_platform.plan.geometry import Geometry
 from awares_platform.plan.traffic import CHANGED, USELESS, Traffic, between, period, traffic
-from awares_platform.training.flops import Pass, language_flops, tower_flops
 from tests.unit.awares_platform.plan.paper import ROOT, SMALL, setup
 
 

@@ -11,6 +11,7 @@ from awares.errors import DataError
 from awares_platform.config import PlatformConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.config.store import StoreConfig
+from awares_platform.data.images import Images
 from awares_platform.report import page
 from awares_platform.report.files import RunFiles, require_run
 from awares_platform.report.records import read_run
@@ -95,5 +96,5 @@ def test_the_report_of_an_unknown_run_writes_no_page(
     monkeypatch.setattr(page.ObjectStore, "from_config", lambda config: stored(STORED))
     run = {"name": "nosuch", "directory": tmp_path}
     with pytest.raises(DataError, match="runs that exist: far"):
-        page.run(PlatformConfig.model_validate({"run": run}))
+        page.run(PlatformConfig.model_validate({"run": run}), Images(stored(STORED)))
     assert list(tmp_path.iterdir()) == []

@@ -20,7 +20,7 @@ from awares_platform.data.manifest import SamplesDigest
 from awares_platform.training import recipe as recipes
 from awares_platform.training.recipe import Recipe, changes, digest, require_same
 
-DATA = {"content": "5f2a" * 16}
+DATA = "5f2a" * 16
 
 
 def curate(*overrides: str) -> Recipe:
@@ -194,7 +194,7 @@ def test_every_other_setting_of_sft_and_policy_is_in_the_recipe() -> None:
 
 def test_the_inputs_contents_are_in_the_recipe() -> None:
     config = load("mini")
-    other = {"content": "77ab" * 16}
+    other = "77ab" * 16
     for make in (recipes.sft_recipe, recipes.grpo_recipe):
         [change] = changes(make(config, "9f2c", DATA), make(config, "9f2c", other))
         assert change == (
