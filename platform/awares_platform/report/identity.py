@@ -33,7 +33,7 @@ def identity(record: RunRecord) -> str:
         for key, (_, value) in changed.items()
     )
     table = f"<table><tbody>{rows}</tbody></table>"
-    title = f"{len(changed)} settings differ from the defaults, which are the mini setup"
+    title = f"Settings that differ from the mini setup: {len(changed)}"
     details = f'<details><summary>{title}</summary><div class="scroll">{table}</div></details>'
     return f'<dl class="facts">{facts}</dl>{details if changed else ""}'
 

@@ -218,7 +218,7 @@ def test_the_page_says_what_the_run_is(directory):
     assert facts["data set"] == "awares-mini (mini)"
     assert facts["GRPO"] == "6 of 80 steps"
     assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d UTC.*", facts["date"])
-    assert "2 settings differ from the defaults" in page
+    assert "Settings that differ from the mini setup: 2" in page
     assert '<th scope="row">grpo.steps</th><td>80</td>' in page
 
 
