@@ -36,7 +36,7 @@ def needs(cpus: float, gpus: float, labels: Mapping[str, str]) -> str:
 
 
 async def reply(name: str, reference: Awaitable[T]) -> T:
-    """Return the value of an object reference of the actor `name`.
+    """Await a result of the actor `name`, and return it.
 
     Raises PartLost if the actor's process or its node is dead, or if Ray has lost the object. If
     the actor's own method raises an error, Ray's RayTaskError around this error passes unchanged.

@@ -51,7 +51,7 @@ class JobFenced(AwaresError):
 
 @dataclass(frozen=True, slots=True)
 class LeaseClaim:
-    """The proof with which the parts of a job check that their job still holds its lease.
+    """The key and token with which a process of a job checks that the job still holds its lease.
 
     Example:
         LeaseClaim("runs/mini/grpo/lease.json", "9f2c...")
@@ -141,7 +141,7 @@ def _acquire(
             if seen not in (None, etag) and other:
                 raise _refused(store, key, other, rename)
             gone, told = bool(other and other.is_gone()), seen is not None
-            # A slow answer begins the watch again, because the holder's beats may be as slow.
+            # If the store answers slowly, the watch begins again: the beats may be as slow.
             if seen != etag or now - asked > expiry_s / 2:
                 seen, since = etag, now
             if gone or now - since >= expiry_s:
@@ -188,7 +188,7 @@ def _fenced(store: ObjectStore, key: str, other: LeaseHolder | None) -> JobFence
 class _Keeper:
     """Renews a lease in a thread, and sends SIGTERM to its own process if the lease is lost.
 
-    `fenced` is the error to raise if the lease is lost, and None before.
+    `fenced` is None while the lease is held. After the loss, it is the error to raise.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ class _Keeper:
         while self.fenced is None and not self._done.wait(self._beat_s):
             self._renew()
         if self.fenced is not None and not self._done.is_set():
-            # Without a handler, SIGTERM would end the process before it can stop its parts.
+            # Without a handler, SIGTERM would end this process before it stops the job's actors.
             if callable(signal.getsignal(signal.SIGTERM)):
                 os.kill(os.getpid(), signal.SIGTERM)
             else:

@@ -11,17 +11,20 @@ from typing import Self
 from uuid import uuid4
 
 _STATE, _START = 0, 19
-"""Indices of a process's state and start time in /proc/<pid>/stat, after the command's name."""
+"""Indices of a process's state and start time in /proc/<pid>/stat.
+
+The indices count only the fields after the command's name.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseHolder:
     """The process of the job that holds a lease.
 
-    `token` differs each time that a job asks for a lease. `since` is the time of this request, as
-    people read it. `place` identifies the boot of the machine, the PID namespace and the user.
-    Process ids are comparable only within one place. `born` is the start time of the process, in
-    ticks since the boot.
+    `token` differs each time that a job asks for a lease. `since` is the time of this request as
+    text. `place` identifies the boot of the machine, the PID namespace and the user. Process ids
+    are comparable only within one place. `born` is the start time of the process, in ticks since
+    the boot.
 
     Example:
         LeaseHolder(

@@ -17,8 +17,8 @@ class Progress:
     """A context manager that shows a job's progress.
 
     `unit` names what the job counts, such as steps. `total` is the number of all units, or None if
-    it is unknown. `advance` prints a plain line only if the last one is `quiet_s` seconds old. With
-    0, every call of `advance` prints a line.
+    it is unknown. Without a terminal, `advance` prints a line only if the last line is at least
+    `quiet_s` seconds old.
 
     Example:
         with Progress("grpo", total=40, unit="steps") as progress:

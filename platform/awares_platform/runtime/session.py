@@ -251,7 +251,7 @@ def _no_ray(address: str, error: Exception) -> LaunchError:
 
 
 def _submitted_variables() -> Mapping[str, str]:
-    """Return the variables that `ray job submit` sets. Ray rejects a second value for each."""
+    """Return the variables that `ray job submit` sets. Ray rejects a second value of a variable."""
     submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     return (submitted.get("runtime_env") or {}).get("env_vars") or {}
 
@@ -300,7 +300,8 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 def _sigterm_unwinds() -> Iterator[Callable[[], object]]:
     """Turn SIGTERM into SystemExit, so that SIGTERM causes the same cleanup as Ctrl-C.
 
-    The exit status is TERMINATED. Yields a function that installs the signal handler again.
+    The exit status is TERMINATED. Yields a function that installs the signal handler again. Outside
+    the main thread, neither this function nor the yielded one does anything.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None

@@ -12,8 +12,15 @@ objects in the store.
       -> HEAD            HEAD                      written last          hand out the tensors
                          leases/  pins/  wanted/   requests to the writer
 
-    write: parts -> shards -> publish -> ledger (cadence, manifest, retention) -> writer (HEAD)
-    read:  head (hops) -> fetch -> assemble (codec, verification) -> subscribe
+Files of the writer's side:
+    parts.py cuts the weights into parts. publish.py runs a publication: on every rank, shards.py
+    encodes the parts and uploads them. On rank 0, cadence.py decides when an anchor is due, and
+    ledger.py writes the manifests. Then writer.py overwrites HEAD, and retention.py deletes old
+    versions.
+
+Files of the reader's side:
+    subscribe.py runs a download: head.py chooses the hops, fetch.py downloads the shards, and
+    assemble.py decodes and verifies the tensors.
 
 awares_platform.engine loads received tensors into vLLM and checks vLLM's logprobs (canary).
 

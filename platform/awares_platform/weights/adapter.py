@@ -47,8 +47,8 @@ def fold(
 ) -> Tensor:
     """Return weight + scale * up @ down, computed in float32 and then rounded once to `dtype`.
 
-    The default of `dtype` is the weight's dtype. If that is bfloat16, an update that is smaller
-    than about half a unit in the last place of its element has no effect.
+    The default of `dtype` is the weight's dtype. In bfloat16, a small update has no effect: it is
+    lost if it is smaller than about half a unit in the last place of the changed element.
     """
     return (weight.float() + scale * (up.float() @ down.float())).to(dtype or weight.dtype)
 
@@ -126,7 +126,7 @@ def write_peft(
         "lora_alpha": scale * rank,
         "lora_dropout": 0.0,
         "bias": "none",
-        # List full paths, because a last name such as "q_proj" may also occur in the vision tower.
+        # List full paths, because the vision tower may also have layers named "q_proj".
         "target_modules": _layers(adapter),
         "inference_mode": True,
     }

@@ -28,8 +28,8 @@ def targets(manifest: Manifest, base: State, readers: Readers) -> dict[str, Tens
 
     `base` holds the tensors of the base version. If the version changes no element of a tensor, the
     result contains the tensor object of `base`. All other tensors are new and uninitialised. Every
-    reader must call this function. Raises WeightsError if a piece is unchanged, but `base` has no
-    tensor of its name, dtype and shape.
+    reader must call this function. Raises WeightsError if the version leaves a piece of a tensor
+    unchanged, but `base` has no tensor of the same name, dtype and shape.
     """
     kept = {entry.name: _kept(entry, base.get(entry.name)) for entry in manifest.tensors}
     changed = [entry for entry in manifest.tensors if kept[entry.name] is None]

@@ -16,8 +16,8 @@ _USELESS = 0.7
 class PublicationPlan:
     """Rank 0's decision to publish the version `version` as a delta, as an anchor, or as both.
 
-    `epoch` is the number of the writer. The ranks upload a delta to version `base`, unless `base`
-    is None. They upload an anchor if `anchor` is true.
+    `epoch` is the number of the writer. Unless `base` is None, the ranks upload the delta that
+    turns version `base` into `version`. They upload an anchor if `anchor` is true.
 
     Example:
         PublicationPlan(version=12, epoch=1, base=11, anchor=False)

@@ -1,7 +1,7 @@
 """Lets rank 0 plan each publication, write the version's manifests, and overwrite HEAD.
 
-plan()    delta or anchor?  ->  the ranks upload their pieces
-commit()  merge the uploads -> write the manifests -> overwrite HEAD -> delete old versions
+`Ledger.plan` decides whether the ranks upload a delta, an anchor or both. After these uploads,
+`Ledger.commit` writes the manifests, overwrites HEAD and deletes old versions.
 """
 
 import logging

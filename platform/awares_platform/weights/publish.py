@@ -1,11 +1,9 @@
 """Publishes weight versions: all ranks upload their parts, then rank 0 writes manifests and HEAD.
 
-    rank r   begin(parts) -> [ encode as delta or anchor -> *.bin -> index of rank r ]
-    rank 0   begin(parts) -> [ encode, *.bin -> wait for the other indexes -> manifests -> HEAD ]
-
-    A background thread does the work in brackets, while the next training step runs.
-    The index of a rank is a JSON object that lists the pieces that the rank uploaded.
-
+Every rank passes its parts to `Publisher.begin`. A background thread of the rank then encodes the
+parts and uploads them in shards (*.bin), while the next training step runs. Each rank except rank 0
+also uploads an index: a JSON object that lists the pieces that the rank uploaded. Rank 0 waits for
+the indexes of the other ranks. It then writes the manifests, and overwrites HEAD last.
 The background threads of the ranks communicate through the store and not by collectives. They thus
 cannot disturb the order of the collectives of training. Rank 0 times out if a rank has died. A
 reader sees a version only after HEAD names it, so the death of a rank never exposes an incomplete

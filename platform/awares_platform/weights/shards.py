@@ -4,8 +4,8 @@ A weight shard is a *.bin object of about `shard_bytes` with many encoded pieces
 uploads many small tensors. A shard has no header, because the manifest lists the offset of each
 piece.
 
-    pieces --codec.encode--> bytes --ShardWriter--> e<epoch>-<form>-r<rank>-<number>.bin
-                                    \\-> RankUpload: the list of these pieces, for rank 0
+`ShardWriter.write` encodes pieces with codec.encode, and uploads them as
+e<epoch>-<form>-r<rank>-<number>.bin. It returns a RankUpload, which lists these pieces for rank 0.
 """
 
 import json

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 WAITING = 1000
 """The largest number of calls that wait for a slow tracker. Further calls are dropped."""
 CLOSE_S = 30.0
-"""The longest time in seconds of each of the two waits of `Courier.close`."""
+"""The longest time in seconds that `Courier.close` takes."""
 
 
 class Courier:

@@ -19,7 +19,7 @@ _LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES
 
 
 class MlflowRuns:
-    """A Tracker for MLflow. The project is the experiment, and each job is one run of it.
+    """A Tracker for MLflow. The project is the experiment, and each job is one MLflow run.
 
     A resumed job finds its run by two tags, and continues the curves. `address` is the URL of a
     server or a local directory.

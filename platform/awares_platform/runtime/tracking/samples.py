@@ -37,7 +37,10 @@ def sample_row(
 
 
 def drawn(image: Image, boxes: list[Box]) -> Image:
-    """Return the image with frames around `boxes`, which are in pixels of the original image."""
+    """Return the image resized to a longer side of SIDE pixels, with frames around `boxes`.
+
+    The coordinates of `boxes` are pixels of the original image.
+    """
     scale = SIDE / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     canvas = image.convert("RGB").resize(size, Resampling.LANCZOS)

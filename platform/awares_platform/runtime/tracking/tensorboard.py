@@ -55,7 +55,7 @@ class TensorBoard:
             writer.add_text(tag, describe(row), step)
 
     def close(self) -> None:
-        """Write the settings with the last values as hyperparameters, and flush the events."""
+        """Write the settings as hyperparameters and the last values as their results. Flush both."""
         from torch.utils.tensorboard.summary import hparams
 
         if self._last:

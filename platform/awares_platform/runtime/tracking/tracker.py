@@ -1,4 +1,4 @@
-"""Defines what a tracker gets, and the protocol that every tracker implements."""
+"""Defines the data that a tracker receives, and the protocol that every tracker implements."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from PIL.Image import Image
 
 @dataclass(frozen=True, slots=True)
 class TrackedJob:
-    """One job of a run, and what a tracker states about it.
+    """The facts about one job of a run that a tracker shows.
 
     `directory` is the job's local directory. `settings` is the configuration as JSON values.
     `project` is the name of the project in W&B, and of the experiment in MLflow.
@@ -27,7 +27,7 @@ class TrackedJob:
 
     @property
     def name(self) -> str:
-        """The name of the job in a tracker, which a resumed job finds again."""
+        """The name of the job in a tracker. A resumed job has the same name."""
         return f"{self.run}-{self.job}"
 
     def flat(self) -> dict[str, Any]:
@@ -50,8 +50,9 @@ def _flat(settings: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
 class SampleRow:
     """One episode in a table of samples.
 
-    `image` is the reduced image with the received crops drawn on it. `answer` is None if the
-    episode has no answer. `reward` is None if it is unknown.
+    `image` is the resized image with frames around the received crops. `crops` is a text with the
+    names of the requested crops. `answer` is None if the episode has no answer. `reward` is None if
+    it is unknown. `parts` maps the name of each part of the reward to its value.
 
     Example:
         SampleRow(image, "which digit?", "7", "7", True, "0", 9.75, {"answer": 10.0, "cost": 0.25})

@@ -57,8 +57,9 @@ def decode(
 
     `out` must be contiguous. `out` may be `base` itself, but `out` and `base` must not overlap
     partly. The function needs 32 MiB of memory per thread, and it copies a base that is not
-    contiguous. Raises WeightsError for a damaged blob, a blob of another dtype or shape, and a
-    delta without a base. After an error the content of `out` is undefined.
+    contiguous. Raises WeightsError for a damaged blob, and for a delta without a base. Also raises
+    WeightsError if the dtype or shape of the blob differs from that of `base` or `out`. After an
+    error the content of `out` is undefined.
     """
     return _blob.decode(base, blob, out, threads)
 

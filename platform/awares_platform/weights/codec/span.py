@@ -57,9 +57,9 @@ def encode(word: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
 def decode(word: WordType, name: str, data: memoryview, base: Words | None, out: Words) -> None:
     """Decode one span from `data` into `out`. `name` is the span's kind, such as "dense" or "ulp".
 
-    `base` holds the same words of the base tensor. Every kind except "dense" needs it. `out` may be
-    `base` itself. Raises WeightsError if `data` is damaged or a needed base is missing. The content
-    of `out` is then undefined.
+    `base` holds the words of the base tensor at the same positions. Every kind except "dense" needs
+    `base`. `out` may be `base` itself. Raises WeightsError if `data` is damaged or a needed base is
+    missing. The content of `out` is then undefined.
     """
     cursor = Cursor(data)
     if name == "dense":

@@ -1,16 +1,17 @@
 """Encodes and decodes the kind "ulp": the positions of the changed words, and their steps.
 
 Most changes take one byte. The gap of a changed word is the number of unchanged words directly
-before it. The move of a changed word is its number of steps, in two bits. There are four streams:
+before it. The move of a changed word is a code of two bits that says by how many steps the word
+changed. There are four streams:
 
     changes      One byte per changed word: low six bits of the gap | move << 6.
                  Move 0 is one step up, and move 1 is one step down.
                  Move 2 takes the number of steps from the stream "other steps".
-                 Move 3 means that the gap needs more than six bits. The next wide gap then
-                 holds the further bits and the real move.
-    wide gaps    One byte per wide gap: the next six bits of the gap | move << 6.
-                 If the six bits are zero, the next far gap holds the high bits.
-    far gaps     Two bytes per far gap: the bits of the gap above the lowest six.
+                 Move 3 means that the gap needs more than six bits. The next byte of the stream
+                 "wide gaps" then holds further bits of the gap and the real move.
+    wide gaps    One byte per gap of more than six bits: the next six bits of the gap | move << 6.
+                 These six bits are zero if the gap needs more than twelve bits.
+    far gaps     Two bytes per gap of more than twelve bits: all bits above the lowest six.
     other steps  The numbers of steps of the words with move 2, zigzag coded.
 
 If the changes are spread at random, the gaps are geometrically distributed. The low bits of a gap

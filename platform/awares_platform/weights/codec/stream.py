@@ -17,7 +17,7 @@ _ZSTD = pa.Codec("zstd", compression_level=1)
 _NUMBER_BYTES = 9
 """Maximum number of bytes of a LEB128 number. Nine bytes hold 63 bits."""
 _RAW, _COMPRESSED, _NIBBLES, _CRUMBS = range(4)
-"""The number by which a blob names each layout."""
+"""The number that stands for each layout in a blob."""
 _BITS = {_NIBBLES: 4, _CRUMBS: 2}
 _FRAME = 12
 """Number of bytes that zstd adds to every stream."""
@@ -91,8 +91,8 @@ def size(parts: Parts) -> int:
 def pack(data: Bytes) -> Parts:
     """Encode bytes as a stream: the encoded length and the layout, then the encoded bytes.
 
-    The function chooses the layout with the fewest bytes. For a long stream it compares the layouts
-    on the middle of the stream only.
+    The function chooses the layout that probably needs the fewest bytes. It compares the layouts on
+    the middle of a long stream only, and never packs a short stream into codes.
     """
     middle = data[max(0, len(data) - _PROBE) // 2 :][:_PROBE]
     alphabet = Alphabet.of(middle, _OUTSIDERS) if len(data) >= _SHORT else None
