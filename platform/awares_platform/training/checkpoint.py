@@ -153,7 +153,7 @@ def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
     with checkpoint.as_directory() as directory:
         saved = _read_meta(Path(directory, _META), checkpoint.path)
         _check(saved, _describe(engine, saved.step, identity, saved.state), checkpoint.path)
-        read(engine, Path(directory))
+        read(engine, Path(directory), checkpoint.path)
         # Leaving this block deletes the files, so first wait until every rank has read its files.
         torch.distributed.barrier()
     return saved
@@ -194,16 +194,24 @@ def write(engine: Any, directory: Path) -> None:
     )
 
 
-def read(engine: Any, directory: Path) -> None:
+def read(engine: Any, directory: Path, path: str | None = None) -> None:
     """Load a checkpoint from `directory`, which holds the files that all ranks have written.
 
-    Raises PolicyError if the files are absent.
+    `path` is the checkpoint's path in the store, for the error. Raises PolicyError if DeepSpeed
+    does not find the files of this rank.
     """
     strict = not _partly_frozen(engine)
-    loaded, _ = engine.load_checkpoint(str(directory), tag=_TAG, load_module_strict=strict)
+    loaded, reason = None, "DeepSpeed finds no weights"
+    try:
+        loaded, _ = engine.load_checkpoint(str(directory), tag=_TAG, load_module_strict=strict)
+    except (AssertionError, FileNotFoundError) as error:
+        # DeepSpeed asserts, without a message, that it finds a file with weights.
+        reason = str(error) or reason
     if loaded is None:
+        place = path or str(directory)
         raise PolicyError(
-            f"checkpoint {directory} lacks DeepSpeed's files; delete it to start this job anew"
+            f"checkpoint {place} lacks DeepSpeed's files ({reason}); "
+            f"delete {os.path.dirname(place)} to start this job anew"
         )
 
 

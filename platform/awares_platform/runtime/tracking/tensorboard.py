@@ -55,7 +55,7 @@ class TensorBoard:
             writer.add_text(tag, describe(row), step)
 
     def close(self) -> None:
-        """Write the settings as hyperparameters and the last values as their results. Flush both."""
+        """Write the settings as hyperparameters, and the last values as their results."""
         from torch.utils.tensorboard.summary import hparams
 
         if self._last:
