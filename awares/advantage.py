@@ -5,7 +5,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 AdvantageScale = Literal["group", "batch", "none"]
-"""What divides the advantages: the standard deviation of the group or of the batch, or nothing."""
+"""What divides the advantages.
+
+"group" and "batch" stand for the standard deviation of the rewards of the group or of the batch.
+With "none", nothing divides the advantages.
+"""
 
 
 def advantages(
@@ -26,8 +30,9 @@ def advantages(
     scale "none" is that of Dr. GRPO (arXiv 2503.20783, section 3.2).
 
     If the group has one episode, or if all rewards are equal, the advantages are 0. If all answers
-    of a group are equally good, the rewards may differ only by the small area cost. The scale
-    "group" enlarges even this small difference to advantages of about 1. The other scales do not.
+    of a group are equally good, the rewards may differ only by the small cost of the requested
+    area. The scale "group" enlarges even this small difference to advantages of about 1. The other
+    scales do not.
 
     Example:
         advantages([1.0, 3.0], eps=0.0)  # [-0.707..., 0.707...]

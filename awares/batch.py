@@ -94,9 +94,13 @@ class Batch:
 class _Row:
     """One sequence, in which each image has one placeholder per visual token.
 
-    Each field holds one value per token, and becomes a row of one tensor of a `Batch`. In the order
-    of the fields, these tensors are `input_ids_BT`, `action_mask_BT`, `behaviour_logprobs_BT`,
-    `weights_BT` and `versions_BT`.
+    Each field holds one value per token, and becomes a row of one tensor of a `Batch`:
+
+    ids       input_ids_BT
+    actions   action_mask_BT
+    logprobs  behaviour_logprobs_BT
+    weights   weights_BT
+    versions  versions_BT
 
     Example:
         _Row(
@@ -128,10 +132,10 @@ def collate(
 
     `images` returns the original image with a given hash. `processor` is the policy's processor.
     `limits` replaces the processor's own bounds on an image's area. `low_ratio` is the side of a
-    low-resolution view with the scale 1, divided by the side of the image. `tool_weight` is the
+    low-resolution view with `View.scale` 1, divided by the side of the image. `tool_weight` is the
     paper's w_t: the weight of each sampled token in a turn that requests crops. All other sampled
     tokens have the weight 1. Every item must have at least one view, so that the vision tower runs
-    on every rank. `remember` is a cache of processed views, which belongs to one processor, one
+    on every rank. `remember` is a cache of processed views. A cache belongs to one processor, one
     value of `limits` and one `low_ratio`.
 
     Raises PolicyError if an item has no view, or if the tokenizer has no pad token. Also raises
@@ -156,7 +160,7 @@ def collate(
 def sequence_length(item: Item, limits: VisionLimits, low_ratio: float = 0.5) -> int:
     """Return the length of an item's sequence in tokens, including its visual tokens.
 
-    The recorded image size determines the number, so the function decodes no image.
+    The recorded image size determines the number of visual tokens, so no image is decoded.
     """
     written = sum(len(turn.context_ids) + len(turn.sampled_ids) for turn in item.turns)
     sizes = [

@@ -213,9 +213,9 @@ def target_crops(
     - `iou` is the paper's literal rule. It selects every crop whose IoU with the bounding box of
       all boxes is at least `tau` (0.5 in the paper). No crop is smaller than a quarter of the
       image. The rule therefore selects no crop if the bounding box is under `tau` / 4 of the image.
-    - `coverage` selects every crop that contains at least the share `tau` of a box's area. If it
-      selects a quadrant, it also selects the halves that contain the quadrant. It selects `all`
-      only for a box that no smaller crop covers.
+    - `coverage` enlarges each box like `min_cover`. It then selects every crop that contains at
+      least the share `tau` of a box's area. If it selects a quadrant, it also selects the halves
+      that contain the quadrant. It selects `all` only for a box that no smaller crop covers.
 
     Without boxes every rule returns the result of `min_cover`. Raises ConfigError for an unknown
     rule.

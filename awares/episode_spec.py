@@ -33,7 +33,8 @@ class EpisodeSpec:
     """The settings of an episode.
 
     `limits` are the limits of the image processor. `low_ratio` is the side of a low-resolution view
-    with the scale 1, divided by the side of the image. Without a `budget` every request is granted.
+    with `View.scale` 1, divided by the side of the image. Without a `budget`, every request before
+    the last turn is granted.
 
     Example:
         EpisodeSpec(VisionLimits(min_pixels=784), TenCrops(), sampling=Sampling(temperature=1.0))
@@ -54,8 +55,8 @@ class EpisodeSpec:
         """Return the environment's first view of an image of `size`.
 
         If `Budget.fit` is true and this view leaves no room for a requested view, the view is
-        shrunk until it takes at most half of the visual tokens. If `Budget.fit` is false, the view
-        stays as it is, and a request over the budget is malformed.
+        shrunk until it takes at most half of the budget's visual tokens. If `Budget.fit` is false,
+        the view stays as it is, and a request over the budget is malformed.
         """
         view = self.environment.first_view(size)
         if self.budget is None or not self.budget.fit or self.environment.max_turns == 1:
@@ -71,10 +72,11 @@ class EpisodeSpec:
 def grant(
     spec: EpisodeSpec, request: Request, shown: Sequence[View], size: Size
 ) -> tuple[Request, tuple[View, ...]] | Malformed:
-    """Return the request and its views if they are within the budget, and Malformed otherwise.
+    """Return the request and its views, or Malformed if the budget does not allow the request.
 
-    `shown` are the views of the earlier turns. If `Budget.fit` is true, a request over the budget
-    is reduced until it fits. The result is then Malformed only if not even one region fits.
+    `shown` are the views of all turns so far, including the first view. If `Budget.fit` is true, a
+    request over the budget is reduced until it fits. The result is then Malformed only if not even
+    one region fits.
     """
     views = spec.environment.views(request, size)
     budget = spec.budget
@@ -123,7 +125,8 @@ def longest(spec: EpisodeSpec, question: str, size: Size, chat: ChatFormat) -> i
     """Return the largest number of tokens that an episode about `question` can reach.
 
     The number includes the sampled tokens of all turns. Each turn samples `Sampling.max_tokens`
-    tokens at most. Without a budget, the number does not include requested views.
+    tokens at most. Without a budget, the number leaves out the requested views and the messages
+    that show them.
     """
     turns = spec.environment.max_turns
     text = len(chat.first_turn(question)) - 1

@@ -3,7 +3,7 @@
 AwaresError
 +-- ConfigError      A setting is wrong. This error is a ValueError, too.
 +-- DataError        An image, a row or a file is unreadable or incomplete.
-|   +-- TooLong      A question does not fit the engine's context.
+|   +-- TooLong      An episode about a question can exceed the engine's context.
 +-- PolicyError      A model, a processor or a checkpoint is unsuitable for the run.
 
 The platform defines further subclasses, for example in store/errors.py, weights/manifest.py and

@@ -118,7 +118,7 @@ def low_view(image: Image, ratio: float = 0.5) -> Image:
 def render(image: Image, view: View, ratio: float = 0.5) -> Image:
     """Return the pixels of `view`, cut from the original `image`.
 
-    `ratio` is the side of a low-resolution view with the scale 1, divided by the side of the image.
+    `ratio` is the side of a low-resolution view with `View.scale` 1, divided by the image's side.
     The processor refuses aspect ratios above 200. A view with a larger aspect ratio is therefore
     padded with black pixels on the right or at the bottom.
     """

@@ -1,4 +1,4 @@
-"""Parses a request for the ten crops in the forms that models really write. Serving uses it.
+"""Parses requests for the ten crops in the forms that models really write, for serving.
 
 Training uses `awares.protocol.parse_turn`, which accepts far fewer forms. Both parsers return only
 regions that the turn names. A call is the name GET_CROPS, in any spelling, with its arguments. The
@@ -152,7 +152,10 @@ def _check_lead(lead: str) -> None:
 
 
 def _calls(rest: str) -> list[CropId]:
-    """Return the crops of all calls in `rest`, which begins with the arguments of the first."""
+    """Return the crops of all calls in `rest`.
+
+    `rest` is the text behind the name of the first call, so it begins with the call's arguments.
+    """
     crops, after = _arguments(rest)
     following = _marker(after)
     if following is None:
@@ -222,7 +225,11 @@ def _bracketed(text: str, start: int) -> tuple[str, str, bool]:
 
 
 def _items(inside: str, closed: bool) -> list[CropId]:
-    """Return the crops of a list's items. Raises _Unreadable if an item names no crop."""
+    """Return the crops of a list's items. `closed` is true if the list has a closing bracket.
+
+    Raises _Unreadable if there is no item, or if an item is empty or names no crop. Also raises it
+    if the last item of an open list may be the start of a longer name.
+    """
     if re.search(r"\.\.|''|\"\"", inside):
         raise _Unreadable("an item of the list is empty")
     items = [item for item in _SEPARATOR.split(_without_keys(inside)) if item.strip(" \t'\"`")]
@@ -246,9 +253,9 @@ def _without_keys(inside: str) -> str:
 
 
 def _named(item: str) -> list[CropId]:
-    """Return the crop of one item, or the crops of several digits with spaces between them.
+    """Return the crops that one item names. The result is empty if the item names no crop.
 
-    The result is empty if the item names no crop.
+    Only an item of several digits, with spaces between them, names more than one crop.
     """
     text = item.strip(_DECORATION)
     if re.fullmatch(r"[0-8](?:\s+[0-8])+", text):

@@ -26,9 +26,9 @@ def policy_logprobs(
 ) -> Tensor:
     """Run one forward pass and return logprobs_BT of the sampled tokens, with gradient.
 
-    Positions of tokens that were not sampled hold 0. `packed` is as in `sampled_logits`.
-    `temperature` and `blocked_ids` must be the values with which the engine sampled the tokens.
-    Otherwise the returned logprobs are not comparable to the engine's logprobs.
+    Positions of tokens that were not sampled hold 0. `temperature` and `blocked_ids` must be the
+    values with which the engine sampled the tokens. Otherwise the returned logprobs are not
+    comparable to the engine's logprobs. `sampled_logits` explains `packed`.
     """
     rows_K, positions_K, logits_KV = sampled_logits(model, batch, packed=packed)
     ids_K = batch.input_ids_BT[rows_K, positions_K]
@@ -46,8 +46,8 @@ def sampled_logits(
     computes only these K rows. The vocabulary is large, so the logits of all positions would take
     most of the memory.
 
-    A packed pass computes one row that holds all sequences without padding. Use it with an
-    attention implementation that skips the pairs of tokens from different sequences.
+    If `packed` is true, the pass computes one row that holds all sequences without padding. Use a
+    packed pass with an attention that skips the pairs of tokens from different sequences.
     """
     inner = getattr(model, "module", model)
     rows_K, before_K = batch.action_mask_BT[:, 1:].nonzero(as_tuple=True)

@@ -23,7 +23,10 @@ Prepare = Callable[[Sequence[ImageView]], tuple[Tensor, Tensor]]
 """Returns the pixel values (N, D) and the grids (I, 3) of the given views, in their order."""
 
 Remember = Callable[[Sequence[ImageView], Prepare], tuple[Tensor, Tensor]]
-"""Returns what `Prepare` returns for the given views, and calls it only for unknown views."""
+"""A cache of processed views. It returns what `Prepare` returns for the given views.
+
+A call of the cache calls `Prepare` only for views that the cache does not hold.
+"""
 
 
 def prepare(

@@ -15,7 +15,7 @@ SMALL_SIDE = 100
 """The authors' script shows no crops of an image with a side below this number of pixels."""
 
 SmallImages = Literal["crops", "whole"]
-"""What a request returns for an image with a side below `SMALL_SIDE`: its crops, or all of it."""
+"""What a request returns for an image with a side below `SMALL_SIDE`: its crops, or the whole."""
 
 PAPER_IOU = 0.5
 """The smallest IoU at which the paper's literal mapping selects a crop (supplement 7.3)."""
@@ -88,7 +88,7 @@ class TenCrops:
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
         """Return the request for the crops that show the evidence `boxes` by the rule `mapping`.
 
-        The result is None if `mapping` is "iou" and no crop qualifies.
+        The result is None if the rule selects no crop. The rule "min_cover" always selects one.
         """
         tau = PAPER_IOU if self.mapping == "iou" else self.coverage_tau
         crops = target_crops(boxes, size, self.mapping, tau=tau, allow_all=self.allow_all)

@@ -1,15 +1,18 @@
 """The rule by which an environment chooses the resolution of its views.
 
-    full resolution  the processor shrinks an image above max_pixels by a scale s per side, s <= 1
-    "relative"       the low view has the scale low_ratio * s, a crop the scale crop_scale * s
-    "paper"          the low view has the scale low_ratio, a crop keeps native pixels
-    "released"       like "paper", with the crop boxes of the authors' script; an image with a side
-                     above 20,000 pixels is first reduced to this side
+At full resolution, the processor multiplies each side of an image by a scale s, so that the image
+has at most max_pixels pixels. For a smaller image s is 1. The rules are:
+
+    "relative"  the low view has the scale low_ratio * s; a crop has the scale crop_scale * s,
+                but at most 1
+    "paper"     the low view has the scale low_ratio; a crop keeps native pixels
+    "released"  like "paper", with the crop boxes of the authors' script; an image with a side
+                above 20,000 pixels is first reduced to this side
 
 The scales refer to the ORIGINAL image, from which every view is cut. By the rule "relative" with a
 crop_scale of 1, a crop costs about its share of the full image's tokens. By the other rules, a crop
-can cost as many tokens as the full image. If an image is very large, the processor then shrinks the
-image, its low view and its crops to about the same number of tokens.
+can cost as many tokens as the full image: the processor shrinks a very large image, its low view
+and its crops to about the same number of tokens.
 """
 
 import math

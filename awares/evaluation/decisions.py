@@ -1,7 +1,7 @@
 """Measures when and where a policy requests crops (paper, supplement 4).
 
-The first question is whether the policy requests crops when crops are needed. The second question
-is whether the policy requests the right regions. A call is a granted request for crops.
+"When" asks whether the policy requests crops if and only if crops are needed. "Where" asks whether
+the policy requests the right regions. A call is a granted request for crops.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,24 +22,24 @@ _NOMINAL = (1000, 1000)
 class Decisions:
     """The figures of a set of episodes. A figure is None if its denominator is 0.
 
-    call_rate            share of the episodes with a call
-    valid_parse_rate     share of the granted requests among the granted and the malformed
-                         requests of first turns
+    call_rate            share of all episodes that have a call
+    valid_parse_rate     number of episodes with a call, divided by the number of episodes that
+                         have a call or end with a malformed request in the first turn
     mean_area            mean area that an episode with a call requests, as a share of the image
     histogram            number of requests for each region; "none" counts episodes without a call
 
     The next figures cover episodes of labelled samples. Only an HR sample needs a call.
 
-    precision            share of the episodes with a call whose sample is HR
-    recall               share of the HR samples with a call
+    precision            among the episodes with a call, the share that has an HR sample
+    recall               among the episodes with an HR sample, the share that has a call
     f1                   harmonic mean of precision and recall
-    false_positive_rate  share of the LR samples with a call
+    false_positive_rate  among the episodes with an LR sample, the share that has a call
 
     The last figures cover episodes that have a call and an HR sample with target regions.
 
-    region_exact         share of the episodes that request exactly the target regions
-    region_match         share of the episodes whose requested regions have an IoU of at least 0.25
-                         with the target regions
+    region_exact         share of these episodes that request exactly the target regions
+    region_match         share of these episodes whose requested regions have an IoU of at least
+                         0.25 with the target regions
 
     Example:
         decisions(zip(episodes, samples)).f1

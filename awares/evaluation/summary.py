@@ -83,7 +83,7 @@ def table(summaries: Mapping[str, Mapping[str, Summary]]) -> str:
     Each row is a policy and each column a benchmark. A cell holds the accuracy in %, the accuracy's
     95 % interval, and rtr_token. `summaries` maps each policy to a mapping from benchmark to
     summary. All policies must have the same benchmarks. With several benchmarks, the last column is
-    the average over the benchmarks.
+    the average over the benchmarks, without an interval.
     """
     benchmarks = list(next(iter(summaries.values())))
     heads = [*benchmarks, "average"] if len(benchmarks) > 1 else benchmarks

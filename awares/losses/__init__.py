@@ -1,17 +1,17 @@
 """The losses of the two training stages: SFT (paper, section 3.3) and GRPO (section 3.4).
 
-`grpo_loss` is the same for all policy losses except for the two methods of a PolicyLoss:
+A policy loss has two methods. Its `gain` gives the objective of each token. `grpo_loss` multiplies
+this objective by the importance weight and subtracts the KL term. The policy loss's `mean` then
+averages over the tokens. The modules are:
 
-    PolicyLoss.gain --> times the importance weight --> minus the KL term --> PolicyLoss.mean
-
-    policy_loss    the protocol PolicyLoss, and what it gets and returns
-    grpo, clip_higher, dr_grpo, dapo, gspo, cispo    one policy loss each
-    clipping       the clipped objective that most of them share
-    means          the means over episodes and tokens
-    importance     the weights that correct for asynchronous sampling
-    kl             the estimate of the distance from the reference policy
-    objective      grpo_loss: the loss of a batch, and its figures
-    sft            the loss of SFT
+    policy_loss.py  defines the protocol PolicyLoss, and the data that its methods get and return
+    grpo.py, clip_higher.py, dr_grpo.py, dapo.py, gspo.py and cispo.py  define one policy loss each
+    clipping.py     computes the clipped objective that all policy losses except CISPO share
+    means.py        averages over episodes and tokens
+    importance.py   computes the weights that correct for asynchronous sampling
+    kl.py           estimates the distance from the reference policy
+    objective.py    computes the loss of a batch with `grpo_loss`, and the figures of the batch
+    sft.py          computes the loss of SFT
 
 Axes: B episodes or demonstrations, T tokens, padded on the right. `logprobs_BT[b, t]` is
 log p(token t | tokens before t). Values at positions outside the action mask have no effect.

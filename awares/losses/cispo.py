@@ -19,10 +19,12 @@ class Cispo:
 
     and the mean is over all sampled tokens of an optimizer step. The weight is a constant without
     gradient. A token whose ratio is cut thus keeps the gradient of its logprob, which a clip would
-    remove. The paper sets no lower bound.
+    remove. As in the paper, the ratio has no lower bound.
+
     `ratio_cap` is the paper's 1 + epsilon_high, and the epsilon_max of ScaleRL (arXiv 2510.13786).
     The default is the value that TRL's documentation recommends for `epsilon_high` with
-    `loss_type="cispo"`. TRL's own default of `epsilon_high`, 0.2, would scale every token down.
+    `loss_type="cispo"`. TRL's own default of `epsilon_high`, 0.2, would cut the weight of nearly
+    every token to 0.2.
 
     Example:
         Cispo(ratio_cap=5.0)

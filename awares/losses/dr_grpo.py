@@ -14,7 +14,7 @@ class DrGrpo:
     """Divides the sum over an episode's tokens by the constant `loss_length`, in tokens.
 
     In GRPO, a token of a long episode weighs less than a token of a short one. Here all tokens of
-    the run weigh the same. The paper also omits the division of advantages by the standard
+    a step weigh the same. The paper also omits the division of advantages by the standard
     deviation, so combine this loss with the scale "none" of `awares.advantages`. TRL names this
     loss `loss_type="dr_grpo"`, and divides by `max_completion_length`. The default of `clip` is
     TRL's `epsilon`.

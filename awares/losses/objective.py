@@ -86,8 +86,8 @@ def grpo_loss(
           the function `k3` bounds it for large d
 
     The policy loss also averages the objective over the tokens. The loss is the negative of this
-    mean. `totals` are the totals of the optimizer step if several micro-batches or ranks share it.
-    The behaviour, proximal and reference logprobs are constants.
+    mean. If several micro-batches or ranks share an optimizer step, `totals` are the totals of the
+    step. The behaviour, proximal and reference logprobs are constants.
     """
     mask_BT = action_mask_BT.bool()
     policy_BT = _kept(logprobs_BT, mask_BT)

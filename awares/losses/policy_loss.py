@@ -14,8 +14,8 @@ class SampledTokens:
     """The tokens of B episodes, as a policy loss sees them.
 
     `logprobs_BT` are the logprobs under the policy. `log_ratios_BT` are these logprobs minus the
-    logprobs under the proximal policy. Both carry the gradient, and are 0 outside `mask_BT`. The
-    mask is true for sampled tokens.
+    logprobs under the proximal policy. Both tensors carry the gradient, and are 0 outside
+    `mask_BT`, which is true for sampled tokens. `advantages_B1` holds the episodes' advantages.
 
     Example:
         SampledTokens(logprobs_BT, log_ratios_BT, advantages_B1, mask_BT)

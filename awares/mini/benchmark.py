@@ -69,10 +69,10 @@ def encode(scene: Scene) -> bytes:
 
 
 def annotation(question: Question) -> Label | None:
-    """Return the label of a question, or None if it is uncertain.
+    """Return the label of a question, or None if the label is uncertain.
 
-    The label is LR if the answer needs no digit or only large ones. It is HR if the answer needs a
-    digit that is illegible at low resolution.
+    The label is LR if the answer needs no digit or only large ones. The label is HR if the answer
+    needs a digit that is illegible at low resolution.
     """
     if not question.reads or question.height >= LARGE[0]:
         return Label.LR

@@ -107,7 +107,7 @@ def converse(
 ) -> Conversation:
     """Make a conversation of the given form about `image`, which shows `scene`.
 
-    If the crop of the form "crop" contains no item, the form is "full" instead.
+    The form "crop" shows a random crop. If this crop contains no item, the form is "full" instead.
     """
     talk = Conversation()
     if form == "crop":

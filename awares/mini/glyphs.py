@@ -2,9 +2,9 @@
 
 The features of an item are the mean of the merged tokens under the item's box, weighted by area. A
 logit is the product of these features with the word embedding of a class, such as " red". The place
-is classified only in views of the whole scene. In this way the tower learns to read digits within
-minutes. If a model of this size trains only on conversations, it learns to read digits late or
-never.
+is classified only in views of the whole scene. With this training, the tower learns to read digits
+within minutes. If a model of this size trains only on conversations, it learns to read digits late
+or never.
 
 After this training, which is the glyph stage, the features of a red circle contain the embeddings
 of " red" and " circle". Attention can therefore find the item of a question by comparing
@@ -51,8 +51,10 @@ features equal the embedding.
 """
 
 CENTRAL = 3.0
-"""Factor of the loss weight of a digit in the centre. Central items are rarer than other items. In
-the low-resolution view, only central items lie across four tokens.
+"""Factor of the loss weight of a central digit, which needs more training than other digits.
+
+Central items are rarer than other items. In the low-resolution view, only they lie across four
+tokens.
 """
 
 
