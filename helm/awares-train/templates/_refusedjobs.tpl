@@ -19,8 +19,8 @@ tests.doctor.enabled=true needs the RayCluster: set cluster.enabled=true, or run
 {{- end }}
 {{- end }}
 
-{{/* Refuse one job. Input: root, path (of the job in values.yaml), name, given (the job's values),
-job (the values merged over jobDefaults). */}}
+{{/* Refuse wrong values of one job. Input: root, path (of the job in values.yaml), name, given (the
+job's values), job (the values merged over jobDefaults). */}}
 {{- define "awares.refuseJob" }}
 {{- $root := .root }}{{ $job := .job }}{{ $path := .path }}
 {{- $policies := list }}{{ range $job.deletionRules }}{{ $policies = append $policies
@@ -65,8 +65,8 @@ job (the values merged over jobDefaults). */}}
 {{- end }}
 {{- end }}
 
-{{/* Refuse a job on the shared cluster. Input: root, path, given and job as in awares.refuseJob,
-and policies (of the job's deletion rules). */}}
+{{/* Refuse values that a job on the shared cluster cannot have. Input: root, path, given and job as
+in awares.refuseJob, and policies (of the job's deletion rules). */}}
 {{- define "awares.refuseSharedJob" }}
 {{- if not .root.Values.cluster.enabled }}
 {{ .path }}.cluster=shared needs the RayCluster: set cluster.enabled=true, or

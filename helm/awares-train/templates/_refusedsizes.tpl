@@ -1,5 +1,5 @@
-{{/* Refuse jobs that need more GPUs or CPUs than their groups offer. Such a job would wait for
-ever. */}}
+{{/* Refuse jobs that need more GPUs or CPUs than their groups offer, because they would wait for
+ever. Also refuse sizes that contradict each other, such as a request above its limit. */}}
 
 {{/* The enabled groups, merged over groupDefaults, as YAML. Input: root, groups, names (of the
 groups to include; empty for all). */}}

@@ -30,7 +30,7 @@
 {{- end }}
 {{- end }}
 
-{{/* Refuse one group. Input: path, group. */}}
+{{/* Refuse wrong values of one group. Input: path, group. */}}
 {{- define "awares.refuseGroup" }}
 {{- $group := .group }}
 {{- if and (gt (int $group.gpus) 0) (not $group.nodeSelector) }}
