@@ -68,6 +68,29 @@ def test_a_json_patch_adds_replaces_removes_and_tests() -> None:
         patches.json_patch({"a": 2}, operations)
 
 
+@pytest.mark.parametrize(
+    ("verb", "path", "error"),
+    [
+        ("replace", "/b", KeyError),
+        ("remove", "/b", KeyError),
+        ("test", "/b", KeyError),
+        ("add", "/b/c", KeyError),
+        ("add", "/list/3", IndexError),
+        ("add", "/list/-1", IndexError),
+        ("replace", "/list/2", IndexError),
+        ("remove", "/list/-", IndexError),
+    ],
+)
+def test_a_json_patch_raises_for_a_path_that_does_not_exist(
+    verb: str, path: str, error: type[Exception]
+) -> None:
+    document = {"a": 1, "list": [1, 2]}
+    with pytest.raises(error):
+        patches.json_patch(document, [{"op": verb, "path": path, "value": 0}])
+    added = [{"op": "add", "path": "/list/2", "value": 3}, {"op": "add", "path": "/a", "value": 2}]
+    assert patches.json_patch(document, added) == {"a": 2, "list": [1, 2, 3]}
+
+
 def test_a_merge_patch_deletes_by_null() -> None:
     assert patches.merge({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": None}, "d": [2]}) == {
         "a": {"c": 2},

@@ -1,9 +1,10 @@
 """Applies Kubernetes' four patch formats: merge, JSON, strategic merge and server-side apply.
 
-Helm 3 sends strategic merge patches. Helm 4 uses server-side apply. This module's server-side apply
-merges objects, and removes fields that the same manager applied before and now omits. Unlike a real
-server, this module replaces lists as a whole and finds no conflicts between managers. A client that
-is the only manager of its objects sees no difference.
+Helm 3 sends strategic merge patches for built-in kinds, and merge patches for custom resources.
+Helm 4 uses server-side apply. This module's server-side apply merges objects, and removes fields
+that the same manager applied before and now omits. Unlike a real server's, it replaces each list as
+a whole and finds no conflicts between managers. A client that is the only manager of its objects
+sees no difference.
 """
 
 import copy
@@ -110,8 +111,8 @@ def _strategic_list(target: list[Any], patch: list[Any], keys: tuple[str, ...]) 
 def json_patch(document: Any, operations: list[dict[str, Any]]) -> Any:
     """Apply a JSON patch (RFC 6902) with the operations add, remove, replace and test.
 
-    Raises KeyError or IndexError if a path does not exist. Raises ValueError if a `test` fails, or
-    for any other operation.
+    Raises KeyError or IndexError if a path does not exist, or if `add` inserts beyond the end of a
+    list. Raises ValueError if a `test` fails, or for any other operation.
     """
     document = copy.deepcopy(document)
     for operation in operations:
@@ -129,14 +130,17 @@ def _operate(holder: Any, last: str, operation: dict[str, Any]) -> None:
     verb = operation["op"]
     key: Any = last
     if isinstance(holder, list):
-        position = len(holder) if last == "-" else int(last)
-        if verb == "add":
-            holder.insert(position, operation["value"])
-            return
-        key = position
-    if verb == "remove":
+        key = len(holder) if last == "-" else int(last)
+        if not 0 <= key <= len(holder):
+            raise IndexError(f"{operation['path']} is outside the list")
+    if verb == "add" and isinstance(holder, list):
+        holder.insert(key, operation["value"])
+    elif verb == "add":
+        holder[key] = operation["value"]
+    elif verb == "remove":
         del holder[key]
-    elif verb in ("add", "replace"):
+    elif verb == "replace":
+        holder[key]  # Raises KeyError or IndexError if there is no value to replace.
         holder[key] = operation["value"]
     elif verb == "test":
         if holder[key] != operation["value"]:
