@@ -1,6 +1,6 @@
 """Lists the kinds that the simulator's API server knows: built-in kinds and kinds from CRD files.
 
-The environment variable AWARES_CRDS names the directory of the CRD files.
+The tests take the directory of the CRD files from the environment variable AWARES_CRDS.
 """
 
 from collections.abc import Iterable, Iterator

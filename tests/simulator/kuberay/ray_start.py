@@ -118,8 +118,8 @@ def _listening(
 def _capacity(group: Body, container: Body) -> Flags:
     """Return the flags for CPUs, GPUs, memory, object store, custom resources and labels.
 
-    The values come from fields of the RayCluster that KubeRay reads, too. Unlike KubeRay, this
-    function ignores the GPU limits of containers, and limits the object store to _STORE_BYTES.
+    Like KubeRay, this function reads the values from fields of the RayCluster. Unlike KubeRay, it
+    ignores the GPU limits of containers, and limits the object store to _STORE_BYTES.
     """
     params, own = group.get("rayStartParams") or {}, dict(group.get("resources") or {})
     resources = container.get("resources", {})

@@ -32,9 +32,10 @@ def lay_out(root: Path) -> Path:
 
 
 def variables() -> dict[str, str]:
-    """Return the environment variables that an image sets: the paths of programs and packages.
+    """Return the environment variables that an image sets.
 
-    All other variables come from the pod.
+    They are the paths of programs and of Python packages, and the locale. All other variables come
+    from the pod.
     """
     programs = os.pathsep.join(
         (str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin")

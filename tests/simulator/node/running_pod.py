@@ -68,7 +68,7 @@ class RunningPod:
             body, self._places, volumes.Paths({**paths, image.HOME: self._opt}).rewrite
         )
         volumes.rewrite_files(body, self._places, self._named)
-        # If a Secret or ConfigMap is missing, this loop raises NotFound before any process starts.
+        # This loop raises NotFound if an environment needs a missing Secret or ConfigMap.
         for container in everything:
             environment.resolve(objects, self._located(), container)
         self._weed: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Sends requests to the endpoint in a thread, so that a test sees whether an upgrade fails any."""
+"""Sends requests to the endpoint in a thread, to show whether requests fail during an upgrade."""
 
 import threading
 from collections.abc import Iterator

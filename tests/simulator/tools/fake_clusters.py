@@ -1,4 +1,4 @@
-"""Provides fake RayClusters for tests of RayJobs and RayServices. They run no processes."""
+"""Provides fake RayClusters, which run no processes, for tests of RayJobs and RayServices."""
 
 from dataclasses import dataclass, field
 from typing import Any
