@@ -1,4 +1,4 @@
-"""Provides subscribers that damage a version after it has passed all checks of the weight bus.
+"""Provides subscribers that damage a version after it has passed all checks of Subscriber.
 
 The engine's process imports this module when it unpickles a subscriber.
 """

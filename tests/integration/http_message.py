@@ -41,7 +41,7 @@ class Head:
         return self.start.decode("latin-1").split()
 
     def header(self, name: bytes) -> bytes:
-        """Return a header's value in lower case, or b"" without the header.
+        """Return a header's value in lower case, or b"" if the head has no such header.
 
         `name` must be in lower case.
         """

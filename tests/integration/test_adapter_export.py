@@ -124,9 +124,10 @@ def test_an_engine_in_bfloat16_starts_with_the_adapter(
 def test_an_engine_in_float32_plays_an_update_that_bfloat16_loses(
     trained: TrainedAdapter, seaweed: ObjectStore
 ) -> None:
-    """The training computes in bfloat16, so most of the update is missing in the merged export.
+    """The merged export is rounded to bfloat16, and has therefore lost most of the small update.
 
-    In float32, engine and transformers agree so well that transformers can measure version 0.
+    In float32, engine and transformers compute almost equal logprobs. The test therefore takes the
+    logprobs of version 0 from transformers only.
     """
     small = TrainedAdapter.attach(POLICY, trained.processor, trained.canary, torch.float32)
     small.step(trained.canary, 1e-5)

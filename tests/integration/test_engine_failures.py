@@ -95,7 +95,7 @@ def test_a_dead_engine_says_so_and_leaves_nothing_behind(
 
 
 def test_a_hung_engine_is_killed(runner: asyncio.Runner, policy: RandomPolicy) -> None:
-    """SIGSTOP stops the engine's process, which then cannot notice the death of its parent."""
+    """SIGSTOP stops the engine's process, which then neither answers `ping` nor ends by itself."""
     before = {child.pid for child in multiprocessing.active_children()}
 
     async def stop() -> None:

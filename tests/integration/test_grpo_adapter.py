@@ -2,7 +2,7 @@
 
 The run has real Ray, vLLM, DeepSpeed and SeaweedFS. The learning rate is large, so that the first
 versions change the canary's logprobs by more than rounding does. Three of four questions do not fit
-the engine's context, and the run leaves them out. The loss is not the default one.
+the engine's context, so the run leaves these questions out. The loss is not the default one.
 """
 
 import asyncio
@@ -117,10 +117,10 @@ def test_a_lora_run_is_played_and_evaluated_as_an_adapter(
 
 
 async def score_despite_a_kill(config: PlatformConfig) -> None:
-    """Score groups of distinct answers, and kill the worker between them.
+    """Score ten groups, kill the reward worker, and score ten other groups in a new worker.
 
-    The worker encodes the answers with the sentence encoder. Its rewards must equal those of this
-    process, bit for bit.
+    All answers differ, so the workers encode each answer with the sentence encoder. Their rewards
+    must equal the rewards that this process computes, bit for bit.
     """
     torch.set_num_threads(1)  # The encoder's last bits depend on the number of threads.
     method, workers = MethodConfig(), list[RemoteWorker]()
@@ -167,8 +167,8 @@ def answered(number: int) -> tuple[Prompt, GroupRollout]:
 async def evaluate(config: PlatformConfig) -> None:
     """Evaluate the policy, and then damaged adapters, which the evaluation must refuse.
 
-    The bound of the mean logprob difference is so large that only the check of the change can
-    refuse the engine's adapter.
+    The bound of the mean logprob difference is very large. Only the check of the change since
+    version 0 can therefore refuse an adapter that the engine plays.
     """
     engine = config.engine.model_copy(update={"canary_bound": 5.0})
     store = ObjectStore.from_config(config.store)
@@ -193,7 +193,10 @@ async def evaluate(config: PlatformConfig) -> None:
 async def refuse_incomplete_exports(
     evaluator: Evaluator, store: ObjectStore, samples: list[Sample]
 ) -> None:
-    """Replace the exported adapter by zeros, and then by half of its layers. Restore it."""
+    """Check that the evaluation refuses an adapter of zeros, and an adapter without MLP layers.
+
+    Each of the two replaces the exported adapter. At the end, restore the exported adapter.
+    """
     key = adapter_key("grpo-adapter", "awares")
     exported = {info.key: store.get(info.key) for info in store.list(f"{key}/")}
     tensors = load(exported[f"{key}/{WEIGHTS_FILE}"])
@@ -213,7 +216,7 @@ async def refuse_incomplete_exports(
 
 
 async def load_zeros(evaluator: Evaluator, samples: list[Sample]) -> None:
-    """Load an adapter of zeros into the engine, in place of the exported adapter."""
+    """Load an adapter of zeros into the engine, instead of the exported adapter."""
     publish = evaluator._publish
 
     def damaged(path: Path, adapter: Path | None, extra: dict[str, Any]) -> int:

@@ -28,7 +28,7 @@ FAULTS = [
     ("ray::TrainerActor", signal.SIGKILL),
     ("ray::ControllerActor", signal.SIGKILL),
 ]
-"""The processes to strike, by the start of their command line, and the signal that each one gets.
+"""Each pair is the start of a process's command line, and the signal for this process.
 
 Ray Train's own controller runs in the TrainerActor. test_engine_failures.py stops an engine.
 """
@@ -119,12 +119,15 @@ def test_a_step_with_gradients_that_are_not_finite_publishes_nothing(
     rows = metrics.read(config.run.directory / "diverging" / "grpo" / "metrics.jsonl")
     assert [row.values["policy/skipped_steps"] for row in rows] == [0, 1, 1]
     with disk(config) as store:
-        # Version 1 is the start, and version 2 the result of the first step.
+        # Version 1 has the starting weights, and version 2 is the result of the first step.
         assert Subscriber(store, "diverging").head() == 2
 
 
 def test_killed_and_stopped_processes_are_replaced(config: PlatformConfig) -> None:
-    """Check that each fault costs its process, and that two steps follow within 180 seconds."""
+    """Check that each signal ends the process that gets it, and that the training goes on.
+
+    Two more training steps must end within 180 seconds after the signal.
+    """
     rows = config.run.directory / "struck" / "grpo" / "metrics.jsonl"
     settings = ("grpo.steps=2000", "grpo.learner_restarts=9", f"run.hang_timeout_s={HANG_S}")
     job = start("grpo", config, "run.name=struck", *settings)
@@ -144,7 +147,10 @@ def test_killed_and_stopped_processes_are_replaced(config: PlatformConfig) -> No
 
 
 def strike(name: str, fault: signal.Signals, rows: Path, job: subprocess.Popen[str]) -> None:
-    """Send the signal to the process with this name. Wait until it is gone and two steps follow."""
+    """Send the signal `fault` to the process whose command line starts with `name`.
+
+    Then wait until this process is gone, and until two more training steps have ended.
+    """
     [victim] = descendants(lambda command: command.startswith(name), job.pid)
     struck = time.monotonic()
     victim.send_signal(fault)
@@ -157,7 +163,7 @@ def strike(name: str, fault: signal.Signals, rows: Path, job: subprocess.Popen[s
 def wait_for_lines(
     rows: Path, more: int, job: subprocess.Popen[str], timeout_s: float = 600
 ) -> None:
-    """Wait until `more` further lines are in the file of metrics."""
+    """Wait until the metrics file `rows` has `more` further lines. Each step writes one line."""
 
     def lines() -> int:
         return len(rows.read_text().splitlines()) if rows.exists() else 0

@@ -157,7 +157,9 @@ def test_a_resumed_run_reads_only_the_segments_since_its_checkpoint(seaweed: Obj
         found = groups_of(successor, Position(34, (36,)))
         assert [one.prompt.number for one in found] == [34, 35, 37, 38, 39, 40]
         read = [request for request in faults.requests if request.key.endswith(".parquet")]
-        # The segments hold prompt 40, 38 and 39, 36 and 37, 34 and 35, and (settled) 32 and 33.
+        # The journal reads five segments, the newest first. They hold prompt 40, prompts 38 and 39,
+        # 36 and 37, 34 and 35, and 32 and 33. The last two are settled, so the journal reads no
+        # older segment.
         assert len(read) == 5
         successor.append([group(41)])
     assert groups_of(Journal(seaweed, "journal-e", START), Position(40)) == [group(40), group(41)]

@@ -47,7 +47,10 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def start(store: ObjectStore) -> Iterator[Start]:
-    """Return a function that starts a process with the lease. Kill the processes at the end."""
+    """Return a function that starts a process, which takes the lease.
+
+    Kill all these processes at the end.
+    """
     started: list[subprocess.Popen[str]] = []
 
     def run(expiry_s: float = EXPIRY_S) -> subprocess.Popen[str]:

@@ -1,8 +1,9 @@
 """Tests that an endpoint plays a LoRA policy as an adapter, and follows the versions of a LoRA run.
 
 The tests run the endpoint's replica in this process, with a real engine in bfloat16 and the real
-HTTP application, but without Ray Serve. They measure how much of the learner's change of the
-canary's logprobs the replica's engine plays: slope 1 is all of it.
+HTTP application, but without Ray Serve. The tests compare how much the canary's logprobs change in
+the replica's engine and in the learner. The slope of this comparison is 1 if the engine plays the
+whole adapter.
 """
 
 import asyncio
@@ -56,7 +57,7 @@ class Learner:
     """The canary's logprobs without the adapter."""
 
     def train(self) -> Logprobs:
-        """Take ten steps, and return the canary's logprobs after them."""
+        """Take ten training steps, and return the canary's new logprobs."""
         for _ in range(10):
             self.trained.step(self.batch, 1e-4)
         return self.trained.logprobs()
@@ -129,10 +130,10 @@ async def answering_version(started: Any) -> int:
 
 
 async def slope(started: Any, learner: Learner, learned: Logprobs) -> float:
-    """Return the share of the learner's change that the replica's engine plays.
+    """Return the slope of the engine's changes of the canary's logprobs over the learner's changes.
 
-    The learner also stands in for the engine's logprobs of version 0. This adds rounding errors of
-    0.04 nats to changes of 0.2 nats and more.
+    Both changes start from the learner's logprobs of version 0. For the engine, this adds rounding
+    errors of 0.04 nats to changes of 0.2 nats and more.
     """
     canary = learner.trained.canary
     rows = [started._engine.score(ids, images) for ids, images in canary.prompts]
@@ -158,7 +159,7 @@ def test_an_exported_adapter_is_served(learner: Learner) -> None:
 
 
 def test_an_endpoint_follows_the_adapters_of_a_run(learner: Learner) -> None:
-    """Each load also passes the relative canary, or the replica would fail."""
+    """Each load must also pass the replica's own canary check, or the replica fails."""
     learned = learner.train()
     identity = Identity(adapter=learner.trained.scale)
     publisher = Publisher(learner.store, RUN, identity=identity)

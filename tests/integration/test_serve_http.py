@@ -38,7 +38,7 @@ OUR_LOG = re.compile(r"I \d\d:\d\d:\d\d awares_platform\.runtime\.")
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running `awares serve` process, its URL, and an image with a question for it.
+    """A running `awares serve` process, its URL, and an image with a question about this image.
 
     `family` has this process and its descendants. `printed` lists the lines that the process
     printed until it was ready.

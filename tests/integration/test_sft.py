@@ -64,7 +64,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(
     seaweed: ObjectStore, base: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> PlatformConfig:
-    """Write curated samples with 0, 1 or 2 crops, and return the configuration of a job on them."""
+    """Write curated samples with 0, 1 or 2 crops. Return the configuration of an sft job."""
     store = ObjectStore.from_config(seaweed.config.model_copy(update={"url": "s3://awares/sft"}))
     write_samples(store, "tiny-curated", "train", list(_curated(store)))
     return PlatformConfig(
@@ -259,7 +259,7 @@ def test_damaged_images_and_rows_are_left_out_and_counted(
     )
     result = sft.run(spoilt)
     rows = metrics.read(session.run.directory / "spoilt" / "sft" / "metrics.jsonl")
-    # Each step has one of the two samples.
+    # Each step has one of the two samples whose images are damaged.
     assert result.steps == 2 and [row.values["data/unreadable"] for row in rows] == [1, 1]
     assert resolve(store, spoilt.run.name, "sft", spoilt.policy.base, FAMILY).is_dir()
     for sample in samples:

@@ -83,7 +83,7 @@ def changed(before: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
 
 @pytest.fixture
 def chain(seaweed: ObjectStore, run: str) -> list[dict[str, Tensor]]:
-    """Publish an anchor as version 1 and deltas as versions 2 to 5. Return the five states."""
+    """Publish version 1 as whole weights, and versions 2 to 5 as deltas. Return the five states."""
     publisher, states = (
         Publisher(seaweed, run),
         [{**state(), "large": torch.randn(300, 1000).to(torch.bfloat16)}],
@@ -138,7 +138,7 @@ def test_a_delta_on_another_base_is_not_handed_out(
     held = subscriber.receive(1)
     drifted = {**held.state, "large": held.state["large"] + 1}
     received = subscriber.receive(2, Received(held.manifest, drifted, 0, 0, 0, 0, 0))
-    # The held state does not match the base of the delta, so the reader starts from the anchor.
+    # The held state does not match the base of the delta, so the reader starts again at version 1.
     assert same(dict(received.state), chain[1]) and received.hops == 2
 
 
@@ -152,8 +152,8 @@ def test_an_anchor_is_published_after_so_many_versions(seaweed: ObjectStore, run
         weights = changed(weights, version)
     subscriber = Subscriber(seaweed, run)
     held = subscriber.receive(3)
-    # Version 4 is published as a delta and as an anchor. A reader that holds version 3 takes the
-    # delta.
+    # Version 4 is published as a delta and as whole weights. A reader that holds version 3 takes
+    # the delta.
     assert subscriber.receive(4, held).hops == 1
     joined = subscriber.receive(5)
     assert joined.hops == 2

@@ -1,4 +1,4 @@
-"""Tests the weight bus with failed requests, damaged objects and killed publishers.
+"""Tests how weights are published and read with failed requests, damaged objects and dead writers.
 
 After each fault, readers must still hold a good version, and a writer must be able to continue.
 """
@@ -212,7 +212,7 @@ KILLED_BEFORE = (
     ("*-d-*.bin", 1),
     ("*/manifest.json", 3),
     ("*/HEAD", 3),
-    ("*-a-*.bin", 2),  # This anchor belongs to a version that also has a delta.
+    ("*-a-*.bin", 2),  # This object has whole weights of a version that also has a delta.
     ("*/anchor.json", 1),
     ("*/HEAD", 4),
 )
@@ -342,7 +342,7 @@ def test_a_reader_that_fell_behind_what_is_kept_goes_on_from_an_anchor(
     newest = subscriber.head()
     assert newest == 11
     received = subscriber.receive(newest, held)
-    # The reader loads the anchor of version 9 and the deltas of versions 10 and 11.
+    # The reader loads the whole weights of version 9, and the deltas of versions 10 and 11.
     assert holds(received, 11) and received.hops == 3
 
 

@@ -104,7 +104,7 @@ def test_verify_names_damaged_and_unverifiable_versions(
 ) -> None:
     publish(seaweed, config, [moved(seed) for seed in range(5)])
     weights.run(config, "verify", None, None)
-    # There are six manifests for five versions, because version 4 has a delta and an anchor.
+    # There are six manifests for five versions, because version 4 has a delta and whole weights.
     assert capsys.readouterr().out.count("verified") == 6
     key = f"{version_folder(config.run.name, 2)}/e1-d-r00000-00000.bin"
     data = bytearray(seaweed.get(key))
@@ -169,7 +169,10 @@ def test_pull_folds_an_adapter_into_the_policy_that_it_was_trained_on(
 def test_pull_records_the_inputs_of_the_training(
     seaweed: ObjectStore, config: PlatformConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The setup at hand has other inputs than the training, which started from an sft policy."""
+    """The configuration of `pull` has other inputs than the training had.
+
+    `pull` takes the inputs from the run's sft policy, or from the manifest of the version.
+    """
     monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
     trained = MethodConfig(max_pixels=401_408, low_ratio=0.4)
     export_policy(BASE, Path(POLICY), seaweed, config.run.name, "sft", FAMILY, trained)

@@ -137,7 +137,8 @@ def test_each_rank_loads_its_part_and_trains_as_before(directory: Path, name: st
     for before, now in zip(whole, parts, strict=True):
         # In bfloat16, transformers only maps the file, whose pages do not count here.
         assert case.dtype == "bfloat16" or before["load"] > 0.95 * size
-        # A rank holds its half. During the load, it also holds one whole tensor in two data types.
+        # A rank holds half of the weights. During the load, it also holds one whole tensor in two
+        # data types.
         assert now["load"] < 0.75 * size
         assert now["reference"] < 0.75 * size
         assert case.lora_rank or before["reference"] > 0.95 * size
