@@ -48,7 +48,7 @@ class Figures:
     """What one run of `actors` actors measured.
 
     `groups_s` is the number of groups a second. `cpu_ms` is the CPU time of all threads of the
-    controller's process per group, without the time of the simulation. `loop_ms` is the share of
+    controller's process per group, without the time of the simulation. `loop_ms` is the part of
     `cpu_ms` that the event loop's thread takes. `lag_ms` is the largest lag of the event loop, and
     `lag_p99_ms` is the 99th percentile of the lag. All times are in milliseconds.
 
@@ -88,7 +88,7 @@ class Lag:
 
 
 async def learn(controller: Controller, fleet: Fleet, steps: range, rate: float) -> None:
-    """Take the batches of `steps`, at most `rate` groups a second, and publish after each one."""
+    """Take the batches of `steps`, at most `rate` groups a second. Publish after each batch."""
     size, begun = fleet.settings.groups_per_step, time.perf_counter()
     for done, step in enumerate(steps, 1):
         assert await controller.batch(step, step, 0, 1) is not None

@@ -18,7 +18,7 @@ from awares_platform.grpo.group import GroupRollout, Prompt
 from awares_platform.grpo.rewarding import Asked, RewardPool
 
 PROMPT, TURN = 300, 40
-"""The number of context ids of an episode, and of sampled ids of each of its two turns."""
+"""The number of context ids of an episode's first turn, and the number of sampled ids of a turn."""
 SPARE = 1.33
 """The rate at which all actors could play groups, as a multiple of the learner's rate."""
 LOAD_S = 0.5
@@ -33,7 +33,10 @@ def samples() -> list[Sample]:
 
 
 def episode(version: int, number: int) -> Episode:
-    """Return an episode of two turns. Each `number` gives other tokens."""
+    """Return an episode of two turns, whose tokens have the weight version `version`.
+
+    Each `number` gives other tokens.
+    """
     drawn = random.Random(number)
     ids = tuple(drawn.randrange(150_000) for _ in range(PROMPT + TURN))
     logprobs = tuple(-drawn.random() for _ in range(TURN))

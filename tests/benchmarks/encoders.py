@@ -30,7 +30,7 @@ def unpack(data: bytes, dtype: type, count: int) -> np.ndarray:
 
 
 class Ours:
-    """The codec of the weight bus."""
+    """The codec with which this project publishes weight deltas."""
 
     name = "ours"
 

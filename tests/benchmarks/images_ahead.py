@@ -4,11 +4,12 @@
 
 A step has two pages of 1,700 x 2,200 pixels, each with a low view and a crop, at the limits of
 awares-7b. After a step's views are there, the main thread computes on one core. With a Warmer
-(grpo/warming.py), a thread prepares the views of the next step meanwhile. The rounds alternate.
+(grpo/warming.py), a thread prepares the views of the next step meanwhile. Each round measures first
+without a Warmer, and then with a Warmer.
 
 How to read it: "wait" is the median time until the views of a step are there. "Compute" is the
-median time of the computation beside the thread, so a large increase shows that the thread slows
-the main thread. The thread needs a core of its own.
+median time of the main thread's computation. If "compute" is much longer with a Warmer, the thread
+slows the main thread. The thread needs a core of its own.
 """
 
 import argparse

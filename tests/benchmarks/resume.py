@@ -62,7 +62,11 @@ def main() -> None:
 
 
 def write(store: ObjectStore, steps: int) -> None:
-    """Write the segments of `steps` steps. A step's tokens lag one version behind the step."""
+    """Write one segment for each of `steps` steps.
+
+    The learner takes step n with version n + 1. The tokens of a step are one version older, except
+    for step 0.
+    """
     journal, chance = Journal(store, RUN, START), random.Random(0)
     journal.root = 1
     members = [_member(chance) for _ in range(GROUPS * EPISODES)]
@@ -93,7 +97,7 @@ def _memory(name: str) -> float:
 
 
 def _group(number: int, step: int, members: list[Member]) -> Group:
-    """Return a group whose tokens have the version that step `step` - 1 updated."""
+    """Return a group for step `step`, whose tokens have version `step` (version 1 at step 0)."""
     first = number % GROUPS * EPISODES
     chosen = tuple(_at(member, max(1, step)) for member in members[first : first + EPISODES])
     prompt = Prompt(number, 0, Sample("s", "ab" * 32, "digit?", "7", label=Label.HR))

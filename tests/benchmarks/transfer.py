@@ -5,7 +5,8 @@
 --quick uses smaller tensors and fewer repetitions. A SeaweedFS server runs on the same machine.
 The script sends each update in three ways, one after another:
 
-    the bus        encode, upload, manifest, HEAD, poll, download, decode, verify
+    the bus        publish and receive a delta: encode, upload, write the manifest and HEAD, read
+                   HEAD, download, decode, verify
     boto3          one put and one get of the same number of bytes
     a checkpoint   the whole model as safetensors, through upload_file and download_file
 

@@ -1,6 +1,6 @@
 """Prepares the work of tests/benchmarks/trl.py, and the Python environment of TRL.
 
-    curate, sft --> DIRECTORY/policy                  the policy from which both runs start
+    curate, sft --> DIRECTORY/policy                  the policy from which all runs start
                     DIRECTORY/work.json, images/      settings and questions in order, for TRL
 
 Curation and SFT run only if DIRECTORY/policy does not exist yet.

@@ -35,7 +35,7 @@ class Watched:
 
 
 def watch(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Watched:
-    """Run the command to its end. Its output goes to `log`.
+    """Run the command to its end, and write the command's output to `log`.
 
     Raises RuntimeError with the end of the log if the command fails.
     """

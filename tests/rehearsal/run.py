@@ -75,8 +75,8 @@ def write_pages(config: PlatformConfig) -> None:
 def rehearse(job: str, directory: Path, overrides: Sequence[str]) -> None:
     """Run one job, and write what the probe and the sampler saw to seen/<job>.json.
 
-    Raises SystemExit if the job fails. It is also raised if the probe records no forward pass of a
-    training job. An earlier call has then already finished this job in `directory`.
+    Raises SystemExit if the job fails, or if the probe records no forward pass of a training job.
+    In the second case, an earlier call has already finished this job in `directory`.
     """
     events = directory / f"{job}.events"
     events.unlink(missing_ok=True)

@@ -4,8 +4,9 @@
 
 The script reads the reports of run.py and prints the whole text of this folder's README.md.
 
-The measured memory of an engine is its peak of anonymous resident memory, less its memory before
-it loads the model. The measured memory of a trainer is its weights and the most that a pass adds.
+The measured memory of an engine is the peak of its anonymous resident memory, minus its memory
+before it loads the model. The measured memory of a trainer is the memory of its weights, plus the
+most that a pass adds.
 
 The planned memory is for the shallow model. For a trainer, it is for the largest pass that ran. The
 plan's overhead for libraries is 0 here, because the measured memory leaves the libraries out.
@@ -162,8 +163,8 @@ def planned_engine(engine: EngineMemory, dtype: str, shape: Geometry, scored: in
 
     `scored` is the number of positions of a canary's longest prompt, or 0 if the engine scores
     none. On a CPU, vLLM packs every matrix for oneDNN, but also keeps the originals of the
-    embedding and of the head. The function adds these originals. On a CPU, log_softmax also copies
-    16-bit logits to float32, which a GPU does not.
+    embedding and of the head. The function adds these originals. On a CPU, but not on a GPU,
+    log_softmax also copies 16-bit logits to float32. The function adds these copies, too.
     """
     element = element_bytes(dtype)
     kept = 2 * element * shape.vocab * shape.hidden
