@@ -135,7 +135,10 @@ MOST_POSITIONAL = 7
 
 
 def test_large_records_are_built_with_keywords() -> None:
-    """A reader cannot match a long list of positional arguments with the fields of a class."""
+    """Check that no call of a class has many positional arguments.
+
+    A reader cannot match a long list of positional arguments with the fields of a class.
+    """
     found = [
         f"{path}:{call.lineno}"
         for path, tree in modules()
@@ -153,11 +156,14 @@ def is_class(function: ast.expr) -> bool:
 
 
 FEWEST_SECTIONS = 3
-"""A function that uses fewer sections must take these sections, not the whole configuration."""
+"""A function that uses fewer sections of the configuration must take only these sections."""
 
 
 def test_functions_take_the_sections_that_they_use() -> None:
-    """A function may take the whole configuration to pass it on, or to use several sections."""
+    """Check that a function takes the whole configuration only if it needs the whole.
+
+    It may pass the configuration on, or use at least FEWEST_SECTIONS sections.
+    """
     found = []
     for path, tree in modules():
         for function in ast.walk(tree) if path.parts[0] == "platform" else ():

@@ -44,8 +44,8 @@ ENVIRONMENTS = st.one_of(
 def prompts(spec, size, request, chat):
     """Return how many tokens and images turn 2's prompt has, or None for a malformed request.
 
-    The prompt consists of turn 1's prompt, the request and the reply. The request counts with the
-    token limit of a turn.
+    The prompt consists of turn 1's prompt, the request and the reply. The request is assumed to
+    have the largest number of tokens that a turn may have.
     """
     first = spec.environment.first_view(size)
     granted = grant(spec, request, [first], size)
@@ -94,7 +94,10 @@ def test_serving_answers_every_request_within_the_budget(size, crops, views):
     views=st.sampled_from(("relative", "paper", "released")),
 )
 def test_serving_answers_every_request_within_a_small_budget(size, crops, tokens, views):
-    """A page's low view has 520 tokens, which leaves no room in a budget of 512."""
+    """Check small budgets, in which many low views leave no room for a crop.
+
+    The first view is shrunk only if it leaves less than 8 tokens, which two smallest views take.
+    """
     spec = replace(
         SPEC,
         environment=TenCrops(rule=ViewRule(views)),

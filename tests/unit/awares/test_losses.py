@@ -43,10 +43,8 @@ def test_sft_ignores_garbage_and_survives_no_weight():
 
 def test_grpo_clips_by_hand():
     # A is the advantage of an episode. Ratios are clipped to the interval from 0.8 to 1.2.
-    # Episode 1 has A = 2. Its terms are min(1.5*2, 1.2*2) = 2.4 and min(0.5*2, 0.8*2) = 1.0.
-    # Their mean is 1.7.
-    # Episode 2 has A = -1. Its terms are min(-1.5, -1.2) = -1.5 and min(-0.5, -0.8) = -0.8.
-    # Their mean is -1.15.
+    #   Episode 1: A = 2, terms min(1.5*2, 1.2*2) = 2.4 and min(0.5*2, 0.8*2) = 1.0, mean 1.7
+    #   Episode 2: A = -1, terms min(-1.5, -1.2) = -1.5 and min(-0.5, -0.8) = -0.8, mean -1.15
     # The loss is -(1.7 - 1.15) / 2.
     loss, stats, gradient = run([[1.5, 0.5], [1.5, 0.5]], [2.0, -1.0])
     assert loss == pytest.approx(-0.275)
@@ -71,10 +69,9 @@ def test_each_episode_weighs_the_same_whatever_its_length():
 
 
 def test_kl_to_the_reference_by_hand():
-    # The estimate k3 of a token is r - log r - 1.
-    # r is the probability of the token under the reference policy divided by the probability under
-    # the policy.
-    # For r = 2, k3 is 2 - log 2 - 1. For r = 0.5, k3 is 0.5 + log 2 - 1. The mean is 0.25.
+    # The estimate k3 of a token is r - log r - 1, where r is the token's probability under the
+    # reference policy divided by its probability under the policy. For r = 2, k3 is 2 - log 2 - 1.
+    # For r = 0.5, k3 is 0.5 + log 2 - 1. The mean is 0.25.
     loss, stats, gradient = run(
         [[1.0, 1.0]], [0.0], replace(PLAIN, kl_beta=0.05), references=[[2.0, 0.5]]
     )
@@ -86,9 +83,10 @@ def test_kl_to_the_reference_by_hand():
 
 
 def test_importance_weights_are_truncated_and_carry_no_gradient():
-    # The weight of a token is its lag, but at most 2. The lags 0.5, 1.5 and 8 give the weights 0.5,
-    # 1.5 and 2. The advantage is 3 and the ratios are 1, so the terms are 1.5, 4.5 and 6.
-    # Their mean is 4.
+    # A lag is the probability of a token under the proximal policy, divided by its probability
+    # under the behaviour policy. The weight of a token is its lag, but at most 2. The lags 0.5, 1.5
+    # and 8 give the weights 0.5, 1.5 and 2. The advantage is 3 and the ratios are 1, so the terms
+    # are 1.5, 4.5 and 6. Their mean is 4.
     loss, stats, gradient = run([[1.0, 1.0, 1.0]], [3.0], lags=[[0.5, 1.5, 8.0]])
     assert loss == pytest.approx(-4.0)
     assert stats.truncated_share == pytest.approx(1 / 3)
@@ -149,7 +147,7 @@ def test_k3_is_zero_at_the_reference_and_never_negative():
 
 
 def test_k3_follows_its_tangent_for_tokens_that_are_far_off():
-    """The policy's logprob is 1, 5, 8, 19 and 100 nats below the reference."""
+    """Check k3 for logprobs that are 1, 5, 8, 19 and 100 nats below those of the reference."""
     policy = tensor([-1.0, -5.0, -8.0, -19.0, -100.0], requires_grad=True)
     found = k3(policy, torch.zeros(5))
     found.sum().backward()

@@ -1,7 +1,8 @@
 """Compares each policy loss, and each rule for importance weights, with hand-computed values.
 
 In these tests, A is the advantage of an episode, r is the ratio of a token, and w is its importance
-weight. A gradient is d loss / d logprob.
+weight. A lag is the probability of a token under the proximal policy, divided by its probability
+under the behaviour policy. A gradient is d loss / d logprob.
 """
 
 import math
@@ -72,9 +73,9 @@ def test_dapo_weighs_all_tokens_alike():
 
 
 def test_gspo_clips_the_ratio_of_an_episode():
-    # The ratio of an episode is the geometric mean of its r. It is clipped to 0.8 to 1.28.
-    # Episode 1: sqrt(1.5 * 0.6) = sqrt(0.9), so its term is 2 * sqrt(0.9) with A = 2.
-    # Episode 2: sqrt(2 * 1.125) = 1.5, so its term is 1.28 with A = 1.
+    # The ratio of an episode is the geometric mean of its r, clipped to the interval from 0.8 to
+    # 1.28. Episode 1 has the ratio sqrt(1.5 * 0.6) = sqrt(0.9) and A = 2, so its term is
+    # 2 * sqrt(0.9). Episode 2 has the ratio sqrt(2 * 1.125) = 1.5 and A = 1, so its term is 1.28.
     settings = with_loss(Gspo(0.2, 0.28))
     loss, stats, gradient = run([[1.5, 0.6], [2.0, 1.125]], [2.0, 1.0], settings)
     assert loss == pytest.approx(-(2 * math.sqrt(0.9) + 1.28) / 2)
@@ -139,7 +140,7 @@ def test_an_episode_with_a_large_product_is_masked_but_has_its_kl_term():
 
 
 def test_the_trust_region_and_the_correction_are_decoupled():
-    """The clip measures from the proximal policy, and the weight from the behaviour policy.
+    """Check that the clip bounds policy / proximal policy, and that w is proximal / behaviour.
 
     The probability of the token is 0.1 under the behaviour policy, 0.15 under the proximal policy,
     and 0.165 under the policy.
@@ -154,7 +155,7 @@ def test_the_trust_region_and_the_correction_are_decoupled():
         assert found.grad is not None
         return loss.item(), found.grad.item()
 
-    # Decoupled: w = 1.5, and r = 1.1 is within the clip range.
+    # With different proximal and behaviour policies, w = 1.5, and r = 1.1 is within the clip range.
     assert loss_and_gradient(proximal) == pytest.approx((-1.5 * 1.1, -1.5 * 1.1))
     # With the behaviour policy as proximal policy, w = 1, and r = 1.65 is clipped to 1.2.
     assert loss_and_gradient(behaviour) == pytest.approx((-1.2, 0.0))

@@ -21,7 +21,7 @@ def test_real_weights_order_answers_by_meaning(minilm):
 
 
 def test_results_do_not_depend_on_the_memo_or_the_company(minilm):
-    """A process with other texts in its memo gives the same result, bit for bit."""
+    """Check that an instance with other texts in its cache gives the same result, bit for bit."""
     answers = ["seven", "a much longer sentence about seven dwarfs", "red 7", "blue", "x"]
     together = SentenceSimilarity()(answers, ["7"] * len(answers))
     alone = [minilm([answer], ["7"])[0] for answer in answers]

@@ -13,7 +13,7 @@ ROUTES = ROOT / "platform/awares_platform/serve"
 
 
 def sources() -> str:
-    """Return the text of the project's Python files, with the messages in the code as one line.
+    """Return the text of the project's Python files, with each message on one line.
 
     String literals that continue on the next line are joined. The placeholder {_VARIABLES} is
     replaced by its value.

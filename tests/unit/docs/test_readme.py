@@ -35,7 +35,10 @@ CODE = "\n".join([*re.findall(r"`([^`\n]+)`", TEXT), *re.findall(r"^    (.+)$", 
 RUNS = sorted((Path(__file__).parent / "quickstarts").glob("*.json"))
 """The paths of the published results, one JSON file for each quickstart run."""
 ADAPTER_RUNS = Path(__file__).with_name("lora_runs.json")
-"""The results of three quickstarts that trained adapters, with the slopes of their canaries."""
+"""The results of three quickstarts that trained adapters.
+
+`canary_slope` holds the engine's change of the canary's logprobs over the learner's, one per load.
+"""
 PAGE_RUNS = Path(__file__).with_name("large_pages.json")
 """The results of tests/benchmarks/large_pages.py, by method.crop_scale."""
 

@@ -40,7 +40,7 @@ def definitions() -> dict[tuple[str, str], Doc]:
 
 
 def is_custom(doc: Doc) -> bool:
-    """Whether the document is a custom resource, according to its apiVersion.
+    """Return whether the document is a custom resource, according to its apiVersion.
 
     Built-in apiVersions are, for example, "v1", "apps/v1" and "rbac.authorization.k8s.io/v1".
     Custom apiVersions are, for example, "ray.io/v1" and "gateway.networking.k8s.io/v1".
@@ -137,7 +137,7 @@ def broken_rules(value: Any, schema: Any, path: str = "") -> Iterator[str]:
 
 
 def holds(rule: str, value: Any) -> bool:
-    """Whether a CEL rule holds for `value`. A rule that raises an error does not hold."""
+    """Return whether a CEL rule holds for `value`. A rule that raises an error does not hold."""
     try:
         return bool(_program(rule).evaluate({"self": json_to_cel(value)}))
     except celpy.CELEvalError:

@@ -49,7 +49,7 @@ FOREIGNER = Peer(
 def allowed(
     docs: Sequence[Doc], source: Peer, target: Peer, port: int, protocol: str = "TCP"
 ) -> bool:
-    """Whether the NetworkPolicies in `docs` let `source` connect to `port` of `target`."""
+    """Return whether the NetworkPolicies in `docs` let `source` connect to `port` of `target`."""
     policies = of_kind(docs, "NetworkPolicy")
     return _passes(policies, "Egress", source, target, target, port, protocol) and _passes(
         policies, "Ingress", target, source, target, port, protocol
@@ -65,7 +65,7 @@ def _passes(
     port: int,
     protocol: str,
 ) -> bool:
-    """Whether the policies of `subject` for one direction allow traffic from or to `other`.
+    """Return whether the policies of `subject` allow traffic to or from `other` in one direction.
 
     `port` is a port of `target`, which is `subject` or `other`.
     """

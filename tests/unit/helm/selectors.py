@@ -21,7 +21,7 @@ ADDRESS = re.compile(
 
 
 def matches(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
-    """Whether a label selector selects the labels. An empty selector selects everything."""
+    """Return whether a label selector selects the labels. An empty selector selects everything."""
     selector = selector or {}
     same = all(
         labels.get(key) == value for key, value in (selector.get("matchLabels") or {}).items()
@@ -177,10 +177,10 @@ def clusters(docs: Sequence[Doc]) -> Iterator[str]:
 def addresses(
     docs: Sequence[Doc], pods: Sequence[Doc], outside: Collection[str] = ()
 ) -> Iterator[str]:
-    """Yield a message for each cluster address that no Service of the release's namespace has.
+    """Yield a message for each address of a Service that the release's namespace does not have.
 
-    The addresses come from variables, commands, arguments and TOML files. Hosts in `outside` are
-    accepted. Also yield a message for each port that the addressed Service lacks.
+    Also yield a message for each port that the addressed Service lacks. The addresses come from
+    variables, commands, arguments and TOML files. Hosts in `outside` are accepted.
     """
     known = service_ports(docs)
     for where, text in _texts(docs, pods):

@@ -152,7 +152,7 @@ def test_dashboards_are_complete(board: int) -> None:
 
 
 def overlaps(places: list[dict[str, int]]) -> bool:
-    """Whether any two of the panels overlap on the dashboard's grid."""
+    """Return whether any two of the panels overlap on the dashboard's grid."""
     cells = [
         (x, y)
         for one in places

@@ -174,7 +174,7 @@ def sources(stage: Stage) -> list[str]:
 
 
 def ignored(path: str, rules: Path) -> bool:
-    """Whether the .dockerignore file `rules` excludes `path`.
+    """Return whether the .dockerignore file `rules` excludes `path`.
 
     The file excludes everything except the paths on its lines that start with "!".
     """

@@ -1,4 +1,7 @@
-"""Tests the comparison of the engine's and the learner's change, with simulated rounding errors."""
+"""Tests the comparison of two changes of the canary's logprobs: the engine's and the learner's.
+
+An update of the weights makes both changes. The tests simulate the engine's rounding errors.
+"""
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ TOKENS = 160
 
 
 def measured(played: float, size: float, noise: float, seed: int = 0) -> Change:
-    """Return the change of an engine that plays the share `played` of an update.
+    """Return the changes if the engine's logprobs change by the share `played` of the learner's.
 
     `size` is the standard deviation of the learner's change over the tokens. `noise` is the
     standard deviation of the engine's rounding errors.

@@ -160,9 +160,10 @@ class Stage:
         return [int(line.split()[-1]) for line in self.log if "plays" in line]
 
     async def rest(self, prompts: int) -> list[int]:
-        """Wait until the actors have played so many prompts. Return the prompts played a bit later.
+        """Wait until the actors have begun to play `prompts` prompts, and then a little longer.
 
-        The result has more prompts if the controller issues prompts beyond its bound.
+        Return the numbers of all prompts that the actors have begun. There are more than `prompts`
+        numbers if the controller issues prompts beyond its bound.
         """
         async with asyncio.timeout(30):
             while len(self.played()) < prompts:

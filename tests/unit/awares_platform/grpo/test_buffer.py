@@ -161,7 +161,8 @@ def test_restart_loses_nothing_and_counts_nothing_twice(
     fresh.restore(committed, journal, Lineage(((0, 1),), first=2))
     batches = [numbers(fresh.take(step, version=2)) for step in (1, 2)]
     # The groups 2 and 3 of the lost step come first. Then come the groups 4 and 5, which waited in
-    # the buffer. The groups 0 and 1 are settled, so they do not come again.
+    # the buffer. The checkpoint contains the step with the groups 0 and 1, so they do not come
+    # again.
     assert batches == [
         [2, 3],
         [4, 5],
@@ -203,9 +204,11 @@ def test_a_learners_restart_keeps_what_is_in_flight(
 def test_groups_of_an_abandoned_branch_are_issued_again_at_the_next_attempt(
     make_buffer: Callable[..., EpisodeBuffer], make_group: Make
 ) -> None:
-    """The lost learner published versions 1 to 9, and its checkpoint holds version 3.
+    """Check the groups after a restart that abandons versions 4 to 9.
 
-    The group of prompt 0 has tokens of the versions 1 to 3, and that of prompt 1 of 2 to 4.
+    The lost learner published versions 1 to 9, and its checkpoint holds version 3. The new learner
+    publishes the weights of version 3 again as version 10. The group of prompt 0 has tokens of
+    versions 1 to 3. The group of prompt 1 has tokens of versions 2 to 4.
     """
     buffer = make_buffer(bound=4)
     buffer.restore(Position(), [], Lineage(first=1))
@@ -218,8 +221,8 @@ def test_groups_of_an_abandoned_branch_are_issued_again_at_the_next_attempt(
         (1, 1),
         (3, 0),
     ]
-    # Version 1 lies two updates behind version 10. It is four behind version 12, which the bound
-    # allows, and five behind version 13.
+    # Version 10 has the weights of version 3, so version 1 is two updates behind version 10. It is
+    # four updates behind version 12, which the bound 4 allows, and five behind version 13.
     assert not buffer.full(12) and (len(buffer), buffer.dropped) == (1, 2)
     assert not buffer.full(13) and (len(buffer), buffer.dropped) == (0, 3)
     # A group that is in flight at the restart may still end with abandoned tokens.

@@ -1,4 +1,4 @@
-"""Tests the learner's figures against hand computation, and the sizes of the real mini policy."""
+"""Tests the learner's speed against values computed by hand, and the sizes of the mini policy."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -76,7 +76,7 @@ def test_a_packed_pass_has_no_padding(group: None, batch: Batch) -> None:
 
 
 def test_the_sizes_of_the_loaded_mini_policy_are_those_of_its_config() -> None:
-    """Adapters do not change the sizes."""
+    """Check the sizes of a model with adapters, which must not change the sizes."""
     shape = geometry("mini", QWEN2_5_VL)
     model, _ = QWEN2_5_VL.load_model(Path(POLICY), dtype=torch.float32, local_files_only=True)
     attach(model, QWEN2_5_VL, rank=2, alpha=4.0, targets=(), seed=0)

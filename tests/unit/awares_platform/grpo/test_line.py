@@ -125,7 +125,7 @@ def test_actors_without_room_cost_nothing(stage: Callable[..., Stage]) -> None:
 
 
 class Doomed(FakeActor):
-    """An actor that is lost in the moment in which it has loaded its first version."""
+    """An actor that is lost as soon as it has loaded its first version."""
 
     async def follow(self) -> AsyncIterator[Loaded]:
         self.version = self.bus.head

@@ -5,7 +5,11 @@ import pytest
 from awares_platform.grpo.lineage import Lineage
 
 TWICE = Lineage(((1, 3), (6, 9)), first=14)
-"""The second learner resumed from version 3 as version 6, and the third from 9 as version 14."""
+"""The versions of three learners. A resumed learner publishes its checkpoint as a new version.
+
+The second learner resumed from version 3, which it published as version 6. The third learner
+resumed from version 9, which it published as version 14.
+"""
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_the_loss_has_its_proximal_policy_and_the_totals_of_the_step(
     kind: str,
     policy_loss: Any,
 ) -> None:
-    """The step has 5 episodes and 20 sampled tokens, of which this pass has 3 and 7."""
+    """Check a pass with 3 of the step's 5 episodes, and 7 of its 20 sampled tokens."""
     policy_ST = torch.full((2, 7), -0.2, requires_grad=True)
     step_ST = torch.full((2, 7), -0.6)
     objective = KnownLogprobs(batch, policy_ST, settings)

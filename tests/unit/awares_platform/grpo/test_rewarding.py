@@ -104,7 +104,7 @@ def test_the_pool_scores_as_one_process_does(
         arena = Arena(reward_workers=workers)
         alone = Scoring(REWARD, arena.settings)
         assert await scored(arena, asked) == [alone(*one) for one in asked]
-        # Groups travel together, but no worker takes more than its share or than 16 of them.
+        # A call of a worker has at most 16 groups, and at most the worker's share: 40 / 3 = 14.
         assert max(arena.calls) == (16 if workers == 1 else 14) and sum(arena.calls) == 40
         assert len(arena.workers) == workers and not arena.stopped
         assert all(worker.killed for worker in arena.workers)
@@ -117,7 +117,8 @@ def test_a_lost_worker_costs_a_retry(asked: list[tuple[Prompt, GroupRollout]]) -
         arena = Arena(None, WorkerLost("its node is gone"))
         alone = Scoring(REWARD, arena.settings)
         assert await scored(arena, asked) == [alone(*one) for one in asked]
-        # The 16 groups with which the second call lost its worker travel alone. The last 8 do not.
+        # The second call of 16 groups loses its worker. Each of these groups then gets a call of
+        # its own. The last 8 groups share a call.
         assert arena.calls == [16, 16, *[1] * 16, 8]
         assert len(arena.workers) == 2 and not arena.stopped
 
@@ -154,7 +155,7 @@ def test_an_error_of_the_reward_stops_the_run(asked: list[tuple[Prompt, GroupRol
         arena = Arena(KeyError("truth"))
         async with arena.pool as score:
             results = await asyncio.gather(*(score(*one) for one in asked), return_exceptions=True)
-        # The groups that have not travelled yet get the error, too. None of them waits for ever.
+        # Groups that no worker has received yet get the error, too. None of them waits for ever.
         assert {type(result) for result in results} == {KeyError}
         assert [str(error) for error in arena.stopped] == ["'truth'"]
 
