@@ -136,8 +136,9 @@ class Adapters:
     async def prefetch(self, subscriber: Subscriber, version: int) -> Prefetched:
         """Download and verify a version, and write its PEFT directory, while the engine generates.
 
-        Raises WeightsError if the version cannot be fetched or verified, or if the engine cannot
-        play it. The engine is then unchanged.
+        Raises StoreError if the store fails. Raises WeightsError if the version cannot be fetched
+        or verified, or if the engine cannot play it. After an error the engine plays its present
+        version.
         """
         self._drop_staged()
         held = self._held[1] if self._held and self._held[0] is subscriber else None

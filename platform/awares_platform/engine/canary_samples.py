@@ -2,8 +2,7 @@
 
 A sample is usable if its image is readable and its question fits the engine's context. The canary
 uses the first four usable samples of the curated data. Learner and engine thus choose the same
-samples.
-`canary.py` builds prompts from the samples and compares the prompts' logprobs.
+samples. `canary.py` builds prompts from the samples and compares the prompts' logprobs.
 """
 
 from collections.abc import Callable, Sequence

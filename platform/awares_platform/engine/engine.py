@@ -267,7 +267,9 @@ class Engine:
         self._requests.check()
 
     async def ping(self, within_s: float) -> None:
-        """Return when the engine's process has answered. It answers between two forward passes.
+        """Return when the engine's process has answered.
+
+        The process answers between two forward passes.
 
         Raises EngineError if the engine is dead, must be restarted, or gives no answer within
         `within_s` seconds. Without an answer, the method also kills the engine's processes, because

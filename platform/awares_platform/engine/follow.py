@@ -26,8 +26,8 @@ _SLOWEST_POLL_S = 15.0
 class Loaded:
     """A completed load: the engine now generates with `version`.
 
-    `load_s` is the time in seconds from the read of HEAD to the end of the load. `report` holds the
-    times of the load's phases.
+    `load_s` is the time in seconds from the moment after the read of HEAD to the end of the load.
+    `report` holds the times of the load's phases.
 
     Example:
         report = LoadReport(4, Prefetched(...), apply_s=0.02, pause_s=0.03, canary_dlogp=0.0012)
@@ -45,7 +45,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """A failed load of HEAD's newest version.
+    """A failed attempt to read HEAD, or to load the newest version in HEAD.
 
     The engine keeps its present version, and `follow` tries again. `version` is the newest version
     in the HEAD that was last read, or None before the first publication. `reason` is the message of
@@ -71,7 +71,8 @@ async def follow(
 
     The function waits `poll_s` seconds between two reads of HEAD. The event `announced` ends the
     wait early, and the function clears the event. The function yields Missed if it cannot read HEAD
-    or fetch the version. Every consecutive failure doubles the wait. The wait never exceeds 15 s.
+    or fetch the version, or if the version does not fit the engine. Every consecutive failure
+    doubles the wait. The wait never exceeds 15 s.
     Raises CanaryMismatch if the engine's logprobs differ too much from the learner's. Raises
     EngineError if the engine must be restarted. Raises PolicyError if the learner trains with other
     inputs than `method` describes, unless `method` is None.
@@ -91,7 +92,7 @@ async def follow(
         with suppress(TimeoutError):
             async with asyncio.timeout(min(_SLOWEST_POLL_S, poll_s * 2**failures)):
                 await announced.wait()
-        # Clear the event before the next read, so that an announcement during it is not lost.
+        # Clear the event before the next read of HEAD, to keep an announcement during the read.
         announced.clear()
 
 

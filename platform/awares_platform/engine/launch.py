@@ -129,7 +129,7 @@ def preloaded(family: ModelFamily) -> list[str]:
 
 @contextlib.contextmanager
 def importing_as_here() -> Iterator[None]:
-    """Make a server that starts in the `with` block import from the directories of this process.
+    """Let a server that starts in the `with` block import from this process's directories.
 
     Engine processes are forked from this server. Python 3.11 passes sys.path to the server, but the
     server ignores sys.path. Without this function, a process that runs a checkout would fork engine
@@ -309,7 +309,7 @@ def explain(error: BaseException, log: Path, config: EngineConfig) -> EngineErro
 
 
 def find_cause(log: Path) -> str:
-    """Return the last exception in a log that may have caused a failure, or "".
+    """Return a log's last exception that may have caused a failure, or "" if there is none.
 
     The function ignores exceptions that vLLM raises as a consequence of another exception.
     """

@@ -1,7 +1,7 @@
 """Runs the client side of a weight load, in the process that holds vLLM's AsyncLLM.
 
-`worker.py` runs the worker side of the load, in the engine process. A version is staged if every
-worker has downloaded, verified and prepared it, so that the worker can apply it at once.
+`worker.py` runs the worker side of the load, in the engine process. A version is staged when every
+worker has downloaded, verified and prepared it. The workers can then apply the version at once.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ class Prefetched:
     """The cost of staging a version in the workers.
 
     `size` is the number of bytes that all workers together downloaded. Each other value is the
-    maximum over all workers. `hops` is the number of deltas and anchors that led to the version.
+    maximum over all workers. `hops` is the number of downloaded deltas and anchors (whole weights).
     `detours` is the number of attempts that failed because of damaged data. `fetch_s`, `decode_s`
     and `verify_s` are the seconds of fetching, decoding and verifying. `vision` is true if the load
     changes the vision tower.

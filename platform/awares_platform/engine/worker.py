@@ -88,9 +88,9 @@ class PrefetchReport(TypedDict):
 
     `error` is the message of a failure, or "" if the version is staged. `fetch_s`, `decode_s` and
     `verify_s` are the seconds of fetching, decoding and verifying. `size` is the number of bytes
-    that this worker downloaded. `hops` is the number of deltas and anchors that led to the version.
-    `detours` is the number of attempts that failed because of damaged data. `vision` is true if the
-    load changes the vision tower.
+    that this worker downloaded. `hops` is the number of downloaded deltas and anchors (whole
+    weights). `detours` is the number of attempts that failed because of damaged data. `vision` is
+    true if the load changes the vision tower.
 
     Example:
         PrefetchReport(
@@ -171,8 +171,8 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def begin_prefetch(self, version: int, head: Head) -> None:
         """Start to stage `version` in a thread. `report` tells when the version is staged.
 
-        `head` must name the version. Raises WeightsError if another prefetch is running or the
-        model is half updated.
+        `head` is the content of HEAD, and must list the version. Raises WeightsError if another
+        prefetch is running or the model is half updated.
         """
         if self._broken:
             raise WeightsError(self._broken)
