@@ -1,5 +1,4 @@
-"""The training core that SFT and the GRPO learner share.
-
+"""The training core that SFT and the GRPO learner share. What each module does:
 source      finds a policy and returns its local directory
 identity    computes the digest of a policy's content
 policy      loads the model and its processor
@@ -11,10 +10,12 @@ rounding    adds an adapter's output to a layer's output, without losing small c
 zero        trains a model with DeepSpeed ZeRO, and gathers the model's full state
 ahead       prepares the next forward pass while the current one computes
 checkpoint  saves the state of all ranks, and restores it after a restart
+filesystem  gives Ray Train the object store as a pyarrow file system
 speed       measures a trainer's FLOPs, its padding and the speed of its processor
 export      publishes a policy with its lineage
 merge       merges an exported adapter into the weights of its policy
 lineage     refuses a policy if the policy from which its training started has changed since
+recipe      lists everything that the result of a job depends on
 trainer     runs Ray Train in a process that the driver watches
 pulse       ends a process whose step hangs
 failure     decides which failures Ray Train retries, and unwraps Ray's errors

@@ -1,14 +1,11 @@
 """Saves checkpoints from all ranks to the store through Ray Train, and restores them.
 
-    every rank --DeepSpeed shards--> a local directory
-               --in a thread--> runs/<run>/checkpoints/<job>/step-00000050/
-               --last--> Ray Train's snapshot file
-
-The upload runs while the next steps train. It goes through ObjectStore, which repeats failed
-requests. Ray Train writes the snapshot file after the last shard. The file states which checkpoint
-is the newest, so this checkpoint is always complete. Ray Train reads the snapshot when a user
-starts a killed job again. After the loss of a worker, the workers restart from the same checkpoint,
-which Ray Train's controller still knows.
+On every rank, DeepSpeed writes the rank's shards to a local directory. A thread then uploads them
+to runs/<run>/checkpoints/<job>/step-00000050/, while the next steps train. The upload goes through
+ObjectStore, which repeats failed requests. Ray Train writes its snapshot file after the last shard.
+This file states which checkpoint is the newest, so this checkpoint is always complete. Ray Train
+reads the snapshot when a user starts a killed job again. After the loss of a worker, the workers
+restart from the same checkpoint, which Ray Train's controller still knows.
 
 The controller writes the snapshot when it next polls the workers. It polls every 2 seconds
 (RAY_TRAIN_HEALTH_CHECK_INTERVAL_S). If the store fails before this poll, the snapshot still states
@@ -84,7 +81,7 @@ def run_config(
         name=job,
         storage_path=path,
         storage_filesystem=filesystem(store),
-        # Ray Train itself counts failures of the whole run. FailFast counts those of an hour.
+        # Ray Train would count the failures of the whole run. FailFast counts the last hour only.
         failure_config=ray.train.FailureConfig(max_failures=-1),
         checkpoint_config=ray.train.CheckpointConfig(num_to_keep=keep),
         callbacks=[FailFast(max_failures)],
@@ -144,8 +141,8 @@ def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
     """Load the newest complete checkpoint into `engine`, and return its description.
 
     Every rank must call this function. The result is None if there is no checkpoint yet. Raises
-    PolicyError if the checkpoint has another model, number of workers, ZeRO stage or identity. The
-    error names the value in the checkpoint and the value of this run.
+    PolicyError if the checkpoint is damaged, or if it has another model, number of workers, ZeRO
+    stage or identity. In the second case the error states the checkpoint's value and this run's.
     """
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
@@ -172,8 +169,9 @@ def _read_meta(path: Path, checkpoint: str) -> Saved:
 def stored_identity(store: ObjectStore, run: str, job: str) -> tuple[str, dict[str, Any]] | None:
     """Return the key and the identity of a stored checkpoint, or None if there is none.
 
-    All checkpoints of a job have the same identity. The driver compares it before it starts any
-    worker. A checkpoint with an unreadable description is left to `restore`.
+    All checkpoints of a job have the same identity. Before the driver starts any worker, it
+    compares this identity with the present settings. Checkpoints with an unreadable description are
+    skipped here, because `restore` reports them.
     """
     for info in store.list(f"runs/{run}/checkpoints/{job}/"):
         if info.key.endswith(f"/{_META}"):

@@ -30,7 +30,7 @@ class Diverged(AwaresError):
 class SkippedSteps:
     """Counts the optimizer steps in a row that are not taken, because a gradient is not finite.
 
-    `most` is the largest number of such steps before the run fails.
+    The run fails at the `most`-th such step in a row.
 
     Example:
         skipped = SkippedSteps(3, "grpo")
@@ -42,7 +42,7 @@ class SkippedSteps:
         self._row = 0
 
     def count(self, step: int, taken: bool) -> None:
-        """Count the step with the number `step`. Raises Diverged if it is one too many."""
+        """Count the step `step`. Raises Diverged after `most` steps in a row that are not taken."""
         self._row = 0 if taken else self._row + 1
         if not taken:
             log.warning("step %d: a gradient is not finite; the weights stay as they are", step)
@@ -74,7 +74,7 @@ class FailFast(UserCallback):
         self._failures = FailureRate(most)
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Raise the first error of a type in FINAL, or any error if there are too many failures.
+        """Raise the first error of a type in FINAL. After too many failures, raise any first error.
 
         Ray Train's controller calls this method after workers have failed. The loss of a node that
         the cloud takes back does not count as a failure.

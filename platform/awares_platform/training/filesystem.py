@@ -2,9 +2,9 @@
 
     Ray Train -- pyarrow.fs --> StoreHandler --> ObjectStore -- boto3 --> S3
 
-Arrow has an S3 client of its own, but it gives up after a random time, which may be 2 seconds. For
-the endpoint, the certificates and the proxies, it reads other environment variables than boto3.
-Here every call has the retries, the budget and the errors of ObjectStore.
+Arrow has an S3 client of its own. This client gives up after a random time, which may be 2 seconds.
+For the endpoint, the certificates and the proxies, the client reads other environment variables
+than boto3. Here every call has the retries, the retry budget and the errors of ObjectStore.
 
 Paths have the form bucket/prefix/key, as in Arrow's own S3 file system. S3 has no directories. A
 path is a directory if an object's key begins with the path and a slash.

@@ -1,12 +1,12 @@
-"""Merges the exported adapter of a LoRA run into the weights of the adapter's base policy.
+"""Merges the exported adapter of a LoRA run into the policy from which its training started.
 
     policies/<name>-adapter  (PEFT) --+-- fold in float32, round once --> a policy directory
     base or policies/sft -------------+
 
-`write_merged` keeps the data type of the base policy. The result is for engines and trainers that
-do not support LoRA. In 16 bits, an engine with an unmerged adapter is more exact, because the merge
-rounds away small updates (see engine/adapters.py). `folded` keeps the sums in float32, for engines
-in float32.
+`write_merged` keeps the data type of the starting policy. The result is for engines and trainers
+that do not support LoRA. In 16 bits, an engine with an unmerged adapter is more exact, because the
+merge rounds away small updates (see engine/adapters.py). `folded` keeps the sums in float32, for
+engines in float32.
 """
 
 from pathlib import Path
@@ -28,12 +28,13 @@ from awares_platform.weights.checkpoint import Checkpoint
 def write_merged(
     store: ObjectStore, run: str, base: str, family: ModelFamily, method: MethodConfig, out: Path
 ) -> None:
-    """Merge the adapter that `run` trained into its base policy, and write the result to `out`.
+    """Merge the adapter of `run` into the policy from which its training started.
 
-    `out` is an empty directory, or does not exist yet. The sums are computed in float32 and rounded
-    once to the data type of the weights. Tensors have the names that they have in the base policy.
-    `out` also gets the input settings of the training, which come from the adapter's awares.json.
-    If there is no such file, they come from `method`.
+    The result is written to `out`, which is an empty directory or does not exist yet. The sums are
+    computed in float32 and rounded once to the data type of the weights. Tensors have the names
+    that they have in the starting policy. The input settings of the training are also written.
+    They come from the adapter's awares.json, or from `method` if there is no such file.
+
     `base` is policy.base. Raises PolicyError if the run has exported no adapter, or if the adapter
     belongs to another policy.
     """
@@ -50,7 +51,7 @@ def write_merged(
 
 
 def folded(source: Path, adapter: Path, family: ModelFamily, method: MethodConfig) -> Path:
-    """Return a directory with the policy in `source`, with the PEFT adapter added to it in float32.
+    """Return a directory with the policy in `source`, to which the PEFT adapter has been added.
 
     All weights are in float32, so that no update is lost. See `write_merged` for `method`. The
     directory is in the local cache, and the function writes it at most once for the same content.
@@ -68,8 +69,8 @@ def folded(source: Path, adapter: Path, family: ModelFamily, method: MethodConfi
 def check_complete(source: Path, adapter: Path, merged: Path, family: ModelFamily) -> None:
     """Raise PolicyError if the training changed a weight that the adapter does not change.
 
-    `merged` is the exported policy with the adapter folded in, and `source` the policy before the
-    training. An engine that plays the adapter would lack the missing change.
+    `merged` is the exported policy with the adapter folded in, and `source` is the policy before
+    the training. An engine that loads `source` and the adapter would lack this change.
     """
     tensors, _ = read_peft(adapter)
     changed = {
@@ -98,9 +99,9 @@ def _write(
     out: Path,
     dtype: torch.dtype | None,
 ) -> None:
-    """Write the policy in `source` with the adapter to the empty directory `out`.
+    """Add the adapter to the policy in `source`, and write the sum to the empty directory `out`.
 
-    The weights get the data type `dtype`, or keep theirs if it is None.
+    The weights get the data type `dtype`. If `dtype` is None, they keep their own data types.
     """
     weights = Checkpoint(source)
     merged, _ = fold_adapter(*read_peft(adapter), weights, family.current_name, dtype)

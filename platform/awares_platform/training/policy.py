@@ -33,9 +33,9 @@ def load_policy(
     """Load the model of the policy in the directory `path`, ready to train.
 
     The weights get the data type policy.dtype. If `partitioned` is false, the result is the whole
-    model on the CPU. If `partitioned` is true,
-    the model is loaded for ZeRO-3. Every rank must then call this function, and each rank holds its
-    slice of each weight. The slices are on the GPU if `gpu` is true.
+    model on the CPU. If `partitioned` is true, the model is loaded for ZeRO-3. Every rank must then
+    call this function, and each rank holds its slice of each weight. The slices are on the GPU if
+    `gpu` is true.
 
     If policy.lora_rank > 0, only LoRA adapters are trained, and `seed` initialises them. Otherwise
     the language model is trained, and also the vision tower if policy.train_vision is true. Raises

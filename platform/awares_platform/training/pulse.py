@@ -1,8 +1,8 @@
 """Ends a process of a trainer whose step makes no progress.
 
-A stopped process cannot end itself. Ray Train notices it, because the process answers no health
-check (training/trainer.py). A process may also answer these checks while its training hangs,
-for example in a collective that another rank never joins. A Pulse ends such a process.
+A stopped process cannot end itself. Ray Train notices such a process, because it answers no health
+check (training/trainer.py). But a process may answer these checks while its training hangs, for
+example in a collective that another rank never joins. A Pulse ends a process that hangs like this.
 """
 
 import faulthandler

@@ -4,11 +4,12 @@
     "base policy",                   the digest of the files of the policy from which the job
     "starting policy"                starts
     "data"                           the name of the data set, and a digest of its samples
-    "code of method.reward", ...     the digest of the file that defines a part of the user's own
+    "code of method.reward", ...     the digest of the file that defines a class of the user
 
 A recipe is a flat JSON object. Every setting of a job's section belongs to the recipe, unless a
-list in this file leaves it out. Most lists name the settings that decide only where a job runs, how
-fast it runs, when it stops, or what it keeps. They change results by rounding errors at most.
+list in this file leaves it out. Most lists hold the settings that decide only where a job runs, how
+fast it runs, when it stops, or what it keeps. Such a setting changes a result by rounding errors at
+most.
 
 Checkpoints, exported policies and curated shards record the recipe of their job. A job compares
 this record with its own recipe before it resumes, and before it reports that nothing is to be done.
@@ -104,7 +105,8 @@ _REWARD_ONLY = {
 }
 """The settings of [method] on which labels do not depend.
 
-If a longer system prompt leaves no room for a question, grpo and evaluate leave the question out.
+This is true even of the system prompt. If a longer prompt leaves no room for a question, grpo and
+evaluate leave the question out.
 """
 _PARTS = (
     "policy.family",
@@ -138,8 +140,7 @@ def label_recipe(
 def sft_recipe(config: PlatformConfig, base: str, samples: str) -> Recipe:
     """Return the recipe of the policy sft.
 
-    `base` is the digest of the base policy. `samples` is the digest of the
-    curated samples.
+    `base` is the digest of the base policy. `samples` is the digest of the curated samples.
     """
     return _with_code(
         {
@@ -156,8 +157,8 @@ def sft_recipe(config: PlatformConfig, base: str, samples: str) -> Recipe:
 def grpo_recipe(config: PlatformConfig, start: str, samples: str) -> Recipe:
     """Return the recipe of the policy awares.
 
-    `start` is the digest of the policy from which GRPO starts. `samples` is the
-    digest of the curated samples.
+    `start` is the digest of the policy from which GRPO starts. `samples` is the digest of the
+    curated samples.
     """
     return _with_code(
         {
@@ -263,7 +264,7 @@ def _data(name: str, samples: str) -> str:
 
 
 def _with_code(recipe: Recipe) -> Recipe:
-    """Return `recipe` with a digest of the file of each part that is the user's own."""
+    """Return `recipe` with a digest of each file in which a part of the user is defined."""
     codes = {key: _code(recipe[key]) for key in _PARTS if key in recipe}
     return {**recipe, **{f"code of {key}": code for key, code in codes.items() if code}}
 

@@ -168,8 +168,8 @@ def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) 
 def installed(name: str, write: Callable[[Path], None]) -> Path:
     """Return the directory `name` of the local cache of policies.
 
-    If it is missing, `write` first fills an empty directory, which then becomes the directory. A
-    failure of `write` leaves no directory.
+    If this directory is missing, `write` first fills an empty directory, which then gets the name
+    `name`. A failure of `write` leaves no directory.
     """
     target = cache_directory() / "policies" / name
     if target.is_dir():

@@ -69,7 +69,8 @@ def sizes_of(model: Any, family: ModelFamily) -> LoadedSizes:
 class StepWork:
     """What a training step computes on a model: the passes of the language model and the tower.
 
-    If `packed` is true, the language model computes no padding.
+    `language` and `tower` are the numbers of passes in one step (see method.flops.Pass). If
+    `packed` is true, the language model computes no padding.
 
     Example:
         StepWork(sizes, language=Pass(2, 1, 1), tower=Pass(1, 0, 0), packed=False)
@@ -81,7 +82,7 @@ class StepWork:
     packed: bool
 
     def flops(self, batch: Batch) -> float:
-        """Return the FLOPs of a batch without padding. The tower sees each distinct view once."""
+        """Return the FLOPs of a batch, not counting padding. The tower sees equal views once."""
         lengths = batch.attention_mask_BT.sum(1).tolist()
         language = sum(language_flops(self.sizes, length, self.language) for length in lengths)
         visual = _distinct_patches(batch) / self.sizes.merge**2
@@ -104,9 +105,9 @@ def _distinct_patches(batch: Batch) -> int:
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Return the FLOPs per second that `device` can reach.
 
-    For known GPUs in 16 bits this is the data sheet's value. For every other device it is the best
-    of a few measured matrix products, with the present number of threads. A CPU multiplies in
-    float32, because many CPUs have no fast products in 16 bits.
+    For known GPUs in 16 bits this is the data sheet's value. Otherwise it is the best of a few
+    measured matrix products, with the present number of threads. A CPU multiplies in float32,
+    because many CPUs have no fast products in 16 bits.
     """
     if device.type == "cuda" and dtype.itemsize == 2:
         name = torch.cuda.get_device_name(device)

@@ -54,7 +54,7 @@ class TrainingProcess:
         trainer.fit()
 
     def ping(self) -> bool:
-        """Return whether the workers still wait for nodes, or start."""
+        """Return whether the workers are still waiting for nodes, or starting."""
         if self._controller is None:
             return False
         return self._controller.get_state()._state_type.state_name in _WAITING
