@@ -16,7 +16,7 @@ from awares_platform.config.engine import EngineConfig
 from awares_platform.config.method import OWN_PROMPT, TEN_CROPS, MethodConfig
 
 CHARACTERS_PER_TOKEN = 4
-"""The estimated characters per token of English text with Qwen's tokenizer."""
+"""The estimated number of characters per token of English text with Qwen's tokenizer."""
 QUESTION = 64
 """Tokens that must be left for a question and the chat layout of the first turn."""
 REPLY = 16
@@ -50,7 +50,7 @@ class LargestRequest:
 
 
 def largest(method: MethodConfig, max_tokens: int, prompt: str) -> LargestRequest:
-    """Return the longest episode within the budget.
+    """Return the counts of the longest episode within the budget.
 
     A turn samples at most `max_tokens` tokens. `prompt` is the policy's system message.
     """
@@ -68,8 +68,8 @@ def largest(method: MethodConfig, max_tokens: int, prompt: str) -> LargestReques
 def _known_prompt(method: MethodConfig) -> str:
     """Return the part of the policy's system message that the configuration knows.
 
-    The configuration imports no user code. It therefore does not know the own prompt of an
-    environment other than the ten crops, but it knows the sentence about the budget.
+    The configuration imports no user code. Of all environments it therefore knows only the prompt
+    of the ten crops. The sentence about the budget is known for every environment.
     """
     if method.system_prompt != OWN_PROMPT:
         return method.system_prompt

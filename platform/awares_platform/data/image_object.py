@@ -1,4 +1,4 @@
-"""Stores an image file as a separate object, whose key holds the hash of the file."""
+"""Stores an image file as a separate object, whose key ends in the hash of the file."""
 
 import hashlib
 

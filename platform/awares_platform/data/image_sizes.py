@@ -42,8 +42,7 @@ def sample_sizes(
 def read_sizes(
     images: Images, digests: Iterable[str], finished: Callable[[], object] = lambda: None
 ) -> dict[str, Size]:
-    """Return the width and height of each image that `awares.images.decode` will return, by hash.
-
+    """Return, by hash, the width and height of each image as `awares.images.decode` returns it.
     Several threads read the sizes. Each distinct image is read once, and `finished` is called after
     each of them. The result lacks an image whose size cannot be read. Raises StoreError if the
     store fails.
@@ -83,12 +82,12 @@ def _size(images: Images, digest: str) -> Size | None:
 def _parse(data: bytes) -> Size:
     with Image.open(io.BytesIO(data)) as image:
         width, height = image.size
-        # Pillow has already swapped the sides of a TIFF file. For a PNG file, the subclass's
-        # `getexif` would decode the pixels.
+        # Pillow has already swapped the sides of a TIFF file.
         if image.format != "TIFF" and _orientation(image) in _SIDEWAYS:
             return height, width
         return width, height
 
 
 def _orientation(image: Image.Image) -> int | None:
+    # Call the method of the base class, because that of a PNG image would decode the pixels.
     return Image.Image.getexif(image).get(ExifTags.Base.Orientation)

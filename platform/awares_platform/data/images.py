@@ -119,8 +119,8 @@ class Images:
     def head(self, digest: str, length: int) -> bytes:
         """Return the first `length` bytes of the image file, without verifying its hash.
 
-        The result is shorter if the file is shorter.
-        Raises NotFound if the file is missing, and StoreError if the store fails.
+        The result is shorter if the file is shorter. Raises NotFound if the file is missing, and
+        StoreError if the store fails.
         """
         place = self._indexed().get(digest)
         if place is None:
@@ -129,7 +129,7 @@ class Images:
         return self._store.get_range(place.pack, place.offset, end)
 
     def _indexed(self) -> dict[str, PackPlace]:
-        """Map the hash of each packed image to its place. The first call reads the pack indexes."""
+        """Return the place of each packed image by hash. The first call reads the pack indexes."""
         with self._index_lock:
             if self._places is None:
                 places: dict[str, PackPlace] = {}

@@ -3,9 +3,9 @@
     images/packs/<sha-256>      image files, one after the other
     images/indexes/<sha-256>    parquet rows: an image's hash, its pack, its offset and its length
 
-The manifest of a split names the index of the split. Several splits can share an index. The key of
-a pack or an index ends in the hash of its bytes. A writer therefore never changes an object that a
-finished split uses.
+The manifest of a split holds the key of the split's index. Several splits can share an index. The
+key of a pack or an index ends in the hash of its bytes. A writer therefore never changes an object
+that a finished split uses.
 """
 
 import hashlib

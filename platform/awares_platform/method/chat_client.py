@@ -61,8 +61,8 @@ class ChatEndpoint:
     async def complete(self, messages: Sequence[Mapping[str, Any]]) -> str:
         """Return the assistant's reply to `messages`.
 
-        Raises EndpointBusy if no try succeeds within the retry budget. Raises EndpointError if the
-        endpoint refuses the request or does not speak the chat protocol.
+        Raises EndpointBusy if no attempt succeeds within the retry budget. Raises EndpointError if
+        the endpoint refuses the request or does not speak the chat protocol.
         """
         async with self._limit:
             async for attempt in stamina.retry_context(

@@ -3,8 +3,9 @@
 The base policy answers each sample at low and at full resolution. The label LR says that the low
 view suffices. The label HR says that the policy needs crops.
 
-low and full answer --judge--> verdict --confidence--> LR
-                                                   --> HR --grounding--> boxes --cover--> crops
+The judge compares the two answers with the truth. Its verdict and the policy's confidence in the
+low answer decide the label. For the label HR, the grounding returns the boxes of the evidence, and
+`Environment.cover` maps these boxes to the target crops.
 """
 
 import asyncio

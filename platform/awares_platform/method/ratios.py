@@ -1,10 +1,9 @@
 """Computes the retained token ratio (RTR) of a setup's views on a data set.
 
-    sizes of images --first_view, views--> visual tokens / visual tokens of the full image
-
-The computation needs only the sizes of the images, and runs before any policy plays.
-
-If the low view alone costs almost as much as the full image, no policy can save many visual tokens.
+The RTR of an image is the number of visual tokens of all views, divided by the number of visual
+tokens of the full image. It depends only on the size of the image, so it is known before any policy
+plays. If the low view alone costs almost as much as the full image, no policy can save many visual
+tokens.
 """
 
 import logging

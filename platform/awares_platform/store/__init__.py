@@ -4,12 +4,12 @@ object_store.py   ObjectStore: a Bucket that also transfers files and directorie
 multipart.py      transfers large files to and from a Bucket in parallel parts
 bucket.py         Bucket: reads, writes, lists and deletes single objects, with retries
 client.py         creates the boto3 client for a private server or for the user's own server
-keys.py           the keys of a private server, for all processes of its run
-errors.py         the errors that the store raises
+keys.py           shares the keys of a private server with all processes of its run
+errors.py         defines the errors that the store raises
 s3_errors.py      decides which S3 errors are retried, and translates S3's errors to StoreErrors
 s3_handlers.py    boto3 event handlers that work around two faults of botocore
-seaweed.py        a private S3 server (SeaweedFS) for runs on one machine
-directory_lock.py the lock of the private server's directory
+seaweed.py        runs a private S3 server (SeaweedFS) for jobs on one machine
+directory_lock.py locks the private server's directory
 """
 
 from awares_platform.store.object_store import ObjectStore

@@ -1,8 +1,7 @@
 """Creates the boto3 client of a store.
 
-    a private server    its own keys; the environment and the files in ~/.aws are ignored
-    any other server    boto3's usual search for credentials, region, proxies and so on
-
+The client of a private server uses the server's own keys, and ignores the environment and the files
+in ~/.aws. For any other server, boto3 searches as usual for credentials, region and proxies.
 Calls to an address on this machine bypass all proxies.
 """
 

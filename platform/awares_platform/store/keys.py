@@ -1,8 +1,8 @@
 """Shares the keys of a private S3 server with all processes of a run.
 
-    session -- writes the address and the keys to a file that only this user can read
-            +- AWARES_STORE_KEYS=<path of that file> -- jobs, Ray workers, engines inherit it
-
+A session writes the server's address and keys to a file that only this user can read. It sets the
+environment variable AWARES_STORE_KEYS to the path of this file. Jobs, Ray workers and engines
+inherit the variable.
 The keys are used only for the private server. The AWS environment variables stay unchanged, because
 they hold the user's keys for other servers.
 """

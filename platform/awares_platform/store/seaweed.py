@@ -134,7 +134,7 @@ def _binary() -> str:
 
 
 def _spawn(directory: Path, bucket: str, ports: dict[str, int], lock: IO[str]) -> _Running:
-    """Start the server in its own session, so that Ctrl-C does not reach the server."""
+    """Start the server in a Unix session of its own, so that Ctrl-C does not reach the server."""
     (directory / "data").mkdir(exist_ok=True)
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
