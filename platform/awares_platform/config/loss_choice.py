@@ -14,7 +14,10 @@ PARAMETERS: Mapping[str, tuple[str, ...]] = {
 """The keys of [grpo] that each value of grpo.loss takes."""
 
 _ONLY_CLIPS = ("clip_higher", "gspo")
-"""The losses that equal "grpo" if every ratio is 1. The others also take another mean."""
+"""The losses that equal "grpo" if every ratio is 1.
+
+The remaining losses differ from "grpo" even then, because they average over tokens in another way.
+"""
 
 
 class LossSettings(Protocol):

@@ -1,8 +1,7 @@
 """Proposes how to divide GPUs between learner ranks and rollout actors.
 
-    every division of the same GPUs --valid? fits?--> hours of the run --shortest--> advice
-
-If learners and engines have GPUs of different kinds, no GPU can move from one side to the other.
+Of all divisions of the same GPUs that can run, the plan advises the one with the shortest run. But
+if learners and engines have GPUs of different kinds, no GPU can move from one side to the other.
 The advice is then the smallest number of rollout actors that slows the run down by at most 2 %.
 """
 

@@ -100,8 +100,9 @@ def grpo_hours(
     """Compute the time of GRPO. Each rollout engine has `parallel` GPUs.
 
     If grpo.staleness_bound is 0, rollouts and learning take turns. Otherwise rollouts and learning
-    overlap, and the step takes as long as the slower of the two. The other side waits. The learner
-    then also prepares the images of a batch that is ready while it learns.
+    overlap, and the step takes as long as the slower of the two. The other side waits. While the
+    learner trains on one batch, it then also prepares the images of the next batch, if that is
+    ready.
     """
     learning = _learning(grpo, policy, shape, lengths, assumed)
     load = engine.adapters / SLOTS / (assumed.adapter_mbs * 1e6)

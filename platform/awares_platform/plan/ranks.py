@@ -1,11 +1,10 @@
 """Computes how long the ranks of a trainer work on one step, and how long they wait.
 
-    typical episodes --deal--> passes of each rank --longest rank--> seconds of a pass
-    images of a pass --one thread, ahead of the pass--> seconds that a pass waits for its images
-
-The plan and the trainers deal episodes to ranks with the same function (awares/passes.py), so any
-number of ranks is possible. All ranks end a pass together, because ZeRO's collectives run once per
-pass.
+A rank computes the typical episodes of a step in several passes. The plan and the trainers deal
+episodes to ranks with the same function (awares/passes.py), so any number of ranks is possible. All
+ranks end a pass together, because ZeRO's collectives run once per pass. A pass thus takes as long
+as its slowest rank. One thread of a rank prepares the images of a pass during the pass before, and
+a pass waits if its images are not ready.
 """
 
 import math
@@ -71,9 +70,9 @@ class RankTime:
     def ahead(self, period: float) -> "RankTime":
         """Return the time of a step whose images are prepared during the step before.
 
-        A new batch becomes ready every `period` seconds. The thread starts when a batch is ready.
-        If the ranks take that batch at once, they wait for its images as before. If the batch is
-        ready earlier, they wait less. They always wait if the images take longer than the step.
+        A new batch becomes ready every `period` seconds, and the thread then starts on its images.
+        If the ranks are idle at that time, they wait for the images as long as in `self`. If they
+        still train on an earlier batch, they wait less. A step never takes less than `prepared_s`.
         """
         computing = self.seconds - self.images_s
         seconds = max(computing, self.prepared_s, min(self.seconds, period))

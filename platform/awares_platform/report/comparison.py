@@ -14,7 +14,7 @@ _FIGURES = (
     ("call_rate", "call rate", "{:.1%}", 100.0, "{:+.1f} points"),
     ("reward", "reward", "{:.2f}", 1.0, "{:+.2f}"),
 )
-"""The compared figures: key, title, format, factor of the difference, and its format."""
+"""The compared figures: key, title, format of a value, and factor and format of a difference."""
 
 
 def comparison(record: RunRecord, other: RunRecord) -> str:

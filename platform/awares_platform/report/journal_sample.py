@@ -1,10 +1,8 @@
 """Samples the journal of a GRPO run, in which each file is a segment with groups of episodes.
 
-    runs/<run>/episodes/*/*.parquet --evenly spread segments--> groups --questions--> groups
-                                    --segments of a version---------------------------> groups
-
-The sample has groups of many versions, and prefers questions that have several groups. The viewer
-shows the episodes of these groups.
+The segments are the objects runs/<run>/episodes/*/*.parquet. The sample comes from evenly spread
+segments, so it has groups of many versions. It prefers questions that have several groups. The
+viewer shows the episodes of these groups.
 """
 
 import logging
@@ -54,9 +52,10 @@ def _chosen(groups: Sequence[Group]) -> list[Group]:
 
 
 def _of_version(store: ObjectStore, keys: Sequence[str], version: int) -> list[Group]:
-    """Return the groups with a token of `version` in AROUND segments, from the first that has one.
+    """Return the groups with a token of `version` in up to AROUND consecutive segments.
 
-    Versions grow along the segments, so a binary search finds the first segment with this version.
+    These segments begin with the first one whose newest version is at least `version`. A binary
+    search finds this segment, because versions grow along the segments.
     """
     first = bisect_left(keys, version, key=lambda key: _newest(_read(store, key)))
     near = [group for key in keys[first : first + AROUND] for group in _read(store, key)]

@@ -103,7 +103,7 @@ def _sampled(group: Group, member: Member) -> Trajectory:
 
 
 def evaluated(episode: EpisodeRecord, order: int, version: str) -> Trajectory:
-    """Return a held-out episode as a trajectory. `order` and `version` are those of Trajectory."""
+    """Return a held-out episode as a trajectory with the fields `order` and `version`."""
     return Trajectory(
         order=order,
         version=version,
