@@ -36,8 +36,9 @@ class Reply:
     `crops` holds the ids of the requested crops. `boxes` holds the boxes of the returned views, in
     pixels of the original image. `rtr_token` is `visual_tokens` divided by the visual tokens of the
     full image. `prompt_tokens` includes the visual tokens. `completion_tokens` counts the sampled
-    tokens. `stop` is the StopReason of the episode. `latency_s` is the duration of the episode in
-    seconds. `weight_version` is the version of the weights that sampled the last token.
+    tokens. `turns` is the number of assistant turns. `stop` is the StopReason of the episode.
+    `latency_s` is the duration of the episode in seconds. `weight_version` is the version of the
+    weights that sampled the last token.
 
     Example:
         Reply("7", ("0",), ((0, 0, 56, 56),), 8, 0.5, 31, 18, 2, "answer", 0.12, 0)

@@ -1,6 +1,8 @@
 """Prints the progress of the quickstart's jobs, and estimates the time that is left.
 
-    note of a job -- phase, share done -- measured seconds / typical seconds = slowness
+The progress notes of a job show its current phase, and the share of the phase that is done.
+
+    slowness  = measured seconds of some phases / typical seconds of the same phases
     time left = rest of this phase + slowness * typical seconds of all later phases
 
 The typical seconds come from a quickstart on two cores. The slowness of this machine is measured
@@ -20,7 +22,10 @@ from typing import TextIO
 from awares_platform.config import PlatformConfig
 
 KNOWN = 0.03
-"""Share of the typical total time that telling phases must cover before the total is estimated."""
+"""Share of the typical total time that must be measured before the total time left is estimated.
+
+Only telling phases count (see Phase).
+"""
 COUNTED = 0.1
 """Share of a job's last phase that must be measured before the time left in the job is stated."""
 _COUNT = re.compile(r"^(?P<done>\d+)/(?P<total>\d+)\b")

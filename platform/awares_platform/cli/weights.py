@@ -142,9 +142,9 @@ def pull(
     """Write a version as a policy directory for transformers and vLLM.
 
     The processor and the configuration come from `start`, the run's starting policy. The input
-    settings come from the version's manifest. An older manifest has none. The input settings then
-    come from `start`, or from `method` if `start` is the base policy. Returns the directory. Raises
-    ConfigError if the directory is not empty.
+    settings come from the version's manifest. If the manifest has none, they come from `start`, or
+    from `method` if `start` is the base policy. Returns the directory. Raises ConfigError if the
+    directory is not empty.
     """
     directory = _empty(out or Path(f"{subscriber.run}-v{version}"))
     family = model_family(policy)

@@ -5,9 +5,8 @@
     one actor for each learner rank   machine, all-reduce, load, update
     one actor for the engine          machine, store, endpoints, load, update
 
-    update:  learner --publish--> object store --load--> engine --logprobs--> relative canary
-
-An update is a few training steps of the base policy. The relative canary compares how the update
+An update is a few training steps of the base policy. The learner publishes the changed weights in
+the object store, and the engine loads them. The relative canary then compares how the update
 changes logprobs in the learner and in the engine. One run of `awares doctor` is called a visit.
 
 job.py         runs all checks of a visit

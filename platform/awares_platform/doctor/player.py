@@ -79,8 +79,8 @@ class Player:
     async def load(self, store: ObjectStore, run: str, version: int) -> LoadReport:
         """Load a published version, and check it with the canary.
 
-        Raises CanaryMismatch if the logprobs show that the engine does not play the version. After
-        any error, the engine is stopped, and `start` must start it again.
+        Raises CanaryMismatch if the engine's logprobs do not fit the version's weights. After any
+        error, the engine is stopped, and `start` must start it again.
         """
         assert self._engine is not None
         subscriber = Subscriber(store, run, threads=self._config.engine.threads)
