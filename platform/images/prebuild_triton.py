@@ -3,8 +3,9 @@
 Without this step, Triton would compile the file on every GPU node, and the image would need a
 compiler.
 
-    build stage   python prebuild_triton.py DIR    -> DIR/cuda_utils.so, DIR/cc
-    at run time   CC=DIR/cc: copies cuda_utils.so for Triton, and refuses to compile other files
+The build stage runs `python prebuild_triton.py DIR`, which writes DIR/cuda_utils.so and DIR/cc. At
+run time, Triton calls DIR/cc as its C compiler, because CC names this script. The script copies
+cuda_utils.so for Triton, and refuses to compile other files.
 
 The C file belongs to triton.backends.nvidia.driver. Triton 3.7 compiles no other C file.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Answerer:
     """Adds the low-resolution and the full-resolution answer to each sample of a shard.
 
-    `map_batches` calls the actor with a batch of one shard. The column "key" contains the store key
+    Ray Data calls the actor with a batch of one shard. The column "key" contains the store key
     of the shard, and "rows" contains its parquet file. In the result, the parquet file has
     additional columns with the answers. The result also has a column "failure". It is empty, or a
     pickled AwaresError if the answers failed. The actor does not raise the error, because Ray Data

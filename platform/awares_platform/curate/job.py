@@ -1,9 +1,8 @@
 """Decides which samples need crops, and chooses the crops (paper, section 3.2).
 
-    train split --shards--> Answerer       an actor with one engine: low and full answers
-                               |
-                               v
-                            label_shard    a task: judge, grounding, crops --> curated shard
+The job cuts the train split into shards. In the first stage, an Answerer, which is an actor with
+one engine, adds the low and the full answer to each sample of a shard. In the second stage, a task
+`label_shard` asks the judge and the grounding, chooses the crops, and writes the curated shard.
 
 Ray Data runs the two stages concurrently over shards. The driver only adds up the counts. Each
 shard has a fingerprint: a digest of its samples and of the recipe (training/recipe.py). The recipe

@@ -1,15 +1,12 @@
 """Builds two-pass policies: a pass at low resolution, then perhaps one at full resolution.
 
-    first pass --enough?--yes--> its answer
-                        --no---> the base policy's answer at full resolution
-
-The second pass starts with an empty context. If a question takes two passes, the visual tokens and
-the latencies of the two passes are added.
+A question takes a second pass if the first pass does not settle it. The second pass is the base
+policy's answer at full resolution, and starts with an empty context. The visual tokens and the
+latencies of the two passes are then added.
 
 `escalate` makes a second pass if the trained policy requests crops (as in VisionThink, arXiv
 2507.13348). `threshold` makes a second pass if the base policy's first answer has a low
-probability.
-These functions need no engine, because they combine episodes of other policies.
+probability. Both functions need no engine, because they combine episodes of other policies.
 """
 
 from collections.abc import Mapping, Sequence

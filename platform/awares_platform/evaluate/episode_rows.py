@@ -43,8 +43,7 @@ SCHEMA = pa.schema(
 
 `boxes` holds the boxes of the crops that the policy received. This evaluation derives `label` and
 `target_crops` from the answers of the policies low and full. `annotated_label`, `annotated_crops`
-and `evidence` come from the benchmark. `reward` is null if `label` is null or the
-episode failed.
+and `evidence` come from the benchmark. `reward` is null if `label` is null or the episode failed.
 """
 
 

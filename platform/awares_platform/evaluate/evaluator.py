@@ -115,7 +115,7 @@ class Evaluator:
         return await self._engine.load_version(self._subscriber, version, canary)
 
     async def _launch(self, policy: Path, rank: int) -> ColdEngine:
-        """Start an engine that plays adapters up to `rank`, or none if `rank` is 0."""
+        """Start an engine for adapters of at most rank `rank`, or for none if `rank` is 0."""
         self._started = (policy, rank)
         return await ColdEngine.start(
             policy,
@@ -177,7 +177,7 @@ class Evaluator:
         return learner_logprobs(model, self._processor(self._base), canary)
 
     def _publish(self, path: Path, adapter: Path | None, extra: dict[str, Any]) -> int:
-        """Publish the adapter, or the policy in `path` without one. Return the version."""
+        """Publish `adapter`, or the policy in `path` if `adapter` is None. Return the version."""
         tensors, scale = (Checkpoint(path), None) if adapter is None else read_peft(adapter)
         dtype, current = getattr(torch, self._config.engine.dtype), self._family.current_name
         state = {current(name): tensor.to(dtype) for name, tensor in tensors.items()}

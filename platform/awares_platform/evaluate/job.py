@@ -1,12 +1,9 @@
 """Lets every policy answer the same held-out questions, and compares the policies.
 
-    test split --> Evaluator (Ray actor, engine)   base weights: full, low
-                                                   sft weights: sft
-                                                   awares weights: awares
-               --> threshold and escalate, joined from these episodes (cascade.py)
-               --> scores, labels from the low and full answers
-               --> results.json, episodes-<policy>.parquet, table.md
-
+The Evaluator, a Ray actor with an engine, plays the policies full and low with the base weights. It
+then plays the policies sft and awares with their own weights. cascade.py combines these episodes
+into those of the policies threshold and escalate. The job scores all episodes, and derives labels
+from the answers of low and full. It writes results.json, episodes-<policy>.parquet and table.md.
 Each policy first answers evaluate.latency_questions questions, one at a time. Latencies are
 measured on these questions only. The policy then answers all other questions, evaluate.in_flight at
 a time.
@@ -102,9 +99,9 @@ def run(config: PlatformConfig) -> EvaluateResult:
     """Evaluate evaluate.policies and write the results to the store.
 
     Raises JobRefused if another evaluate job of this run is alive. Raises JobFenced if another
-    evaluate job takes this run over.
-    Raises PolicyError at once if a policy is stale or not trained. Raises DataError if no question
-    is usable. Raises EngineFailure if the engine fails for too many questions.
+    evaluate job takes this run over. Raises PolicyError at once if a policy is stale or not
+    trained. Raises DataError if no question is usable. Raises EngineFailure if the engine fails for
+    too many questions.
     """
     started = time.monotonic()
     store = ObjectStore.from_config(config.store)

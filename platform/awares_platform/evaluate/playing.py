@@ -1,7 +1,6 @@
 """Plays the policies on one engine, one policy after the other.
 
-    Evaluator (actor) -- load(weights) -- play_alone(the latency subset) -- play(all others)
-
+Each policy first plays the latency subset, one question at a time, and then all other questions.
 Policies with the same weights follow each other, so that the engine loads these weights only once.
 """
 

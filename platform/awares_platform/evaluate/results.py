@@ -36,7 +36,8 @@ def policy_metrics(
     compares the decisions with the labels of this evaluation. `decision_annotated` compares the
     decisions with the benchmark's own annotation. The requested and the target regions belong to
     the environment `asked`. `crops` counts the requests for each region. Its key "direct" counts
-    the answers without a request. `unanswered` counts the episodes with neither request nor answer.
+    the answers without a request. `unanswered` counts the episodes that have neither request nor
+    answer, although the engine did not fail.
     """
     episodes = [one.episode for one in scored]
     latencies = [one.latency_s for one in scored if one.latency_s is not None]

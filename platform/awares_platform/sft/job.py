@@ -1,10 +1,9 @@
 """The sft job trains the base policy on curated demonstrations (paper, section 3.3).
 
-    this driver --sizes of all images--+
-                                       v
-    datasets/<curated> --> SftWorker x N --every k steps--> runs/<run>/checkpoints/sft-<recipe>
-                             |    `--at the end--> runs/<run>/policies/sft
-                             +-- messages (queue) --> this driver: metrics.jsonl, progress
+The driver reads the sizes of all images, and starts the workers of Ray Train (worker.py). The
+workers train on datasets/<curated>, and save checkpoints to runs/<run>/checkpoints/sft-<recipe>. At
+the end they export runs/<run>/policies/sft. Rank 0 sends messages through a queue to the driver,
+which writes metrics.jsonl and shows the progress.
 
 If a worker dies or hangs, Ray Train restarts all workers from the newest checkpoint, at most
 sft.max_failures times an hour. If the process of Ray Train dies or hangs, this driver starts it
@@ -12,7 +11,7 @@ again. If the driver is lost, run the job again.
 
 Checkpoints and the finished policy record a recipe (training/recipe.py). A job with the same recipe
 resumes, or returns at once if the policy is finished. A job with another recipe starts from the
-base policy. A run cannot be extended by a larger sft.epochs, because the learning rate has then
+base policy. A finished run cannot be extended by a larger sft.epochs, because its learning rate has
 fallen to zero.
 """
 
@@ -139,8 +138,8 @@ def _train(
 def _image_sizes(store: ObjectStore, data: DataConfig) -> dict[str, Size]:
     """Return the width and height of each image, by hash, of the curated samples.
 
-    The workers need the sizes to fill micro-batches. If each of them read the sizes, the store
-    would get as many times the requests.
+    The workers need the sizes to fill micro-batches. The driver reads the sizes for all workers, so
+    that the workers do not send the same requests to the store.
     """
     samples = read_split(store, data.curated, "train").samples
     digests = {sample.image for sample in samples}
@@ -237,8 +236,9 @@ def _ranks(settings: SftConfig) -> str:
 class FitActor(TrainingProcess):
     """Runs Ray Train in a separate process.
 
-    The driver can end Ray Train by killing this process. In the driver, Ray Train would replace the
-    handler of SIGINT, and a thread of Ray Train would end the driver after Ray's shutdown.
+    The driver can end Ray Train by killing this process. If Ray Train ran in the driver itself, it
+    would replace the handler of SIGINT, and one of its threads would end the driver after Ray's
+    shutdown.
     """
 
     def fit(self, config: PlatformConfig, loop: dict[str, Any], queue: Queue) -> None:

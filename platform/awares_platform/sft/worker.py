@@ -142,7 +142,7 @@ class SftWorker:
     def _step(self, step: int, prepared: Iterator[_Pass]) -> dict[str, float]:
         """Take one optimizer step on this rank's share of a batch. Return metrics of all ranks.
 
-        The share is next in `prepared`.
+        `prepared` yields the micro-batches of this share next.
         """
         started = time.monotonic()
         settings, weights = self._settings, self._examples.weights
@@ -167,7 +167,8 @@ class SftWorker:
         """Yield the loss of each micro-batch in this rank's `share` of a step.
 
         `total` is the sum of the weights of the whole batch. `zero.step` sums the losses of a rank,
-        and averages the sums over ranks. The average is the weighted mean loss of the whole batch.
+        and averages the sums over ranks. Each loss is multiplied by the number of ranks, so that
+        the average is the weighted mean loss of the whole batch.
         """
         for batch, tool_BT, unreadable in share:
             rows_K, positions_K, logits_KV = sampled_logits(
