@@ -37,7 +37,8 @@ RUNS = sorted((Path(__file__).parent / "quickstarts").glob("*.json"))
 ADAPTER_RUNS = Path(__file__).with_name("lora_runs.json")
 """The results of three quickstarts that trained adapters.
 
-`canary_slope` holds the engine's change of the canary's logprobs over the learner's, one per load.
+`canary_slope` lists the slopes that a run measured. Each slope is the engine's change of the
+canary's logprobs, relative to the learner's change.
 """
 PAGE_RUNS = Path(__file__).with_name("large_pages.json")
 """The results of tests/benchmarks/large_pages.py, by method.crop_scale."""

@@ -75,7 +75,7 @@ class ShortController(Part):
 
 
 class ShortTrainer(Part):
-    """A trainer whose training ends at once, or with `error`."""
+    """A trainer whose training ends at once. It raises `error` if one is given."""
 
     def __init__(self, error: Exception | None = None, silent_after: int | None = None) -> None:
         super().__init__(silent_after)
@@ -104,7 +104,11 @@ Start = Callable[[], tuple[ShortController, ShortTrainer]]
 
 
 def steered(record: Any, starts: list[Start], restarts: int) -> tuple[dict[str, float], list[Part]]:
-    """Steer a job with the parts of `starts`. Return its metrics and the killed parts."""
+    """Run a supervisor. Return the job's metrics and the killed parts.
+
+    Each attempt of the supervisor calls the next function of `starts`, which makes a controller and
+    a trainer.
+    """
     config = PlatformConfig.model_validate(
         {
             "run": {"directory": str(record.directory), "hang_timeout_s": 0.5},

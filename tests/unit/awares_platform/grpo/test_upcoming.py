@@ -67,9 +67,11 @@ def test_a_forecast_waits_for_a_whole_batch(
 
 
 def test_a_synchronous_run_has_no_forecast(stage: Callable[..., Stage]) -> None:
-    """Check that a forecast ends with the step's batch, the run or the learner.
+    """Check when a request for a forecast, which waits for ready groups, returns no views.
 
-    With the bound 0, no group of the next step can be ready while the learner trains.
+    The request returns once the step's batch is dealt, another learner attaches or the run ends.
+    With the staleness bound 0, no group of a step is ready before the learner publishes the version
+    that the step updates.
     """
 
     async def scene() -> None:

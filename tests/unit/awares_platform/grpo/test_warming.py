@@ -73,7 +73,7 @@ def test_the_next_batch_finds_its_views() -> None:
     assert rank.prepared == views
     assert rank.collate([page(2), page(1), page(2)]) == [2, 1, 2]
     assert rank.opened == opened, "collate must not open an image again"
-    # Another batch costs what it costs without the thread.
+    # The thread did not prepare page 3, so `collate` prepares this page itself.
     assert rank.collate([page(3)]) == [3]
 
 

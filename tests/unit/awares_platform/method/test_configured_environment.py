@@ -59,7 +59,10 @@ def test_the_name_of_the_prompt_stands_for_the_environments_own() -> None:
 
 
 def test_an_override_of_a_runs_configuration_changes_the_stated_budget(tmp_path: Path) -> None:
-    """A policy whose prompt states another budget would write requests that are malformed."""
+    """Check that the system prompt states the budget that the overrides set.
+
+    A policy whose prompt states another budget would write malformed requests.
+    """
     recorded = tmp_path / "config.json"
     recorded.write_text(load("awares-7b").model_dump_json())
     budget = ["method.max_crops=3", "method.max_visual_tokens=3000"]

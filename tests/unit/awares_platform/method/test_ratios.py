@@ -58,7 +58,7 @@ def test_a_crop_of_native_pixels_is_warned_of_alone() -> None:
 
 
 def test_a_budget_below_the_low_view_is_warned_of() -> None:
-    """The low view of the first image has 520 tokens."""
+    """Check budgets above and below 520 tokens, the size of the first image's low view."""
     sizes = [(1700, 2200), (850, 600)]
     assert [of(sizes, max_visual_tokens=tokens).closed for tokens in (2000, 512, 100)] == [0, 1, 2]
     [text] = of(sizes, max_visual_tokens=512).warnings

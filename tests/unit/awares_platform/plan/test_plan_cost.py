@@ -96,8 +96,8 @@ def test_hours_follow_from_flops() -> None:
     assert (grpo.learner_waits, grpo.rollouts_wait) == waits
     assert min(waits) == 0
     synchronous = make(setup("grpo.staleness_bound=0"), Assumptions()).hours["grpo"]
-    # A learner in turn with rollouts waits for its images: in the longest pass, an image and eight
-    # crops. Otherwise the images are ready.
+    # A synchronous learner takes turns with the rollouts, so it waits for the images of its longest
+    # pass: one image and eight crops. The images of the asynchronous learner above are ready.
     images = 0.120 + 8 * 0.025
     assert (grpo.ranks.images_s, synchronous.ranks.images_s) == (0, pytest.approx(images))
     assert synchronous.ranks.seconds == pytest.approx(grpo.ranks.seconds + images)

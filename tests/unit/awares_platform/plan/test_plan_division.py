@@ -113,7 +113,7 @@ def test_shipped_setups_follow_the_advice(name: str, sheet: Sheet) -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_fill_micro_batches_like_the_setup_of_the_paper(name: str) -> None:
-    """Without a budget of tokens, a few long rows or many short ones fill a micro-batch."""
+    """Check that the presets have the paper setup's limits of rows and tokens per micro-batch."""
     found, paper = preset(name), load("awares-7b")
     for ours, theirs in ((found.sft, paper.sft), (found.grpo, paper.grpo)):
         assert theirs.micro_tokens is not None

@@ -1,4 +1,4 @@
-"""Tests the endpoint with the official client `openai`, streamed and not."""
+"""Tests the endpoint with the official `openai` client, with and without streaming."""
 
 import json
 

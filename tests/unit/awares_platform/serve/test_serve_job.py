@@ -1,4 +1,4 @@
-"""Tests the checks before the endpoint starts, the messages, and the import path.
+"""Tests the check of the port, the messages during a start, and the endpoint's import path.
 
 A RayService builds the endpoint from the import path `awares_platform.serve.app:build`.
 """
@@ -80,9 +80,9 @@ def test_the_announcement_says_how_to_ask_and_how_to_stop():
 
 
 class Start:
-    """The start of an endpoint on a clock of its own. A replica gets its node at `placed_s`.
+    """A simulated start of an endpoint, with a clock that only `wait` moves.
 
-    The engine is ready `starts_s` seconds later.
+    A replica gets its node at the time `placed_s`. Its engine is ready `starts_s` seconds later.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, starts_s: float, placed_s: float = 0.0):

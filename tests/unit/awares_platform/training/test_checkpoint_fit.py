@@ -104,7 +104,8 @@ def test_ray_train_writes_under_the_runs_prefix() -> None:
     store = StoreConfig(url="s3://bucket/team/mini", endpoint="http://127.0.0.1:9000")
     config = checkpoint.run_config(store, "r1", "sft", max_failures=2, keep=3)
     assert config.storage_path == "bucket/team/mini/runs/r1/checkpoints" and config.name == "sft"
-    # FailFast counts the failures of an hour. Ray Train would count those of the whole run.
+    # Ray Train's own limit is off (-1), because it counts the failures of the whole run. FailFast
+    # counts only the failures of the last hour.
     assert config.failure_config.max_failures == -1 and config.checkpoint_config.num_to_keep == 3
 
 
@@ -132,7 +133,10 @@ def test_nodes_that_the_cloud_takes_back_are_no_failures() -> None:
 
 @pytest.mark.parametrize("fenced", [WriterFenced("epoch 2"), JobFenced("process 7")])
 def test_a_fenced_learner_is_never_restarted(fenced: Exception) -> None:
-    """A restarted learner would claim the weights again, and fence the other job's learner."""
+    """Check that a learner stays stopped if another job has taken the run over.
+
+    A restarted learner would claim the weights again, and stop the other job's learner in turn.
+    """
     with pytest.raises(type(fenced)):
         FailFast(3).after_exception(None, {0: fenced})
     assert str(pickle.loads(pickle.dumps(fenced))) == str(fenced)

@@ -26,7 +26,7 @@ PAGE = Image.new("RGB", (850, 1100), "white")
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a policy whose weights have the names of the hub's Qwen2.5-VL checkpoints."""
+    """Return a policy whose tensors have the names of Qwen2.5-VL's published checkpoints."""
     directory, tokenizer = tmp_path_factory.mktemp("base"), train_tokenizer()
     save_policy(build_model(tokenizer, seed=0), tokenizer, directory)
     weights = directory / "model.safetensors"
@@ -83,7 +83,10 @@ def test_the_settings_of_the_training_are_recorded_and_held(exported: Path) -> N
 def test_the_prompt_of_an_environment_travels_with_the_policy(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The text of the training is recorded, so that a changed environment is noticed."""
+    """Check that a policy records the text of its system prompt.
+
+    The check then refuses the policy if the environment's prompt has changed since the training.
+    """
     method = MethodConfig(
         environment="awares.whole_image:WholeImage", system_prompt="awares", max_crops=1
     )

@@ -31,5 +31,5 @@ def test_only_a_pass_that_hangs_ends_the_process() -> None:
     )
     assert done.returncode == 1 and time.monotonic() - started < 25
     assert done.stdout == "steps and waits\n"
-    # The stacks name the line that hangs.
+    # The stack traces in stderr contain the function that hangs.
     assert "Timeout (0:00:00.500000)!" in done.stderr and "in step" in done.stderr

@@ -1,4 +1,7 @@
-"""Tests which settings are in the recipe of each job, and how a job refuses another recipe."""
+"""Tests which settings are in the recipe of each job, and how a job refuses another recipe.
+
+A recipe holds everything that the result of a job depends on.
+"""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -173,7 +176,7 @@ def test_every_setting_that_is_left_out_exists(section: type[Section], left_out:
 
 
 def test_every_other_setting_of_sft_and_policy_is_in_the_recipe() -> None:
-    """A new setting is in its job's recipe, unless recipe.py lists the setting as operation."""
+    """Check that each setting is in the recipe, unless a list in recipe.py leaves it out."""
     found = {key for key in sft() if key.startswith(("sft.", "policy."))}
     assert found == {
         "sft.epochs",

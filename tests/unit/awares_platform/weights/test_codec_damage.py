@@ -92,7 +92,8 @@ def test_no_word_is_written_beyond_the_end() -> None:
         [1, 4, 0, 0, 0, 1, *[4, 6], *[4, 0]],  # There is one step too many.
         [1, 4, 192, 0, 0, 0],  # A wide gap is missing.
         [1, 4, 0, 1, 4, 3, 0, 0],  # There is one wide gap too many.
-        [1, 4, 192, 1, 4, 193, 0, 1, *[4, 6], *[4, 0]],  # The wide gap's move is 3.
+        # The wide gap has the move 3, but its move is at most 2.
+        [1, 4, 192, 1, 4, 193, 0, 1, *[4, 6], *[4, 0]],
     ):
         with pytest.raises(WeightsError, match="damaged"):
             sparse.decode(BF16, Cursor(memoryview(bytes(streams))), words[:100])
@@ -101,7 +102,11 @@ def test_no_word_is_written_beyond_the_end() -> None:
 
 @given(st.sampled_from([2, 4]), st.binary(min_size=1, max_size=40), st.data())
 def test_codes_and_outsiders_must_agree(bits: int, content: bytes, drawn: st.DataObject) -> None:
-    """Check that one code for an outsider more or less than there are outsiders is refused."""
+    """Check that the decoder refuses one missing or surplus outsider.
+
+    An outsider is a byte that the alphabet does not contain. The packed codes say how many
+    outsiders must follow.
+    """
     alphabet = Alphabet(bits, np.arange((1 << bits) - 1, dtype=np.uint8))
     data = np.frombuffer(content, np.uint8)
     packed, outsiders = alphabet.pack(data)

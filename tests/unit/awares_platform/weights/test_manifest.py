@@ -1,4 +1,4 @@
-"""Tests the JSON of manifests, the set of changed tensors, and the refusal of unfit manifests."""
+"""Tests the JSON of manifests, the set of changed tensors, and which manifests are refused."""
 
 import json
 from dataclasses import replace
