@@ -59,7 +59,7 @@ def test_a_new_setup_changes_the_application_and_not_the_pods() -> None:
 
 
 def test_a_new_chart_version_changes_no_pod_of_the_endpoint() -> None:
-    """No label of a pod contains the version of the chart.
+    """Check that no label of a Ray pod contains the version of the chart.
 
     Otherwise each new version of the chart would change all pod templates.
     """

@@ -25,9 +25,10 @@ from awares_platform.config.method import MethodConfig
 def test_a_setting_has_the_default_of_its_parameter(
     built: type, section: type[Section], shared: int
 ) -> None:
-    """Check the parameters of `built` that have the name of a key in the section.
+    """Check that parameters of `built` and settings of the section have the same defaults.
 
-    `shared` is the number of these parameters.
+    The test compares each parameter with the setting of the same name. `shared` is the number of
+    such pairs.
     """
     offered = {name: field.default for name, field in section.model_fields.items()}
     defaults = {

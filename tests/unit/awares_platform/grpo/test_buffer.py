@@ -91,7 +91,7 @@ def test_groups_beyond_the_bound_are_dropped_and_their_prompts_issued_again(
     first, second, third = (buffer.issue() for _ in range(3))
     buffer.add(make_group(first, version=0))
     buffer.add(make_group(second, version=1))
-    assert not buffer.full(version=2)  # Prompt 0's group is two versions old.
+    assert not buffer.full(version=2)  # The group of prompt 0 is two versions old. The bound is 1.
     assert (buffer.dropped, len(buffer)) == (1, 1)
     again = buffer.issue()
     assert (again.number, again.attempt) == (0, 1)

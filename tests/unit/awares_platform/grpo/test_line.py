@@ -1,4 +1,4 @@
-"""Tests which waiting actors get prompts, and what one more waiting actor costs."""
+"""Tests which waiting actors get prompts, and that actors without room cost no work."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -67,13 +67,15 @@ def test_the_newest_weights_come_first_and_have_more_room(
         line = Line(buffer)
         tasks = await waiting(line, [0, 0, 0, 0, 1, 1, 1])
         line.open()
-        # Version 1 may fill three batches of two groups, and version 0 only two.
+        # An actor with version 1 gets a prompt while fewer than six groups are in flight or ready.
+        # An actor with version 0 gets a prompt only while there are fewer than four.
         assert await served(tasks) == [3, None, None, None, 0, 1, 2]
         line.loaded(2, 1)
         assert await served(tasks) == [3, None, 4, None, 0, 1, 2]
         buffer.add(make_group(Prompt(3, 0, tasks[0].result().sample), version=0))
         line.advance()
-        assert await served(tasks) == [3, None, 4, None, 0, 1, 2]  # A ready group still counts.
+        # The group of prompt 3 is ready, but still takes room in the buffer.
+        assert await served(tasks) == [3, None, 4, None, 0, 1, 2]
         stop(tasks)
 
     play(scene())
@@ -117,7 +119,8 @@ def test_actors_without_room_cost_nothing(stage: Callable[..., Stage]) -> None:
         buffer.asked = 0
         await acted.controller._notify()
         await asyncio.sleep(0.05)
-        assert buffer.asked <= 2  # It would be 300 if each waiting actor asked for itself.
+        # If each waiting actor called `room` itself, there would be 300 calls.
+        assert buffer.asked <= 2
         await acted.controller.close()
         await running
 

@@ -47,7 +47,11 @@ class Part:
 
 
 class ShortController(Part):
-    """A controller that reports `steps`, and then ends if `ended`, or waits until it is killed."""
+    """A controller that reports the steps `steps`.
+
+    After the last step, the controller ends if `ended` is true. Otherwise it waits until it is
+    killed.
+    """
 
     def __init__(self, steps: range, ended: bool, silent_after: int | None = None) -> None:
         super().__init__(silent_after)

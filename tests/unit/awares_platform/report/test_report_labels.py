@@ -53,7 +53,10 @@ def test_edges_follow_the_anchor():
 
 
 def test_names_keep_apart_in_a_wide_font():
-    """Check that names in DejaVu Sans Bold do not overlap. `measured` has their real widths."""
+    """Check that names do not overlap in DejaVu Sans Bold, a wide font.
+
+    `measured` has the real widths of two of the names.
+    """
     measured = {"AwaRes, SFT only": 129.0, "confidence threshold": 154.0}
     marks = [
         ("full resolution", 621.0, 52.0),
