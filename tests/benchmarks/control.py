@@ -36,7 +36,7 @@ from tests.benchmarks.control_fleet import Fleet, samples
 from tests.benchmarks.local_store import local_store
 
 WARM_STEPS = 2
-"""Steps before the measurement. The first batches wait for the first episodes."""
+"""The number of steps before the measurement. The first batches wait for the first episodes."""
 WORKERS = 1.25
 """The number of reward workers, as a multiple of the least number that the learner's rate needs."""
 TICK_S = 0.005

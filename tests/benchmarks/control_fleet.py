@@ -22,7 +22,7 @@ PROMPT, TURN = 300, 40
 SPARE = 1.33
 """The rate at which all actors could play groups, as a multiple of the learner's rate."""
 LOAD_S = 0.5
-"""An actor loads a version within this time."""
+"""The longest time in seconds that an actor takes to load a version."""
 
 
 def samples() -> list[Sample]:

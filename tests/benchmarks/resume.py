@@ -7,9 +7,9 @@ episode has two turns and about 1,700 token ids. With the default of --steps, th
 10 steps old. A new process then reads the journal from a real SeaweedFS, as a controller does when
 its learner attaches.
 
-How to read it: "seconds" is the time of the read, and "MiB" the peak of the process's memory minus
-its memory before the read. Neither may grow with the number of steps, apart from the listing
-of the segments.
+How to read it: "seconds" is the time of the read. "MiB" is the peak of the process's memory, minus
+the process's memory before the read. Neither may grow with the number of steps, except for the time
+and memory of listing the segments.
 """
 
 import argparse

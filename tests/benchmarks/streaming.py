@@ -67,19 +67,17 @@ GROUPS_IN_FLIGHT, GROUP, POLL_S = 16, 8, 0.25
 """The defaults of a GRPO actor: groups in flight, episodes per group, seconds between two polls."""
 
 WARM_WINDOWS = 3
-"""Number of windows before the measurement. The engine is slower in its first half minute."""
+"""The number of windows before the measurement. The engine is slower in its first half minute."""
 
 SETTLE_S = 2.0
-"""Seconds of waiting before each window.
-
-During this time the engine loads the last version of the previous window."""
+"""The seconds between two windows, in which the engine loads the last version of the first one."""
 
 RUNS = ("not-followed", "followed")
 FOLLOWED = 1
-"""Index in RUNS of the run that the engine follows."""
+"""The index in RUNS of the run that the engine follows."""
 
 MOVED = 0.3
-"""Share of the weights that change in one learner step at the learning rate of the mini setup."""
+"""The share of the weights that one learner step changes at the mini setup's learning rate."""
 
 State = tuple[dict[str, torch.Tensor], dict[str, Any]]
 

@@ -49,7 +49,7 @@ class Transfer:
     """The median seconds of sending an update in each of the three ways.
 
     `update` is the update's name. `full` is the size of the model, and `size` is the size of the
-    delta that the bus sends, both in bytes. The other fields are seconds.
+    delta that the bus sends, both in bytes. `bus_s`, `boto3_s` and `checkpoint_s` are the seconds.
 
     Example:
         Transfer(

@@ -52,7 +52,7 @@ class Flip:
 
 @dataclass(frozen=True, slots=True)
 class Throttle:
-    """The proxy passes the bodies of the request and the reply at no more than `bytes_per_s`."""
+    """The proxy passes at most `bytes_per_s` bytes of a request body or reply body per second."""
 
     bytes_per_s: float
 

@@ -84,10 +84,7 @@ def scenes(count: int) -> tuple[tuple[Sample, ...], dict[str, Image.Image]]:
 
 
 def two_canaries(chat: ChatFormat) -> tuple[Canary, Canary]:
-    """Return 4 questions that check the engine, and 8 other questions to train on.
-
-    Both have the class Canary.
-    """
+    """Return two canaries: 4 questions that check the engine, and 8 other questions to train on."""
     samples, images = scenes(12)
     check, train = (
         Canary.build(some, images.__getitem__, chat, LIMITS, 0.5)

@@ -108,7 +108,7 @@ def test_each_is_one_clear_error_and_the_run_goes_on_afterwards(config: Platform
 def test_a_step_with_gradients_that_are_not_finite_publishes_nothing(
     config: PlatformConfig,
 ) -> None:
-    """The policy equals its reference in the first step only. Then the KL term overflows."""
+    """In the first step, the policy equals its reference. In later steps, the KL term overflows."""
     diverging = ("run.name=diverging", "grpo.kl_beta=1e38", "grpo.learner_restarts=3")
     status, shown, error = last_words(start("grpo", config, *diverging))
     assert status == 2 and re.match(

@@ -32,7 +32,7 @@ from tests.unit.awares_platform.grpo.stage import Stage
 
 pytestmark = pytest.mark.integration
 START = "9c0e"
-"""The digest of the starting policy."""
+"""The digest of the run's recipe, which includes the starting policy."""
 
 
 def group(number: int, attempt: int = 0) -> Group:

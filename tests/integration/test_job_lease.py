@@ -153,7 +153,7 @@ def test_a_stopped_job_loses_the_lease_and_ends_by_itself_when_it_goes_on(
 
 
 def foreign(store: ObjectStore, **changes: object) -> LeaseHolder:
-    """Write the lease of a job on another host, and return the job as the lease's holder."""
+    """Write the lease of a job on another host, and return the holder of this lease."""
     holder = replace(LeaseHolder.here("grpo"), host="node-3", place="another boot", **changes)
     store.put(KEY, holder.to_bytes(7))
     return holder

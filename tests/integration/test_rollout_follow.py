@@ -1,4 +1,4 @@
-"""Tests how a rollout actor loads published versions of the weights, also damaged versions.
+"""Tests how a rollout actor loads published weights, and what it does with damaged versions.
 
 The last test is about prompts that faulty data make unplayable.
 """

@@ -1,4 +1,4 @@
-"""Tests that two DeepSpeed ranks publish their parts, and a reader gets the whole policy."""
+"""Tests that a reader gets the whole policy from the parts that two DeepSpeed ranks publish."""
 
 import uuid
 

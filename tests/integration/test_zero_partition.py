@@ -35,7 +35,7 @@ RANKS = 2
 
 @dataclass(frozen=True)
 class Case:
-    """A policy in a directory, and the settings of its training."""
+    """A policy and the settings of its training. `base` is the name of the policy's directory."""
 
     base: str
     lora_rank: int = 0

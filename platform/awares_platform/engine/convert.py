@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def sampling_params(sampling: Sampling, chat: ChatFormat) -> "SamplingParams":
-    """Return vLLM's parameters of `sampling`. The placeholder ids of `chat` are never sampled."""
+    """Return vLLM's parameters for `sampling`. The placeholder ids of `chat` are never sampled."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 

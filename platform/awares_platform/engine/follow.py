@@ -73,6 +73,7 @@ async def follow(
     wait early, and the function clears the event. The function yields Missed if it cannot read HEAD
     or fetch the version, or if the version does not fit the engine. Every consecutive failure
     doubles the wait. The wait never exceeds 15 s.
+
     Raises CanaryMismatch if the engine's logprobs differ too much from the learner's. Raises
     EngineError if the engine must be restarted. Raises PolicyError if the learner trains with other
     inputs than `method` describes, unless `method` is None.

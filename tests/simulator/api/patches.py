@@ -2,9 +2,9 @@
 
 Helm 3 sends strategic merge patches for built-in kinds, and merge patches for custom resources.
 Helm 4 uses server-side apply. This module's server-side apply merges objects, and removes fields
-that the same manager applied before and now omits. Unlike a real server's, it replaces each list as
-a whole and finds no conflicts between managers. A client that is the only manager of its objects
-sees no difference.
+that the same manager applied before and now omits. Unlike a real server, this module replaces each
+list as a whole in such an apply, and finds no conflicts between managers. A client that is the only
+manager of its objects sees no difference.
 """
 
 import copy
