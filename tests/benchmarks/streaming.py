@@ -70,7 +70,7 @@ WARM_WINDOWS = 3
 """The number of windows before the measurement. The engine is slower in its first half minute."""
 
 SETTLE_S = 2.0
-"""The seconds between two windows, in which the engine loads the last version of the first one."""
+"""The seconds before each window, in which the engine loads the last version of earlier windows."""
 
 RUNS = ("not-followed", "followed")
 FOLLOWED = 1

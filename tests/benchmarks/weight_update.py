@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 IMAGE = 8
-"""Token id of the image placeholder."""
+"""The token id of the image placeholder."""
 
 
 @dataclass(frozen=True, slots=True)

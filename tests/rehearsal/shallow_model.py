@@ -72,7 +72,7 @@ WORDS = Regex(
 TURNS = ("GET_CROPS: ['0']", "GET_CROPS: ['8']", "red", "circle", "7")
 """The texts that the policy writes after `plant`. Each turn of an episode is one of them."""
 LOUD, QUIET = 100.0, 0.1
-"""Factors by which `plant` multiplies the embeddings (LOUD) and each layer's outputs (QUIET).
+"""The factors by which `plant` multiplies the embeddings (LOUD) and each layer's outputs (QUIET).
 
 The factors keep the last hidden state close to the embedding of the last token.
 """

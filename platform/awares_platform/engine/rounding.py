@@ -1,6 +1,7 @@
 """Makes vLLM's linear layers add the outputs of adapters without losing small changes.
 
-training/rounding.py explains the loss. The learner's layers add the outputs in the same way.
+training/rounding.py explains how a plain addition loses such changes. The learner's layers add the
+outputs in the same way.
 """
 
 from typing import Any
