@@ -43,6 +43,7 @@ def read_sizes(
     images: Images, digests: Iterable[str], finished: Callable[[], object] = lambda: None
 ) -> dict[str, Size]:
     """Return, by hash, the width and height of each image as `awares.images.decode` returns it.
+
     Several threads read the sizes. Each distinct image is read once, and `finished` is called after
     each of them. The result lacks an image whose size cannot be read. Raises StoreError if the
     store fails.

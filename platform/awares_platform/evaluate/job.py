@@ -4,6 +4,7 @@ The Evaluator, a Ray actor with an engine, plays the policies full and low with 
 then plays the policies sft and awares with their own weights. cascade.py combines these episodes
 into those of the policies threshold and escalate. The job scores all episodes, and derives labels
 from the answers of low and full. It writes results.json, episodes-<policy>.parquet and table.md.
+
 Each policy first answers evaluate.latency_questions questions, one at a time. Latencies are
 measured on these questions only. The policy then answers all other questions, evaluate.in_flight at
 a time.

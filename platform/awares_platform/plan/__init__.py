@@ -12,6 +12,7 @@ hours        computes the hours and GPU-hours of SFT and GRPO
 division     proposes numbers of learner ranks and rollout actors
 sheet        collects all figures, and converts them to JSON
 table        formats the sheet as text
+
 `awares plan` prints the plan. The computation downloads nothing and needs no GPU. All figures are
 estimates. The docstrings name the sources of the formulas. The printed table ends with the
 assumptions.

@@ -6,6 +6,7 @@
 Prometheus then holds this sample:
 
     ray_awares_reward_mean{job="grpo", run="awares-7b"} 8.4
+
 If this process is not connected to Ray, this module exports nothing and does not import Ray. It
 logs the first failure of an exporter, and the run continues.
 """

@@ -2,6 +2,7 @@
 
 The client of a private server uses the server's own keys, and ignores the environment and the files
 in ~/.aws. For any other server, boto3 searches as usual for credentials, region and proxies.
+
 Calls to an address on this machine bypass all proxies.
 """
 

@@ -3,6 +3,7 @@
 A session writes the server's address and keys to a file that only this user can read. It sets the
 environment variable AWARES_STORE_KEYS to the path of this file. Jobs, Ray workers and engines
 inherit the variable.
+
 The keys are used only for the private server. The AWS environment variables stay unchanged, because
 they hold the user's keys for other servers.
 """

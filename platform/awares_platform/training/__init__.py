@@ -1,4 +1,5 @@
 """The training core that SFT and the GRPO learner share. What each module does:
+
 source      finds a policy and returns its local directory
 identity    computes the digest of a policy's content
 policy      loads the model and its processor

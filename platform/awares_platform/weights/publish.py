@@ -4,6 +4,7 @@ Every rank passes its parts to `Publisher.begin`. A background thread of the ran
 parts and uploads them in shards (*.bin), while the next training step runs. Each rank except rank 0
 also uploads an index: a JSON object that lists the pieces that the rank uploaded. Rank 0 waits for
 the indexes of the other ranks. It then writes the manifests, and overwrites HEAD last.
+
 The background threads of the ranks communicate through the store and not by collectives. They thus
 cannot disturb the order of the collectives of training. Rank 0 times out if a rank has died. A
 reader sees a version only after HEAD names it, so the death of a rank never exposes an incomplete
