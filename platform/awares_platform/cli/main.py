@@ -3,7 +3,7 @@
 Each command imports its module only after the arguments are parsed, so that --help is fast.
 
 The exit status is 0 after success, 2 after a user error, 130 after Ctrl-C and 143 after SIGTERM. If
-a check of `awares doctor` fails, its status is 1. A user error is printed without a traceback.
+a check of `awares doctor` fails, the status is 1. A user error is printed without a traceback.
 After Ctrl-C or SIGTERM, the session stops the servers that it has started.
 """
 
@@ -34,7 +34,7 @@ FOLLOWING = {
     "grpo": ("evaluate", "next"),
     "evaluate": ("report", "page with all results"),
 }
-"""Maps each job to the next command and to the words that the output prints before it."""
+"""Maps each job to the next command, and to the words that are printed before this command."""
 DESCRIPTION = (
     "Train and serve a vision-language policy that asks for the crops that it needs.\n"
     "`awares --version` prints the versions of the project and of its packages."

@@ -183,12 +183,12 @@ class Pace:
     def _rest(self, phase: Phase, slowness: float | None = None) -> float:
         """Return the estimated seconds until the phase ends.
 
-        First, the function estimates the duration of the WHOLE phase in two ways: as its typical
+        First, the function estimates the duration of the whole phase in two ways: as its typical
         seconds times `slowness`, and by extrapolation from the measured part. `slowness` is the
         measured time of the telling phases divided by their typical time. The duration is the
         weighted mean of both estimates. The weight of the extrapolation is the share of the phase
         that is done. Without `slowness`, the extrapolation alone is the duration. Before any part
-        is measured, `slowness` alone decides.
+        is measured, the first estimate alone is the duration.
 
         The result is the duration times the share that is not done, minus the time since the last
         count. It is never negative.

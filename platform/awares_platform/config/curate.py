@@ -28,7 +28,7 @@ class EndpointConfig(Section):
     """Time limit of one reply with all its retries, in seconds. A request is retried while the
     endpoint is unreachable, busy (429) or failing (5xx)."""
     in_flight: int = Field(default=32, ge=1)
-    """Number of concurrent requests per curation worker."""
+    """Maximum number of requests that one process sends at once."""
 
 
 class CurateConfig(Section):

@@ -1,4 +1,4 @@
-"""Recognises URLs of this machine. Clients must connect to them directly, not through a proxy."""
+"""Recognises URLs of this machine. Clients must connect to such a URL without a proxy."""
 
 import ipaddress
 from urllib.parse import urlsplit

@@ -30,7 +30,8 @@ class ServeConfig(Section):
     """Port on which the proxies listen."""
 
     token_env: str | None = None
-    """Environment variable with the bearer token that clients must send. None requires no token."""
+    """Environment variable with the bearer token that clients must send. With "none", clients need
+    no token."""
 
     image_hosts: tuple[str, ...] = ()
     """Host names from which a replica may fetch an image. An empty list refuses every remote URL.

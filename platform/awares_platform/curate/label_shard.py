@@ -24,7 +24,7 @@ Columns = dict[str, np.ndarray]
 def label_shard(batch: Columns, config: PlatformConfig) -> Columns:
     """Label the samples of an answered shard, and write the shard to the store.
 
-    `map_batches` calls this function. The batch has one row with "key", "fingerprint", "rows" and
+    Ray Data calls this function. The batch has one row with "key", "fingerprint", "rows" and
     "failure" (see `Answerer`). The result has one row with "key", "faults", "failure", and the
     counts "lr", "hr", "dropped" and "unusable". "faults" is a JSON list of texts. Each text
     consists of the id of an unusable sample and the reason. "failure" is a pickled AwaresError, or

@@ -116,7 +116,10 @@ def _shards(samples: Iterable[Sample], shard_rows: int) -> Iterator[list[Sample]
 
 
 def read_split(store: ObjectStore, name: str, split: str, limit: int | None = None) -> Split:
-    """Read up to `limit` usable samples of a split, in order. Raises DataError if none exist."""
+    """Read up to `limit` usable samples of a split, in order.
+
+    Raises DataError if the split is missing, or if it has no usable row.
+    """
     samples: list[Sample] = []
     columns: list[dict[str, Any]] = []
     faults: list[Fault] = []

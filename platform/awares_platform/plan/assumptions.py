@@ -29,11 +29,11 @@ class Assumptions:
     hbm_gbs: float = 3350.0
     """Memory bandwidth of one GPU in GB/s (H100 SXM 3350, A100 40 GB 1555, L40S 864)."""
     rollout_gpu_gib: float | None = None
-    """`gpu_gib` of the rollout engines' GPUs. None means the value of the other GPUs."""
+    """`gpu_gib` of the rollout engines' GPUs. None means the value of the trainers' GPUs."""
     rollout_peak_tflops: float | None = None
-    """`peak_tflops` of the rollout engines' GPUs. None means the value of the other GPUs."""
+    """`peak_tflops` of the rollout engines' GPUs. None means the value of the trainers' GPUs."""
     rollout_hbm_gbs: float | None = None
-    """`hbm_gbs` of the rollout engines' GPUs. None means the value of the other GPUs."""
+    """`hbm_gbs` of the rollout engines' GPUs. None means the value of the trainers' GPUs."""
     train_mfu: float = 0.3
     """Model FLOPs utilisation of a trainer: model FLOPs per second divided by the peak. FLOPs that
     recompute activations do not count."""

@@ -14,7 +14,11 @@ _FIGURES = (
     ("call_rate", "call rate", "{:.1%}", 100.0, "{:+.1f} points"),
     ("reward", "reward", "{:.2f}", 1.0, "{:+.2f}"),
 )
-"""The compared figures: key, title, format of a value, and factor and format of a difference."""
+"""The compared figures.
+
+A row holds the key, the title and the format of a figure, and the factor and the format of a
+difference between two figures.
+"""
 
 
 def comparison(record: RunRecord, other: RunRecord) -> str:

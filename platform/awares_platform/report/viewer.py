@@ -1,10 +1,8 @@
 """Builds the viewer of trajectories: a part of the report in which a person filters episodes.
 
-    journal --journal_sample.py--+
-                                 +--> trajectories + images as JSON --> viewer.js, in the page
-    episodes-<policy>.parquet ---+
-
-The page holds everything that the viewer shows, and loads nothing.
+The viewer shows training episodes from the journal (journal_sample.py), and held-out episodes from
+episodes-<policy>.parquet. The page holds these episodes and their images as JSON, and the script
+viewer.js. It loads nothing.
 """
 
 import json

@@ -1,9 +1,11 @@
 """Chooses the directory for the files and Unix sockets of the Ray that a session starts.
 
-<parent>/awares-ray-xxxxxxxx/session_<time>_<pid>/sockets/plasma_store
+The directory is <parent>/awares-ray-xxxxxxxx. The longest path of a socket is this one:
 
-<parent> is TMPDIR if TMPDIR is writable, needs no quotes in a shell, and is short enough. Linux
-limits the length of a socket's path. Otherwise <parent> is /tmp or /var/tmp.
+    <parent>/awares-ray-xxxxxxxx/session_<time>_<pid>/sockets/plasma_store
+
+Linux limits the length of such a path. <parent> is TMPDIR if TMPDIR is short enough and writable,
+and needs no quotes in a shell. Otherwise <parent> is /tmp or /var/tmp.
 """
 
 import logging

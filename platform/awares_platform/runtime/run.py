@@ -1,7 +1,8 @@
 """Keeps the record of one job of a run: its configuration, package versions and metrics.
 
-<run.directory>/<run.name>/<job>/      config.json, recipe.json, versions.json, metrics.jsonl
-  +-- copied to runs/<run.name>/<job>/ in the store: at the start, at most every minute, at the end
+The record consists of config.json, recipe.json, versions.json and metrics.jsonl in the directory
+<run.directory>/<run.name>/<job>/. These files are copied to runs/<run.name>/<job>/ in the store: at
+the start, at most once a minute, and at the end.
 """
 
 import importlib.metadata

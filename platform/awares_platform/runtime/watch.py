@@ -1,10 +1,8 @@
 """Notices processes of a job that are dead or hang, and counts failures within the last hour.
 
-    watch --ping--> process     every few seconds; the call of ping returns, or raises PartLost
-      `-- PartLost after `within_s` seconds without an answer
-
-This module does not import Ray. It calls such a process a part of the job, and knows only a
-function that pings the part.
+A process that is watched is called a part of the job. `watch` pings a part every few seconds. It
+raises PartLost if the part gives no answer within `within_s` seconds. A ping of a dead part raises
+PartLost, too. This module does not import Ray, and knows only a function that pings the part.
 """
 
 import asyncio

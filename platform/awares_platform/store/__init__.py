@@ -7,7 +7,7 @@ client.py         creates the boto3 client for a private server or for the user'
 keys.py           shares the keys of a private server with all processes of its run
 errors.py         defines the errors that the store raises
 s3_errors.py      decides which S3 errors are retried, and translates S3's errors to StoreErrors
-s3_handlers.py    boto3 event handlers that work around two faults of botocore
+s3_handlers.py    defines boto3 event handlers that work around two faults of botocore
 seaweed.py        runs a private S3 server (SeaweedFS) for jobs on one machine
 directory_lock.py locks the private server's directory
 """

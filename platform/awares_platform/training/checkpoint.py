@@ -195,8 +195,8 @@ def write(engine: Any, directory: Path) -> None:
 def read(engine: Any, directory: Path, path: str | None = None) -> None:
     """Load a checkpoint from `directory`, which holds the files that all ranks have written.
 
-    `path` is the checkpoint's path in the store, for the error. Raises PolicyError if DeepSpeed
-    does not find the files of this rank.
+    `path` is the checkpoint's path in the store. It appears only in the error. Raises PolicyError
+    if DeepSpeed does not find the files of this rank.
     """
     strict = not _partly_frozen(engine)
     loaded, reason = None, "DeepSpeed finds no weights"

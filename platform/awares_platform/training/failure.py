@@ -74,10 +74,11 @@ class FailFast(UserCallback):
         self._failures = FailureRate(most)
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        """Raise the first error of a type in FINAL. After too many failures, raise any first error.
+        """Raise the error that must end the training, if there is one.
 
-        Ray Train's controller calls this method after workers have failed. The loss of a node that
-        the cloud takes back does not count as a failure.
+        This is the first error of a type in FINAL. After too many failures, it is the first error
+        of any type. Ray Train's controller calls this method after workers have failed. The loss of
+        a node that the cloud takes back does not count as a failure.
         """
         errors = list(worker_exceptions.values())
         for error in errors:

@@ -1,10 +1,9 @@
 """Loads a policy for ZeRO-3, so that no rank ever holds the whole model.
 
-    config.json --meta device--> shapes --+
-    safetensors --rank 0, one tensor------+--> broadcast --> each rank keeps its slice
-
-During loading, a rank thus holds only one whole tensor at a time. GRPO's frozen reference policy is
-partitioned in the same way.
+transformers first builds the model from config.json, without values. Rank 0 then reads one tensor
+after the other from the safetensors files, and sends it to all ranks. Each rank keeps its slice of
+the tensor. During loading, a rank thus holds only one whole tensor at a time. GRPO's frozen
+reference policy is partitioned in the same way.
 
 transformers has its own partitioned loading, which an HfDeepSpeedConfig switches on. In version
 5.19 this loading has three faults, so it is not used here. It rounds the rotary frequencies to

@@ -36,8 +36,11 @@ Recipe = dict[str, Any]
 ENGINE_PARTS = {"dtype", "max_model_len"}
 """The settings of [engine] that change what an engine answers, or which questions fit."""
 _POLICY_OPERATION = {"base", "attn", "gradient_checkpointing"}
-"""policy.base is in this list, because recipes have a digest of the base policy's files instead. A
-copy of the base policy in another place gives the same result."""
+"""The settings of [policy] that recipes leave out.
+
+Instead of policy.base, recipes have a digest of the base policy's files. A copy of these files in
+another place thus gives the same recipe.
+"""
 _ENDPOINT_OPERATION = {"url", "api_key_variable", "timeout_s", "retry_budget_s", "in_flight"}
 _CURATE_OPERATION = {
     "in_flight": True,
@@ -105,8 +108,8 @@ _REWARD_ONLY = {
 }
 """The settings of [method] on which labels do not depend.
 
-This is true even of the system prompt. If a longer prompt leaves no room for a question, grpo and
-evaluate leave the question out.
+The system prompt decides only whether a question fits into the context. If a longer prompt leaves
+no room for a labelled question, grpo and evaluate leave the question out.
 """
 _PARTS = (
     "policy.family",

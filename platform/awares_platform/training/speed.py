@@ -22,8 +22,11 @@ _PEAKS = {
     "L4": 121e12,
     "A10": 125e12,
 }
-"""FLOPs per second of dense 16-bit matrix products, by a part of the GPU's name. The values are
-from NVIDIA's data sheets, and belong to the SXM form where there are several."""
+"""FLOPs per second of dense 16-bit matrix products, by a part of the GPU's name.
+
+The values are from NVIDIA's data sheets. If a GPU exists in several forms, the value is that of the
+SXM form.
+"""
 _SIDE = {"cpu": 768, "cuda": 8192}
 """The side of the square matrices with which `measured_peak` measures a device."""
 

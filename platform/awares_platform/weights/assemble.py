@@ -1,8 +1,8 @@
 """Assembles a weight version from the version's shards and its base version.
 
-manifest + base tensors + shards --assemble--> tensors --verify--> tensors as published
-
-Several readers may share the work. Each reader then decodes and verifies some of the pieces.
+`assemble` decodes the shards, and applies deltas to the tensors of the base version. `verify` then
+checks the hashes of the result. Several readers may share the work. Each reader then decodes and
+verifies some of the pieces.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Cuts the weights into the parts that each learner rank publishes, and copies them to the CPU.
+"""Cuts the weights into the parts that each learner rank publishes, as flat tensors on the CPU.
 
 At ZeRO stages 0 to 2, every rank holds every tensor. The concatenation of all tensors is then cut
 into one slice for each rank. The lengths of two slices differ by at most one element:

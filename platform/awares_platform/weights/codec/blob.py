@@ -70,7 +70,7 @@ class Blob:
         """Raise WeightsError if the blob cannot be decoded with `base` into `out`.
 
         The blob, `base` and `out` must have the same dtype and shape. If `base` is None, no span
-        may be a delta, and the tensor may be at most _EXPANSION times as large as the blob.
+        may need a base, and the tensor may be at most _EXPANSION times as large as the blob.
         """
         whole = named(self.word.dtype, self.shape)
         for given in (base, out):
