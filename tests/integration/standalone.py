@@ -55,7 +55,8 @@ def start(job: str, config: PlatformConfig, *overrides: str) -> subprocess.Popen
 
 def kill_store(process: subprocess.Popen[str]) -> None:
     """Kill the SeaweedFS of a running job with SIGKILL."""
-    [weed] = [child for child in psutil.Process(process.pid).children() if child.name() == "weed"]
+    children = psutil.Process(process.pid).children(recursive=True)
+    [weed] = [child for child in children if child.name() == "weed"]
     weed.kill()
 
 

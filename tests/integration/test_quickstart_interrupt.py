@@ -14,6 +14,7 @@ import pytest
 from awares.errors import ConfigError
 from awares_platform.cli.quickstart import fingerprint, prepare
 from awares_platform.config import PlatformConfig
+from awares_platform.runtime.job_lease import JobRefused, dataset_lease, hold, run_lease
 from awares_platform.store import ObjectStore
 from tests.processes import family, gone
 
@@ -64,6 +65,21 @@ def test_the_same_setup_goes_on(config: PlatformConfig) -> None:
     state = prepare(config, directory, fresh=False)
     assert (state.finished, state.wall_s) == (["curate"], {"curate": 70.0, "sft": 90.0})
     assert store.exists("runs/quickstart/sft/metrics.jsonl")
+
+
+@pytest.mark.parametrize(
+    "lease", [run_lease("quickstart", "grpo"), dataset_lease("awares-mini-curated")]
+)
+def test_the_objects_of_a_running_job_are_not_deleted(config: PlatformConfig, lease: str) -> None:
+    store = ObjectStore.from_config(config.store)
+    directory = _earlier_run(config, store, "another")
+    with (
+        hold(store, lease, "grpo", beat_s=0.1),
+        pytest.raises(JobRefused, match="is in use by `awares grpo`"),
+    ):
+        prepare(config, directory, fresh=True)
+    assert store.exists("runs/quickstart/sft/metrics.jsonl")
+    assert (directory / "curate").is_dir()
 
 
 @pytest.mark.parametrize("fresh", [True, False])

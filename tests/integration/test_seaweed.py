@@ -1,4 +1,4 @@
-"""Tests the start, the end, the directory lock and the credentials of the private S3 server."""
+"""Tests the start, the users, the end and the credentials of the private S3 server."""
 
 import os
 import signal
@@ -12,6 +12,7 @@ import pytest
 from awares_platform.config.store import StoreConfig
 from awares_platform.store import ObjectStore, seaweed
 from awares_platform.store.errors import LaunchError
+from tests.processes import gone, kill
 
 pytestmark = pytest.mark.integration
 
@@ -25,16 +26,25 @@ with seaweed.serve(Path(sys.argv[1]), "awares") as server:
 """
 
 
+def start(directory: Path) -> subprocess.Popen[str]:
+    """Start a Python process that uses the server on `directory`, and prints the server's id."""
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(directory)], stdout=subprocess.PIPE, text=True
+    )
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline()
+
+
 def hold(directory: Path) -> tuple[subprocess.Popen[str], psutil.Process]:
-    """Start a Python process that runs SeaweedFS on `directory`.
+    """Start a Python process that uses SeaweedFS on `directory`.
 
     Return the Python process and the SeaweedFS process.
     """
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(directory)], stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdout
-    return holder, psutil.Process(int(holder.stdout.readline()))
+    holder = start(directory)
+    return holder, psutil.Process(int(line(holder)))
 
 
 def open_store(server: seaweed.Server, environment: pytest.MonkeyPatch) -> ObjectStore:
@@ -69,29 +79,76 @@ def test_data_outlive_the_server_and_secrets_stay_secret(
     assert not [path for port in ports for path in Path("/tmp").glob(f"seaweedfs-*{port}.sock")]
 
 
-def test_one_run_at_a_time_uses_a_directory(tmp_path: Path) -> None:
+def test_a_second_process_joins_and_the_server_outlives_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     holder, server = hold(tmp_path)
+    holders = [holder]
     try:
-        with (
-            pytest.raises(LaunchError, match=f"{tmp_path}: in use by process {holder.pid}"),
-            seaweed.serve(tmp_path, "awares"),
-        ):
-            pass
+        with seaweed.serve(tmp_path, "awares") as joined:
+            assert joined.pid == server.pid
+            assert (tmp_path / "keys.json").stat().st_mode & 0o777 == 0o600
+            with seaweed.serve(tmp_path, "another-bucket"):
+                pass
+            open_store(joined, monkeypatch).put("a", b"kept")
+            holder.kill()
+            holder.wait()
+            with pytest.raises(psutil.TimeoutExpired):
+                server.wait(1.5)
+            third, same = hold(tmp_path)
+            holders.append(third)
+            assert same.pid == server.pid
+            assert open_store(joined, monkeypatch).get("a") == b"kept"
+        assert server.is_running()
+        third.send_signal(signal.SIGINT)
+        third.wait(20)
+        assert not server.is_running()
+        assert not (tmp_path / "keys.json").exists()
     finally:
-        holder.send_signal(signal.SIGINT)
-        holder.wait(20)
-    assert not server.is_running()
+        kill([psutil.Process(one.pid) for one in holders if one.poll() is None])
 
 
 def test_the_server_of_a_killed_run_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     holder, server = hold(tmp_path)
     holder.kill()
     holder.wait()
-    with seaweed.serve(
-        tmp_path, "awares"
-    ) as successor:  # `serve` waits for the lock that the dying server still holds.
-        assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
+    assert not gone([server], within_s=10)
+    with seaweed.serve(tmp_path, "awares") as successor:
+        assert successor.pid != server.pid
         open_store(successor, monkeypatch).check()
+
+
+def test_the_server_of_a_killed_keeper_ends(tmp_path: Path) -> None:
+    with seaweed.serve(tmp_path, "awares") as server:
+        weed = psutil.Process(server.pid)
+        keeper = weed.parent()
+        assert keeper is not None
+        keeper.kill()
+        assert not gone([weed], within_s=10)
+
+
+def test_processes_that_start_together_share_one_server(tmp_path: Path) -> None:
+    holders = [start(tmp_path) for _ in range(4)]
+    try:
+        assert len({line(holder) for holder in holders}) == 1
+    finally:
+        for holder in holders:
+            holder.send_signal(signal.SIGINT)
+        assert not gone([psutil.Process(one.pid) for one in holders], within_s=30)
+    assert not (tmp_path / "keys.json").exists()
+
+
+def test_a_directory_whose_server_is_out_of_reach_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seaweed, "GONE_S", 0.5)
+    with seaweed.serve(tmp_path, "awares") as server:
+        (tmp_path / "keys.json").write_text(
+            '{"endpoint": "http://127.0.0.1:9", "access_key": "a", "secret_key": "b"}'
+        )
+        message = f"{tmp_path}: in use by process {server.pid}, which does not answer here"
+        with pytest.raises(LaunchError, match=message), seaweed.serve(tmp_path, "awares"):
+            pass
 
 
 def test_a_taken_port_is_replaced_by_another(

@@ -28,6 +28,7 @@ from awares_platform.config.run import RunConfig
 from awares_platform.data.dataset import Images
 from awares_platform.method.family import model_family
 from awares_platform.report.records import EpisodeRecord, read_run
+from awares_platform.runtime.job_lease import dataset_lease, hold, run_lease
 from awares_platform.runtime.ports import free_port
 from awares_platform.runtime.run import versions
 from awares_platform.store import ObjectStore
@@ -49,13 +50,23 @@ def run(config: PlatformConfig, fresh: bool = False) -> None:
     """Run the unfinished jobs, serve the policy, ask it a question and write the report.
 
     The caller must have opened a session. `fresh` discards an earlier run and its labels. Raises
-    ConfigError if evaluate.policies lacks "awares". Also raises the errors of `prepare`.
+    ConfigError if evaluate.policies lacks "awares". Raises JobRefused if another quickstart of this
+    run works. Also raises the errors of `prepare`.
     """
     if "awares" not in config.evaluate.policies:
         raise ConfigError(
             f"evaluate.policies={list(config.evaluate.policies)} must hold awares: "
             "the quickstart serves it and asks it a question"
         )
+    store, lease = (
+        ObjectStore.from_config(config.store),
+        f"quickstarts/{config.run.name}/lease.json",
+    )
+    with hold(store, lease, "quickstart"):
+        _run(config, fresh)
+
+
+def _run(config: PlatformConfig, fresh: bool) -> None:
     directory = Path(config.run.directory) / config.run.name
     state = prepare(config, directory, fresh)
     pace = Pace(typical(config), state.finished)
@@ -80,7 +91,8 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
     The state is new if there is no earlier quickstart, if the setup differs, or if `fresh` is true.
     In these cases, the function deletes the files and the objects of the run. If `fresh` is true,
     it also deletes the curated data set. If `fresh` is false, it raises ConfigError in two cases:
-    progress.json is damaged, or the run was not made by a quickstart.
+    progress.json is damaged, or the run was not made by a quickstart. It raises JobRefused instead
+    of deleting what a running job uses.
     """
     path = directory / "progress.json"
     state = QuickstartState(path, fingerprint(config))
@@ -96,12 +108,23 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
                 f"run {config.run.name!r} exists, and no quickstart made it: "
                 "choose another run.name, or discard it with --fresh"
             )
+    _check_idle(store, config.run.name, config.data.curated if fresh else None)
     store.delete_prefix(f"runs/{config.run.name}/")
     if fresh:
         store.delete_prefix(f"datasets/{config.data.curated}/")
     shutil.rmtree(directory, ignore_errors=True)
     state.save()
     return state
+
+
+def _check_idle(store: ObjectStore, run: str, curated: str | None) -> None:
+    """Raise JobRefused if a job of the run works, or if a job writes the curated data set."""
+    leases = [(run_lease(run, job), "run.name") for job in ("sft", "grpo", "evaluate")]
+    if curated is not None:
+        leases.append((dataset_lease(curated), "data.name"))
+    for lease, rename in leases:
+        with hold(store, lease, "quickstart", rename):
+            pass
 
 
 def fingerprint(config: PlatformConfig) -> str:

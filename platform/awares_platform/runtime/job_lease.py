@@ -2,6 +2,7 @@
 
     runs/<run>/<job>/lease.json        held by sft, grpo and evaluate
     datasets/<curated>/lease.json      held by curate, because all runs share the curated data set
+    quickstarts/<run>/lease.json       held by a quickstart, which may delete all objects of the run
 
 A beat is a write of the lease. A thread of the holder writes a beat every BEAT_S seconds, on the
 condition that the object is still the holder's last write. Another job that finds the lease watches

@@ -1,12 +1,13 @@
 """A session starts an object store and Ray on this machine, or connects to running servers.
 
-    session --+-- store.endpoint = "local": start SeaweedFS under <run.directory>/.store
+    session --+-- store.endpoint = "local": start or join the SeaweedFS of <run.directory>/.store
               |   else: use the configured server
               +-- RAY_ADDRESS unset: start Ray on this machine
                   else: connect to that cluster
 
-A session stops the servers that it has started, also after Ctrl-C, SIGTERM and errors. A session
-never stops a server that it only connected to.
+A session stops the Ray that it has started, also after Ctrl-C, SIGTERM and errors. It never stops a
+server that it only connected to. Sessions on the same directory share one SeaweedFS, which ends
+with the last of them.
 """
 
 import json
@@ -103,16 +104,16 @@ def _variables(threads: int) -> dict[str, str]:
 
 @contextmanager
 def _store(config: StoreConfig, directory: Path, *, check: bool = True) -> Iterator[StoreConfig]:
-    """Start a server if the endpoint is "local", then check the bucket if `check` is true.
+    """Use a private server if the endpoint is "local". Check the bucket if `check` is true.
 
-    The server keeps its data in `directory`/.store. The server's keys are in a file in the same
-    directory. An environment variable holds the path of this file.
+    The server keeps its data in `directory`/.store, and serves all sessions on this directory. The
+    server's keys are in a file there. An environment variable holds the path of this file.
     """
     with ExitStack() as stack:
         if config.endpoint == "local":
             place = directory / ".store"
             server = stack.enter_context(seaweed.serve(place, config.bucket))
-            stack.enter_context(_environment(stack.enter_context(server.keys.shared(place))))
+            stack.enter_context(_environment(keys.variable(place)))
             config = config.model_copy(update={"endpoint": server.endpoint})
         if check:
             budget = min(_CHECK_BUDGET_S, config.retry_budget_s)

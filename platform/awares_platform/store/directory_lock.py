@@ -1,12 +1,14 @@
-"""Locks a private server's directory. Only one run at a time may use the directory.
+"""Finds out whether a private server runs on a directory, and who still uses the server.
 
-The server process inherits the lock. If a run is killed, the next run therefore waits until the old
-server has ended.
+    <directory>/users   each user of the server holds a shared lock; the last user's exit frees it
+    <directory>/lock    the server and its keeper hold an exclusive lock; it holds the server's id
+
+The kernel releases the locks of a killed process. The keeper (seaweed_keeper.py) therefore notices
+the end of each user, and stops the server after the last one.
 """
 
 import contextlib
 import fcntl
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,53 +16,85 @@ from typing import IO
 
 from awares_platform.store.errors import LaunchError
 
-_GONE_S = 40.0
-"""A server ends by itself within this number of seconds after its run is killed."""
+GONE_S = 40.0
+"""A server ends by itself within this number of seconds after its last user is gone."""
+POLL_S = 0.1
+
+
+@contextlib.contextmanager
+def in_use(directory: Path) -> Iterator[None]:
+    """Create the directory, and keep its server alive while the block runs.
+
+    At the end, the last user waits until the server has ended. Raises LaunchError if the directory
+    cannot be written, or if a server that is about to end does not end.
+    """
+    _create(directory)
+    with (directory / "users").open("a+b") as users:
+        deadline = time.monotonic() + GONE_S
+        # Only a keeper whose server ends holds the exclusive lock.
+        while not _acquire(users, fcntl.LOCK_SH):
+            if time.monotonic() > deadline:
+                raise LaunchError(f"{still_used(directory)} does not end; stop that process")
+            time.sleep(POLL_S)
+        try:
+            yield
+        finally:
+            _leave(directory, users)
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[IO[str] | None]:
+    """Yield the locked file `lock`, or None if a server already runs on the directory.
+
+    A child process that inherits the open file also holds the lock.
+    """
+    with (directory / "lock").open("a+", encoding="ascii") as lock:
+        yield lock if _acquire(lock, fcntl.LOCK_EX) else None
+
+
+def server_id(directory: Path) -> str:
+    """Return the process id of the server on the directory, or "" while no server has started."""
+    return (directory / "lock").read_text("ascii").strip()
+
+
+def still_used(directory: Path) -> str:
+    """Return the beginning of an error message about the server that holds the directory."""
+    return f"{directory}: in use by process {server_id(directory) or 'unknown'}, which"
 
 
 def _create(directory: Path) -> None:
     """Create the directory. Raises LaunchError if it cannot be written."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "lock").touch()
+        for name in ("lock", "users"):
+            (directory / name).touch()
     except (OSError, ValueError) as error:  # ValueError: the locale cannot encode the path.
         raise LaunchError(
             f"{directory}: cannot be written ({error}); set run.directory to a directory of yours"
         ) from error
 
 
-@contextlib.contextmanager
-def locked(directory: Path) -> Iterator[IO[str]]:
-    """Create and lock the directory, and yield the lock file.
-
-    A child process that inherits the open file also holds the lock. Raises LaunchError if the
-    directory cannot be written, or if another run has locked the directory.
-    """
-    _create(directory)
-    with (directory / "lock").open("a+", encoding="ascii") as lock:
-        deadline = time.monotonic() + _GONE_S
-        while not _acquire(lock):
-            lock.seek(0)
-            owner = lock.read().strip()
-            if _alive(owner) or time.monotonic() > deadline:
-                raise LaunchError(
-                    f"{directory}: in use by process {owner}; wait for that run, or give this one "
-                    "another run.directory"
-                )
-            time.sleep(0.2)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield lock
+def _leave(directory: Path, users: IO[bytes]) -> None:
+    """Stop to use the server. Without other users, wait until it has ended."""
+    deadline = time.monotonic() + GONE_S
+    while not _others_use(users) and time.monotonic() < deadline:
+        with locked(directory) as lock:
+            if lock is not None:
+                return
+        time.sleep(POLL_S)
 
 
-def _acquire(lock: IO[str]) -> bool:
+def _others_use(users: IO[bytes]) -> bool:
+    """Give up the caller's lock, and return whether another process uses the server."""
+    # Without users, the exclusive lock is free, or the keeper holds it.
+    others = not _acquire(users, fcntl.LOCK_EX) and _acquire(users, fcntl.LOCK_SH)
+    fcntl.flock(users, fcntl.LOCK_UN)
+    return others
+
+
+def _acquire(file: IO[str] | IO[bytes], kind: int) -> bool:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
-
-
-def _alive(pid: str) -> bool:
-    return pid.isdigit() and Path(f"/proc/{pid}").exists()

@@ -1,8 +1,8 @@
 """Shares the keys of a private S3 server with all processes of a run.
 
-A session writes the server's address and keys to a file that only this user can read. It sets the
-environment variable AWARES_STORE_KEYS to the path of this file. Jobs, Ray workers and engines
-inherit the variable.
+The start of the server writes its address and keys to a file that only this user can read. A
+session sets the environment variable AWARES_STORE_KEYS to the path of this file. Jobs, Ray workers
+and engines inherit the variable. A second session on the same directory reads the file, too.
 
 The keys are used only for the private server. The AWS environment variables stay unchanged, because
 they hold the user's keys for other servers.
@@ -10,13 +10,13 @@ they hold the user's keys for other servers.
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
 VARIABLE = "AWARES_STORE_KEYS"
+FILE = "keys.json"
+"""Name of the file in the directory of the private server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +35,27 @@ class StoreKeys:
     def of(cls, endpoint: str | None) -> Self | None:
         """Return the keys of the private server at `endpoint`, or None for any other server."""
         path = os.environ.get(VARIABLE)
-        if not path or not endpoint:
-            return None
-        try:
-            keys = cls(**json.loads(Path(path).read_text("utf-8")))
-        except FileNotFoundError:  # The session deletes the file when the server stops.
-            return None
-        return keys if keys.endpoint == endpoint else None
+        keys = cls.read(Path(path)) if path and endpoint else None
+        return keys if keys and keys.endpoint == endpoint else None
 
-    @contextmanager
-    def shared(self, directory: Path) -> Iterator[dict[str, str]]:
-        """Write the keys to a file in `directory`, and delete the file at the end of the block.
-
-        Yield the environment variable that other processes must inherit: {VARIABLE: path}.
-        """
-        path = directory.resolve() / "keys.json"
-        path.unlink(missing_ok=True)  # A killed run may have left this file.
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """Return the keys in a file, or None if the file does not exist."""
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(asdict(self), file)
-            yield {VARIABLE: str(path)}
-        finally:
-            path.unlink(missing_ok=True)
+            return cls(**json.loads(path.read_text("utf-8")))
+        except FileNotFoundError:  # The file is deleted when the server stops.
+            return None
+
+    def write(self, path: Path) -> None:
+        """Write the keys to a file that only this user can read. A reader sees the whole file."""
+        new = path.with_suffix(".new")
+        new.unlink(missing_ok=True)  # A killed process may have left this file.
+        descriptor = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(asdict(self), file)
+        new.replace(path)
+
+
+def variable(directory: Path) -> dict[str, str]:
+    """Return the environment variable through which processes find the keys in `directory`."""
+    return {VARIABLE: str(directory.resolve() / FILE)}

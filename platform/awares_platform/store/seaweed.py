@@ -1,16 +1,16 @@
 """Runs a private S3 server on this machine: SeaweedFS ("weed mini") on free loopback ports.
 
-The credentials are random. The server's data lie in a directory that only one run at a time may
-use. The server ends when the process that started it ends.
+    serve -- no server on the directory -- keys.json -- keeper (seaweed_keeper.py) -- weed mini
+         +-- a server on the directory -- read keys.json, join
+
+The credentials are random. All processes of a user that use the same directory share one server.
+The server ends when its last user ends, even if the process that started it has ended before.
 """
 
 import contextlib
-import ctypes
-import os
 import random
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -18,15 +18,23 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from botocore.client import Config as ClientConfig
 
+from awares_platform.store import seaweed_keeper
 from awares_platform.store.client import connect
-from awares_platform.store.directory_lock import locked
+from awares_platform.store.directory_lock import (
+    GONE_S,
+    POLL_S,
+    in_use,
+    locked,
+    server_id,
+    still_used,
+)
 from awares_platform.store.errors import LaunchError
-from awares_platform.store.keys import StoreKeys
-from awares_platform.store.s3_errors import FAILURES
+from awares_platform.store.keys import FILE, StoreKeys
+from awares_platform.store.s3_errors import FAILURES, Failure, code
 
 _SERVICES: tuple[str, ...] = ("s3", "master", "volume", "filer", "admin")
 _GRPC_OFFSET = 10_000
@@ -37,9 +45,6 @@ These ports are outside the port ranges of Ray's workers and of ephemeral ports.
 the gRPC ports, which are _GRPC_OFFSET higher.
 """
 _START_S = 30.0
-_STOP_S = 5.0
-"""A server that has not stopped after this number of seconds is killed."""
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,47 +60,60 @@ class Server:
     secret_key: str = field(repr=False)
     pid: int
 
-    @property
-    def keys(self) -> StoreKeys:
-        """The server's address and keys, in the form that is shared with other processes."""
-        return StoreKeys(self.endpoint, self.access_key, self.secret_key)
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    process: subprocess.Popen[bytes]
-    server: Server
-    ports: tuple[int, ...]
-
 
 @contextlib.contextmanager
 def serve(directory: Path, bucket: str) -> Iterator[Server]:
-    """Run a server while the block runs, with data in `directory`. Create `bucket` on the server.
+    """Use a server with data in `directory` while the block runs. Create `bucket` on the server.
 
-    Raises LaunchError if the server does not start, or if another run uses the directory.
+    If a server already runs on the directory, join it. The server ends after its last user. Raises
+    LaunchError if the server does not start or does not answer.
     """
-    with locked(directory) as lock:
-        running = _start(directory.resolve(), bucket, lock)
-        try:
-            yield running.server
-        finally:
-            _stop(running)
+    with in_use(directory):
+        yield _join_or_start(directory.resolve(), bucket)
 
 
-def _start(directory: Path, bucket: str, lock: IO[str]) -> _Running:
+def _join_or_start(directory: Path, bucket: str) -> Server:
+    """Return the server that runs on the directory, or start one as soon as none runs."""
+    deadline = time.monotonic() + GONE_S
+    while True:
+        with locked(directory) as lock:
+            if lock is not None:
+                return _start(directory, bucket, lock)
+        keys = StoreKeys.read(directory / FILE)
+        if keys is not None and _joins(keys, bucket):
+            return _server(directory, keys)
+        if time.monotonic() > deadline:
+            raise LaunchError(
+                f"{still_used(directory)} does not answer here; "
+                "wait for that run, or give this one another run.directory"
+            )
+        time.sleep(POLL_S)
+
+
+def _server(directory: Path, keys: StoreKeys) -> Server:
+    pid = int(server_id(directory))
+    return Server(keys.endpoint, keys.access_key, keys.secret_key, pid)
+
+
+def _start(directory: Path, bucket: str, lock: IO[str]) -> Server:
     """Start the server and wait until it answers.
 
     Try three times with new ports, because another process may take a free port first.
     """
     for _ in range(3):
-        running = _spawn(directory, bucket, _free_ports(), lock)
+        ports = _free_ports()
+        keys = StoreKeys(
+            f"http://127.0.0.1:{ports['s3']}", secrets.token_hex(10), secrets.token_hex(20)
+        )
+        keys.write(directory / FILE)
+        keeper = _spawn(directory, bucket, ports, keys, lock)
         try:
-            if _answers(running, bucket):
-                return running
+            if _answers(keeper, keys, bucket):
+                return _server(directory, keys)
         except BaseException:
-            _stop(running)
+            _stop(keeper)
             raise
-        _stop(running)
+        _stop(keeper)
     tail = (directory / "weed.log").read_text("utf-8", "replace").strip().splitlines()[-1:]
     reason = " ".join(tail) or "no message"
     raise LaunchError(
@@ -133,28 +151,23 @@ def _binary() -> str:
     return found
 
 
-def _spawn(directory: Path, bucket: str, ports: dict[str, int], lock: IO[str]) -> _Running:
-    """Start the server in a Unix session of its own, so that Ctrl-C does not reach the server."""
+def _spawn(
+    directory: Path, bucket: str, ports: dict[str, int], keys: StoreKeys, lock: IO[str]
+) -> "subprocess.Popen[bytes]":
+    """Start a server's keeper in a Unix session of its own, so that Ctrl-C does not reach it."""
     (directory / "data").mkdir(exist_ok=True)
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
-
-    def die_with_parent() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    access_key, secret_key = secrets.token_hex(10), secrets.token_hex(20)
     environment = {
-        "AWS_ACCESS_KEY_ID": access_key,
-        "AWS_SECRET_ACCESS_KEY": secret_key,
+        "AWS_ACCESS_KEY_ID": keys.access_key,
+        "AWS_SECRET_ACCESS_KEY": keys.secret_key,
         # The server uses about 260 MiB. With a lower limit, Go would collect garbage all the time.
         "GOMEMLIMIT": "512MiB",
         "HOME": str(directory),
     }
+    numbers = (str(port + offset) for port in ports.values() for offset in (0, _GRPC_OFFSET))
+    keeper = [sys.executable, "-I", "-S", seaweed_keeper.__file__, str(directory)]
     with (directory / "weed.log").open("wb") as log:
-        process = subprocess.Popen(
-            _command(directory, bucket, ports),
+        return subprocess.Popen(
+            [*keeper, ",".join(numbers), *_command(directory, bucket, ports)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -162,32 +175,44 @@ def _spawn(directory: Path, bucket: str, ports: dict[str, int], lock: IO[str]) -
             cwd=directory,
             pass_fds=(lock.fileno(),),
             start_new_session=True,
-            preexec_fn=die_with_parent,
         )
-    return _Running(
-        process,
-        Server(f"http://127.0.0.1:{ports['s3']}", access_key, secret_key, process.pid),
-        tuple(ports.values()),
-    )
 
 
-def _answers(running: _Running, bucket: str) -> bool:
+def _answers(keeper: "subprocess.Popen[bytes]", keys: StoreKeys, bucket: str) -> bool:
     """Wait until the bucket can be used. Return False if the server ends or takes too long.
 
     An open port is not enough, because the server loads its credentials later.
     """
-    server = running.server
-    options = ClientConfig(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
-    client = connect(server.endpoint, "us-east-1", options, server.keys)
     deadline = time.monotonic() + _START_S
-    while running.process.poll() is None and time.monotonic() < deadline:
-        try:
-            client.head_bucket(Bucket=bucket)
-        except FAILURES:
-            time.sleep(0.05)
-        else:
+    while keeper.poll() is None and time.monotonic() < deadline:
+        if _refusal(keys, bucket) is None:
             return True
+        time.sleep(0.05)
     return False
+
+
+def _joins(keys: StoreKeys, bucket: str) -> bool:
+    """Return whether the bucket can be used. Another run may have started with another bucket."""
+    refusal = _refusal(keys, bucket)
+    if refusal is not None and code(refusal) in ("404", "NoSuchBucket"):
+        with contextlib.suppress(*FAILURES):
+            _client(keys).create_bucket(Bucket=bucket)
+        refusal = _refusal(keys, bucket)
+    return refusal is None
+
+
+def _refusal(keys: StoreKeys, bucket: str) -> Failure | None:
+    """Return why the bucket cannot be used, or None if it can."""
+    try:
+        _client(keys).head_bucket(Bucket=bucket)
+    except FAILURES as error:
+        return error
+    return None
+
+
+def _client(keys: StoreKeys) -> Any:
+    options = ClientConfig(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
+    return connect(keys.endpoint, "us-east-1", options, keys)
 
 
 def _free_ports() -> dict[str, int]:
@@ -212,15 +237,11 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _stop(running: _Running) -> None:
-    """Stop the server, and remove the Unix sockets that it leaves in /tmp."""
-    running.process.terminate()
+def _stop(keeper: "subprocess.Popen[bytes]") -> None:
+    """Stop a server that does not answer."""
+    keeper.terminate()
     try:
-        running.process.wait(_STOP_S)
+        keeper.wait(2 * seaweed_keeper.STOP_S)
     except subprocess.TimeoutExpired:
-        running.process.kill()
-        running.process.wait()
-    for port in running.ports:
-        for number in (port, port + _GRPC_OFFSET):
-            for path in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
-                path.unlink(missing_ok=True)
+        keeper.kill()
+        keeper.wait()

@@ -18,7 +18,7 @@ import pytest
 from awares_platform.config.store import StoreConfig
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import StoreError
-from awares_platform.store.keys import StoreKeys
+from awares_platform.store.keys import FILE, StoreKeys, variable
 from tests import hostile
 
 ROOT = Path(__file__).parents[4]
@@ -83,10 +83,10 @@ def private(
     config = store(server)
     assert config.endpoint
     keys = StoreKeys(config.endpoint, "its-own-key", "its-own-secret")
-    with keys.shared(tmp_path) as variables:
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        yield config
+    keys.write(tmp_path / FILE)
+    for name, value in variable(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    yield config
 
 
 GROUPS = ["everything", "proxies", *hostile.aws(Path(tempfile.gettempdir()))]
@@ -180,17 +180,18 @@ def test_a_remote_server_is_reached_through_the_users_proxy(
     assert proxy.asked and proxy.asked[0].startswith("GET http://s3.example.invalid/awares?")
 
 
-def test_the_keys_are_private_and_end_with_the_server(
+def test_the_keys_are_private_and_end_with_their_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = StoreKeys("http://127.0.0.1:1", "key", "secret")
     assert "secret'" not in repr(keys)
-    with keys.shared(tmp_path) as variables:
-        [(name, value)] = variables.items()
+    [(name, value)] = variable(tmp_path).items()
+    monkeypatch.setenv(name, value)
+    for _ in range(2):  # The second write replaces the first.
+        keys.write(Path(value))
         assert Path(value).stat().st_mode & 0o777 == 0o600
-        monkeypatch.setenv(name, value)
         assert StoreKeys.of("http://127.0.0.1:1") == keys
-        assert StoreKeys.of("http://127.0.0.1:2") is None
-        assert StoreKeys.of(None) is None
-    assert not Path(value).exists()
+    assert StoreKeys.of("http://127.0.0.1:2") is None
+    assert StoreKeys.of(None) is None
+    Path(value).unlink()
     assert StoreKeys.of("http://127.0.0.1:1") is None
