@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from awares.generate import FinishReason, GenerateRequest, Generation, Sampling
@@ -117,6 +118,38 @@ def test_a_prompt_that_does_not_fit_names_the_settings(
     with pytest.raises(EngineError, match=r"refused a prompt.*engine\.max_model_len is 1024"):
         setup.run(setup.engine(long))
     setup.run(setup.engine.check())
+
+
+def _pictured(policy: RandomPolicy, index: int, side: int = 700) -> GenerateRequest:
+    """Return a question about an image of noise that no other test shows."""
+    image = Image.effect_noise((side, side), 40 + index).convert("RGB")
+    return replace(policy.ask(index, Sampling(max_tokens=4)), images=(image,))
+
+
+def test_a_caller_that_leaves_harms_no_later_request(setup: Running, policy: RandomPolicy) -> None:
+    """Callers leave while their images are prepared. Later requests then show the same images."""
+    requests = [_pictured(policy, index) for index in range(12)]
+
+    async def leave_and_ask_again() -> list[Generation | BaseException]:
+        leaving = [asyncio.create_task(setup.engine(one)) for one in requests]
+        for task in leaving:
+            await asyncio.sleep(0.01)
+            task.cancel()
+        left = await asyncio.gather(*leaving, return_exceptions=True)
+        assert any(isinstance(one, asyncio.CancelledError) for one in left)
+        again = (setup.engine(one) for one in requests)
+        return await asyncio.gather(*again, return_exceptions=True)
+
+    again = setup.run(leave_and_ask_again())
+    assert [len(one.token_ids) if isinstance(one, Generation) else one for one in again] == [4] * 12
+
+
+def test_a_refused_prompt_harms_no_later_request(setup: Running, policy: RandomPolicy) -> None:
+    """vLLM prepares the image before it finds that the prompt is too long with the image."""
+    request = _pictured(policy, 20)
+    with pytest.raises(EngineError, match="refused a prompt"):
+        setup.run(setup.engine(replace(request, token_ids=(*request.token_ids, *[7] * 600))))
+    assert len(setup.run(setup.engine(request)).token_ids) == 4
 
 
 def test_versions_change_within_a_generation_and_the_canary_passes(

@@ -1,7 +1,4 @@
-"""Runs requests on vLLM's AsyncLLM, and holds new requests while the weights change.
-
-After a failure, the engine refuses all requests.
-"""
+"""Runs requests on vLLM's AsyncLLM. Holds them while weights change, or refuses them for good."""
 
 import asyncio
 import itertools
@@ -23,11 +20,15 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 
+_TRIES = 4
+"""The largest number of times that one request is sent to the engine's process."""
+
+
 class Requests:
-    """Runs the requests of one engine.
+    """Runs the requests of one engine. `meter` measures how busy the engine is.
 
     `log` is the log of the engine's process. `adapters` is None if the engine plays no adapters.
-    `version` returns the version of the engine's weights. `meter` measures how busy the engine is.
+    `version` returns the version of the engine's weights.
     """
 
     def __init__(
@@ -106,6 +107,12 @@ class Requests:
         version: int,
         lora: "LoRARequest | None" = None,
     ) -> "RequestOutput":
+        """Run one request to its end. Send it again if the engine's process could not read it.
+
+        vLLM sends the pixels of an image only once, and then the hash of the image. It counts an
+        image as sent even if the request is refused or cancelled before. The engine's process then
+        ends the next request for this image with an error, and vLLM sends the pixels again.
+        """
         from vllm import TokensPrompt
         from vllm.exceptions import VLLMValidationError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -119,10 +126,11 @@ class Requests:
         sampled = 0
         self.meter.began(len(token_ids))
         try:
-            async for output in self._llm.generate(prompt, params, name, lora_request=lora):
-                if output.finished:
-                    sampled = len(output.outputs[0].token_ids)
-                    return output
+            for _ in range(_TRIES):
+                async for output in self._llm.generate(prompt, params, name, lora_request=lora):
+                    if output.finished and output.outputs[0].finish_reason != "error":
+                        sampled = len(output.outputs[0].token_ids)
+                        return output
         except (VLLMValidationError, ValueError) as error:
             limits = (
                 f"engine.max_model_len is {self._config.max_model_len}, "
@@ -138,7 +146,9 @@ class Requests:
             raise EngineError(f"the engine could not answer: {error.__cause__ or error}") from error
         finally:
             self.meter.ended(sampled)
-        raise EngineError("the engine ended a request without an output")
+        raise EngineError(
+            f"the engine could not prepare a request in {_TRIES} tries; {self._log} says why"
+        )
 
     def refuse(self, reason: str) -> None:
         """Refuse every request from now on, and cancel the requests in flight.
