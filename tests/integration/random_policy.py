@@ -21,7 +21,13 @@ from awares_platform.engine.engine import Engine
 from awares_platform.weights import Publisher
 from tests.integration.running_engine import LIMITS, scenes
 
-CONFIG = EngineConfig(dtype="float32", kv_cache_gib=0.25, max_requests=32, load_timeout_s=20.0)
+CONFIG = EngineConfig(
+    dtype="float32",
+    kv_cache_gib=0.25,
+    max_requests=32,
+    load_timeout_s=20.0,
+    view_cache_gib=0.03,
+)
 """The configuration of an engine that runs the random policy."""
 
 

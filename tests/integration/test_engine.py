@@ -9,10 +9,12 @@ test_engine_failures.py starts its own engine.
 
 import asyncio
 import math
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -150,6 +152,21 @@ def test_a_refused_prompt_harms_no_later_request(setup: Running, policy: RandomP
     with pytest.raises(EngineError, match="refused a prompt"):
         setup.run(setup.engine(replace(request, token_ids=(*request.token_ids, *[7] * 600))))
     assert len(setup.run(setup.engine(request)).token_ids) == 4
+
+
+def test_distinct_images_fill_the_view_cache_only(setup: Running, policy: RandomPolicy) -> None:
+    """A processed view of 700 x 700 pixels has 12 MB. vLLM's default cache holds 4 GiB of them."""
+    process = next(
+        child for child in multiprocessing.active_children() if child.name.startswith("EngineCore")
+    )
+
+    async def show(first: int, count: int) -> int:
+        for index in range(first, first + count):
+            await setup.engine(_pictured(policy, index))
+        return psutil.Process(process.pid).memory_info().rss
+
+    before = setup.run(show(100, 8))
+    assert setup.run(show(200, 24)) - before < 100e6
 
 
 def test_versions_change_within_a_generation_and_the_canary_passes(

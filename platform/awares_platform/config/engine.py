@@ -28,6 +28,9 @@ class EngineConfig(Section):
     max_images: int = Field(default=11, ge=1)
     """Maximum number of images in one prompt. The default covers the low-resolution view and all
     ten crops."""
+    view_cache_gib: float = Field(default=1.0, ge=0)
+    """Largest size of the cache of processed views in the engine's process, in GiB of host memory.
+    The engine gets the pixels of a cached view only once. With 0 there is no cache."""
     max_requests: int = Field(default=64, ge=1)
     """Maximum number of sequences that the engine decodes at once. Further requests wait inside the
     engine."""

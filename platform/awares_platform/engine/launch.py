@@ -186,6 +186,7 @@ def engine_args(
         enable_prefix_caching=True,
         limit_mm_per_prompt={"image": config.max_images, "video": 0},
         mm_processor_kwargs=processor_options,
+        mm_processor_cache_gb=config.view_cache_gib,
         skip_mm_profiling=config.kv_cache_gib is not None,
         logprobs_mode="processed_logprobs",
         generation_config="vllm",

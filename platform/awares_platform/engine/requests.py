@@ -1,4 +1,7 @@
-"""Runs requests on vLLM's AsyncLLM. Holds them while weights change, or refuses them for good."""
+"""Runs requests on vLLM's AsyncLLM, and holds new requests while the weights change.
+
+After a failure, the engine refuses all requests.
+"""
 
 import asyncio
 import itertools
@@ -25,10 +28,10 @@ _TRIES = 4
 
 
 class Requests:
-    """Runs the requests of one engine. `meter` measures how busy the engine is.
+    """Runs the requests of one engine.
 
     `log` is the log of the engine's process. `adapters` is None if the engine plays no adapters.
-    `version` returns the version of the engine's weights.
+    `version` returns the version of the engine's weights. `meter` measures how busy the engine is.
     """
 
     def __init__(

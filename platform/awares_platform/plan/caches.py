@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from awares_platform.config.engine import EngineConfig
 from awares_platform.plan.geometry import Geometry
 from awares_platform.plan.lengths import Lengths
 
@@ -9,8 +10,6 @@ VIEWS = 1 << 30
 """The size limit of a learner rank's view cache in bytes, as in awares_platform.grpo.pixels."""
 IMAGES = 256 << 20
 """The size limit of a process's image cache in bytes, as in awares_platform.data.images."""
-PROCESSED = 4 << 30
-"""The size limit of an engine's view cache in bytes: vLLM's default of mm_processor_cache_gb."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,26 +18,30 @@ class Caches:
 
     - `view`: the size of one processed low-resolution view.
     - `page`: the size of one processed whole image.
+    - `processed`: the largest size of an engine's cache of processed views (engine.view_cache_gib).
     - `views`: the largest size of a learner rank's cache of processed views.
-    - `processed`: the largest size of an engine's cache of processed views.
     - `images`: the largest size of a process's cache of decoded images.
 
     Example:
-        Caches(view=9.8e6, page=3.7e7, views=2**30, processed=2**32, images=2**28)
+        Caches(view=9.8e6, page=3.7e7, processed=2**30, views=2**30, images=2**28)
     """
 
     view: int
     page: int
+    processed: int
     views: int = VIEWS
-    processed: int = PROCESSED
     images: int = IMAGES
 
 
-def caches(shape: Geometry, lengths: Lengths) -> Caches:
+def caches(shape: Geometry, lengths: Lengths, engine: EngineConfig) -> Caches:
     """Return the sizes of the caches and of their entries.
 
     A processed view has merge**2 patches for each visual token. A patch has v_temporal * patch**2
     pixels of three colours, in float32.
     """
     token = shape.merge**2 * 3 * shape.v_temporal * shape.patch**2 * 4
-    return Caches(view=lengths.low * token, page=lengths.full * token)
+    return Caches(
+        view=lengths.low * token,
+        page=lengths.full * token,
+        processed=int(engine.view_cache_gib * (1 << 30)),
+    )

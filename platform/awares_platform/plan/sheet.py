@@ -166,7 +166,7 @@ def make(config: PlatformConfig, assumed: Assumptions, sizes: Sequence[Size] = (
         typical={job: memory(rank, shape, assumed.overhead_gib) for job, rank in typical.items()},
         stages={job: _by_stage(rank, shape, assumed) for job, rank in longest.items()},
         engine=engine,
-        caches=caches(shape, tokens),
+        caches=caches(shape, tokens, config.engine),
         traffic=traffic(grpo, policy, config.engine.dtype, trained, assumed),
         hours={
             "sft": sft_hours(config.sft, policy, config.data.train_samples, shape, tokens, assumed),

@@ -227,14 +227,13 @@ def test_temporary_tensors_are_those_of_a_pass_or_of_a_canary() -> None:
 
 
 def test_caches_are_those_of_the_processes() -> None:
-    from vllm.config import MultiModalConfig
-
     from awares_platform.data import images
     from awares_platform.grpo import pixels
 
-    sizes = caches(KNOWN["7B"], tokens_of(setup()))
+    config = setup("engine.view_cache_gib=0.5")
+    sizes = caches(KNOWN["7B"], tokens_of(config), config.engine)
     assert (sizes.views, sizes.images) == (pixels.CACHE_BYTES, images.MEMORY_BYTES)
-    assert sizes.processed == MultiModalConfig().mm_processor_cache_gb * 2**30
+    assert sizes.processed == 2**29
     assert (sizes.view, sizes.page) == (520 * 4 * 1176 * 4, 39 * 51 * 4 * 1176 * 4)
 
 
