@@ -1,6 +1,7 @@
 """Tests the grpo job with real Ray, vLLM, DeepSpeed and SeaweedFS.
 
-The test kills the whole job, resumes the job, and then kills a rollout actor.
+The test kills the whole job, resumes the job, kills a rollout actor, and then takes the store away
+for several seconds.
 """
 
 import json
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,15 +37,24 @@ from awares_platform.training.export import read_meta
 from awares_platform.training.policy import load_policy
 from awares_platform.training.source import resolve
 from awares_platform.weights import Publisher, Subscriber
+from tests.integration.fault import Reset
+from tests.integration.fault_proxy import proxy
+from tests.integration.fault_rules import Faults
 from tests.processes import descendants, gone, kill
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800)]
-STEPS, GROUPS = 6, 4
+STEPS, GROUPS, OUTAGE_S = 6, 4, 8.0
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @pytest.fixture
-def config(seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformConfig:
+def faults(seaweed: ObjectStore) -> Iterator[Faults]:
+    with proxy(seaweed) as running:
+        yield running
+
+
+@pytest.fixture
+def config(faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformConfig:
     """Return the configuration of a run with a custom reward, and write the run's samples.
 
     The run starts from the base policy. Every fourth sample has the label HR.
@@ -55,8 +65,8 @@ def config(seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "run": {"name": "grpo-test", "directory": str(tmp_path / "runs")},
         "store": {
             "url": "s3://awares/grpo-test",
-            "endpoint": seaweed.config.endpoint,
-            "retry_budget_s": 20,
+            "endpoint": faults.store.config.endpoint,
+            "retry_budget_s": 3 * OUTAGE_S,
         },
         "data": {"train_samples": 64, "test_samples": 1, "image_cache": str(tmp_path / "images")},
         "engine": {"kv_cache_gib": 0.25},
@@ -134,10 +144,11 @@ def kill_job_after_first_checkpoint(
     assert not alive, f"processes outlive a killed job: {alive}"
 
 
-def kill_actor_after(config: PlatformConfig, store: ObjectStore, killed: list[int]) -> None:
+def disturb(config: PlatformConfig, store: ObjectStore, faults: Faults, killed: list[int]) -> None:
     """Kill the rollout actor after the resumed learner has published two versions.
 
-    Append the process id of each killed actor to the list `killed`.
+    Append the process id of each killed actor to the list `killed`. Then reset every request to the
+    store for OUTAGE_S seconds.
     """
     subscriber = Subscriber(store, config.run.name)
     before = subscriber.head() or 0
@@ -145,6 +156,9 @@ def kill_actor_after(config: PlatformConfig, store: ObjectStore, killed: list[in
     actors = descendants(lambda command: command.startswith("ray::RolloutActor"))
     kill(actors)
     killed += [actor.pid for actor in actors]
+    faults.on(fault=Reset())
+    time.sleep(OUTAGE_S)
+    faults.clear()
 
 
 def served_while_published(session: PlatformConfig, store: ObjectStore, image: Path) -> None:
@@ -168,12 +182,14 @@ def served_while_published(session: PlatformConfig, store: ObjectStore, image: P
         wait_for(lambda: version() == newest + 1, "answer by the next version", 60)
 
 
-def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_path: Path) -> None:
+def test_killed_resumed_and_nothing_counted_twice(
+    config: PlatformConfig, faults: Faults, tmp_path: Path
+) -> None:
     store = ObjectStore.from_config(config.store)
     kill_job_after_first_checkpoint(config, store, tmp_path)
     killed: list[int] = []
     with open_session(config) as session:
-        killer = threading.Thread(target=kill_actor_after, args=(session, store, killed))
+        killer = threading.Thread(target=disturb, args=(session, store, faults, killed))
         killer.start()
         result = run(session)
         killer.join()
@@ -215,11 +231,12 @@ def test_killed_resumed_and_nothing_counted_twice(config: PlatformConfig, tmp_pa
         if info.key.endswith(f"step-{STEPS:08d}/awares.json")
     ]
     position = json.loads(store.get(saved))["state"]
-    useless = [
-        group
-        for group in journal_of(config, store).read().groups
-        if group.outcome is not Outcome.READY
-    ]
+    # The session resolves engine.dtype, which is a part of the recipe.
+    journal = journal_of(session, store)
+    trainings = journal.trainings()
+    trained = [pair for record in trainings.values() for pair in record.groups]
+    assert list(trainings) == list(range(STEPS)) and len({*trained}) == STEPS * GROUPS
+    useless = [group for group in journal.read().groups if group.outcome is not Outcome.READY]
     assert position["watermark"] + len(position["beyond"]) == STEPS * GROUPS + len(useless)
 
     before, after = (
