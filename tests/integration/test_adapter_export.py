@@ -28,6 +28,7 @@ from awares_platform.training import inputs, lora
 from awares_platform.training.export import adapter_key, export_adapter, export_policy
 from awares_platform.training.identity import content_digest
 from awares_platform.training.source import resolve, resolve_adapter
+from awares_platform.weights import Identity, Publisher, Subscriber
 from awares_platform.weights.adapter import CONFIG_FILE, WEIGHTS_FILE
 from tests.integration.running_engine import LIMITS, two_canaries
 from tests.integration.trained_adapter import TrainedAdapter
@@ -90,8 +91,16 @@ def start_logprobs(trained: TrainedAdapter) -> Logprobs:
         return learner_logprobs(trained.model, trained.processor, trained.canary)
 
 
-async def played_logprobs(trained: TrainedAdapter, played: Playable, dtype: Dtype) -> Logprobs:
-    """Return the canary logprobs of an engine that plays the files of `played`."""
+async def played_logprobs(
+    trained: TrainedAdapter,
+    played: Playable,
+    dtype: Dtype,
+    load: Subscriber | None = None,
+) -> Logprobs:
+    """Return the canary logprobs of an engine that plays the files of `played`.
+
+    If `load` is given, the engine first loads version 1 from it.
+    """
     engine = await Engine.start(
         played.policy,
         EngineConfig(dtype=dtype, kv_cache_gib=0.25),
@@ -99,8 +108,11 @@ async def played_logprobs(trained: TrainedAdapter, played: Playable, dtype: Dtyp
         family=QWEN2_5_VL,
         limits=LIMITS,
         adapter=played.adapter,
+        base=played.base,
     )
     async with engine:
+        if load is not None:
+            await engine.load_version(load, 1)
         rows = [engine.score(ids, images) for ids, images in trained.canary.prompts]
         return tails(await asyncio.gather(*rows), trained.canary)
 
@@ -113,7 +125,7 @@ def test_an_engine_in_bfloat16_starts_with_the_adapter(
     assert files.policy == POLICY and files.adapter is not None
     measured = [
         asyncio.run(played_logprobs(trained, played, "bfloat16"))
-        for played in (files, Playable(POLICY, None))
+        for played in (files, Playable(POLICY, None, POLICY))
     ]
     found = change(trained.logprobs(), start_logprobs(trained), *measured)
     print(found)
@@ -145,13 +157,27 @@ def test_an_engine_in_float32_plays_an_update_that_bfloat16_loses(
     found = change(learned, start, asyncio.run(played_logprobs(small, files, "float32")), start)
     print(found)
     assert found.slope == pytest.approx(1, abs=0.02)
+    plays_a_later_version(small, files, seaweed, start)
+
+
+def plays_a_later_version(
+    small: TrainedAdapter, files: Playable, store: ObjectStore, start: Logprobs
+) -> None:
+    """Check that a later version of the adapter replaces the folded one, and is not added to it."""
+    small.step(small.canary, 1e-5)
+    identity = Identity(adapter=small.scale)
+    Publisher(store, "later", identity=identity).publish(1, small.published())
+    played = played_logprobs(small, files, "float32", Subscriber(store, "later"))
+    found = change(small.logprobs(), start, asyncio.run(played), start)
+    print(found)
+    assert found.slope == pytest.approx(1, abs=0.02)
 
 
 def test_an_engine_that_would_ignore_an_adapter_does_not_start(
     trained: TrainedAdapter, directory: Path
 ) -> None:
     with pytest.raises(EngineError, match="in float32 plays no adapter beside its weights"):
-        asyncio.run(played_logprobs(trained, Playable(POLICY, directory), "float32"))
+        asyncio.run(played_logprobs(trained, Playable(POLICY, directory, POLICY), "float32"))
 
 
 def test_the_adapter_of_another_export_is_not_played(

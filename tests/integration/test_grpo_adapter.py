@@ -1,4 +1,4 @@
-"""Tests a LoRA run whose engine computes in bfloat16, from training to evaluation.
+"""Tests a LoRA run in bfloat16, from SFT to evaluation.
 
 The run has real Ray, vLLM, DeepSpeed and SeaweedFS. The learning rate is large, so that the first
 versions change the canary's logprobs by more than rounding does. Three of four questions do not fit
@@ -21,6 +21,7 @@ from safetensors.torch import load, save
 
 from awares.episode import Episode, StopReason
 from awares.errors import PolicyError
+from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.config.method import MethodConfig
@@ -35,12 +36,14 @@ from awares_platform.grpo.scoring import Scoring
 from awares_platform.method import environment
 from awares_platform.method.reward import build_reward
 from awares_platform.runtime.session import session as open_session
+from awares_platform.sft import job as sft
 from awares_platform.store import ObjectStore
-from awares_platform.training.export import adapter_key
+from awares_platform.training.export import adapter_key, read_meta
 from awares_platform.training.identity import combined
 from awares_platform.training.inputs import INPUTS
+from awares_platform.training.source import resolve_adapter
 from awares_platform.weights import Subscriber
-from awares_platform.weights.adapter import WEIGHTS_FILE, read_peft, write_peft
+from awares_platform.weights.adapter import WEIGHTS_FILE, rank_in, read_peft, write_peft
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 STEPS = 5
@@ -61,11 +64,12 @@ def test_a_lora_run_is_played_and_evaluated_as_an_adapter(
         },
         "data": {"train_samples": 64, "test_samples": 8, "image_cache": str(tmp_path / "images")},
         "engine": {"kv_cache_gib": 0.25, "dtype": "bfloat16"},
-        "policy": {"lora_rank": 8},
+        "policy": {"lora_rank": 8, "dtype": "bfloat16"},
         "method": {"reward": "anls_reward:AnlsReward", "reward_settings": {"call_price": 0.5}},
         "evaluate": {"max_tokens": 8},
         "grpo": {
-            "start": "base",
+            "start": "sft",
+            "keep_versions": STEPS + 1,
             "steps": STEPS,
             "groups_per_step": 4,
             "group_size": 8,
@@ -81,6 +85,7 @@ def test_a_lora_run_is_played_and_evaluated_as_an_adapter(
             "importance": "sequence_mask",
             "advantage_scale": "batch",
         },
+        "sft": {"epochs": 1, "batch_size": 16, "micro_batch": 16, "learning_rate": 1e-2},
     }
     config = PlatformConfig.model_validate(settings)
     store = ObjectStore.from_config(config.store)
@@ -90,8 +95,12 @@ def test_a_lora_run_is_played_and_evaluated_as_an_adapter(
         replace(sample, label=Label.LR, question=sample.question * (1 if index % 4 == 0 else 200))
         for index, sample in enumerate(samples)
     ]
-    write_samples(store, "awares-mini-curated", "train", labelled)
+    short = [replace(sample, label=Label.LR) for sample in samples]
+    write_samples(store, "awares-mini-curated", "train", short)
     with open_session(config) as opened:
+        sft.run(opened)
+        export_again_after_half_an_export(opened, store)
+        write_samples(store, "awares-mini-curated", "train", labelled)
         run(opened)
         files = (Path(config.run.directory) / "grpo-adapter").rglob("metrics*.jsonl")
         rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
@@ -112,8 +121,39 @@ def test_a_lora_run_is_played_and_evaluated_as_an_adapter(
         extra = subscriber.manifest(newest).extra
         assert extra.keys() == {"canary", "lineage", INPUTS}
         assert extra[INPUTS] == environment.inputs(config.method)
+        begins_with_the_adapter_of_sft(opened, subscriber)
         asyncio.run(score_despite_a_kill(opened))
         asyncio.run(evaluate(opened))
+
+
+def export_again_after_half_an_export(config: PlatformConfig, store: ObjectStore) -> None:
+    """Delete the manifest of SFT's adapter, as if the job had died between its two exports."""
+    key = f"{adapter_key('grpo-adapter', 'sft')}/manifest.json"
+    exported = json.loads(store.get(key))
+    store.delete(key)
+    again = sft.run(config)
+    assert again.resumed_from == again.steps == 4 and not again.metrics
+    assert json.loads(store.get(key)) == exported
+
+
+def begins_with_the_adapter_of_sft(config: PlatformConfig, subscriber: Subscriber) -> None:
+    """Check that the first version is the adapter of SFT, and that the export builds on the base.
+
+    The merged weights of SFT lack a part of this adapter, because they are rounded to bfloat16.
+    """
+    store, base, family = subscriber.store, config.policy.base, QWEN2_5_VL
+    found = resolve_adapter(store, "grpo-adapter", "sft", base, family)
+    assert found is not None
+    adapter, scale = read_peft(found[1])
+    first = subscriber.receive(1)
+    assert first.manifest.adapter == scale and first.state.keys() == adapter.keys()
+    assert all(torch.equal(first.state[name], adapter[name]) for name in adapter)
+    trained = resolve_adapter(store, "grpo-adapter", "awares", base, family)
+    assert trained is not None and trained[0] == found[0]
+    assert rank_in(trained[1]) == 8
+    meta = read_meta(store, "grpo-adapter", "awares")
+    before = read_meta(store, "grpo-adapter", "sft")
+    assert meta is not None and before is not None and meta["trained_from"] == before["digest"]
 
 
 async def score_despite_a_kill(config: PlatformConfig) -> None:
@@ -176,9 +216,10 @@ async def evaluate(config: PlatformConfig) -> None:
     evaluator = Evaluator(config.model_copy(update={"engine": engine}))
     await evaluator.start()
     try:
-        report = await evaluator.load("awares", samples)
-        assert evaluator._engine._adapters is not None
-        assert report.canary_slope == pytest.approx(1, abs=0.3)
+        for name in ("sft", "awares"):
+            report = await evaluator.load(name, samples)
+            assert evaluator._engine._adapters is not None
+            assert report.canary_slope == pytest.approx(1, abs=0.3), name
         played = await evaluator.play("awares", samples)
         assert len(played) == len(samples) and all(one.episode is not None for one in played)
         await refuse_incomplete_exports(evaluator, store, samples)

@@ -158,6 +158,36 @@ def test_steps_do_what_plain_pytorch_does(base: Path, stage: int, lora_rank: int
     assert off.max() < RATE / 10 and (off > 2e-5).float().mean() < 1e-4
 
 
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_a_continued_adapter_trains_and_its_start_stays_the_reference(
+    base: Path, stage: int
+) -> None:
+    model = _model(base, lora_rank=4)
+    settings = zero.ZeroSettings(stage, "float32", RATE)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    adapter = {
+        name: torch.randn_like(tensor) * 0.02
+        for name, tensor in model.named_parameters()
+        if is_adapter(name)
+    }
+    lora.continue_from(model, adapter, lora.scale(model) or 0.0)
+    engine = zero.initialize(model, settings)
+    before = zero.full_adapter(engine)
+    assert all(torch.equal(before[name], adapter[name]) for name in adapter)
+    with torch.no_grad():
+        start = [float(loss) for loss in _losses(engine, 0)]
+    # This order of passes imitates GRPO, which computes reference logprobs before every step.
+    for step in range(2):
+        with torch.no_grad(), lora.reference(engine.module):
+            found = [float(loss) for loss in _losses(engine, 0)]
+        assert found == pytest.approx(start, rel=1e-6)
+        zero.step(engine, _losses(engine, step), RATE)
+    with torch.no_grad():
+        trained = [float(loss) for loss in _losses(engine, 0)]
+    assert trained != pytest.approx(start, rel=1e-3)
+    assert zero.full_adapter(engine).keys() == adapter.keys()
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_a_step_with_a_gradient_that_is_not_finite_changes_nothing(

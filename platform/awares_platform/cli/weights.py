@@ -18,7 +18,8 @@ from awares_platform.store import ObjectStore
 from awares_platform.training import inputs
 from awares_platform.training.export import write_policy
 from awares_platform.training.merge import write_merged
-from awares_platform.training.source import PolicyName, resolve
+from awares_platform.training.source import PolicyName
+from awares_platform.training.start import starting_policy
 from awares_platform.weights import Manifest, Received, Subscriber, WeightsError
 from awares_platform.weights.adapter import fold_adapter
 from awares_platform.weights.checkpoint import Checkpoint
@@ -141,14 +142,15 @@ def pull(
 ) -> Path:
     """Write a version as a policy directory for transformers and vLLM.
 
-    The processor and the configuration come from `start`, the run's starting policy. The input
-    settings come from the version's manifest. If the manifest has none, they come from `start`, or
-    from `method` if `start` is the base policy. Returns the directory. Raises ConfigError if the
-    directory is not empty.
+    The processor and the configuration come from the policy on which the run's versions build (see
+    training/start.py). `start` is grpo.start. The input settings come from the version's manifest.
+    An older manifest has none. The input settings then come from that policy, or from `method` if
+    it is the base policy. Returns the directory. Raises ConfigError if the directory is not empty.
     """
     directory = _empty(out or Path(f"{subscriber.run}-v{version}"))
     family = model_family(policy)
-    source = resolve(subscriber.store, subscriber.run, start, policy.base, family)
+    begun = starting_policy(subscriber.store, subscriber.run, start, policy, family)
+    source = begun.weights
     received = subscriber.receive(version)
     state = dict(received.state)
     if (scale := received.manifest.adapter) is not None:
@@ -157,7 +159,7 @@ def pull(
     directory.mkdir(parents=True, exist_ok=True)
     trained = inputs.published(received.manifest, method)
     if trained is None:
-        trained = method if start == "base" else inputs.recorded(source, method)
+        trained = method if begun.name == "base" else inputs.recorded(source, method)
     write_policy(state, source, directory, family, trained)
     return directory
 

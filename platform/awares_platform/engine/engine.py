@@ -78,6 +78,7 @@ class Engine:
         chat: ChatFormat,
         logs: Path,
         reads: tuple[str, str],
+        base: Path,
         adapters: Adapters | None = None,
         processes: Set[int] = frozenset(),
     ) -> None:
@@ -88,7 +89,7 @@ class Engine:
         self._canaries = CanaryCheck(self.score, config.canary_bound)
         self._adapters = adapters
         self._requests = Requests(llm, config, logs / launch.LOG, adapters, lambda: self._version)
-        self._loader = Loader(llm, config.load_timeout_s, config.stage_on_device)
+        self._loader = Loader(llm, config.load_timeout_s, base, config.stage_on_device)
         self._loading = asyncio.Lock()
 
     @classmethod
@@ -103,13 +104,15 @@ class Engine:
         limits: VisionLimits,
         lora_rank: int = 0,
         adapter: Path | None = None,
+        base: Path | None = None,
     ) -> Self:
         """Start an engine with the policy in a Hugging Face directory, as weight version 0.
 
         `limits` are the trainer's pixel limits. These limits override the limits of the directory's
         processor. `lora_rank` is policy.lora_rank of the run whose versions the engine will load,
         or 0 if the engine loads no adapters. If `adapter` names a PEFT directory, version 0 is the
-        policy with this adapter.
+        policy with this adapter. `base` is the policy that the adapters of later versions change.
+        It is `policy` by default.
 
         Raises PolicyError if the directory holds no policy of `family`, or if its image token is
         not the image token of `chat`. Raises EngineError if the engine does not start within
@@ -140,7 +143,14 @@ class Engine:
                 home = logs / "adapters"
                 adapters = Adapters(llm, policy, family, lora_rank, home) if plays else None
                 engine = cls(
-                    llm, config, chat, logs, interface(policy), adapters, launch.children(before)
+                    llm,
+                    config,
+                    chat,
+                    logs,
+                    interface(policy),
+                    base or policy,
+                    adapters=adapters,
+                    processes=launch.children(before),
                 )
                 await llm.update_weight_version("0")
                 if adapters is not None:

@@ -6,7 +6,8 @@
     LoRA             16 bits     the policy before the training, and the adapter
 
 The merged weights of a LoRA policy are rounded to policy.dtype. In 16 bits, small updates of the
-adapter are lost by this rounding. No engine therefore plays the merged weights.
+adapter are lost by this rounding. No engine therefore plays merged weights that are rounded to 16
+bits. The merged weights of a float32 policy lose nothing, and GRPO may start from them.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from awares_platform.engine.adapters import stays_adapter
 from awares_platform.store import ObjectStore
 from awares_platform.training.merge import folded
 from awares_platform.training.source import PolicyName, resolve, resolve_adapter
+from awares_platform.training.start import StartingPolicy
 from awares_platform.weights.adapter import rank_in
 
 
@@ -26,14 +28,16 @@ class Playable:
     """The directories from which an engine plays a policy.
 
     `adapter` is the PEFT directory of an adapter that the engine plays on `policy`. It is None if
-    `policy` needs no adapter.
+    `policy` needs no adapter. `base` is the policy that the adapters of later versions change. It
+    differs from `policy` if an adapter is folded into `policy`.
 
     Example:
-        Playable(Path("/root/.cache/awares/policies/5d1c"), adapter=None)
+        Playable(Path("/models/qwen"), adapter=None, base=Path("/models/qwen"))
     """
 
     policy: Path
     adapter: Path | None
+    base: Path
 
 
 def playable(
@@ -52,7 +56,23 @@ def playable(
     """
     exported = resolve_adapter(store, run, name, base, family)
     if exported is None:
-        return Playable(resolve(store, run, name, base, family), None)
-    if stays_adapter(dtype, rank_in(exported[1])):
-        return Playable(*exported)
-    return Playable(folded(*exported, family, method), None)
+        exported = resolve(store, run, name, base, family), None
+    return _playable(*exported, family, dtype, method)
+
+
+def playable_start(
+    start: StartingPolicy, family: ModelFamily, dtype: str, method: MethodConfig
+) -> Playable:
+    """Return the files of the policy from which GRPO starts, for an engine that follows GRPO.
+
+    See `playable` for the other arguments and the errors.
+    """
+    return _playable(start.weights, start.adapter, family, dtype, method)
+
+
+def _playable(
+    policy: Path, adapter: Path | None, family: ModelFamily, dtype: str, method: MethodConfig
+) -> Playable:
+    if adapter is None or stays_adapter(dtype, rank_in(adapter)):
+        return Playable(policy, adapter, policy)
+    return Playable(folded(policy, adapter, family, method), None, policy)

@@ -8,6 +8,7 @@ import asyncio
 import pickle
 import time
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from awares_platform.weights.manifest import WeightsError
@@ -69,8 +70,12 @@ class LoadReport:
 class Loader:
     """Loads versions into one engine, one at a time."""
 
-    def __init__(self, llm: "AsyncLLM", timeout_s: float, stage_on_device: bool = False) -> None:
-        self._llm, self._timeout_s, self._stage_on_device = llm, timeout_s, stage_on_device
+    def __init__(
+        self, llm: "AsyncLLM", timeout_s: float, base: Path, stage_on_device: bool = False
+    ) -> None:
+        """Prepare to load versions. `base` is the directory of the policy that adapters change."""
+        self._llm, self._timeout_s, self._base = llm, timeout_s, base
+        self._stage_on_device = stage_on_device
         self._subscriber: Subscriber | None = None
 
     async def prefetch(self, subscriber: Subscriber, version: int) -> Prefetched:
@@ -86,6 +91,7 @@ class Loader:
             init = {
                 "subscriber": pickle.dumps(subscriber),
                 "stage_on_device": self._stage_on_device,
+                "base": str(self._base),
             }
             await self._llm.init_weight_transfer_engine(WeightTransferInitRequest(init))
             self._subscriber = subscriber

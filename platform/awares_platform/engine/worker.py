@@ -60,14 +60,16 @@ class InitInfo(WeightTransferInitInfo):
     """The arguments with which vLLM initialises the backend in a worker.
 
     `subscriber` is a pickled awares_platform.weights.Subscriber, because vLLM sends the arguments
-    to another process. `stage_on_device` is the setting engine.stage_on_device.
+    to another process. `stage_on_device` is the setting engine.stage_on_device. `base` is the
+    directory of the policy that adapters change.
 
     Example:
-        InitInfo(pickle.dumps(subscriber), stage_on_device=False)
+        InitInfo(pickle.dumps(subscriber), stage_on_device=False, base="/models/qwen")
     """
 
     subscriber: bytes
     stage_on_device: bool
+    base: str
 
 
 @dataclass
@@ -139,6 +141,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
 
     _subscriber: Subscriber
     _stage_on_device: bool
+    _base: Path
     _readers: Readers | None = None
     _held: Received | None = None
     # The names of the last staged version's tensors, and the model's units for these names.
@@ -162,6 +165,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         # Drop the held version: it may belong to another run with the same version numbers.
         self._held = None
         self._stage_on_device = init_info.stage_on_device
+        self._base = Path(init_info.base)
         if self._readers is None:
             self._readers = HostReaders() if torch.distributed.get_world_size() > 1 else ALONE
         self._aliases = aliases(self.model)
@@ -277,13 +281,13 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def _fitted(self, received: Received) -> tuple[Mapping[str, Tensor], set[str]]:
         """Return all tensors of the version, and the names of the tensors that must be loaded.
 
-        The method folds an adapter into the policy that the engine started with. Only an engine in
-        float32 reaches this method with an adapter. Raises WeightsError if the version belongs to
-        another model.
+        The method folds an adapter into the policy that adapters change. This policy differs from
+        version 0 if version 0 has an adapter of its own. Only an engine in float32 reaches this
+        method with an adapter. Raises WeightsError if the version belongs to another model.
         """
         manifest, changed = received.manifest, received.manifest.changed_tensors(self._loaded)
         if manifest.adapter is not None:
-            base = Checkpoint(Path(self.model_config.model))
+            base = Checkpoint(self._base)
             # The engine is in float32. Rounding to the base's own data type would lose the update.
             weights, went = fold_adapter(
                 received.state, manifest.adapter, base, self._vllm_name, torch.float32

@@ -66,7 +66,7 @@ from awares_platform.training.export import policy_key, read_meta
 from awares_platform.training.inputs import check_stored
 from awares_platform.training.lineage import check_lineage, policy_digest
 from awares_platform.training.recipe import Recipe, digest, grpo_recipe, require_same
-from awares_platform.training.source import resolve
+from awares_platform.training.start import starting_adapter, starting_policy
 from awares_platform.training.trainer import ThisProcessTrainer, TrainingProcess
 from awares_platform.weights import Subscriber
 
@@ -131,7 +131,7 @@ def _train(config: PlatformConfig, store: ObjectStore, claim: LeaseClaim) -> dic
     run, settings = config.run.name, config.grpo
     check_lineage(store, run, "awares", config.policy.base, settings.start)
     # Report a missing policy here, before any actor starts.
-    resolve(store, run, settings.start, config.policy.base, model_family(config.policy))
+    starting_policy(store, run, settings.start, config.policy, model_family(config.policy))
     if settings.start != "base":
         check_stored(store, policy_key(run, settings.start), config.method)
     recipe = recipe_of(config, store)
@@ -159,7 +159,8 @@ def recipe_of(config: PlatformConfig, store: ObjectStore) -> Recipe:
     if found is None:
         raise PolicyError(f"run {run!r} has no policy {start!r} (grpo.start): train it first")
     data = read_manifest(store, config.data.curated, "train")
-    return grpo_recipe(config, found, samples_digest(data))
+    adapter = starting_adapter(store, run, start, config.policy)
+    return grpo_recipe(config, found, samples_digest(data), adapter)
 
 
 def is_finished(store: ObjectStore, run: str, recipe: Recipe) -> bool:

@@ -60,10 +60,11 @@ from awares_platform.training.inputs import INPUTS
 from awares_platform.training.policy import interface, load_policy, load_processor
 from awares_platform.training.pulse import Pulse
 from awares_platform.training.recipe import Recipe
-from awares_platform.training.source import resolve
 from awares_platform.training.speed import peak_flops, sizes_of
+from awares_platform.training.start import starting_policy
 from awares_platform.training.zero import OptimizerStep
 from awares_platform.weights import Cadence, Identity, Publisher
+from awares_platform.weights.adapter import read_peft
 
 _REPAIR_EVERY_S = 5.0
 
@@ -91,8 +92,11 @@ class Learner:
         context = ray.train.get_context()
         self._rank, self._ranks = context.get_world_rank(), context.get_world_size()
         self._store = ObjectStore.from_config(config.store)
-        base, self._family = config.policy.base, model_family(config.policy)
-        self._source = resolve(self._store, config.run.name, settings.start, base, self._family)
+        self._family = model_family(config.policy)
+        start = starting_policy(
+            self._store, config.run.name, settings.start, config.policy, self._family
+        )
+        self._begun, self._source = start, start.weights
         gpu = settings.learner_gpus > 0
         self._device = get_device() if gpu else torch.device("cpu")
         model = self._load()
@@ -138,13 +142,16 @@ class Learner:
 
     def _load(self) -> torch.nn.Module:
         """Load the starting policy. With ZeRO-3, a rank holds only its slices of the weights."""
-        return load_policy(
+        model = load_policy(
             self._source,
             self._config.policy,
             self._config.run.seed,
             partitioned=self._settings.zero_stage == 3,
             gpu=self._settings.learner_gpus > 0,
-        ).to(self._device)
+        )
+        if self._begun.adapter is not None:
+            lora.continue_from(model, *read_peft(self._begun.adapter))
+        return model.to(self._device)
 
     def _shared_tower(self, frozen: Any) -> SharedTower:
         models = [self._engine.module] + ([frozen] if frozen is not None else [])
@@ -307,15 +314,16 @@ class Learner:
     def _export(self, step: int) -> None:
         """Export the policy. A LoRA run exports the merged weights and also the adapter."""
         state, adapter = zero.full_state(self._engine), zero.full_adapter(self._engine)
-        run, start = self._config.run.name, self._settings.start
         meta = {"step": step, "recipe": self._recipe}
         scale = lora.scale(self._engine.module)
         if self._rank == 0:
-            source, store = self._source, self._store
-            named = (store, run, "awares", self._family, self._config.method, meta)
-            export_policy(state, source, *named, adapter=scale is not None)
+            source, store, run = self._source, self._store, self._config.run.name
+            named = (store, run, "awares", self._family, self._config.method)
+            # `source` may be the base policy, but the training started from grpo.start.
+            origin = {"trained_from": self._recipe["starting policy"]}
+            export_policy(state, source, *named, {**meta, **origin}, adapter=scale is not None)
             if scale is not None:
-                export_adapter(adapter, scale, source, start, *named)
+                export_adapter(adapter, scale, source, self._begun.name, *named, meta)
         torch.distributed.barrier()
 
 

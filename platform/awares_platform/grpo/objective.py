@@ -118,16 +118,16 @@ class Objective:
     def _reference(self, batch: Batch) -> Tensor | None:
         """Return the logprobs of the starting policy, or None if the loss has no KL term.
 
-        Without LoRA, the starting policy is a frozen copy of the model. With LoRA, the starting
-        policy is the model with its adapters off.
+        Without LoRA, the starting policy is a frozen copy of the model. With LoRA, the model itself
+        computes like the starting policy (lora.reference).
         """
         if self._loss.kl_beta == 0:
             return None
-        off: AbstractContextManager[None] = (
-            nullcontext() if self._frozen is not None else lora.adapters_off(self._engine.module)
+        as_started: AbstractContextManager[None] = (
+            nullcontext() if self._frozen is not None else lora.reference(self._engine.module)
         )
         model = self._engine if self._frozen is None else self._frozen
-        with torch.no_grad(), off:
+        with torch.no_grad(), as_started:
             return policy_logprobs(
                 model,
                 batch,

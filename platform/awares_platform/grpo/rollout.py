@@ -28,6 +28,7 @@ from awares_platform.data.dataset import Images
 from awares_platform.engine.canary import CanaryMismatch
 from awares_platform.engine.canary_samples import build
 from awares_platform.engine.engine import Engine, EngineError
+from awares_platform.engine.exported import playable_start
 from awares_platform.engine.follow import Loaded, Missed, follow
 from awares_platform.grpo.actor import ActorLost
 from awares_platform.grpo.announcing import SELDOM
@@ -40,11 +41,12 @@ from awares_platform.method.environment import (
 )
 from awares_platform.method.family import model_family
 from awares_platform.runtime.driver import first_line
+from awares_platform.runtime.processor import resolved
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import StoreError
 from awares_platform.training.failure import cause
 from awares_platform.training.policy import load_processor
-from awares_platform.training.source import resolve
+from awares_platform.training.start import starting_policy
 from awares_platform.weights import Subscriber
 
 
@@ -78,21 +80,32 @@ class RolloutActor:
         does not start. Raises DataError if no sample is usable for the canary.
         """
         config, method = self._config, self._config.method
-        start, base = config.grpo.start, config.policy.base
         self._family = family = model_family(config.policy)
-        policy = await asyncio.to_thread(resolve, self._store, config.run.name, start, base, family)
-        processor = load_processor(policy, family, method.min_pixels, method.max_pixels)
+        start = await asyncio.to_thread(
+            starting_policy,
+            self._store,
+            config.run.name,
+            config.grpo.start,
+            config.policy,
+            family,
+        )
+        played = await asyncio.to_thread(
+            playable_start, start, family, resolved(config.engine).dtype, method
+        )
+        processor = load_processor(start.weights, family, method.min_pixels, method.max_pixels)
         self._chat = ChatFormat(processor.tokenizer, system_prompt(method), family.chat)
         limits = vision_limits(method, family)
         seed = derive(config.run.seed, "grpo", index=self._index) % 2**31
         engine = await Engine.start(
-            policy,
+            played.policy,
             config.engine,
             self._chat,
             seed,
             family=family,
             limits=limits,
             lora_rank=config.policy.lora_rank,
+            adapter=played.adapter,
+            base=played.base,
         )
         self._canary = await asyncio.to_thread(
             build,

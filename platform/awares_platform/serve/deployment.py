@@ -29,7 +29,7 @@ class Replica:
         from awares.chat import ChatFormat
         from awares.images import DecodeLimits
         from awares_platform.engine.engine import Engine
-        from awares_platform.engine.exported import playable
+        from awares_platform.engine.exported import playable, playable_start
         from awares_platform.method.environment import (
             episode_budget,
             episode_spec,
@@ -44,6 +44,7 @@ class Replica:
         from awares_platform.training import inputs
         from awares_platform.training.policy import load_processor
         from awares_platform.training.source import resolve
+        from awares_platform.training.start import starting_policy
 
         settings = config.serve
         self._settings = settings
@@ -55,9 +56,15 @@ class Replica:
         inputs.check(policy, method)
         processor = load_processor(policy, family, method.min_pixels, method.max_pixels)
         dtype = resolved(config.engine).dtype
-        played = await asyncio.to_thread(
-            playable, store, run, settings.policy, base, family, dtype, method
-        )
+        if settings.follow:
+            start = await asyncio.to_thread(
+                starting_policy, store, run, settings.policy, config.policy, family
+            )
+            played = await asyncio.to_thread(playable_start, start, family, dtype, method)
+        else:
+            played = await asyncio.to_thread(
+                playable, store, run, settings.policy, base, family, dtype, method
+            )
         chat = ChatFormat(processor.tokenizer, system_prompt(method), family.chat)
         self._engine = await Engine.start(
             played.policy,
@@ -68,6 +75,7 @@ class Replica:
             limits=vision_limits(config.method, family),
             lora_rank=config.policy.lora_rank if settings.follow else 0,
             adapter=played.adapter,
+            base=played.base,
         )
         limits = DecodeLimits(max_pixels=settings.max_image_pixels)
         self._following = (

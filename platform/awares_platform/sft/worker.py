@@ -38,9 +38,9 @@ from awares_platform.sft.examples import Collator, prepare
 from awares_platform.sft.order import SampleOrder, micro_batches
 from awares_platform.sft.schedule import cosine
 from awares_platform.store import ObjectStore
-from awares_platform.training import checkpoint, zero
+from awares_platform.training import checkpoint, lora, zero
 from awares_platform.training.ahead import one_ahead
-from awares_platform.training.export import export_policy
+from awares_platform.training.export import export_adapter, export_policy
 from awares_platform.training.failure import SkippedSteps
 from awares_platform.training.policy import load_policy, load_processor
 from awares_platform.training.pulse import Pulse
@@ -190,20 +190,16 @@ class SftWorker:
         return batch.to(self._device), tool_BT.to(self._device), unreadable
 
     def _export(self, step: int) -> None:
-        state = zero.full_state(self._engine)
+        """Export the policy. A LoRA run exports the merged weights and also the adapter."""
+        state, adapter = zero.full_state(self._engine), zero.full_adapter(self._engine)
+        scale = lora.scale(self._engine.module)
         if self._rank == 0:
             require_held(self._store, self._claim)
             meta = {"recipe": self._recipe, "step": step}
-            key = export_policy(
-                state,
-                self._source,
-                self._store,
-                self._run,
-                "sft",
-                self._family,
-                self._method,
-                meta,
-            )
+            named = (self._store, self._run, "sft", self._family, self._method, meta)
+            key = export_policy(state, self._source, *named, adapter=scale is not None)
+            if scale is not None:
+                export_adapter(adapter, scale, self._source, "base", *named)
             self._messages.put(("exported", key))
         torch.distributed.barrier()
 

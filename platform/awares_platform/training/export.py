@@ -1,7 +1,7 @@
 """Exports policies to runs/<run>/policies/<name>/ in the store, and reads their manifests.
 
 The directory <name> always holds all weights. If training used LoRA, these are merged weights: the
-sums of the starting policy and the adapter in float32, rounded once. The grpo job then also exports
+sums of the base policy and the adapter in float32, rounded once. The job then also exports
 <name>-adapter. This is a PEFT directory, from which merge.py can make the merged weights again.
 
     manifest.json   {"files": {name: blake3}, "meta": {"digest", "trained_from", ...the job's own}}
@@ -71,7 +71,8 @@ def export_policy(
 
     `source` is the directory of the policy from which training started. `method` is the section
     [method] of the training's configuration. The JSON values in `meta` become part of the manifest.
-    If `adapter` is true, the policy is complete only after `export_adapter`.
+    A "trained_from" in `meta` replaces the digest of `source`. If `adapter` is true, the policy is
+    complete only after `export_adapter`.
     """
     key = policy_key(run, name)
     # The adapter of an older export does not belong to these weights.
@@ -115,8 +116,8 @@ def _upload(
     directory: Path, store: ObjectStore, key: str, source: Path, meta: Mapping[str, Any] | None
 ) -> None:
     files = file_digests(directory)
-    lineage = {"digest": combined(files), "trained_from": content_digest(source)}
-    manifest = {"files": files, "meta": {**(meta or {}), **lineage}}
+    lineage = {"trained_from": content_digest(source), **(meta or {}), "digest": combined(files)}
+    manifest = {"files": files, "meta": lineage}
     # Delete the manifest first, so that no reader sees a mixture of old and new files.
     store.delete(f"{key}/{MANIFEST}")
     for file in files:

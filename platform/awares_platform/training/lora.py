@@ -2,17 +2,20 @@
 
 A layer with an adapter computes y = base(x) + scale * B(A(x)), where `base` is frozen. peft
 replaces layers of the model in place. Each peft layer contains linear layers, which ZeRO-3 gathers
-and partitions like any other layer. With the adapters off, the model is the reference policy of
-GRPO's KL term. Source: Hu et al., arXiv 2106.09685.
+and partitions like any other layer. Source: Hu et al., arXiv 2106.09685.
+
+The reference policy of GRPO's KL term is the policy at the start of the training. This is the model
+with its adapters off, or with a copy of the adapters that the training continues.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from awares.errors import PolicyError
 from awares.family import ModelFamily, in_tower
@@ -23,12 +26,15 @@ from awares_platform.weights.adapter import (
     UP,
     adapted,
     fold,
+    is_adapter,
     rank_of,
     shapes_of,
 )
 from awares_platform.weights.manifest import WeightsError
 
 _BASE = ".base_layer"
+_START_DOWN, _START_UP = "start_down", "start_up"
+"""The names of the buffers with the matrices A and B that the training continues."""
 
 
 def attach(
@@ -93,6 +99,30 @@ def attach_trained(
         )
 
 
+def continue_from(model: nn.Module, adapter: Mapping[str, Tensor], trained_scale: float) -> None:
+    """Give the new adapters of `model` the values of a trained adapter, as `read_peft` returns it.
+
+    The model keeps a copy of these values for `reference`. Call this function before DeepSpeed
+    partitions the adapters. Raises PolicyError unless both adapters have the same layers, ranks and
+    scale.
+    """
+    own = {name: tensor for name, tensor in model.named_parameters() if is_adapter(name)}
+    if shapes_of(own) != shapes_of(adapter) or scale(model) != trained_scale:
+        raise PolicyError(
+            "the adapter of the starting policy has other layers, another rank or another alpha "
+            "than policy.lora_targets, policy.lora_rank and policy.lora_alpha describe; give "
+            "`awares sft` and `awares grpo` the same section [policy]"
+        )
+    with torch.no_grad():
+        for name, tensor in own.items():
+            tensor.copy_(adapter[name])
+    for name, layer in _layers(model):
+        for buffer, part in ((_START_DOWN, DOWN), (_START_UP, UP)):
+            # The buffers are not persistent, so exports and checkpoints leave them out.
+            copied = own[f"{name}{part}"].detach().clone()
+            layer.register_buffer(buffer, copied, persistent=False)
+
+
 def _forward(layer: Any, x: Tensor) -> Tensor:
     """Compute the output of a layer with an adapter.
 
@@ -103,8 +133,12 @@ def _forward(layer: Any, x: Tensor) -> Tensor:
     if layer.disable_adapters:
         return output
     down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
-    change = up(down(x.to(down.weight.dtype))) * layer.scaling[ADAPTER]
-    return add_once(output, change)
+    if getattr(layer, "plays_start", False):
+        start_down, start_up = layer.start_down, layer.start_up
+        change = linear(linear(x.to(start_down.dtype), start_down), start_up)
+    else:
+        change = up(down(x.to(down.weight.dtype)))
+    return add_once(output, change * layer.scaling[ADAPTER])
 
 
 @contextmanager
@@ -118,6 +152,20 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(True)
+
+
+@contextmanager
+def reference(model: nn.Module) -> Iterator[None]:
+    """Make the model compute like the policy at the start of the training within the block."""
+    layers = [layer for _, layer in _layers(model) if hasattr(layer, _START_UP)]
+    with nullcontext() if layers else adapters_off(model):
+        for layer in layers:
+            layer.plays_start = True
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.plays_start = False
 
 
 def scale(model: nn.Module) -> float | None:

@@ -3,6 +3,7 @@
     "run.seed", ...                  settings that change the job's result, by dotted key
     "base policy",                   the digest of the files of the policy from which the job
     "starting policy"                starts
+    "starting adapter"               the digest of the adapter that GRPO trains further
     "data"                           the name of the data set, and a digest of its samples
     "code of method.reward", ...     the digest of the file that defines a class of the user
 
@@ -157,11 +158,13 @@ def sft_recipe(config: PlatformConfig, base: str, samples: str) -> Recipe:
     )
 
 
-def grpo_recipe(config: PlatformConfig, start: str, samples: str) -> Recipe:
+def grpo_recipe(
+    config: PlatformConfig, start: str, samples: str, adapter: str | None = None
+) -> Recipe:
     """Return the recipe of the policy awares.
 
     `start` is the digest of the policy from which GRPO starts. `samples` is the digest of the
-    curated samples.
+    curated samples. `adapter` is the digest of the adapter that GRPO trains further, or None.
     """
     return _with_code(
         {
@@ -172,6 +175,7 @@ def grpo_recipe(config: PlatformConfig, start: str, samples: str) -> Recipe:
             **_engine(config.engine),
             "run.seed": config.run.seed,
             "starting policy": start,
+            **({} if adapter is None else {"starting adapter": adapter}),
             "data": _data(config.data.curated, samples),
         }
     )

@@ -1,6 +1,7 @@
 """Tests which methods of vLLM the loader calls, in which order, and which caches it clears."""
 
 import asyncio
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -48,14 +49,14 @@ class Llm:
 @pytest.mark.parametrize("vision", [False, True])
 def test_the_encoder_cache_goes_when_the_vision_tower_changed(vision: bool) -> None:
     llm = Llm()
-    apply_s, pause_s = asyncio.run(Loader(cast(Any, llm), 10.0).apply(1, vision))
+    apply_s, pause_s = asyncio.run(Loader(cast(Any, llm), 10.0, Path()).apply(1, vision))
     assert 0 <= apply_s <= pause_s
     assert ("reset encoder cache" in llm.calls) is vision
 
 
 def test_generation_goes_on_after_everything_else() -> None:
     llm = Llm()
-    asyncio.run(Loader(cast(Any, llm), 10.0).apply(1, vision=True))
+    asyncio.run(Loader(cast(Any, llm), 10.0, Path()).apply(1, vision=True))
     assert llm.calls == [*APPLIED, "reset encoder cache", "version 1", "resume"]
 
 
@@ -63,5 +64,5 @@ def test_generation_goes_on_after_everything_else() -> None:
 def test_a_load_that_fails_leaves_the_engine_paused(count: int) -> None:
     llm = Llm(fails=APPLIED[count - 1])
     with pytest.raises(RuntimeError):
-        asyncio.run(Loader(cast(Any, llm), 10.0).apply(1, vision=True))
+        asyncio.run(Loader(cast(Any, llm), 10.0, Path()).apply(1, vision=True))
     assert llm.calls == APPLIED[:count]

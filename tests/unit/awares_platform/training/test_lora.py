@@ -108,6 +108,55 @@ def test_a_trained_adapter_that_does_not_fit_is_refused(model: Tiny) -> None:
         lora.attach_trained(model, QWEN2_5_VL, both, 8.0)
 
 
+def test_a_continued_adapter_starts_from_its_values_and_they_stay_the_reference(
+    model: Tiny,
+) -> None:
+    x = torch.randn(5, 4)
+    lora.attach(model, QWEN2_5_VL, 2, 16.0, ("q_proj", "o_proj"), seed=0)
+    own = {name: tensor for name, tensor in model.named_parameters() if is_adapter(name)}
+    adapter = {name: torch.randn_like(tensor) for name, tensor in own.items()}
+    before, names = model(x), [*model.state_dict()]
+    lora.continue_from(model, adapter, 8.0)
+    start = model(x)
+    assert all(torch.equal(own[name], adapter[name]) for name in own)
+    assert not torch.allclose(start, before) and [*model.state_dict()] == names
+    with torch.no_grad():
+        for tensor in own.values():
+            tensor.add_(1.0)
+    assert not torch.allclose(model(x), start)
+    with pytest.raises(RuntimeError), lora.reference(model):
+        assert torch.allclose(model(x), start, atol=1e-5)
+        raise RuntimeError
+    assert not torch.allclose(model(x), start)
+    with lora.adapters_off(model):
+        assert torch.equal(model(x), before)
+
+
+def test_the_reference_of_a_new_adapter_is_the_base_model(model: Tiny) -> None:
+    x = torch.randn(5, 4)
+    before = model(x)
+    lora.attach(model, QWEN2_5_VL, 2, 16.0, ("q_proj",), seed=0)
+    nn.init.ones_(model.get_parameter(f"language_model.q_proj{UP}"))
+    with lora.reference(model):
+        assert torch.equal(model(x), before)
+    assert not torch.allclose(model(x), before)
+
+
+@pytest.mark.parametrize(
+    ("rank", "alpha", "targets"),
+    [(4, 16.0, ("q_proj",)), (2, 8.0, ("q_proj",)), (2, 16.0, ("q_proj", "o_proj"))],
+)
+def test_an_adapter_of_another_form_is_not_continued(
+    model: Tiny, rank: int, alpha: float, targets: tuple[str, ...]
+) -> None:
+    trained = Tiny()
+    lora.attach(trained, QWEN2_5_VL, 2, 16.0, ("q_proj",), seed=0)
+    adapter = {name: one for name, one in trained.state_dict().items() if is_adapter(name)}
+    lora.attach(model, QWEN2_5_VL, rank, alpha, targets, seed=0)
+    with pytest.raises(PolicyError, match=r"`awares grpo` the same section \[policy\]"):
+        lora.continue_from(model, adapter, 8.0)
+
+
 def test_the_same_seed_gives_the_same_adapters() -> None:
     one, two = Tiny(), Tiny()
     for each in (one, two):

@@ -1,0 +1,77 @@
+"""Finds the policy from which GRPO starts.
+
+    grpo.start    policy.dtype    GRPO trains
+    base          any             a new adapter of the base policy
+    sft           float32         a new adapter of policies/sft, whose merged weights lose nothing
+    sft           bfloat16        the adapter policies/sft-adapter further, on the base policy
+
+In bfloat16, the merged weights of SFT lack most of a small update. GRPO would then start from
+another policy than the SFT policy. If SFT trained whole weights, GRPO trains a new adapter of
+policies/sft. If policy.lora_rank is 0, GRPO trains the weights of the starting policy themselves.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from awares.errors import PolicyError
+from awares.family import ModelFamily
+from awares_platform.config.policy import PolicyConfig
+from awares_platform.store import ObjectStore
+from awares_platform.training.export import adapter_key, policy_manifest
+from awares_platform.training.source import PolicyName, resolve, resolve_adapter
+from awares_platform.weights.adapter import rank_in
+
+
+@dataclass(frozen=True, slots=True)
+class StartingPolicy:
+    """The verified directories of the policy from which GRPO starts.
+
+    GRPO trains on the policy `name` in the directory `weights`, and its versions build on these
+    weights. `adapter` is the PEFT directory of the adapter that GRPO trains further, or None.
+
+    Example:
+        StartingPolicy("base", Path("/models/qwen"), Path("/root/.cache/awares/policies/5d1c"))
+    """
+
+    name: PolicyName
+    weights: Path
+    adapter: Path | None
+
+
+def starting_policy(
+    store: ObjectStore, run: str, start: PolicyName, policy: PolicyConfig, family: ModelFamily
+) -> StartingPolicy:
+    """Return the policy from which GRPO starts. `start` is grpo.start.
+
+    Raises the errors of `resolve` and `resolve_adapter`. Raises PolicyError if GRPO would train an
+    adapter of another rank further. Raises WeightsError if the adapter is damaged.
+    """
+    found = None
+    if continues_adapter(policy):
+        found = resolve_adapter(store, run, start, policy.base, family)
+    if found is None:
+        return StartingPolicy(start, resolve(store, run, start, policy.base, family), None)
+    if (rank := rank_in(found[1])) != policy.lora_rank:
+        raise PolicyError(
+            f"the adapter of the policy {start} has rank {rank}, and policy.lora_rank is "
+            f"{policy.lora_rank}: set policy.lora_rank={rank}, or run `awares {start}` again"
+        )
+    return StartingPolicy("base", *found)
+
+
+def starting_adapter(
+    store: ObjectStore, run: str, start: PolicyName, policy: PolicyConfig
+) -> str | None:
+    """Return the digest of the adapter that GRPO trains further, or None if there is none.
+
+    Raises PolicyError if the adapter's manifest is damaged.
+    """
+    if start == "base" or not continues_adapter(policy):
+        return None
+    manifest = policy_manifest(store, f"{adapter_key(run, start)}/")
+    return None if manifest is None else manifest["meta"]["digest"]
+
+
+def continues_adapter(policy: PolicyConfig) -> bool:
+    """Return whether GRPO trains the adapter of its starting policy further, if there is one."""
+    return policy.lora_rank > 0 and policy.dtype == "bfloat16"
