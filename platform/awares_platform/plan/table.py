@@ -157,10 +157,11 @@ def _traffic(sheet: Sheet) -> list[str]:
     bus, grpo = sheet.traffic, sheet.config.grpo
     seconds = sheet.hours["grpo"].step_s
     up, down = bus.weights_up + bus.checkpoints, bus.weights_down + bus.images
+    whole = f"of {megabytes(bus.raw)} unencoded"
+    how = whole if bus.changed is None else f"{bus.changed:.1%} changed"
     return [
         "S3 traffic of a learner step, MB",
-        _row("one delta, one anchor", megabytes(bus.delta), megabytes(bus.anchor))
-        + f"   {bus.changed:.1%} changed",
+        _row("one delta, one anchor", megabytes(bus.delta), megabytes(bus.anchor)) + f"   {how}",
         _row("weights up, down", megabytes(bus.weights_up), megabytes(bus.weights_down))
         + f"   {grpo.rollout_actors} reader{'s' * (grpo.rollout_actors > 1)}",
         _row("images down", megabytes(bus.images)),

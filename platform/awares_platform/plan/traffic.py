@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from awares.errors import ConfigError
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.plan.assumptions import Assumptions
@@ -47,14 +48,26 @@ DENSE = 0.78
 """Bytes of an anchor divided by the bytes of the unencoded weights.
 
 The number comes from the same table as CHANGED. zstd compresses the weights in an anchor."""
+ADAPTER_DELTA: Points = ((1e-5, 0.33), (1e-4, 0.41))
+"""Points (learning rate, bytes of an adapter's delta divided by its unencoded bytes).
+
+The value is the largest of a training, which occurs at about the fifth step. Later deltas are
+smaller, down to half of it after 200 steps. tests/benchmarks/adapter_bytes.py measures the values.
+"""
+ADAPTER_ANCHOR = 0.65
+"""Bytes of an adapter's anchor divided by the adapter's unencoded bytes.
+
+The number comes from the same benchmark. An anchor is half as large while the matrices B are zero.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """The sizes of the published weights, and the S3 traffic of a learner step.
 
-    `changed` is the share of the published weights that a step changes. `delta` and `anchor` are
-    the bytes of one delta and of one anchor. The other fields are mean bytes per step:
+    `changed` is the share of the published weights that a step changes, or None for an adapter.
+    `raw` is the bytes of the unencoded weights. `delta` and `anchor` are the bytes of one delta and
+    of one anchor. The other fields are mean bytes per step:
 
     - `weights_up`: weights that the learner writes.
     - `weights_down`: weights that all engines together read.
@@ -63,12 +76,13 @@ class Traffic:
 
     Example:
         Traffic(
-            changed=0.094, delta=6.1e8, anchor=1.2e10, weights_up=1.3e9, weights_down=2.4e9,
-            images=6e7, checkpoints=1e9,
+            changed=0.094, raw=1.5e10, delta=6.1e8, anchor=1.2e10, weights_up=1.3e9,
+            weights_down=2.4e9, images=6e7, checkpoints=1e9,
         )
     """
 
-    changed: float
+    changed: float | None
+    raw: float
     delta: float
     anchor: float
     weights_up: float
@@ -105,30 +119,53 @@ def traffic(
 ) -> Traffic:
     """Compute the traffic of a run that publishes `trained` parameters in `dtype` (engine.dtype).
 
-    Every engine downloads the delta of every version. The plan assumes that the deltas of a LoRA
-    adapter are as large as its anchors. The adapter is small, so this error hardly matters. One
-    engine and one learner rank read the image of each group, so each image counts twice. A
-    checkpoint holds the trained weights and the optimizer's state.
+    Every engine downloads the delta of every version, or the anchor of a version without a delta.
+    One engine and one learner rank read the image of each group, so each image counts twice. A
+    checkpoint holds the trained weights and the optimizer's state. Raises ConfigError if `assumed`
+    states the share of changed weights for a run that trains an adapter.
     """
-    full = float(trained * element_bytes(dtype))
-    anchor = DENSE * full
-    changed = 1.0 if policy.lora_rank else _changed(grpo.learning_rate, assumed)
-    delta = anchor if policy.lora_rank else between(ENCODED, changed) * full
-    anchors = 0.0
-    if delta <= USELESS * anchor:
-        anchors = anchor / period(delta, anchor, grpo.anchor_every)
+    raw = float(trained * element_bytes(dtype))
+    changed, delta, anchor = _encoded(grpo.learning_rate, bool(policy.lora_rank), assumed)
+    up, down = per_version(delta * raw, anchor * raw, grpo.anchor_every)
     return Traffic(
         changed=changed,
-        delta=delta,
-        anchor=anchor,
-        weights_up=delta + anchors,
-        weights_down=delta * grpo.rollout_actors,
+        raw=raw,
+        delta=delta * raw,
+        anchor=anchor * raw,
+        weights_up=up,
+        weights_down=down * grpo.rollout_actors,
         images=2 * grpo.groups_per_step * assumed.image_mb * 1e6,
         checkpoints=(element_bytes(policy.dtype) + OPTIMIZER) * trained / grpo.checkpoint_every,
     )
 
 
-def _changed(learning_rate: float, assumed: Assumptions) -> float:
+def per_version(delta: float, anchor: float, every: int) -> tuple[float, float]:
+    """Return the mean bytes of a version that the learner writes, and that one engine reads.
+
+    If a delta is useless, a version with an anchor has no delta, and engines read the anchor.
+    """
+    versions = period(delta, anchor, every)
+    if delta <= USELESS * anchor:
+        return delta + anchor / versions, delta
+    mean = (anchor + (versions - 1) * delta) / versions
+    return mean, mean
+
+
+def _encoded(
+    learning_rate: float, adapter: bool, assumed: Assumptions
+) -> tuple[float | None, float, float]:
+    """Return the share of changed weights, and the sizes of a delta and of an anchor.
+
+    The sizes are shares of the unencoded bytes.
+    """
+    if not adapter:
+        changed = assumed.changed_share
+        if changed is None:
+            changed = between(CHANGED, learning_rate, log=True)
+        return changed, between(ENCODED, changed), DENSE
     if assumed.changed_share is not None:
-        return assumed.changed_share
-    return between(CHANGED, learning_rate, log=True)
+        raise ConfigError(
+            f"--changed-share {assumed.changed_share:g} has no effect on an adapter: leave it out, "
+            "or set policy.lora_rank=0"
+        )
+    return None, between(ADAPTER_DELTA, learning_rate, log=True), ADAPTER_ANCHOR

@@ -16,7 +16,17 @@ from awares_platform.config import PlatformConfig, load
 from awares_platform.method.flops import Pass, language_flops, tower_flops
 from awares_platform.plan import Assumptions, make, render
 from awares_platform.plan.geometry import Geometry
-from awares_platform.plan.traffic import CHANGED, USELESS, Traffic, between, period, traffic
+from awares_platform.plan.traffic import (
+    ADAPTER_ANCHOR,
+    ADAPTER_DELTA,
+    CHANGED,
+    USELESS,
+    Traffic,
+    between,
+    per_version,
+    period,
+    traffic,
+)
 from tests.unit.awares_platform.plan.paper import ROOT, SMALL, setup
 
 
@@ -67,9 +77,44 @@ def test_large_deltas_bring_the_anchor_sooner() -> None:
         assert versions - 1 in (period(delta, 100, 16), period(delta, 100, 16) - 1)
 
 
-def test_an_adapter_is_published_whole() -> None:
+@pytest.mark.parametrize("delta", [1.0, 5.0, 40.0, 60.0, 71.0, 78.0, 100.0])
+def test_the_mean_version_is_that_of_the_writer(delta: float) -> None:
+    """Follow the writer's rules over many versions. A useless delta leaves only the anchor."""
+    from awares_platform.weights import cadence
+
+    costs, up, down, versions = cadence.ChainCost(anchor=100), 0.0, 0.0, 4800
+    for _ in range(versions):
+        anchor = costs.want_anchor(16)
+        without = anchor and costs.last > cadence._USELESS * 100
+        up += 100 * anchor + delta * (not without)
+        down += 100 if without else delta
+        if anchor:
+            costs.deltas.clear()
+        else:
+            costs.deltas.append(delta)  # type: ignore[arg-type]
+    assert per_version(delta, 100.0, 16) == pytest.approx((up / versions, down / versions), rel=0.1)
+
+
+def test_the_sizes_of_an_adapters_versions_are_those_of_the_benchmark() -> None:
+    page = (ROOT / "platform/docs/weights.md").read_text()
+    lines = page.split("<!-- adapter-bytes:begin -->")[1].split("<!--")[0].splitlines()
+    rows = [[cell.strip(" %") for cell in line.strip("|").split("|")] for line in lines[3:]]
+    found = {(float(row[0]), int(row[1])): [float(cell) / 100 for cell in row[2:]] for row in rows}
+    for rate, delta in ADAPTER_DELTA:
+        assert found[rate, 5][0] == pytest.approx(delta, abs=0.01)
+        assert max(found[rate, step][0] for step in (1, 2, 5, 10, 50, 200)) < delta + 0.01
+        assert found[rate, 50][1] == pytest.approx(ADAPTER_ANCHOR, abs=0.01)
+
+
+def test_traffic_of_an_adapter() -> None:
     bus = traffic_of(setup(), 20_185_088)
-    assert bus.delta == bus.anchor == bus.weights_up == pytest.approx(0.78 * 2 * 20_185_088)
+    raw = 2 * 20_185_088
+    assert (bus.raw, bus.changed) == (raw, None)
+    assert (bus.delta, bus.anchor) == (pytest.approx(0.33 * raw), pytest.approx(0.65 * raw))
+    # Two deltas exceed an anchor, so every second version has an anchor as well.
+    assert bus.weights_up == pytest.approx(0.33 * raw + 0.65 * raw / 2)
+    with pytest.raises(ConfigError, match=r"--changed-share 0.1 has no effect on an adapter"):
+        traffic_of(setup(), 20_185_088, changed_share=0.1)
 
 
 def test_a_stated_share_replaces_the_measured_one() -> None:
