@@ -2,7 +2,8 @@
 
     PYTHONPATH=.:platform python -m tests.rehearsal.table [--directory runs/rehearsal]
 
-The script reads the reports of run.py and prints the whole text of this folder's README.md.
+The script reads the reports of run.py, writes their figures to the folder figures, and prints the
+whole text of this folder's README.md.
 
 The measured memory of an engine is the peak of its anonymous resident memory, minus its memory
 before it loads the model. The measured memory of a trainer is the memory of its weights, plus the
@@ -14,10 +15,10 @@ plan's overhead for libraries is 0 here, because the measured memory leaves the 
 
 import argparse
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from awares_platform.config import PlatformConfig, load
 from awares_platform.config.grpo import GrpoConfig
@@ -27,17 +28,19 @@ from awares_platform.method.family import model_family
 from awares_platform.plan.assumptions import Assumptions
 from awares_platform.plan.engine import EngineMemory, engine_memory
 from awares_platform.plan.geometry import Geometry, geometry
-from awares_platform.plan.hours import grpo_hours, sft_hours
 from awares_platform.plan.lengths import Lengths, lengths
 from awares_platform.plan.traffic import traffic
 from awares_platform.plan.trainer import element_bytes, memory, trained_parameters, trainer
-from tests.rehearsal.memory import ProcessMemory
-from tests.rehearsal.run import JOBS, SETUP, TRAINERS, options
+from tests.rehearsal.figures import Figures, Pass, compact, from_json, to_json
+from tests.rehearsal.run import JOBS, SETUP
+from tests.rehearsal.work import step_work
 
 SCORED = ("grpo", "evaluate")
 """The jobs whose engine scores canaries."""
 TEMPLATE = Path(__file__).with_name("template.md")
 """The text of README.md, in which TABLE and SECONDS are placeholders."""
+FIGURES = Path(__file__).with_name("figures")
+"""The folder with the figures of the committed table, and with the policy's config.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,77 +74,9 @@ class Row:
         return f"{value:.2f} {self.unit}".strip()
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """One forward pass of a trainer, as the probe recorded it.
-
-    `rows` and `width` are the shape of the batch, and `tokens` is its number of tokens without
-    padding. `scored` is the number of positions that the head scores. `gradient` is true for a pass
-    with gradients. `layers` is the number of runs of the first decoder layer, including
-    recomputations.
-
-    Example:
-        Pass(rows=2, width=1290, tokens=2025, scored=21, gradient=True, layers=2)
-    """
-
-    rows: int
-    width: int
-    tokens: int
-    scored: int
-    gradient: bool
-    layers: int
-
-
-def passes(events: Sequence[dict[str, Any]]) -> list[Pass]:
-    """Return the passes that a trainer's events describe. A pass ends where the next one begins."""
-    starts = [place for place, event in enumerate(events) if event["event"] == "pass"]
-    found = []
-    for start, end in zip(starts, [*starts[1:], len(events)], strict=True):
-        first, rest = events[start], events[start + 1 : end]
-        scored = [event["scored"] for event in rest if event["event"] == "head"]
-        layers = sum(event["event"] == "layer" for event in rest)
-        sizes = (first["rows"], first["width"], first["tokens"])
-        found.append(Pass(*sizes, max(scored, default=0), first["gradient"], layers))
-    return found
-
-
 def padding(done: Sequence[Pass]) -> float:
     """Return the share of padding among all positions that the passes compute."""
     return 1 - sum(one.tokens for one in done) / sum(one.rows * one.width for one in done)
-
-
-def trainer_peak(report: dict[str, Any]) -> int:
-    """Return a trainer's peak memory in bytes: its weights, and the most that a pass adds.
-
-    The weights are the memory that the process takes while it loads the model, and the memory that
-    it maps from a file. The sampled memory does not include mapped files. The libraries, the
-    tokenizer and the cache of views do not count, because a GPU holds none of them. The gradients
-    and the optimizer's state of an adapter are too small to count.
-    """
-    events = [event for event in report["events"] if event["event"] != "engine"]
-    first = {event["event"]: event for event in reversed(events)}
-    process = ProcessMemory(**report["processes"][str(first["pass"]["pid"])])
-    weights = first["loaded"]["memory"] - first["load"]["memory"] + first["loaded"]["mapped"]
-    starts = [event for event in events if event["event"] == "pass"]
-    ends = [event["time"] for event in (*starts[1:], events[-1])]
-    added = [
-        process.peak(start["time"], end) - start["memory"]
-        for start, end in zip(starts, ends, strict=True)
-    ]
-    return weights + max(added)
-
-
-def engine_peak(report: dict[str, Any]) -> int | None:
-    """Return the largest peak memory of a job's engines in bytes, or None without an engine.
-
-    The memory before an engine loads its model does not count.
-    """
-    starts = [event for event in report["events"] if event["event"] == "engine"]
-    peaks = [
-        ProcessMemory(**report["processes"][str(event["pid"])]).peak() - event["memory"]
-        for event in starts
-    ]
-    return max(peaks, default=None)
 
 
 def planned_trainer(
@@ -194,84 +129,123 @@ def job_engine(
     return engine_memory(settings, config.policy.lora_rank, wanted, shape, tokens, assumed)
 
 
-def rows(config: PlatformConfig, reports: dict[str, dict[str, Any]]) -> Iterator[Row]:
+def planned_padding(done: Sequence[Pass], tokens: Lengths) -> float:
+    """Return the share of padding that the plan states for the passes in `done`.
+
+    A pass has as many episodes with a request as fit its number of tokens.
+    """
+    more = tokens.called - tokens.plain
+    calls = [round((one.tokens - one.rows * tokens.plain) / more) for one in done]
+    used = sum(one.rows * tokens.plain for one in done) + sum(calls) * more
+    widest = (tokens.plain + more * (call > 0) for call in calls)
+    return 1 - used / sum(one.rows * width for one, width in zip(done, widest, strict=True))
+
+
+def rows(config: PlatformConfig, seen: dict[str, Figures]) -> Iterator[Row]:
     """Yield the rows of all jobs that ran."""
     family = model_family(config.policy)
     shape, limits = geometry(config.policy.base, family), vision_limits(config.method, family)
-    calls = _last(reports["grpo"]["metrics"], "call/rate") if "grpo" in reports else 0.0
+    calls = last(seen["grpo"].metrics, "call/rate") if "grpo" in seen else 0.0
     assumed = Assumptions(call_rate=calls, overhead_gib=0.0, gpu_gib=1000.0)
     tokens = lengths(config.method, config.engine, config.grpo.max_tokens, limits, assumed)
-    for job, report in reports.items():
+    for job, figures in seen.items():
         engine = job_engine(config, job, shape, tokens, assumed)
-        peak = engine_peak(report)
-        if peak is not None:
+        if figures.engine is not None:
             scored = tokens.called + tokens.crop if job in SCORED else 0
             planned = planned_engine(engine, config.engine.dtype, shape, scored)
-            yield Row(job, "engine, peak memory", "GB", peak / 1e9, planned / 1e9)
-        if job in TRAINERS:
-            yield from _trainer_rows(config, job, report, shape, tokens, engine, assumed)
-    if "grpo" in reports:
-        yield from _grpo_rows(config, reports["grpo"]["metrics"], shape, assumed)
+            yield Row(job, "engine, peak memory", "GB", figures.engine / 1e9, planned / 1e9)
+        if figures.trainer is not None:
+            yield from _trainer_rows(config, job, figures, shape, tokens)
+    if "grpo" in seen:
+        yield from _grpo_rows(config, seen["grpo"], shape, tokens, assumed)
 
 
 def _trainer_rows(
-    config: PlatformConfig,
-    job: str,
-    report: dict[str, Any],
-    shape: Geometry,
-    tokens: Lengths,
-    engine: EngineMemory,
-    assumed: Assumptions,
+    config: PlatformConfig, job: str, figures: Figures, shape: Geometry, tokens: Lengths
 ) -> Iterator[Row]:
-    done, policy = passes(report["events"]), config.policy
-    learning = [one for one in done if one.gradient]
+    assert figures.trainer is not None
+    learning = [one for one in figures.passes if one.gradient]
     settings = config.sft if job == "sft" else config.grpo
-    planned = planned_trainer(config, settings, shape, done)
-    yield Row(job, "trainer, peak memory", "GB", trainer_peak(report) / 1e9, planned / 1e9)
+    planned = planned_trainer(config, settings, shape, figures.passes)
+    yield Row(job, "trainer, peak memory", "GB", figures.trainer / 1e9, planned / 1e9)
     runs = sum(one.layers for one in learning) / len(learning)
-    wanted = 1.0 + policy.gradient_checkpointing
+    wanted = 1.0 + config.policy.gradient_checkpointing
     yield Row(job, "runs of a layer per pass with gradients", "", runs, wanted)
+    yield Row(job, "padding", "%", padding(learning), planned_padding(learning, tokens))
     if job == "sft":
-        samples = config.data.train_samples
-        hours = sft_hours(config.sft, policy, samples, shape, tokens, assumed)
-    else:
-        hours = grpo_hours(config.grpo, policy, 1, shape, tokens, engine, assumed)
-    yield Row(job, "padding", "%", padding(learning), hours.ranks.padding)
+        seconds = (total(figures.metrics, name) for name in ("time/images", "time/step"))
+        images, steps = seconds
+        yield Row(job, "share of a step, images awaited", "%", images / steps, 0.0)
 
 
 def _grpo_rows(
     config: PlatformConfig,
-    metrics: Sequence[dict[str, Any]],
+    figures: Figures,
     shape: Geometry,
+    tokens: Lengths,
     assumed: Assumptions,
 ) -> Iterator[Row]:
+    metrics = figures.metrics
     trained, _ = trained_parameters(config.policy, shape)
     bus = traffic(config.grpo, config.policy, config.engine.dtype, trained, assumed)
-    size = _last(metrics, "weights/loaded_bytes")
-    yield Row("grpo", "a version on the wire", "MB", size / 1e6, bus.delta / 1e6)
+    published = [line for line in metrics if "weights/bytes" in line]
+    first, later = published[0]["weights/bytes"], published[-1]["weights/bytes"]
+    raw = first / published[0]["weights/share"]
+    yield Row("grpo", "a version, unencoded", "MB", raw / 1e6, bus.raw / 1e6)
+    yield Row("grpo", "first version on the wire, an anchor", "MB", first / 1e6, bus.anchor / 1e6)
+    yield Row("grpo", "next version on the wire, a delta", "MB", later / 1e6, bus.delta / 1e6)
+    loads = sum("time/load" in line for line in metrics)
+    work = step_work(figures.passes, config.grpo, shape, tokens, loads)
     names = ("time/wait", "time/learn", "time/publish")
-    seconds = {name: sum(line.get(name, 0.0) for line in metrics) for name in names}
-    for name in names:
-        share = seconds[name] / sum(seconds.values())
-        yield Row("grpo", f"share of a step, {name}", "%", share, None)
+    seconds = [total(metrics, name) for name in names]
+    for name, one, planned in zip(names, seconds, work, strict=True):
+        what = f"share of a step, {name}"
+        yield Row("grpo", what, "%", one / sum(seconds), planned / sum(work))
 
 
-def _last(metrics: Sequence[dict[str, Any]], name: str) -> float:
+def total(metrics: Sequence[dict[str, float]], name: str) -> float:
+    """Return the sum of a metric over all steps."""
+    return sum(line.get(name, 0.0) for line in metrics)
+
+
+def last(metrics: Sequence[dict[str, float]], name: str) -> float:
+    """Return the last value of a metric, or 0 without any."""
     return next((line[name] for line in reversed(metrics) if name in line), 0.0)
 
 
+def text(config: PlatformConfig, seen: dict[str, Figures]) -> str:
+    """Return the text of README.md."""
+    head = ["| job | figure | seen | planned | |", "|---|---|---|---|---|"]
+    table = "\n".join([*head, *map(str, rows(config, seen))])
+    seconds = ", ".join(f"{job} {figures.seconds:.0f} s" for job, figures in seen.items())
+    return TEMPLATE.read_text("utf-8").replace("TABLE", table).replace("SECONDS", seconds)
+
+
+def committed() -> tuple[PlatformConfig, dict[str, Figures]]:
+    """Return the setup and the figures of the committed table, by job."""
+    files = {job: FIGURES / f"{job}.json" for job in JOBS}
+    found = {job: json.loads(file.read_text()) for job, file in files.items() if file.exists()}
+    config = load(SETUP, [f"policy.base={FIGURES}"])
+    return config, {job: from_json(values) for job, values in found.items()}
+
+
+def write_figures(directory: Path) -> None:
+    """Replace the committed figures by those of the rehearsal in `directory`."""
+    shutil.copyfile(directory / "policy" / "config.json", FIGURES / "config.json")
+    for job in JOBS:
+        seen, kept = directory / "seen" / f"{job}.json", FIGURES / f"{job}.json"
+        kept.unlink(missing_ok=True)
+        if seen.exists():
+            figures = compact(json.loads(seen.read_text()))
+            kept.write_text(json.dumps(to_json(figures)) + "\n")
+
+
 def main() -> None:
-    """Print the text of README.md."""
+    """Write the figures of a rehearsal, and print the text of README.md."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--directory", type=Path, default=Path("runs/rehearsal"))
-    directory = parser.parse_args().directory
-    config = load(SETUP, options(directory))
-    files = {job: directory / "seen" / f"{job}.json" for job in JOBS}
-    reports = {job: json.loads(file.read_text()) for job, file in files.items() if file.exists()}
-    head = ["| job | figure | seen | planned | |", "|---|---|---|---|---|"]
-    table = "\n".join([*head, *map(str, rows(config, reports))])
-    seconds = ", ".join(f"{job} {report['seconds']:.0f} s" for job, report in reports.items())
-    print(TEMPLATE.read_text("utf-8").replace("TABLE", table).replace("SECONDS", seconds), end="")
+    write_figures(parser.parse_args().directory)
+    print(text(*committed()), end="")
 
 
 if __name__ == "__main__":

@@ -16,24 +16,38 @@ from PIL import Image
 
 from awares.mini.pages import generate_pages
 from awares_platform.config import load
+from awares_platform.config.largest_request import largest
+from awares_platform.method.flops import Pass as Work
+from awares_platform.method.flops import language_flops
 from awares_platform.plan.engine import EngineMemory
 from awares_platform.plan.geometry import KNOWN
+from awares_platform.plan.lengths import Lengths
 from tests.rehearsal.endpoint import BOXES, endpoint
+from tests.rehearsal.figures import (
+    Pass,
+    compact,
+    engine_peak,
+    from_json,
+    passes,
+    to_json,
+    trainer_peak,
+)
 from tests.rehearsal.memory import ProcessMemory, Sampler
 from tests.rehearsal.pages import HEIGHT, WIDTH, pages
 from tests.rehearsal.probe import mapped_weights
 from tests.rehearsal.run import SETUP
 from tests.rehearsal.shallow_model import SPECIAL
 from tests.rehearsal.table import (
-    Pass,
+    FIGURES,
     Row,
-    engine_peak,
+    committed,
     padding,
-    passes,
     planned_engine,
+    planned_padding,
     planned_trainer,
-    trainer_peak,
+    text,
 )
+from tests.rehearsal.work import scorings, split, step_work
 
 ROOT = Path(__file__).parents[2]
 MB = 1_000_000
@@ -112,6 +126,7 @@ EVENTS = [
         "rows": 2,
         "width": 10,
         "tokens": 20,
+        "patches": 16,
         "gradient": 0,
     },
     {"event": "layer", "time": 4.1},
@@ -123,6 +138,7 @@ EVENTS = [
         "rows": 2,
         "width": 10,
         "tokens": 15,
+        "patches": 8,
         "gradient": 1,
     },
     {"event": "layer", "time": 5.1},
@@ -133,7 +149,7 @@ EVENTS = [
 
 def test_a_pass_counts_its_layers_and_its_padding() -> None:
     done = passes(EVENTS)
-    assert done == [Pass(2, 10, 20, 0, False, 1), Pass(2, 10, 15, 6, True, 2)]
+    assert done == [Pass(2, 10, 20, 16, 0, False, 1), Pass(2, 10, 15, 8, 6, True, 2)]
     assert padding(done[1:]) == 0.25 and padding(done) == 0.125
 
 
@@ -175,13 +191,82 @@ def test_mapped_weights_are_the_files_that_the_process_maps(tmp_path: Path) -> N
 
 def test_the_planned_trainer_is_the_largest_pass_with_gradients() -> None:
     config, shape = load(SETUP), KNOWN["7B"]
-    small, large = Pass(1, 100, 90, 5, True, 2), Pass(2, 1000, 1900, 40, True, 2)
-    reference = Pass(8, 9000, 9000, 40, False, 1)
+    small, large = Pass(1, 100, 90, 8, 5, True, 2), Pass(2, 1000, 1900, 8, 40, True, 2)
+    reference = Pass(8, 9000, 9000, 8, 40, False, 1)
     planned = [
         planned_trainer(config, config.grpo, shape, done)
         for done in ([small], [small, large], [small, large, reference])
     ]
     assert planned[0] < planned[1] == planned[2]
+
+
+def test_figures_are_a_small_part_of_a_report() -> None:
+    samples = [(0.1, 40), (0.5, 100), (2.0, 9000), (3.5, 600), (5.1, 800)]
+    report = {
+        "seconds": 9.04,
+        "events": EVENTS,
+        "processes": {
+            "7": {"name": "ray", "samples": samples},
+            "8": {"name": "", "samples": samples},
+        },
+        "metrics": [{"time/learn": 3.0, "time/other": 1.0}, {"time/other": 2.0}],
+        "replies": [{}, {}],
+    }
+    figures = compact(report)
+    assert (figures.seconds, figures.trainer, figures.engine) == (9.0, 600, 8960)
+    assert (figures.metrics, figures.replies) == ([{"time/learn": 3.0}], 2)
+    assert from_json(json.loads(json.dumps(to_json(figures)))) == figures
+
+
+def test_the_committed_table_is_that_of_the_committed_figures() -> None:
+    assert (FIGURES.parent / "README.md").read_text() == text(*committed())
+
+
+def test_planned_padding_is_that_of_the_episodes_with_a_request() -> None:
+    tokens = lengths_of(plain=600, called=1200)
+    mixed, alike = Pass(2, 1249, 1861, 8, 5, True, 2), Pass(2, 1252, 2501, 8, 5, True, 2)
+    assert planned_padding([mixed], tokens) == pytest.approx(1 - 1800 / 2400)
+    assert planned_padding([mixed, alike], tokens) == pytest.approx(1 - 4200 / 4800)
+    assert planned_padding([alike], tokens) == 0
+
+
+def test_the_work_of_a_step_is_counted_by_hand() -> None:
+    shape, tokens = KNOWN["7B"], lengths_of(plain=600, called=1200)
+    canary = [Pass(1, 100, 100, 40, 3, False, 1), Pass(1, 200, 200, 40, 4, False, 1)]
+    reference, update = Pass(2, 50, 90, 40, 2, False, 1), Pass(2, 50, 90, 40, 2, True, 2)
+    done = [*canary, *canary, reference, update, *canary]
+    assert split(done) == ([*canary, *canary, *canary], [reference, update])
+    assert scorings([*canary, *canary, *canary]) == 3
+    grpo = load(SETUP).grpo
+    wait, learn, publish = step_work(done, grpo, shape, tokens, loads=1)
+    head, tower = 2 * shape.vocab * shape.hidden, 2 * shape.vision_parameters * 40
+    forward, backward = Work(1, 0, 0), Work(2, 1, 0)
+    language = sum(language_flops(shape, length, forward) for length in (100, 200))
+    assert publish == pytest.approx(language + 2 * tower + 7 * head)
+    learned = 2 * language_flops(shape, 50, forward) + tower + 2 * head
+    learned += 2 * language_flops(shape, 50, backward) + 4 * head
+    assert learn == pytest.approx(learned)
+    prompt = language_flops(shape, tokens.prompt, forward) + 2 * shape.vision_parameters * 520 * 4
+    decoding = 64 * (language_flops(shape, 1, forward) + head)
+    scored = language + 2 * tower + 300 * head
+    assert wait == pytest.approx(2 * scored + 2 * (prompt + decoding))
+
+
+def lengths_of(plain: int, called: int) -> Lengths:
+    """Return lengths with 16 sampled tokens a turn, a low view of 520 tokens, and no requests."""
+    reply = called - plain - 16 - 500
+    most = largest(load(SETUP).method, 16, "")
+    return Lengths(
+        text=plain - 16 - 520,
+        reply=reply,
+        low=520,
+        crop=500,
+        full=2000,
+        answer=16,
+        call_rate=0.0,
+        widest=called,
+        largest=most,
+    )
 
 
 @pytest.mark.parametrize(

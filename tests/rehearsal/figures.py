@@ -1,0 +1,133 @@
+"""Reduces what the rehearsal saw of a job to the figures that the table needs.
+
+run.py writes seen/<job>.json, which has the samples of all processes and may take a megabyte.
+`compact` reduces it to a few hundred numbers. The reduced files of the committed table are in the
+folder figures, beside the policy's config.json.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+from tests.rehearsal.memory import ProcessMemory
+
+METRICS = ("time/wait", "time/learn", "time/publish", "time/load", "time/step", "time/images")
+METRICS += ("weights/bytes", "weights/share", "call/rate")
+"""The metrics that the table needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One forward pass of a trainer, as the probe recorded it.
+
+    `rows` and `width` are the shape of the batch, and `tokens` is its number of tokens without
+    padding. `patches` is the number of patches of its images. `scored` is the number of positions
+    that the head scores. `gradient` is true for a pass with gradients. `layers` is the number of
+    runs of the first decoder layer, including recomputations.
+
+    Example:
+        Pass(
+            rows=2, width=1290, tokens=2025, patches=6240, scored=21, gradient=True, layers=2
+        )
+    """
+
+    rows: int
+    width: int
+    tokens: int
+    patches: int
+    scored: int
+    gradient: bool
+    layers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The figures of one job.
+
+    `seconds` is the duration of the job. `engine` and `trainer` are peak memories in bytes, or None
+    if the job has no engine or no trainer. `passes` are the passes of the trainer. `metrics` has
+    the metrics of METRICS for each step. `replies` is the number of answers of an endpoint.
+
+    Example:
+        Figures(164.0, engine=6_750_000_000, trainer=None, passes=[], metrics=[], replies=0)
+    """
+
+    seconds: float
+    engine: int | None
+    trainer: int | None
+    passes: list[Pass]
+    metrics: list[dict[str, float]]
+    replies: int
+
+
+def compact(report: dict[str, Any]) -> Figures:
+    """Return the figures of a job, whose report run.py wrote."""
+    events = report["events"]
+    trains = any(event["event"] == "pass" for event in events)
+    metrics = [{name: line[name] for name in METRICS if name in line} for line in report["metrics"]]
+    return Figures(
+        seconds=round(report["seconds"], 1),
+        engine=engine_peak(report),
+        trainer=trainer_peak(report) if trains else None,
+        passes=passes(events),
+        metrics=[line for line in metrics if line],
+        replies=len(report["replies"]),
+    )
+
+
+def to_json(figures: Figures) -> dict[str, Any]:
+    """Return the figures as JSON values. A pass is the list of its fields."""
+    return {**asdict(figures), "passes": [[*asdict(one).values()] for one in figures.passes]}
+
+
+def from_json(values: dict[str, Any]) -> Figures:
+    """Invert `to_json`."""
+    return Figures(**{**values, "passes": [Pass(*fields) for fields in values["passes"]]})
+
+
+def passes(events: Sequence[dict[str, Any]]) -> list[Pass]:
+    """Return the passes that a trainer's events describe. A pass ends where the next one begins."""
+    starts = [place for place, event in enumerate(events) if event["event"] == "pass"]
+    found = []
+    for start, end in pairwise([*starts, len(events)]):
+        first, rest = events[start], events[start + 1 : end]
+        scored = [event["scored"] for event in rest if event["event"] == "head"]
+        layers = sum(event["event"] == "layer" for event in rest)
+        sizes = (first["rows"], first["width"], first["tokens"], first["patches"])
+        found.append(Pass(*sizes, max(scored, default=0), first["gradient"], layers))
+    return found
+
+
+def trainer_peak(report: dict[str, Any]) -> int:
+    """Return a trainer's peak memory in bytes: its weights, and the most that a pass adds.
+
+    The weights are the memory that the process takes while it loads the model, and the memory that
+    it maps from a file. The sampled memory does not include mapped files. The libraries, the
+    tokenizer and the cache of views do not count, because a GPU holds none of them. The gradients
+    and the optimizer's state of an adapter are too small to count.
+    """
+    events = [event for event in report["events"] if event["event"] != "engine"]
+    first = {event["event"]: event for event in reversed(events)}
+    process = ProcessMemory(**report["processes"][str(first["pass"]["pid"])])
+    weights = first["loaded"]["memory"] - first["load"]["memory"] + first["loaded"]["mapped"]
+    starts = [event for event in events if event["event"] == "pass"]
+    ends = [event["time"] for event in (*starts[1:], events[-1])]
+    added = [
+        process.peak(start["time"], end) - start["memory"]
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    return weights + max(added)
+
+
+def engine_peak(report: dict[str, Any]) -> int | None:
+    """Return the largest peak memory of a job's engines in bytes, or None without an engine.
+
+    The memory before an engine loads its model does not count.
+    """
+    starts = [event for event in report["events"] if event["event"] == "engine"]
+    peaks = [
+        ProcessMemory(**report["processes"][str(event["pid"])]).peak() - event["memory"]
+        for event in starts
+    ]
+    return max(peaks, default=None)
