@@ -58,12 +58,15 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 POLICY = Path(awares.mini.__file__).parent / "policy_weights"
 CONFIG = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25, max_requests=32, stage_on_device=True)
 STEP = 0.05
-STEPS = {1: 1e-3, 10: 3e-4, 100: 5e-5}
+STEPS = {1: 1e-2, 10: 3e-4, 100: 5e-5}
 """The keys are the numbers of steps after which the slope is measured.
 
 A value is the size of each step since the previous key, relative to a tensor's root mean square.
+The first step is large, so that its change of the logprobs exceeds the rounding errors.
 engine/canary_change.py explains the slope.
 """
+LARGEST_TOLERANCE = 0.15
+"""A change whose slope has a smaller tolerance exceeds the rounding errors many times."""
 FAMILIES = {
     "untied head": ("lm_head",),
     "embedding": ("embed_tokens",),
@@ -155,8 +158,8 @@ def test_the_engine_plays_the_whole_change_of_whole_weights(setup: Setup) -> Non
         report = setup.run(setup.engine.load_version(setup.subscriber, version, setup.canary))
         found = canary_change.change(learned, start, setup.run(setup.score()), engine_start)
         print(until, found, report.canary_dlogp, report.canary_slope)
-        assert found.is_seen and report.canary_slope == found.slope
-        assert found.slope == pytest.approx(1, abs=found.tolerance if until == 1 else 0.05)
+        assert found.tolerance < LARGEST_TOLERANCE
+        assert report.canary_slope == found.slope == pytest.approx(1, abs=0.05)
 
 
 def test_an_adapter_is_refused_where_it_would_be_rounded(
