@@ -182,7 +182,7 @@ def main() -> None:
     options.add_argument("--environment", type=Path, default=trl_work.ROOT / ".tools" / "trl")
     options.add_argument("--directory", type=Path, default=trl_work.ROOT / "runs" / "trl")
     options.add_argument("--steps", type=int, default=16, help="learner steps of each run")
-    options.add_argument("--rounds", type=int, default=2, help="rounds, each in reverse order")
+    options.add_argument("--rounds", type=int, default=2, help="rounds, every second one reversed")
     options.add_argument("--only", nargs="+", choices=ORDER, default=ORDER, help="runs to make")
     given: argparse.Namespace = options.parse_args()
     steps, rounds = (4, 1) if given.quick else (given.steps, given.rounds)

@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 
 from awares_platform.store import ObjectStore, multipart
-from awares_platform.store.errors import StoreError, StoreUnavailable
+from awares_platform.store.errors import PreconditionFailed, StoreError, StoreUnavailable
 from tests.integration.fault import (
     Fault,
     LostReply,
@@ -114,6 +114,19 @@ def test_cut_replies_about_parts_and_deletions_are_retried(
     assert faults.store.delete_prefix("large") == 1
     assert not store.exists("large")
     assert [request.key for request in faults.requests if request.method == "POST"].count("") == 2
+
+
+def test_a_condition_on_an_absent_object_is_not_met_in_one_part_or_in_many(
+    faults: Faults, large: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AWS S3 answers such a condition with 404, and SeaweedFS with 412."""
+    monkeypatch.setattr(multipart, "PART_BYTES", 5 * 2**20)
+    faults.on("*/absent", "PUT", query="", fault=Status(404, "NoSuchKey"))
+    faults.on("*/absent", "POST", query="uploadId=*", fault=Status(404, "NoSuchKey"))
+    with pytest.raises(PreconditionFailed, match="absent: no such object"):
+        faults.store.put("absent", b"x", if_match='"9b2c"')
+    with pytest.raises(PreconditionFailed, match="absent: no such object"):
+        faults.store.upload_file(large, "absent", if_match='"9b2c"')
 
 
 def test_a_large_download_retries_cut_parts(

@@ -21,6 +21,7 @@ from awares_platform.weights import Cadence, Publisher, Received, Subscriber, We
 from awares_platform.weights.head import head_key
 from awares_platform.weights.manifest import version_folder
 from awares_platform.weights.retention import requested_anchors
+from awares_platform.weights.writer import rebuilt
 from tests.integration import publishing_process
 from tests.integration.fault import Call, Fault, Flip, LostReply, Reset, Status, Throttle, Truncate
 from tests.integration.fault_proxy import proxy
@@ -182,6 +183,8 @@ def test_a_waiting_writer_repairs_the_newest_version(
         assert time.monotonic() < deadline
     subscriber.head()
     assert holds(subscriber.receive(version, held), version)
+    again, known = rebuilt(seaweed, run).find(version), subscriber.seen.find(version)
+    assert again is not None and known is not None and {*again.forms} == {*known.forms}
     manifest = publisher.publish(version + 1, weights(version + 1))
     assert manifest.base == version
     assert holds(subscriber.receive(version + 1, held), version + 1)

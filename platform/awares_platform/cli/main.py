@@ -376,12 +376,14 @@ def guarded(name: str, execute: Callable[[], None]) -> int:
 def _user_error(error: BaseException | None) -> AwaresError | None:
     """Return the AwaresError behind `error`, or None.
 
-    The function follows the chain of causes from `error` on. It returns the first AwaresError whose
-    own cause is no AwaresError.
+    The function follows the chain of causes from `error` on, and returns the first AwaresError. An
+    AwaresError that was raised from another one explains it in the words of the command.
     """
     while error is not None:
-        inner = getattr(error, "cause", None) or error.__cause__
-        if isinstance(error, AwaresError) and not isinstance(inner, AwaresError):
+        wrapped = getattr(error, "cause", None)
+        # Ray's wrapper of an AwaresError is an AwaresError itself. Its text is a traceback.
+        if isinstance(error, AwaresError) and not isinstance(wrapped, AwaresError):
             return error
+        inner = wrapped or error.__cause__
         error = inner if isinstance(inner, BaseException) else None
     return None

@@ -106,7 +106,8 @@ def _complete(
     """Complete the upload and return the object's etag.
 
     If the server's reply is lost and the object consists of exactly `parts`, the upload counts as
-    completed.
+    completed. Raises PreconditionFailed if `condition` is not met. A condition on the etag of an
+    absent object is not met.
     """
     request = {
         **store.address(key),
@@ -123,11 +124,14 @@ def _complete(
 
     try:
         return store.call(key, complete)
-    except (NotFound, PreconditionFailed):
-        if attempts > 1 and store.exists(key):
+    except (NotFound, PreconditionFailed) as error:
+        exists = store.exists(key)
+        if attempts > 1 and exists:
             etag = store.head(key).etag
             if etag.strip('"') == _etag(parts):
                 return etag
+        if not exists and "IfMatch" in condition:
+            raise PreconditionFailed(str(error)) from error
         raise
 
 

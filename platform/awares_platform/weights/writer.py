@@ -16,7 +16,14 @@ from collections.abc import Sequence
 
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound, PreconditionFailed
-from awares_platform.weights.head import FORM_NAMES, Form, Head, PublishedVersion, head_key
+from awares_platform.weights.head import (
+    FORM_NAMES,
+    REPAIR,
+    Form,
+    Head,
+    PublishedVersion,
+    head_key,
+)
 from awares_platform.weights.manifest import Manifest, WeightsError, digest, folder
 
 log = logging.getLogger(__name__)
@@ -115,7 +122,7 @@ def rebuilt(store: ObjectStore, run: str) -> Head:
     """Build a HEAD from the manifests in the store.
 
     The epoch of this HEAD is the highest epoch of all manifests. The HEAD names every version that
-    has a readable manifest.
+    has a readable manifest. If a version has a repaired anchor, its damaged anchor is left out.
     """
     epoch, found = 0, dict[int, list[Form]]()
     for info in store.list(f"{folder(run)}/v"):
@@ -130,5 +137,13 @@ def rebuilt(store: ObjectStore, run: str) -> Head:
             found.setdefault(manifest.version, []).append(form)
     newest_first = sorted(found.items(), reverse=True)
     return Head(
-        epoch, tuple(PublishedVersion(version, tuple(forms)) for version, forms in newest_first)
+        epoch, tuple(PublishedVersion(version, _sound(forms)) for version, forms in newest_first)
+    )
+
+
+def _sound(forms: Sequence[Form]) -> tuple[Form, ...]:
+    """Return the forms of a version without the anchor that a repair has replaced."""
+    repaired = any(form.name == REPAIR for form in forms)
+    return tuple(
+        form for form in forms if form.base is not None or form.name == REPAIR or not repaired
     )

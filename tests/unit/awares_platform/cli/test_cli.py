@@ -126,6 +126,19 @@ def test_errors_of_workers_are_unwrapped(capsys: pytest.CaptureFixture[str]) -> 
         assert capsys.readouterr().err == "awares sft: images/9f2c: no image\n"
 
 
+def test_an_error_is_told_in_the_words_of_the_one_that_explains_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail() -> None:
+        try:
+            raise StoreUnavailable("s3://awares/HEAD: another writer was first")
+        except StoreUnavailable as error:
+            raise DataError("two jobs write to one run: stop one of them") from error
+
+    assert cli.guarded("sft", fail) == 2
+    assert capsys.readouterr().err == "awares sft: two jobs write to one run: stop one of them\n"
+
+
 def test_our_own_bugs_keep_their_traceback() -> None:
     def fail() -> None:
         raise KeyError("bug")
