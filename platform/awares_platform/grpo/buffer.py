@@ -77,21 +77,21 @@ class EpisodeBuffer:
     ) -> None:
         """Set the run's position after the learner has started or restarted.
 
-        `groups` are all groups that are known to be finished, except for stale ones. The class
-        Position says what "settled" means. The method ignores a group if its prompt is settled in
-        `position` or is in flight. It makes every other group ready if the group's outcome is
-        READY. If the outcome is another one, the method marks the group's prompt as settled. It
-        issues a READY group's prompt again if an abandoned version sampled one of its tokens.
+        `groups` are all groups that are known to be finished, except for the groups in `stale`. The
+        class Position says what "settled" means. The method ignores a group if its prompt is
+        settled in `position` or is in flight. If the outcome of another group is not READY, the
+        method settles the group's prompt. A READY group becomes ready, unless an abandoned version
+        sampled one of its tokens. In that case the method issues the group's prompt again.
 
-        `stale` describes the prompts whose latest group is stale. It maps the number of each such
-        prompt to the number of this group's attempt.
+        `stale` describes the prompts whose latest group is stale or damaged. It maps the number of
+        each such prompt to the number of this group's attempt.
 
         Groups in flight stay in flight. The method queues every other issued prompt that is neither
-        settled nor ready, and `issue` returns these prompts first. A prompt with a stale group gets
-        a new attempt number.
+        settled nor ready, and `issue` returns these prompts first. A prompt in `stale` gets a new
+        attempt number.
 
-        `lineage` is that of the learner. From now on, no group starts with weights older than the
-        learner's first version.
+        `lineage` is the lineage of the learner's versions. From now on, no group starts with
+        weights older than the learner's first version.
         """
         self._settled, self._ready = Settled(position), ReadyGroups()
         self.lineage = lineage
@@ -139,7 +139,10 @@ class EpisodeBuffer:
         return prompt
 
     def reissue(self, prompt: Prompt) -> None:
-        """Queue `prompt` again after a failed rollout. Ignore a prompt that is not in flight."""
+        """Queue `prompt` again if its rollout failed or never began.
+
+        Ignore a prompt that is not in flight.
+        """
         if self._in_flight.get(prompt.number) == prompt:
             del self._in_flight[prompt.number]
             heapq.heappush(self._again, (prompt.number, prompt.attempt))

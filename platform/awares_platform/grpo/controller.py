@@ -108,7 +108,7 @@ class Controller:
             await self._recorder.finish()
 
     async def _drive(self, actor: Actor, index: int) -> None:
-        """Concurrently follow the weights, issue prompts and roll out groups, until one fails."""
+        """Follow the weights, issue prompts and roll out groups at once, until a task fails."""
         self._following[index] = actor
         try:
             async with asyncio.TaskGroup() as group:
@@ -304,9 +304,9 @@ class Controller:
         """Return the views that the rank will probably need in the step `step`, in this order.
 
         The step will probably update the weights of `version`. The call waits until enough groups
-        are ready. The groups stay in the buffer, and an older group that is ready before the call
-        of `batch` takes the place of another group. Return no views if the step has its batch, the
-        run has stopped or another learner attaches.
+        are ready. The groups stay in the buffer. If an older group becomes ready before the call of
+        `batch`, the batch has this group instead of a newer one. Return no views if the step has
+        its batch, the run has stopped or another learner attaches.
         """
         session = self._session
 

@@ -6,7 +6,7 @@ from awares_platform.engine.usage import EngineUsage
 
 
 class EngineMetrics:
-    """Compares the newest report of each engine with its last report of an earlier step.
+    """Compares the newest report of each engine with the engine's last report of an earlier step.
 
     An actor reports the usage of its engine with each group that it returns. The figures of a step
     thus cover the time from the last report before the step to the last report in the step.

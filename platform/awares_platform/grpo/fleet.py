@@ -47,9 +47,9 @@ class Fleet:
     async def tend(self, index: int, drive: Callable[[Actor, int], Awaitable[None]]) -> None:
         """Run the actor with this index, and replace the actor each time it is lost.
 
-        `drive` uses the actor until an error occurs. Raises LaunchError if more
-        than grpo.actor_restarts actors are lost within an hour. Raises every error of the actor or
-        of `drive` except ActorLost.
+        `drive` uses the actor until an error occurs. Raises LaunchError if more than
+        grpo.actor_restarts actors are lost within an hour. Raises every error of the actor or of
+        `drive` except ActorLost.
         """
         while True:
             actor = self._spawn(index)

@@ -36,8 +36,8 @@ class Prompt:
     """A sample at one place in the run's order of prompts.
 
     `number` is this place. `epoch` is the number of complete passes over all samples before this
-    place. `attempt` is the number of groups of this prompt that were dropped, because they became
-    stale before the learner used them.
+    place. `attempt` is the number of groups of this prompt that were dropped. A group is dropped if
+    it becomes stale before the learner uses it, or if the journal cannot decode it.
 
     Example:
         Prompt(17, 0, Sample("mini/train/3", "9f2c...", "colour top left?", "red"))

@@ -127,7 +127,10 @@ def run(config: PlatformConfig) -> GrpoResult:
 
 
 def _train(config: PlatformConfig, store: ObjectStore, claim: LeaseClaim) -> dict[str, float]:
-    """Train the policy, and return the last step's metrics, or {} if the policy is finished."""
+    """Train the policy, and return the last step's metrics.
+
+    Return {} if an earlier job has already finished the policy.
+    """
     run, settings = config.run.name, config.grpo
     check_lineage(store, run, "awares", config.policy.base, settings.start)
     # Report a missing policy here, before any actor starts.

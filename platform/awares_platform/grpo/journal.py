@@ -9,6 +9,7 @@ includes a digest of the starting policy. A job with another recipe does not lea
 
 The journal stores no pixels, because every view can be cut again from the image.
 
+A prompt is settled if the learner no longer needs a group of it; group.Position has the definition.
 Each segment states the highest prompt number in it and in all older segments. `read` begins with
 the newest segment. It stops once this number is below the first prompt that is not settled. A
 resumed run therefore reads few segments from before its checkpoint.
@@ -79,7 +80,8 @@ class Journal:
         self.root: int | None = None
         self._segment = 0
         self._through = -1
-        # The groups that the journal holds. Groups of prompts that are settled may be missing.
+        # The prompt number and the attempt of each stored group. Groups of settled prompts may be
+        # missing here.
         self._held: set[Pair] = set()
         self._unconfirmed: _Unconfirmed | None = None
 
@@ -138,8 +140,8 @@ class Journal:
         old. Such a group is not decoded. Only a group with the outcome READY can be too old.
 
         Later calls of `append` write after the last segment that `read` found. The method logs and
-        skips damaged segments, and segments with another `start`. The run then samples the
-        prompts of such a segment again, unless a checkpoint has settled these prompts.
+        skips damaged segments, and segments with another `start`. The run then samples the prompts
+        of such a segment again, unless a checkpoint has settled these prompts.
         """
         self._held = set(self._confirm())
         position = position or Position()
@@ -200,7 +202,7 @@ def _number(key: str) -> int:
 def _recovered(
     latest: dict[int, tuple[int, StoredSegment]], stale: Callable[[Collection[int]], bool]
 ) -> Recovered:
-    """Return the groups that can be trained on. A damaged group is left out like a stale one."""
+    """Return the groups in `latest`, and leave out the stale and the damaged groups."""
     groups, left = [], {}
     for number, (attempt, segment) in sorted(latest.items()):
         found = number, attempt

@@ -133,7 +133,7 @@ class Learner:
             packed=config.policy.packed,
         )
         self._scores = self._rank == 0 or settings.zero_stage == 3
-        # Score the canary before a checkpoint is restored, while the model is still version 0.
+        # Score the canary before a checkpoint is restored, while the model has version 0's weights.
         self._start = self._canary_logprobs() if self._scores else None
         self._spans: Spans = ()
         self._publisher = self._make_publisher()
@@ -160,7 +160,8 @@ class Learner:
         return SharedTower(models if self._settings.zero_stage < 3 else [], self._family.tower)
 
     def _make_publisher(self) -> Publisher:
-        # If another job has taken this run over, this learner must not stop that job's learner.
+        # A new Publisher shuts out the run's earlier publishers. If another job has taken this run
+        # over, this learner must not shut out that job's learner.
         require_held(self._store, self._claim)
         processor, template = interface(self._source)
         return Publisher(
@@ -214,8 +215,8 @@ class Learner:
     def _next(self, step: int, version: int) -> StepShard | None:
         """Return this rank's shard of the next batch, or None if this learner must stop.
 
-        While the rank waits, it also repairs the newest published version. It does so only if a
-        reader of the weights has found damage and asks for a complete copy.
+        A reader of the weights that finds damage asks for a complete copy. While this rank waits,
+        it publishes such a copy of the newest version if a reader has asked for one.
         """
         coming = self._controller.batch.remote(step, version, self._rank, self._ranks)
         while not ray.wait([coming], timeout=_REPAIR_EVERY_S)[0]:
@@ -240,12 +241,14 @@ class Learner:
         """Take one optimizer step per minibatch with episodes.
 
         Return metrics over all ranks, and whether the weights have changed. The optimizer skips a
-        step with gradients that are not finite. Raises Diverged after too many of them in a row.
+        step with gradients that are not finite. Raises Diverged after too many skipped steps in a
+        row.
         """
         metrics, started = LossMetrics(), time.monotonic()
         proximal = self._objective.proximal(shard)
         steps: list[OptimizerStep] = []
-        self._speed.reset()  # `step_work` adds the passes for `proximal` to each batch below.
+        # Forget the passes for `proximal`, because `step_work` adds them to each batch below.
+        self._speed.reset()
         rate = self._settings.learning_rate * (1 - shard.step / self._settings.steps)
         for index, minibatch in enumerate(shard.minibatches):
             if minibatch.total:

@@ -13,8 +13,9 @@ from awares_platform.training.speed import StepWork
 def step_work(grpo: GrpoConfig, policy: PolicyConfig, sizes: ModelSizes) -> StepWork:
     """Return what a GRPO step computes.
 
-    The reference policy needs a forward pass of its own, and the proximal policy may need another
-    one. Policy and reference share one pass of a frozen vision tower, except with ZeRO stage 3.
+    If the loss has a KL term, the reference policy needs a forward pass of its own. The proximal
+    policy may need another pass. Policy and reference share one pass of a frozen vision tower,
+    except with ZeRO stage 3.
     """
     proximal = int(grpo.scores_proximal)
     work = passes(policy, extra=(grpo.kl_beta > 0) + proximal)
@@ -24,7 +25,7 @@ def step_work(grpo: GrpoConfig, policy: PolicyConfig, sizes: ModelSizes) -> Step
 
 
 class LearnerSpeed:
-    """Counts the batches of one rank's step, and finally reduces the counts over all ranks.
+    """Adds up the tokens and FLOPs of one rank's step, and finally adds the sums of all ranks.
 
     `peak` is the number of FLOPs per second that the device of a rank can reach.
     """
@@ -34,12 +35,16 @@ class LearnerSpeed:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all counted batches."""
+        """Set the sums to zero."""
         self._real = self._computed = 0
         self._flops = 0.0
 
     def count(self, batch: Batch, *, filler: bool) -> None:
-        """Count a batch. Tokens of a filler, a pass whose loss is multiplied by 0, are padding."""
+        """Add the tokens and FLOPs of a batch.
+
+        A filler is a pass whose loss is multiplied by 0. Its tokens count as padding, and its FLOPs
+        do not count.
+        """
         real, computed = self._work.tokens(batch)
         self._computed += computed
         if not filler:
@@ -49,8 +54,9 @@ class LearnerSpeed:
     def reduced(self, seconds: float) -> dict[str, float]:
         """Return the metrics of all ranks in a step that took `seconds`. Every rank must call this.
 
-        learner/tokens_per_s is the sum over the ranks, learner/tflops and learner/mfu are means.
-        learner/padding is the share of the computed tokens that are padding or fillers.
+        learner/tokens_per_s is the sum over the ranks. learner/tflops and learner/mfu are means
+        over the ranks. learner/padding is the share of the computed tokens that are padding or
+        belong to fillers.
         """
         totals = torch.tensor([self._real, self._computed, self._flops], dtype=torch.float32)
         ranks = torch.distributed.get_world_size()
