@@ -45,8 +45,8 @@ class Line:
     def loaded(self, index: int, version: int) -> None:
         """Record that the actor `index` has loaded `version`.
 
-        If the actor waits, it now waits behind the other actors with this version. It gets a prompt
-        at once if the buffer has room.
+        If the actor waits, it now waits behind the other actors with this version. The method then
+        issues prompts for as long as the buffer has room.
         """
         place = self._leave(index)
         self._versions[index] = version
@@ -59,7 +59,7 @@ class Line:
         self._versions.pop(index, None)
 
     async def prompt(self, index: int) -> Prompt:
-        """Wait until the buffer has room for the actor `index`, and issue it a prompt."""
+        """Wait until the buffer has room for the actor `index`, and return the actor's prompt."""
         place: Waiter = asyncio.get_running_loop().create_future()
         self._places.setdefault(self.version(index), {})[index] = place
         self.advance()

@@ -80,7 +80,7 @@ class Objective:
         """Yield the loss of each pass.
 
         The learner must sum the losses of a rank and average the sums over all ranks. The result is
-        then the mean loss over the episodes of the optimizer step.
+        then the loss of the whole minibatch.
         """
         batches = one_ahead(self._collate, minibatch.passes)
         totals = BatchTotals(minibatch.total, minibatch.tokens)

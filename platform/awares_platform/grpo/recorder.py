@@ -46,7 +46,8 @@ class Recorder:
     async def finish(self) -> None:
         """Write the groups that no step has written, at the end of a run.
 
-        A failure is logged only, because it must not hide the error that ended the run.
+        The method only logs a failure of the store, which must not hide the error that ended the
+        run.
         """
         try:
             await self.flush()

@@ -5,8 +5,8 @@
         +---- Group: rewards, advantages <--- one list of rewards a group ------+
 
 A worker calls the reward once for each group, as the controller would. So the rewards do not
-depend on the number of workers, or on which groups travel together. If a worker is lost, another
-worker scores its groups, and a new worker takes its place.
+depend on the number of workers, or on which groups a worker gets at once. If a worker is lost,
+another worker scores the groups of the lost worker, and a new worker replaces it.
 """
 
 import asyncio
@@ -30,7 +30,8 @@ _LARGEST_CALL = 16
 """A worker gets at most this number of groups at once. Several groups share a call, because each
 call has a fixed cost."""
 _ATTEMPTS = 3
-"""The run stops if a group loses this number of workers, or if so many starts in a row fail."""
+"""The run stops if this number of workers is lost while they score the same group. It also stops if
+a worker fails to start this number of times in a row."""
 _RESTART_PAUSE_S = 1.0
 _REPORT_EVERY_S = 60.0
 """Seconds between two messages about a worker that has not started."""
@@ -65,7 +66,10 @@ class RewardWorker(Protocol):
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
-    """A group that waits for its rewards. `lost` counts the workers that died or hung with it."""
+    """A group that waits for its rewards.
+
+    `lost` counts the workers that died or hung while they scored this group.
+    """
 
     asked: Asked
     values: asyncio.Future[list[RewardValue]]
@@ -195,7 +199,8 @@ class RewardPool:
     async def _next(self) -> list[_Waiting]:
         """Wait for a group, and return one worker's share of the groups that wait.
 
-        A group with which a worker was lost travels alone, because it may be the cause.
+        If a worker was lost while it scored a group, the next worker gets this group alone. The
+        group may be the cause of the loss.
         """
         await self._queued.acquire()
         held = [self._queue.popleft()]

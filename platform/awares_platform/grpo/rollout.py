@@ -119,8 +119,9 @@ class RolloutActor:
         self._engine = engine
 
     async def follow(self) -> AsyncIterator[Loaded | Missed]:
-        """Load each new version into the engine. Read HEAD after `announce`, and now and then.
+        """Load each new version into the engine.
 
+        The method reads HEAD after each call of `announce`, and rarely without one (see SELDOM).
         Yield Loaded after each load, and Missed after each failed attempt. Raises CanaryMismatch if
         the engine fails the canary check of a version. Raises EngineError if the engine must be
         restarted.

@@ -9,9 +9,10 @@ from awares_platform.runtime.tracking.tracker import SampleRow
 
 
 def sample_rows(groups: Sequence[Group], images: Images) -> list[SampleRow]:
-    """Return a row for the first episode of each group that did not fail.
+    """Return one row per group, for the group's first episode that did not fail.
 
-    Raises DataError or StoreError if an image cannot be read.
+    A group without such an episode has no row. Raises DataError or StoreError if an image cannot be
+    read.
     """
     rows = []
     for group in groups:

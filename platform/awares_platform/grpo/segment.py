@@ -187,7 +187,10 @@ class StoredSegment:
             raise self._damaged(error) from error
 
     def sampled_at(self, group: Pair) -> frozenset[int]:
-        """Return the weight versions of a group's tokens, without decoding the group."""
+        """Return the weight versions of a group's tokens, without decoding the group.
+
+        Raises DataError if the data of these versions are damaged.
+        """
         return frozenset(version for row in self._column("sampled_at", group) for version in row)
 
     def group(self, group: Pair) -> Group:

@@ -35,7 +35,7 @@ class StepMetrics:
         self._versions[actor] = load.version
 
     def missed(self, miss: Missed) -> None:
-        """Count a version that an actor could not load."""
+        """Count a failed attempt of an actor to read HEAD or to load a version."""
         self._missed += 1
 
     def used(self, usage: EngineUsage | None) -> None:

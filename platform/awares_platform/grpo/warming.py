@@ -21,12 +21,12 @@ from awares_platform.grpo.pixels import ViewCache
 log = logging.getLogger(__name__)
 
 _PART_PIXELS = 2_000_000
-"""The thread prepares images at once until they have this number of pixels: one page, or many
-small images. A page of 1,700 x 2,200 has 3.7 million pixels."""
+"""The thread prepares as many images at once as it takes to reach this number of pixels: one page,
+or many small images. A page of 1,700 x 2,200 has 3.7 million pixels."""
 
 
 class Warmer:
-    """Fills `cache` in a thread. `images` and `prepare` are those of the rank's `collate`.
+    """Fills `cache` in a thread. `images` and `prepare` are the functions that `collate` uses.
 
     The views of one batch take at most half of the cache. The views of the batch in training then
     stay in the cache.
