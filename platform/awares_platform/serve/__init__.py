@@ -1,18 +1,18 @@
 """Serves a policy over HTTP.
 
-The endpoint takes a conversation about no image or several, up to engine.max_images. It returns the
-answer and the token counts.
+The endpoint takes a conversation with any number of images from 0 to engine.max_images. It returns
+the answer and the token counts.
 
     client --HTTP--> Serve proxy --(queue: max_queued_requests, else 503 + Retry-After)--> replica
                                                                                              |
       replica (autoscaled):                                                                  |
         routes.py    token, size limit, routes                                  <------------+
-        openai.py    json_body.py and schema.py check the body; the result is a ChatQuestion
-        json_grammar.py  the grammar of an answer in JSON
+        openai.py    turns the body, which json_body.py and schema.py check, into a ChatQuestion
+        json_grammar.py  builds the grammar of an answer in JSON
         data_url.py  decodes images in data: URLs
         remote.py    fetches images by URL: allowlisted hosts, public addresses, no redirects
-        croploop.py  decodes the images, plays one conversation per choice -> ServedAnswer
-        talk.py      first views -> request -> crops -> answer; no answer is empty or a request
+        croploop.py  decodes the images, and plays one conversation for each choice
+        talk.py      plays a conversation: it shows views and crops until the policy answers
         reply.py     writes the response, or the chunks of a stream
                                       |
         engine/engine.py              vLLM, for the choices of at most max_ongoing_requests requests

@@ -35,8 +35,8 @@ class ServedAnswer:
     `played` is the outcome of the conversation, and `text` is the answer. `finish` is OpenAI's
     finish_reason. `sizes` are the sizes of the images in pixels. `full_tokens` counts the visual
     tokens of all images at full resolution, and `rtr_pixel` is the retained ratio of pixels.
-    `decode_s` is the time of decoding the images, and `total_s` that of decoding and conversation,
-    in seconds. `notes` say what the endpoint has changed about the request.
+    `decode_s` is the time of decoding the images in seconds. `total_s` adds the time of the
+    conversation. `notes` say what the endpoint has changed about the request.
 
     Example:
         ServedAnswer(

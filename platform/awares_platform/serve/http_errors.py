@@ -22,8 +22,8 @@ def error_response(error: RequestError, headers: dict[str, str] | None = None) -
 def as_request_error(error: BaseException) -> RequestError | None:
     """Return what a client gets for `error`, or None if the error is a bug or a disconnection.
 
-    The code of a RequestError stays. For another DataError, the code tells whether the question is
-    too long or the image is unusable.
+    A RequestError is returned unchanged. For another DataError, the code tells whether the question
+    is too long or the image is unusable.
     """
     if isinstance(error, RequestError):
         return error

@@ -200,9 +200,9 @@ def _wait_until_running(
 
     While the application starts, the function calls `say` every `BEAT_S` seconds.
 
-    Raises LaunchError if the application fails or does not start within `timeout_s` seconds. While
-    a replica has no node, this time does not begin. The error quotes the last line of Ray Serve's
-    messages about the application.
+    Raises LaunchError if the application fails or does not start within `timeout_s` seconds. This
+    time begins again for as long as a replica has no node. The error quotes the last line of Ray
+    Serve's messages about the application.
     """
     deadline = time.monotonic() + timeout_s
     beat = time.monotonic() + BEAT_S

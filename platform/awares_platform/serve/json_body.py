@@ -12,7 +12,8 @@ MOST_VALUES = 20_000
 
 
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-"""Matches a text. It also matches one without an end, so that a search takes linear time."""
+"""Matches a string of JSON. It also matches a string without an end, so that a search takes linear
+time."""
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
     Raises RequestError if the body is no JSON object, holds over `MOST_VALUES` values, holds a
     number that a float cannot represent, or holds text that UTF-8 cannot encode.
     """
-    # The first test counts characters of texts, too. It costs far less than finding the texts.
+    # The first test also counts marks inside strings. It costs far less than finding the strings.
     if _marks(body, 0, len(body)) > MOST_VALUES and _has_too_many_values(body):
         raise RequestError(f"the body holds over {MOST_VALUES} values; send fewer", status=413)
     try:
@@ -45,9 +46,9 @@ def parse_json(body: bytes) -> dict[str, Any]:
 
 
 def _has_too_many_values(body: bytes) -> bool:
-    """Return whether the body holds over `MOST_VALUES` values. Stop counting as soon as it does.
+    """Return whether the body holds over `MOST_VALUES` values. Stop counting at the limit.
 
-    A value needs at most two texts, its key and itself.
+    A value has at most two strings: its key, and the value itself.
     """
     found, end = 0, 0
     for texts, text in enumerate(_TEXT.finditer(body)):
@@ -59,7 +60,7 @@ def _has_too_many_values(body: bytes) -> bool:
 
 
 def _marks(body: bytes, start: int, end: int) -> int:
-    """Count the characters of a part of the body of which each value but the first follows one."""
+    """Count the marks in a part of the body. Each value except the first follows such a mark."""
     return sum(body.count(mark, start, end) for mark in (b",", b"[", b"{"))
 
 

@@ -40,8 +40,9 @@ class ChatQuestion:
     order. `instructions` is the text of the system messages. `sampling` is for all turns, and
     `answer_tokens` bounds the answer alone. `choices` is the number of answers. An answer ends
     before the first of the strings in `stops`. The answer obeys `grammar`, unless it is None.
-    `budget` bounds the visual tokens, or is None. `notes` say what the endpoint changes about the
-    request.
+    `mode` says what the policy may see. `budget` bounds the visual tokens, or is None. `logprobs`,
+    `stream` and `include_usage` are the options of the request with these names. `notes` say what
+    the endpoint changes about the request.
 
     Example:
         ChatQuestion(

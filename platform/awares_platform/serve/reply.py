@@ -5,7 +5,8 @@
             for each choice    a chunk with the text, and a chunk with the end
             at the end         a chunk with the usage if the client asks for it, then [DONE]
 
-The additional key `awares` describes the crops, the counts and the times. Other clients ignore it.
+The additional key `awares` describes the crops, the counts and the times. Clients that know only
+OpenAI's formats ignore this key.
 """
 
 import json
@@ -24,7 +25,8 @@ DONE = b"data: [DONE]\n\n"
 class Completion:
     """The reply to one request.
 
-    `chat` decodes the tokens of `logprobs`.
+    If `logprobs` is true, the reply has the logprobs of the answer's tokens. `chat` decodes these
+    tokens.
 
     Example:
         Completion("chatcmpl-1", "awares", 1_700_000_000, chat, logprobs=False).body(answers)

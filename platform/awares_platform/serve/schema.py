@@ -67,7 +67,7 @@ class TextPart(_Part):
 
 
 class RefusalPart(_Part):
-    """An earlier refusal of the assistant. Clients send it back as a part of its message."""
+    """An earlier refusal of the assistant, which clients send back in the assistant's message."""
 
     type: Literal["refusal"]
     refusal: str
