@@ -17,6 +17,9 @@ The docstring of `job` has a diagram of both loops.
     line          the actors that wait for room in the buffer
     ready         the groups that are ready to train on, and the settled prompts' numbers
     journal       the finished groups, stored durably
+    recorder      writes finished groups to the journal in a thread
+    segment       encodes a segment of the journal as a parquet file
+    lineage       counts the updates between two weight versions
     scoring       the advantages and the outcome of a group
     batch_scale   divides advantages by the spread of a whole batch's rewards
     rewarding     scores groups in reward workers, and replaces lost workers
@@ -27,5 +30,7 @@ The docstring of `job` has a diagram of both loops.
     reference     the frozen starting policy, for the KL term
     pixels        caches the processed views
     warming       prepares the views of the next batch during training
-    step_metrics, loss_metrics    the metrics of a step
+    guards        watches the metrics, and warns or stops the run
+    sample_table  table rows of a step's episodes, for the run's trackers
+    step_metrics, loss_metrics, engine_metrics, learner_speed    the metrics of a step
 """

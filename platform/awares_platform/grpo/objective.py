@@ -118,8 +118,8 @@ class Objective:
     def _reference(self, batch: Batch) -> Tensor | None:
         """Return the logprobs of the starting policy, or None if the loss has no KL term.
 
-        Without LoRA, the starting policy is a frozen copy of the model. With LoRA, the model itself
-        computes like the starting policy (lora.reference).
+        Without LoRA, the starting policy is a frozen copy of the model. With LoRA, `lora.reference`
+        makes the model itself compute like the starting policy.
         """
         if self._loss.kl_beta == 0:
             return None

@@ -17,7 +17,8 @@ def frozen_reference(
 ) -> Any:
     """Return a frozen copy of the starting policy `model`, or None if the loss needs no copy.
 
-    A run with adapters needs no copy of the model (lora.reference).
+    A run with adapters needs no copy: `lora.reference` makes the model itself compute like the
+    starting policy.
     With ZeRO-3 the copy comes from `load`, which must return a partitioned model. Every rank must
     call this function.
     """
