@@ -26,6 +26,7 @@ import pytest
 from awares.mini import generate_split
 from awares_platform.cli.ask import ask
 from awares_platform.runtime.ports import free_port
+from awares_platform.serve.keys import ApiKey, KeysFile, hashed
 from tests.processes import descendants, family, gone
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -87,7 +88,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "serve.retry_after_s=3",
         "serve.max_request_bytes=1_000_000",
     )
-    process = _command(directory, port, "serve.token_env=TEST_TOKEN", *limits)
+    keys = _keys_file(directory)
+    write_keys(keys, "limited")
+    access = ("serve.token_env=TEST_TOKEN", f"serve.keys_file={keys}")
+    process = _command(directory, port, *access, *limits)
     assert process.stdout is not None
     try:
         said: list[str] = []
@@ -108,6 +112,16 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             process.wait(STOP_S)
+
+
+def _keys_file(directory: Path) -> Path:
+    return directory / "keys.json"
+
+
+def write_keys(path: Path, *keys: str) -> None:
+    """Write a keys file. A key's name is the key itself, and its limit is one request a minute."""
+    entries = (ApiKey(name=key, sha256=hashed(key), requests_per_minute=1) for key in keys)
+    KeysFile(keys=tuple(entries)).write(path)
 
 
 def _post(served: Served, body: Any, token: str | None = TOKEN) -> tuple[int, dict[str, str], str]:
@@ -136,6 +150,21 @@ def _body(served: Served, image: bytes | None = None) -> dict[str, Any]:
         {"type": "text", "text": served.question},
     ]
     return {"model": "awares", "messages": [{"role": "user", "content": content}], "max_tokens": 16}
+
+
+def test_keys_have_limits_and_change_without_a_restart(served: Served) -> None:
+    assert _post(served, _body(served), token="limited")[0] == 200
+    status, headers, text = _post(served, _body(served), token="limited")
+    assert (status, json.loads(text)["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert 1 <= int(headers["retry-after"]) <= 60
+    assert _post(served, _body(served), token="added")[0] == 401
+    write_keys(_keys_file(served.image.parent), "added")
+    deadline = time.monotonic() + 30
+    while _post(served, _body(served), token="added")[0] == 401:
+        assert time.monotonic() < deadline, "the replica does not read the changed keys file"
+        time.sleep(0.2)
+    assert _post(served, _body(served), token="limited")[0] == 401
+    assert _post(served, _body(served))[0] == 200
 
 
 def test_the_terminal_names_each_step_of_the_start(served: Served) -> None:

@@ -86,6 +86,10 @@ empty), setup (whether the pod reads setup.toml). */}}
 - name: setup
   configMap: {name: {{ include "awares.setupName" .root }}}
 {{- end }}
+{{- if .keys }}
+- name: keys
+  secret: {secretName: {{ .keys | quote }}, items: [{key: keys.json, path: keys.json}]}
+{{- end }}
 {{- end }}
 
 {{- define "awares.mounts" -}}
@@ -96,6 +100,9 @@ empty), setup (whether the pod reads setup.toml). */}}
 {{- end }}
 {{- if .setup }}
 - {name: setup, mountPath: /etc/awares, readOnly: true}
+{{- end }}
+{{- if .keys }}
+- {name: keys, mountPath: /etc/awares-keys, readOnly: true}
 {{- end }}
 {{- end }}
 

@@ -44,6 +44,7 @@ set this field itself, and an upgrade must not reset it. Input:
   queued     whether a queue admits the cluster
   serve      whether the pods serve on port 8000
   env        additional environment variables, as YAML
+  keys       name of the Secret with the endpoint's keys file, which only workers mount
   grace      terminationGracePeriodSeconds of the pods
   live       name of the RayCluster, if an upgrade may find it running
 */}}

@@ -5,6 +5,7 @@
 {{- $root := .root -}}
 {{- $spot := and (eq .role "worker") .group.spot.enabled | ternary (get .group "spot")
     (dict "nodeSelector" dict "tolerations" list) -}}
+{{- $keys := eq .role "worker" | ternary (get . "keys") "" -}}
 {{- $stay := dict "cluster-autoscaler.kubernetes.io/safe-to-evict" "false" -}}
 metadata:
   labels:
@@ -58,10 +59,11 @@ spec:
       resources:
         {{- include "awares.rayResources" .group | trim | nindent 8 }}
       volumeMounts:
-        {{- include "awares.mounts" (dict "root" $root "shm" .group.shm "setup" .setup) | nindent
-            8 }}
+        {{- include "awares.mounts" (dict "root" $root "shm" .group.shm "setup" .setup "keys"
+            $keys) | nindent 8 }}
   volumes:
-    {{- include "awares.volumes" (dict "root" $root "shm" .group.shm "setup" .setup) | nindent 4 }}
+    {{- include "awares.volumes" (dict "root" $root "shm" .group.shm "setup" .setup "keys"
+        $keys) | nindent 4 }}
 {{- end }}
 
 {{/* The ports of a Ray container. KubeRay and the PodMonitors find the ports by these names. Input:

@@ -52,7 +52,7 @@ this cluster's CRDs are of a KubeRay before 1.6, because they have no RayCronJob
 {{- $owners := dict "store.url" "store.bucket and store.prefix" "store.endpoint" "store.endpoint"
     "store.region" "store.region"
     "serve.host" "0.0.0.0" "serve.port" "8000, the port that Services and policies name"
-        "serve.token_env" "endpoint.token"
+        "serve.token_env" "endpoint.token" "serve.keys_file" "endpoint.keys"
     "serve.autoscaling" "endpoint.autoscaling" }}
 {{- range $key, $owner := $owners }}
 {{- $path := splitList "." $key }}

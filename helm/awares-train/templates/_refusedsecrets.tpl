@@ -13,11 +13,12 @@ auth.existingSecret is not set: run kubectl create secret generic awares-ray
   --from-literal=auth_token=$(openssl rand -hex 24), then set auth.existingSecret=awares-ray
 {{- end }}
 {{- $tokens := .Values.endpoint.token }}
-{{- if and .Values.endpoint.enabled (not $tokens.existingSecret) (not $tokens.open) }}
+{{- if and .Values.endpoint.enabled (not $tokens.existingSecret) (not $tokens.open)
+    (not .Values.endpoint.keys.existingSecret) }}
 endpoint.token.existingSecret is not set: run kubectl create secret generic awares-endpoint
   --from-literal=token=$(openssl rand -hex 24), then set
-  endpoint.token.existingSecret=awares-endpoint, or endpoint.token.open=true for an endpoint without
-  a token
+  endpoint.token.existingSecret=awares-endpoint, or endpoint.keys.existingSecret for a key for each
+  client, or endpoint.token.open=true for an endpoint without a token
 {{- end }}
 {{- $accounts := .Values.serviceAccounts }}
 {{- if not .Values.store.existingSecret }}
@@ -68,6 +69,8 @@ store.externalSecret.remoteRefs.{{ $key }}.key is empty: name the remote secret 
 {{- if .Values.endpoint.enabled }}
 {{- $wanted = append $wanted (list "endpoint.token.existingSecret"
     .Values.endpoint.token.existingSecret (list "token")) }}
+{{- $wanted = append $wanted (list "endpoint.keys.existingSecret"
+    .Values.endpoint.keys.existingSecret (list "keys.json")) }}
 {{- end }}
 {{- range $part := list .Values.cluster .Values.endpoint }}
 {{- if and $part.enabled $part.gcsFaultTolerance.enabled }}

@@ -28,6 +28,9 @@ Input: a list of root, section, key. */}}
 {{- if .Values.endpoint.token.existingSecret -}}
 {{- $_ := set $serve "token_env" "AWARES_SERVE_TOKEN" -}}
 {{- end -}}
+{{- if .Values.endpoint.keys.existingSecret -}}
+{{- $_ := set $serve "keys_file" "/etc/awares-keys/keys.json" -}}
+{{- end -}}
 {{- $_ := set $setup "serve" (merge $serve (get $setup "serve" | default dict)) -}}
 {{ toYaml $setup }}
 {{- end }}

@@ -10,7 +10,6 @@ After Ctrl-C or SIGTERM, the session stops the servers that it has started.
 import importlib
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -21,8 +20,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from awares.errors import AwaresError
 from awares.tokens import Size
+from awares_platform.cli.guarded import guarded
 from awares_platform.config import PlatformConfig, load
 from awares_platform.plan.assumptions import Assumptions
 
@@ -188,6 +187,35 @@ def weights(
 
 
 @commands.command
+def keys(
+    action: tyro.conf.Positional[Literal["add", "remove", "ls"]],
+    file: tyro.conf.Positional[Path],
+    name: tyro.conf.Positional[str] = "",
+    /,
+    requests_per_minute: int | None = None,
+    visual_tokens_per_day: int | None = None,
+) -> int:
+    """Add, remove or list the API keys in the file that serve.keys_file names.
+
+    `add` prints a new key, which is stored nowhere. The file holds only its hash. Running endpoints
+    read the changed file within seconds.
+
+    Args:
+        action: What to do.
+        file: The keys file. `add` makes it if it is absent.
+        name: Name of the key's owner, for add and remove.
+        requests_per_minute: Limit of all keys of this name together. The default is no limit.
+        visual_tokens_per_day: Limit of all keys of this name together. The default is no limit.
+    """
+
+    def execute() -> None:
+        limits = (requests_per_minute, visual_tokens_per_day)
+        importlib.import_module("awares_platform.cli.keys").run(action, file, name, *limits)
+
+    return guarded("keys", execute)
+
+
+@commands.command
 def plan(
     overrides: Overrides = (),
     /,
@@ -339,51 +367,3 @@ def following(name: str, config: Path, overrides: Sequence[str]) -> str:
     job, purpose = FOLLOWING[name]
     setup = () if config == MINI else ("--config", str(config))
     return f"{purpose}: {shlex.join(['awares', job, *setup, *overrides])}"
-
-
-def guarded(name: str, execute: Callable[[], None]) -> int:
-    """Run a command and return its exit status.
-
-    The status is 0 after success, 2 after a user error, 130 after Ctrl-C and 143 after SIGTERM. A
-    user error is printed without a traceback, unless AWARES_TRACEBACK is set. All other exceptions
-    pass through.
-    """
-    from awares_platform.runtime import logs, terminal
-
-    terminal.separate_stderr()
-    logs.configure()
-    try:
-        execute()
-    except (KeyboardInterrupt, SystemExit) as end:
-        status = end.code if isinstance(end, SystemExit) else 128 + signal.SIGINT
-        if status not in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-            raise
-        message = (
-            f"awares {name}: interrupted; everything it started has stopped. "
-            "Run it again to go on from its last state."
-        )
-        print(message, file=sys.stderr)
-        return int(status)
-    except Exception as error:
-        cause = _user_error(error)
-        if cause is None or "AWARES_TRACEBACK" in os.environ:
-            raise
-        print(f"awares {name}: {cause}", file=sys.stderr)
-        return 2
-    return 0
-
-
-def _user_error(error: BaseException | None) -> AwaresError | None:
-    """Return the AwaresError behind `error`, or None.
-
-    The function follows the chain of causes from `error` on, and returns the first AwaresError. An
-    AwaresError that was raised from another one explains it in the words of the command.
-    """
-    while error is not None:
-        wrapped = getattr(error, "cause", None)
-        # Ray's wrapper of an AwaresError is an AwaresError itself. Its text is a traceback.
-        if isinstance(error, AwaresError) and not isinstance(wrapped, AwaresError):
-            return error
-        inner = wrapped or error.__cause__
-        error = inner if isinstance(inner, BaseException) else None
-    return None

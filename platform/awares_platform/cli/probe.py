@@ -26,7 +26,8 @@ import tyro
 
 from awares.errors import AwaresError
 from awares_platform.cli.ask import ask, opener
-from awares_platform.cli.main import guarded, print_in_any_locale
+from awares_platform.cli.guarded import guarded
+from awares_platform.cli.main import print_in_any_locale
 from awares_platform.config import load
 from awares_platform.store.errors import LaunchError, StoreError
 
@@ -105,6 +106,8 @@ def check_ray(address: str) -> str:
 def check_endpoint(url: str) -> str:
     """Ask the endpoint at `url` a question, and return one line about its reply.
 
+    If the endpoint requires a key and AWARES_SERVE_TOKEN is unset, the function asks nothing.
+
     Raises EndpointError or LaunchError if the endpoint does not answer. If AWARES_SERVE_TOKEN is
     set, also raises LaunchError if the endpoint answers without the token.
     """
@@ -115,7 +118,10 @@ def check_endpoint(url: str) -> str:
     if closed:
         expect(models, status(models, None), REFUSED, f"a refusal without the token in {TOKEN}")
     else:
-        expect(models, status(models, None), (200,), "an open endpoint")
+        found = status(models, None)
+        if found in REFUSED:
+            return f"{url}: refuses requests without a key; the probe has none, so it does not ask"
+        expect(models, found, (200,), "an open endpoint")
     with tempfile.TemporaryDirectory() as directory:
         image = Path(directory) / "probe.png"
         Image.new("RGB", (112, 112), "white").save(image)

@@ -1,5 +1,6 @@
 """The section [serve]: the HTTP endpoint and its replicas."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -32,6 +33,10 @@ class ServeConfig(Section):
     token_env: str | None = None
     """Environment variable with the bearer token that clients must send. With "none", clients need
     no token."""
+
+    keys_file: Path | None = None
+    """JSON file with the names, hashes and limits of the API keys, often a mounted Secret. Replicas
+    read it again when it changes. `awares keys` writes it."""
 
     image_hosts: tuple[str, ...] = ()
     """Host names from which a replica may fetch an image. An empty list refuses every remote URL.

@@ -15,17 +15,23 @@ from awares_platform.config import PlatformConfig
 from awares_platform.config.base import nearest
 from awares_platform.config.serve import ServeConfig
 from awares_platform.method.environment import environment
+from awares_platform.serve.allowance import Counts, SharedAllowances
 from awares_platform.serve.croploop import CropLoop
+from awares_platform.serve.gate import Gate
+from awares_platform.serve.keys import Keyring
 from awares_platform.serve.routes import Routes, create_app
 
 CONSTRUCTOR_TRIES = 2
+ALLOWANCE_CALLS = 1000
+"""The number of calls that the deployment of the counts answers at once."""
 
 
 @serve.ingress()
 class Replica:
     """One engine with the run's policy, and the HTTP application in front of it."""
 
-    async def __init__(self, config: PlatformConfig) -> None:
+    async def __init__(self, config: PlatformConfig, allowances: Any = None) -> None:
+        """Start the engine. `allowances` is the handle of SharedAllowances, if there are keys."""
         from awares.chat import ChatFormat
         from awares.images import DecodeLimits
         from awares_platform.engine.engine import Engine
@@ -48,7 +54,8 @@ class Replica:
 
         settings = config.serve
         self._settings = settings
-        self._token = read_token(settings)
+        counts = Counts(allowances) if allowances is not None else None
+        self._gate = Gate(keyring(settings), counts)
         store = ObjectStore.from_config(config.store)
         run, base, method = config.run.name, config.policy.base, config.method
         family = model_family(config.policy)
@@ -92,7 +99,7 @@ class Replica:
 
     def __serve_build_asgi_app__(self) -> Starlette:
         """Build the ASGI application that Serve runs in this replica."""
-        return create_app(Routes(self._loop, self._settings, self._token, self._engine.check))
+        return create_app(Routes(self._loop, self._settings, self._gate, self._engine.check))
 
     async def check_health(self) -> None:
         """Raise an error if the engine or the weight updates failed.
@@ -135,7 +142,15 @@ def build_application(config: PlatformConfig) -> Application:
         ray_actor_options={"num_cpus": settings.replica_cpus, "num_gpus": settings.replica_gpus},
         autoscaling_config=autoscaling(settings.autoscaling),
     )
-    return deployment.bind(config)
+    if settings.keys_file is None:
+        return deployment.bind(config)
+    allowances = serve.deployment(
+        SharedAllowances,
+        name="allowances",
+        max_ongoing_requests=ALLOWANCE_CALLS,
+        ray_actor_options={"num_cpus": 0},
+    )
+    return deployment.bind(config, allowances.bind())
 
 
 def autoscaling(options: dict[str, Any]) -> AutoscalingConfig | None:
@@ -156,6 +171,14 @@ def autoscaling(options: dict[str, Any]) -> AutoscalingConfig | None:
         first = error.errors()[0]
         key = ".".join(("serve.autoscaling", *map(str, first["loc"])))
         raise ConfigError(f"{key}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def keyring(settings: ServeConfig) -> Keyring:
+    """Return the keys of the endpoint.
+
+    Raises ConfigError if serve.token_env or serve.keys_file is unusable.
+    """
+    return Keyring(read_token(settings), settings.keys_file)
 
 
 def read_token(settings: ServeConfig) -> str | None:

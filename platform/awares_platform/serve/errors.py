@@ -13,7 +13,8 @@ class RequestError(DataError):
     """An error that the endpoint returns to the client.
 
     `status` is the HTTP status. `param` is the wrong field, or None. `code` is a name of the error
-    that never changes, so that programs can rely on it.
+    that never changes, so that programs can rely on it. `retry_after_s` is the number of seconds
+    after which the same request may succeed, or None.
     """
 
     def __init__(
@@ -23,9 +24,10 @@ class RequestError(DataError):
         status: int = 400,
         param: str | None = None,
         code: str = "invalid_request",
+        retry_after_s: int | None = None,
     ):
         super().__init__(clipped(message))
-        self.status, self.code = status, code
+        self.status, self.code, self.retry_after_s = status, code, retry_after_s
         self.param = None if param is None else clipped(param, _MOST_PARAM)
 
     def body(self) -> dict[str, Any]:

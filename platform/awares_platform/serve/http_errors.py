@@ -13,10 +13,10 @@ from awares_platform.serve.metrics import GONE
 
 def error_response(error: RequestError, headers: dict[str, str] | None = None) -> JSONResponse:
     """Return the response for an error, with further headers."""
-    challenge = {"www-authenticate": "Bearer"} if error.status == 401 else {}
-    return JSONResponse(
-        error.body(), status_code=error.status, headers={**challenge, **(headers or {})}
-    )
+    own = {"www-authenticate": "Bearer"} if error.status == 401 else {}
+    if error.retry_after_s is not None:
+        own["retry-after"] = str(error.retry_after_s)
+    return JSONResponse(error.body(), status_code=error.status, headers={**own, **(headers or {})})
 
 
 def as_request_error(error: BaseException) -> RequestError | None:

@@ -27,7 +27,7 @@ from awares_platform.config.method import MethodConfig
 from awares_platform.config.serve import ServeConfig
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
-from awares_platform.serve.deployment import build_application, read_token
+from awares_platform.serve.deployment import build_application, keyring
 from awares_platform.serve.foreign import ServeLog
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import LaunchError
@@ -95,7 +95,7 @@ def serving(
     Serve already runs, if the port is taken, or if the replica does not start.
     """
     application = build_application(config)
-    read_token(config.serve)
+    keyring(config.serve)
     store = ObjectStore.from_config(config.store)
     _check_policy(store, config.run.name, config.serve.policy, config.method)
     if config.serve.follow:

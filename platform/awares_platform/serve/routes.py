@@ -1,16 +1,15 @@
-"""Builds the HTTP application of the endpoint: routes, bearer token and size limit.
+"""Builds the HTTP application of the endpoint: routes, API keys and size limit.
 
-    POST /v1/chat/completions   parse_request -- fetch images -- CropLoop -- Completion
+    POST /v1/chat/completions   Gate -- parse_request -- fetch images -- CropLoop -- Completion
     GET  /v1/models, /v1/models/{model}, /healthz, /readyz, /metrics
 
 The application is plain ASGI, so tests can run it without Ray.
 """
 
 import asyncio
-import hmac
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,6 +23,7 @@ from awares_platform.serve.allotment import ShownView
 from awares_platform.serve.croploop import CropLoop, Prepared, ServedAnswer
 from awares_platform.serve.data_url import decode_data_url, is_data_url
 from awares_platform.serve.errors import RequestError
+from awares_platform.serve.gate import Gate, log_access
 from awares_platform.serve.http_errors import (
     as_request_error,
     on_crash,
@@ -31,7 +31,8 @@ from awares_platform.serve.http_errors import (
     on_known_error,
     outcome,
 )
-from awares_platform.serve.metrics import EndpointMetrics
+from awares_platform.serve.keys import ApiKey
+from awares_platform.serve.metrics import OK, EndpointMetrics
 from awares_platform.serve.openai import model_card, model_list, parse_request
 from awares_platform.serve.remote import RemoteImages
 from awares_platform.serve.reply import DONE, Completion, event
@@ -50,12 +51,12 @@ class Routes:
         self,
         loop: CropLoop,
         config: ServeConfig,
-        token: str | None,
+        gate: Gate,
         healthy: Healthy,
         remote: RemoteImages | None = None,
     ) -> None:
         self._loop, self._config, self._healthy = loop, config, healthy
-        self._token = token.encode() if token else None
+        self._gate = gate
         self._remote = remote or RemoteImages(
             config.image_hosts, config.max_request_bytes, config.fetch_timeout_s
         )
@@ -73,18 +74,18 @@ class Routes:
 
     async def metrics(self, request: Request) -> Response:
         """Answer GET /metrics with the counts of this replica, in Prometheus's text format."""
-        self._authorize(request)
+        self._gate.caller(request)
         content, kind = self._metrics.page()
         return Response(content, media_type=kind)
 
     async def models(self, request: Request) -> Response:
         """Answer GET /v1/models."""
-        self._authorize(request)
+        self._gate.caller(request)
         return JSONResponse(model_list(self._config.model, self._started))
 
     async def model(self, request: Request) -> Response:
         """Answer GET /v1/models/{model}."""
-        self._authorize(request)
+        self._gate.caller(request)
         name = request.path_params["model"]
         if name != self._config.model:
             raise RequestError(
@@ -97,7 +98,7 @@ class Routes:
 
     async def completions(self, request: Request) -> Response:
         """Refuse POST /v1/completions, whose prompts have no images and no roles."""
-        self._authorize(request)
+        self._gate.caller(request)
         raise RequestError(
             "/v1/completions is not offered: send the question as a message to "
             "/v1/chat/completions",
@@ -108,22 +109,25 @@ class Routes:
     async def chat(self, request: Request) -> Response:
         """Answer POST /v1/chat/completions. The metrics count every request, even a failed one."""
         started = time.perf_counter()
+        key: ApiKey | None = None
         try:
+            key = await self._gate.enter(request)
             prepared = await self._prepare(request)
             reply = self._reply(prepared)
             if prepared.question.stream:
-                stream = self._stream(prepared, reply, started)
+                stream = self._stream(prepared, reply, key, started)
                 kind = "text/event-stream; charset=utf-8"
                 return StreamingResponse(stream, media_type=kind, headers=_STREAM_HEADERS)
             answers = await self._loop.play(prepared)
         except (Exception, asyncio.CancelledError) as error:
-            self._failed(error, started)
+            self._failed(error, key, started)
             raise
-        self._metrics.answered(answers, time.perf_counter() - started)
+        await self._gate.spend(key, answers)
+        self._answered(answers, key, started)
         return JSONResponse(reply.body(answers))
 
     async def _stream(
-        self, prepared: Prepared, reply: Completion, started: float
+        self, prepared: Prepared, reply: Completion, key: ApiKey | None, started: float
     ) -> AsyncIterator[bytes]:
         """Yield the chunks of a streamed response. An error becomes an event before [DONE]."""
         queue: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -143,13 +147,14 @@ class Routes:
             while (chunk := await queue.get()) is not None:
                 yield chunk
             answers = await task
-            seconds = time.perf_counter() - started
+            # A client that leaves now has still used the tokens.
+            await self._gate.spend(key, answers)
             for chunk in reply.closing(answers, include_usage=prepared.question.include_usage):
                 yield chunk
             # A client that leaves before the last chunk counts as a failed request only.
-            self._metrics.answered(answers, seconds)
+            self._answered(answers, key, started)
         except (Exception, asyncio.CancelledError, GeneratorExit) as error:
-            self._failed(error, started)
+            self._failed(error, key, started)
             if not isinstance(error, Exception):
                 raise
             crash = RequestError("internal error", status=500, code="internal_error")
@@ -158,11 +163,20 @@ class Routes:
         finally:
             task.cancel()
 
-    def _failed(self, error: BaseException, started: float) -> None:
-        self._metrics.refused(*outcome(error), time.perf_counter() - started)
+    def _answered(
+        self, answers: Sequence[ServedAnswer], key: ApiKey | None, started: float
+    ) -> None:
+        seconds = time.perf_counter() - started
+        self._metrics.answered(answers, seconds)
+        log_access(key, 200, OK, seconds, answers)
+
+    def _failed(self, error: BaseException, key: ApiKey | None, started: float) -> None:
+        status, code = outcome(error)
+        seconds = time.perf_counter() - started
+        self._metrics.refused(status, code, seconds)
+        log_access(key, status, code, seconds)
 
     async def _prepare(self, request: Request) -> Prepared:
-        self._authorize(request)
         body = await read_body(request, self._config.max_request_bytes)
         # Without a thread, the validation of a large body would block all other requests.
         question = await asyncio.to_thread(parse_request, body, self._config)
@@ -182,17 +196,6 @@ class Routes:
             self._loop.chat,
             logprobs=prepared.question.logprobs,
         )
-
-    def _authorize(self, request: Request) -> None:
-        if self._token is None:
-            return
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(
-            given.strip().encode(), self._token
-        ):
-            raise RequestError(
-                "send the header Authorization: Bearer <token>", status=401, code="unauthorized"
-            )
 
 
 async def read_body(request: Request, limit: int) -> bytes:

@@ -92,6 +92,13 @@ PRESET_VALUES = {
 }
 CASES = [Case(name, PRESET_VALUES, name) for name in PRESETS] + [
     Case("default", BASE),
+    Case(
+        "a key for each client",
+        on_base(
+            {"endpoint": {"token": {"existingSecret": None}, "keys": {"existingSecret": "keys"}}}
+        ),
+        given={"Secret/keys": frozenset({"keys.json"})},
+    ),
     Case("jobs on clusters of their own", on_base(ALL_JOBS)),
     Case(
         "jobs on the shared cluster",

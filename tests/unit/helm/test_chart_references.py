@@ -62,6 +62,21 @@ def test_the_variables_of_a_setup_are_set(case: Case) -> None:
             assert {*named} <= names, group.get("groupName", "head")
 
 
+def test_replicas_and_no_other_pods_mount_the_keys_file() -> None:
+    [case] = [case for case in CASES if case.name == "a key for each client"]
+    [service] = of_kind(case.docs(), "RayService")
+    [path] = re.findall(r"keys_file: (\S+)", service["spec"]["serveConfigV2"])
+    for group in _groups(service):
+        mounts = [
+            mount["mountPath"]
+            for container in containers(group["template"])
+            for mount in container.get("volumeMounts") or ()
+        ]
+        assert (str(Path(path).parent) in mounts) == ("groupName" in group)
+    others = [doc for doc in case.docs() if doc is not service]
+    assert "keys.json" not in repr([doc for doc in others if doc["kind"] != "ConfigMap"])
+
+
 def _groups(doc: Doc) -> list[Doc]:
     return [
         group

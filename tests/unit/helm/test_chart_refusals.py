@@ -141,6 +141,7 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         (
             "endpoint.token.existingSecret is not set",
             "kubectl create secret generic",
+            "endpoint.keys.existingSecret for a key for each",
             "endpoint.token.open=true",
         ),
     ),

@@ -11,6 +11,7 @@ import pytest
 
 from awares.errors import DataError
 from awares_platform.cli import main as cli
+from awares_platform.cli.guarded import guarded
 from awares_platform.store.errors import StoreUnavailable
 
 ROOT = Path(__file__).parents[4]
@@ -97,13 +98,13 @@ def test_statuses(capsys: pytest.CaptureFixture[str]) -> None:
     def ended(status: int) -> None:
         raise SystemExit(status)
 
-    assert cli.guarded("sft", lambda: None) == 0
-    assert cli.guarded("sft", interrupted) == 130
+    assert guarded("sft", lambda: None) == 0
+    assert guarded("sft", interrupted) == 130
     assert "awares sft: interrupted" in capsys.readouterr().err
-    assert cli.guarded("sft", lambda: ended(143)) == 143
+    assert guarded("sft", lambda: ended(143)) == 143
     assert "awares sft: interrupted" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        cli.guarded("sft", lambda: ended(1))
+        guarded("sft", lambda: ended(1))
     assert not capsys.readouterr().err
 
 
@@ -122,7 +123,7 @@ def test_errors_of_workers_are_unwrapped(capsys: pytest.CaptureFixture[str]) -> 
             except Exception as inner:
                 raise RuntimeError("training failed") from inner
 
-        assert cli.guarded("sft", fail) == 2
+        assert guarded("sft", fail) == 2
         assert capsys.readouterr().err == "awares sft: images/9f2c: no image\n"
 
 
@@ -144,7 +145,7 @@ def test_our_own_bugs_keep_their_traceback() -> None:
         raise KeyError("bug")
 
     with pytest.raises(KeyError):
-        cli.guarded("sft", fail)
+        guarded("sft", fail)
 
 
 def test_a_job_names_the_next_command_with_its_own_arguments() -> None:

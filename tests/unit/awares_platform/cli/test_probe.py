@@ -181,6 +181,11 @@ def test_an_endpoint_that_is_open_by_mistake_is_an_error(
     assert probe.check_endpoint(url) == f"{url}: answered 'white' in 1 turns"
 
 
+def test_an_endpoint_with_keys_gets_no_question_of_a_probe_without_one(serve: Callable) -> None:
+    _, url = serve("bearer")
+    assert "refuses requests without a key" in probe.check_endpoint(url)
+
+
 def test_a_probe_waits_for_a_server_that_is_still_starting(
     monkeypatch: pytest.MonkeyPatch, serve: Callable
 ) -> None:

@@ -19,6 +19,8 @@ from awares.images import DecodeLimits
 from awares.tokens import VisionLimits
 from awares_platform.config.serve import ServeConfig
 from awares_platform.serve.croploop import CropLoop
+from awares_platform.serve.gate import Gate
+from awares_platform.serve.keys import Keyring
 from awares_platform.serve.remote import RemoteImages
 from awares_platform.serve.routes import Healthy, Routes, create_app
 
@@ -99,11 +101,18 @@ def client_for(crop_loop: CropLoop) -> Callable[..., TestClient]:
 
     def build(
         token: str | None = None,
+        gate: Gate | None = None,
         remote: RemoteImages | None = None,
         healthy: Healthy = _healthy,
         **fields: object,
     ) -> TestClient:
-        routes = Routes(crop_loop, ServeConfig.model_validate(fields), token, healthy, remote)
+        routes = Routes(
+            crop_loop,
+            ServeConfig.model_validate(fields),
+            gate or Gate(Keyring(token)),
+            healthy,
+            remote,
+        )
         return TestClient(create_app(routes), raise_server_exceptions=False)
 
     return build

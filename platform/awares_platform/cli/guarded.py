@@ -1,0 +1,56 @@
+"""Runs a command and turns its end into an exit status."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from awares.errors import AwaresError
+
+
+def guarded(name: str, execute: Callable[[], None]) -> int:
+    """Run a command and return its exit status.
+
+    The status is 0 after success, 2 after a user error, 130 after Ctrl-C and 143 after SIGTERM. A
+    user error is printed without a traceback, unless AWARES_TRACEBACK is set. All other exceptions
+    pass through.
+    """
+    from awares_platform.runtime import logs, terminal
+
+    terminal.separate_stderr()
+    logs.configure()
+    try:
+        execute()
+    except (KeyboardInterrupt, SystemExit) as end:
+        status = end.code if isinstance(end, SystemExit) else 128 + signal.SIGINT
+        if status not in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+            raise
+        message = (
+            f"awares {name}: interrupted; everything it started has stopped. "
+            "Run it again to go on from its last state."
+        )
+        print(message, file=sys.stderr)
+        return int(status)
+    except Exception as error:
+        cause = _user_error(error)
+        if cause is None or "AWARES_TRACEBACK" in os.environ:
+            raise
+        print(f"awares {name}: {cause}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _user_error(error: BaseException | None) -> AwaresError | None:
+    """Return the AwaresError behind `error`, or None.
+
+    The function follows the chain of causes from `error` on, and returns the first AwaresError. An
+    AwaresError that was raised from another one explains it in the words of the command.
+    """
+    while error is not None:
+        wrapped = getattr(error, "cause", None)
+        # Ray's wrapper of an AwaresError is an AwaresError itself. Its text is a traceback.
+        if isinstance(error, AwaresError) and not isinstance(wrapped, AwaresError):
+            return error
+        inner = wrapped or error.__cause__
+        error = inner if isinstance(inner, BaseException) else None
+    return None

@@ -1,0 +1,151 @@
+"""Counts what each API key uses, and refuses requests over the limits of a key.
+
+    replica -- admit, spend --> SharedAllowances (one actor for all replicas) -- Allowances
+
+The counts live in memory. If Ray Serve replaces the actor, all windows begin anew.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from limits import RateLimitItemPerDay, RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from awares_platform.serve.errors import RequestError
+from awares_platform.serve.keys import ApiKey
+
+log = logging.getLogger(__name__)
+DAY_S = 24 * 60 * 60
+PATIENCE_S = 2.0
+"""The time after which a replica stops waiting for the shared counts and admits the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a key may not send a request now, and in how many seconds it may.
+
+    Example:
+        Refusal("rate_limit_exceeded", "key team-a may send 60 requests a minute", 12)
+    """
+
+    code: str
+    message: str
+    retry_after_s: int
+
+
+class Allowances:
+    """The counts of all keys, in one process.
+
+    Requests count within the last 60 seconds. Visual tokens count within 24 hours, which begin with
+    the key's first answer.
+
+    Example:
+        allowances = Allowances()
+        allowances.admit("team-a", requests_per_minute=60, visual_tokens_per_day=None)  # None
+    """
+
+    def __init__(self) -> None:
+        self._storage = MemoryStorage()
+        self._window = MovingWindowRateLimiter(self._storage)
+
+    def admit(
+        self, name: str, requests_per_minute: int | None, visual_tokens_per_day: int | None
+    ) -> Refusal | None:
+        """Count a request of the key `name`, or return a Refusal, which counts nothing.
+
+        A key whose visual tokens are used up is refused. Its last answer may exceed the limit,
+        because the number of tokens is known only after the answer.
+        """
+        day = _day(name)
+        if visual_tokens_per_day is not None:
+            used = self._storage.get(day)
+            if used >= visual_tokens_per_day:
+                wait = self._storage.get_expiry(day) - time.time()
+                message = (
+                    f"key {name} has used {used} of {visual_tokens_per_day} visual tokens a day"
+                )
+                return Refusal("insufficient_quota", message, _seconds(wait))
+        if requests_per_minute is not None:
+            item = RateLimitItemPerMinute(requests_per_minute)
+            if not self._window.hit(item, name):
+                wait = self._window.get_window_stats(item, name).reset_time - time.time()
+                message = f"key {name} may send {requests_per_minute} requests a minute"
+                return Refusal("rate_limit_exceeded", message, _seconds(wait))
+        return None
+
+    def spend(self, name: str, visual_tokens: int) -> None:
+        """Count the visual tokens of an answer."""
+        self._storage.incr(_day(name), DAY_S, visual_tokens)
+
+
+class SharedAllowances:
+    """The deployment that counts for all replicas of the endpoint.
+
+    Example:
+        serve.deployment(SharedAllowances, name="allowances").bind()
+    """
+
+    def __init__(self) -> None:
+        self._counts = Allowances()
+
+    async def admit(
+        self, name: str, requests_per_minute: int | None, visual_tokens_per_day: int | None
+    ) -> Refusal | None:
+        """Do what Allowances.admit does."""
+        return self._counts.admit(name, requests_per_minute, visual_tokens_per_day)
+
+    async def spend(self, name: str, visual_tokens: int) -> None:
+        """Do what Allowances.spend does."""
+        self._counts.spend(name, visual_tokens)
+
+
+class Counts:
+    """Asks the deployment SharedAllowances, whose handle is `handle`.
+
+    A key without limits costs no call. If the deployment does not answer within PATIENCE_S seconds,
+    the request is admitted, because a lost count must not stop the endpoint.
+
+    Example:
+        await Counts(handle).admit(key)
+    """
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    async def admit(self, key: ApiKey) -> Refusal | None:
+        """Count a request, or return why the key may not send it."""
+        if key.limits == (None, None):
+            return None
+        return await self._call(self._handle.admit, key.name, *key.limits)
+
+    async def spend(self, key: ApiKey, visual_tokens: int) -> None:
+        """Count the visual tokens of an answer, if the key has such a limit."""
+        if key.visual_tokens_per_day is not None:
+            await self._call(self._handle.spend, key.name, visual_tokens)
+
+    async def _call(self, method: Any, *arguments: Any) -> Any:
+        try:
+            return await asyncio.wait_for(method.remote(*arguments), PATIENCE_S)
+        # Whatever fails here, clients must get their answers.
+        except Exception as error:
+            log.warning("the counts of the API keys are not reachable: %r", error)
+            return None
+
+
+def refused(refusal: Refusal) -> RequestError:
+    """Return the error (429) that a refused client gets."""
+    message = f"{refusal.message}; try again in {refusal.retry_after_s} s"
+    return RequestError(message, status=429, code=refusal.code, retry_after_s=refusal.retry_after_s)
+
+
+def _day(name: str) -> str:
+    return RateLimitItemPerDay(1).key_for("visual-tokens", name)
+
+
+def _seconds(wait: float) -> int:
+    return max(1, math.ceil(wait))
