@@ -136,7 +136,7 @@ def test_an_error_is_told_in_the_words_of_the_one_that_explains_it(
         except StoreUnavailable as error:
             raise DataError("two jobs write to one run: stop one of them") from error
 
-    assert cli.guarded("sft", fail) == 2
+    assert guarded("sft", fail) == 2
     assert capsys.readouterr().err == "awares sft: two jobs write to one run: stop one of them\n"
 
 
