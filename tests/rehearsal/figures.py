@@ -46,8 +46,9 @@ class Figures:
     """The figures of one job.
 
     `seconds` is the duration of the job. `engine` and `trainer` are peak memories in bytes, or None
-    if the job has no engine or no trainer. `passes` are the passes of the trainer. `metrics` has
-    the metrics of METRICS for each step. `replies` is the number of answers of an endpoint.
+    if the job has no engine or no trainer. `passes` are the passes of the trainer. `metrics`
+    holds the values of METRICS, one list for each step. `replies` is the number of questions that
+    the served policy answered.
 
     Example:
         Figures(164.0, engine=6_750_000_000, trainer=None, passes=[], metrics=[], replies=0)

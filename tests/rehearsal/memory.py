@@ -42,7 +42,7 @@ class ProcessMemory:
     samples: list[tuple[float, int]]
 
     def add(self, memory: int) -> None:
-        """Add a sample that was taken now."""
+        """Keep `memory` as the present sample, unless it is within STEP bytes of the last one."""
         if abs(memory - self.samples[-1][1]) >= STEP:
             self.samples.append((time.time(), memory))
 

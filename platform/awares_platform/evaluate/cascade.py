@@ -46,7 +46,7 @@ def escalate(
     decision_s: Mapping[str, float],
     spec: EpisodeSpec,
 ) -> list[Played]:
-    """Add a second pass, taken from `full`, to every episode of `asked` that requests crops.
+    """Add a second pass, taken from `full`, to every episode of `asked` with a granted request.
 
     The result has the other episodes unchanged. `asked` holds the episodes of the trained
     policy. `decision_s` maps the id of a sample to the measured seconds of the first turn. `spec`

@@ -133,7 +133,8 @@ class Learner:
             packed=config.policy.packed,
         )
         self._scores = self._rank == 0 or settings.zero_stage == 3
-        # Score the canary before a checkpoint is restored, while the model has version 0's weights.
+        # Score the canary with the starting policy, before a checkpoint replaces its weights.
+        # Engines compare their change since the starting policy with the learner's change.
         self._start = self._canary_logprobs() if self._scores else None
         self._spans: Spans = ()
         self._publisher = self._make_publisher()

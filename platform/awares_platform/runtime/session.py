@@ -203,8 +203,8 @@ def _stop_ray(others: set[psutil.Process]) -> None:
 def _connected(worker_logs: bool, address: str, common: Mapping[str, str]) -> Iterator[None]:
     """Connect to a running Ray cluster.
 
-    Ray logs the environment variables that are passed to workers. The keys of a private store are
-    therefore passed as the path of a file.
+    Ray logs the environment variables that are passed to workers. Workers therefore get
+    the path of a file with the private store's credentials, and not the credentials.
     """
     if address.startswith(("http://", "https://")):
         raise LaunchError(

@@ -42,7 +42,8 @@ def pinned(store: ObjectStore, run: str) -> set[int]:
 def request_anchor(store: ObjectStore, run: str, version: int) -> None:
     """Ask the writer for an anchor of `version`.
 
-    A reader calls this function if damage blocks every path to the version.
+    A reader calls this function if it can load the version neither from an anchor nor through
+    deltas, mostly because some of them are damaged.
     """
     store.put(f"{folder(run)}/wanted/{version:08d}", b"")
 
