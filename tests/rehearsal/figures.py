@@ -47,7 +47,7 @@ class Figures:
 
     `seconds` is the duration of the job. `engine` and `trainer` are peak memories in bytes, or None
     if the job has no engine or no trainer. `passes` are the passes of the trainer. `metrics`
-    holds the values of METRICS, one list for each step. `replies` is the number of questions that
+    has one dict with the values of METRICS for each step. `replies` is the number of questions that
     the served policy answered.
 
     Example:
