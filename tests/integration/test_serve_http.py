@@ -200,6 +200,22 @@ def test_a_question_is_answered_with_its_bill(
     )
 
 
+def test_a_person_gets_the_page(served: Served) -> None:
+    """Check the files of the page and the low view through the real proxy."""
+    for path, word in (
+        ("/", "Ask about an image"),
+        ("/page.js", "low-view"),
+        ("/page.css", ":root"),
+    ):
+        with urllib.request.urlopen(f"{served.url}{path}", timeout=60) as response:
+            assert "default-src 'none'" in response.headers["content-security-policy"]
+            assert word in response.read().decode()
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    address, data = f"{served.url}/low-view", served.image.read_bytes()
+    with urllib.request.urlopen(urllib.request.Request(address, data, headers)) as response:
+        assert response.read().startswith(b"\x89PNG")
+
+
 def test_the_official_client_streams_and_gets_json(served: Served) -> None:
     """Check text alone, two images, a stream, and a JSON schema, with the real engine."""
     client = openai.OpenAI(api_key=TOKEN, base_url=f"{served.url}/v1", max_retries=0)
@@ -343,7 +359,8 @@ def test_sigterm_lets_requests_finish_and_leaves_nothing(served: Served) -> None
     }
     assert served.process.stdout is not None
     assert served.process.stdout.read().splitlines() == [
-        f"ask it:   awares ask IMAGE 'QUESTION' --url {served.url} --token-env TEST_TOKEN",
+        f"open it:  {served.url}/",
+        f"ask it:   awares ask IMAGE 'QUESTION' --endpoint {served.url} --token-env TEST_TOKEN",
         "stop it:  Ctrl-C",
         "stopping: no new requests, those in flight finish",
     ]

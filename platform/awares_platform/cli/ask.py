@@ -1,4 +1,8 @@
-"""`awares ask IMAGE "question"` asks a served policy over HTTP and prints its reply."""
+"""`awares ask IMAGE "question"` asks a served policy over HTTP, and prints its reply as it comes.
+
+request -- stream of events -- Transcript -- lines for the terminal, one by one
+                                         +-- Reply
+"""
 
 import base64
 import json
@@ -6,27 +10,31 @@ import mimetypes
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from awares.crops import CropId
-from awares.episode import StopReason
 from awares.errors import DataError
 from awares_platform.config.loopback import is_loopback
 from awares_platform.method.chat_client import EndpointError
 
 TIMEOUT_S = 120.0
-
-_ENDS: dict[str, str] = {
-    StopReason.ANSWER: "empty",
-    StopReason.MALFORMED: "none: the policy's request for crops is malformed",
-    StopReason.TURN_LIMIT: "none: the policy asked for more crops when only an answer was possible",
-    StopReason.LENGTH: "none: the policy reached the token limit before the end of its answer",
-    StopReason.ERROR: "none: the endpoint failed; its log names the reason",
-}
-"""Maps each StopReason to the text that replaces a missing answer."""
+_FIGURES = (
+    "visual_tokens",
+    "rtr_token",
+    "prompt_tokens",
+    "completion_tokens",
+    "turns",
+    "stop",
+    "latency_s",
+    "weight_version",
+)
+"""The fields of a Reply that the endpoint sends under the same names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +44,9 @@ class Reply:
     `crops` holds the ids of the requested crops. `boxes` holds the boxes of the returned views, in
     pixels of the original image. `rtr_token` is `visual_tokens` divided by the visual tokens of the
     full image. `prompt_tokens` includes the visual tokens. `completion_tokens` counts the sampled
-    tokens. `turns` is the number of assistant turns. `stop` is the StopReason of the episode.
-    `latency_s` is the duration of the episode in seconds. `weight_version` is the version of the
-    weights that sampled the last token.
+    tokens. `turns` counts the rounds of the engine. `stop` is "length" if a limit of tokens has cut
+    the answer, and "answer" otherwise. `latency_s` is the duration of the episode in seconds.
+    `weight_version` is the version of the weights that sampled the last token.
 
     Example:
         Reply("7", ("0",), ((0, 0, 56, 56),), 8, 0.5, 31, 18, 2, "answer", 0.12, 0)
@@ -58,19 +66,83 @@ class Reply:
 
     def lines(self) -> str:
         """Return the reply as several lines of text for the terminal."""
-        looked = ", ".join(
-            f"{_name(crop)} {list(box)}" for crop, box in zip(self.crops, self.boxes, strict=False)
-        )
-        direct = "none: the low-resolution view was enough"
+        views = list(zip(self.crops, self.boxes, strict=False))
+        return f"{_crops(views)}\nanswer   {self.answer}\n{self.figures()}"
+
+    def figures(self) -> str:
+        """Return the lines after the answer: how it ended, its tokens and its time."""
         return (
-            f"answer   {self.answer or _ENDS.get(self.stop, f'none ({self.stop})')}\n"
-            f"crops    {looked or (direct if self.answer else 'none')}\n"
-            f"tokens   {self.visual_tokens} visual ({self.rtr_token:.0%} of the full image's), "
+            ("cut      at the token limit\n" if self.stop == "length" else "")
+            + f"tokens   {self.visual_tokens} visual ({self.rtr_token:.0%} of the full image's), "
             f"{self.prompt_tokens} prompt with them, {self.completion_tokens} sampled in "
             f"{self.turns} turn{'s' if self.turns > 1 else ''}\n"
             f"latency  {self.latency_s * 1000:.0f} ms"
             + (f"\nweights  version {self.weight_version}" if self.weight_version else "")
         )
+
+
+class Transcript:
+    """What the endpoint has said so far in a stream.
+
+    Example:
+        transcript = Transcript()
+        for event in events:
+            print(transcript.take(event), end="")
+        transcript.reply()
+    """
+
+    def __init__(self) -> None:
+        self._views: list[tuple[str, Sequence[int]]] = []
+        self._answer, self._usage, self._awares = "", {}, {}
+
+    def take(self, event: Mapping[str, Any]) -> str:
+        """Read one event, and return the text that it adds to the terminal.
+
+        Raises EndpointError if the endpoint reports an error.
+        """
+        if error := event.get("error"):
+            raise EndpointError(f"the endpoint failed: {error['message']}")
+        self._usage = event.get("usage") or self._usage
+        extension = event.get("awares") or {}
+        if extension.get("event") == "crops":
+            views = [(view["region"], view["box"]) for view in extension["views"]]
+            self._views += views
+            return _crops(views) + "\n"
+        self._awares = extension or self._awares
+        return self._append("".join(_pieces(event)))
+
+    def _append(self, piece: str) -> str:
+        if not piece:
+            return ""
+        lead = "" if self._answer else ("" if self._views else _crops(()) + "\n") + "answer   "
+        self._answer += piece
+        return lead + piece
+
+    def reply(self) -> Reply:
+        """Return the whole reply. Raises EndpointError if the stream has ended too early."""
+        figures = {**self._usage, **self._awares}
+        try:
+            return Reply(
+                answer=self._answer,
+                crops=tuple(region for region, _ in self._views),
+                boxes=tuple(tuple(box) for _, box in self._views),
+                **{name: figures[name] for name in _FIGURES},
+            )
+        except KeyError as error:
+            raise EndpointError(
+                f"the endpoint's reply lacks {error}; is it an awares endpoint?"
+            ) from error
+
+
+def _pieces(event: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the new parts of the answer."""
+    for choice in event.get("choices", ()):
+        yield choice.get("delta", {}).get("content") or ""
+
+
+def _crops(views: Sequence[tuple[str, Sequence[int]]]) -> str:
+    looked = ", ".join(f"{_name(region)} {list(box)}" for region, box in views)
+    return f"crops    {looked or 'none: the low-resolution view was enough'}"
 
 
 def _name(crop: str) -> str:
@@ -79,20 +151,31 @@ def _name(crop: str) -> str:
 
 
 def run(
-    image: Path, question: str, url: str = "http://127.0.0.1:8000", token_env: str = "AWARES_TOKEN"
+    image: Path,
+    question: str,
+    endpoint: str = "http://127.0.0.1:8000",
+    token_env: str = "AWARES_TOKEN",
 ) -> None:
-    """Ask a question and print the reply. Raises the same errors as `ask`."""
+    """Ask a question, and print the reply as it comes. Raises the same errors as `ask`."""
     # In the locale C, Python decodes arguments as ASCII, although terminals send UTF-8.
     question = os.fsencode(question).decode("utf-8", "replace")
-    print(ask(image, question, url, token_env).lines())
+    reply = ask(image, question, endpoint, token_env, partial(print, end="", flush=True))
+    print(f"\n{reply.figures()}")
 
 
-def ask(image: Path, question: str, url: str, token_env: str = "AWARES_TOKEN") -> Reply:
+def ask(
+    image: Path,
+    question: str,
+    url: str,
+    token_env: str = "AWARES_TOKEN",
+    tell: Callable[[str], object] = len,
+) -> Reply:
     """Ask the first model of the endpoint at `url` (http://host:port), and return its reply.
 
-    If the endpoint needs a bearer token, the environment variable `token_env` must hold it. Raises
-    DataError if the image file is unreadable. Raises EndpointError if the endpoint gives no usable
-    answer or refuses the request.
+    `tell` gets each piece of text for the terminal as soon as it is known. If the endpoint needs a
+    bearer token, the environment variable `token_env` must hold it. Raises DataError if the image
+    file is unreadable. Raises EndpointError if the endpoint gives no usable answer or refuses the
+    request.
     """
     try:
         data = base64.b64encode(image.read_bytes()).decode()
@@ -106,29 +189,33 @@ def ask(image: Path, question: str, url: str, token_env: str = "AWARES_TOKEN") -
         {"type": "image_url", "image_url": {"url": f"data:{kind};base64,{data}"}},
         {"type": "text", "text": question},
     ]
-    model = _call(f"{base}/v1/models", None, token_env)["data"][0]["id"]
-    question_body = {"model": model, "messages": [{"role": "user", "content": content}]}
-    return _reply(_call(f"{base}/v1/chat/completions", question_body, token_env))
+    with _call(f"{base}/v1/models", None, token_env) as response:
+        model = json.load(response)["data"][0]["id"]
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": content}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    transcript = Transcript()
+    for event in _events(f"{base}/v1/chat/completions", body, token_env):
+        if text := transcript.take(event):
+            tell(text)
+    return transcript.reply()
 
 
-def _reply(body: Mapping[str, Any]) -> Reply:
-    extension, usage = body["awares"], body["usage"]
-    return Reply(
-        answer=body["choices"][0]["message"]["content"],
-        crops=tuple(extension["crops"]),
-        boxes=tuple(tuple(box) for box in extension["boxes"]),
-        visual_tokens=extension["visual_tokens"],
-        rtr_token=extension["rtr_token"],
-        prompt_tokens=usage["prompt_tokens"],
-        completion_tokens=usage["completion_tokens"],
-        turns=extension["turns"],
-        stop=extension["stop"],
-        latency_s=extension["latency_s"],
-        weight_version=extension["weight_version"],
-    )
+def _events(url: str, body: Mapping[str, Any], token_env: str) -> Iterator[dict[str, Any]]:
+    """Yield the JSON bodies of the server-sent events until the end of the stream."""
+    with _call(url, body, token_env) as response:
+        for line in response:
+            kind, _, data = line.decode().partition(":")
+            if kind == "data" and data.strip() != "[DONE]":
+                yield json.loads(data)
 
 
-def _call(url: str, body: Mapping[str, Any] | None, token_env: str) -> dict[str, Any]:
+@contextmanager
+def _call(url: str, body: Mapping[str, Any] | None, token_env: str) -> Iterator[Any]:
+    """Yield the response. Any failure while the block reads it becomes an EndpointError."""
     headers = {"content-type": "application/json"}
     if token := os.environ.get(token_env, "").strip():
         headers["authorization"] = f"Bearer {token}"
@@ -137,17 +224,18 @@ def _call(url: str, body: Mapping[str, Any] | None, token_env: str) -> dict[str,
             url, None if body is None else json.dumps(body).encode(), headers
         )
         with opener(url).open(request, timeout=TIMEOUT_S) as response:
-            return json.load(response)
+            yield response
     except urllib.error.HTTPError as error:
         raise EndpointError(f"{url} refused ({error.code}): {_reason(error, token_env)}") from error
     except urllib.error.URLError as error:
         raise EndpointError(
             f"no endpoint answers at {url} ({error.reason}); start one with `awares serve`, "
-            "or name it with --url"
+            "or name it with --endpoint"
         ) from error
-    except (TimeoutError, ValueError) as error:
+    except (OSError, HTTPException, ValueError, LookupError, TypeError) as error:
+        reason = str(error) or type(error).__name__
         raise EndpointError(
-            f"{url} gave no usable answer ({error}); is it an awares endpoint, "
+            f"{url} gave no usable answer ({reason}); is it an awares endpoint, "
             "such as http://127.0.0.1:8000?"
         ) from error
 

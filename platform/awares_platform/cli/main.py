@@ -105,20 +105,20 @@ def ask(
     image: tyro.conf.Positional[Path],
     question: tyro.conf.Positional[str],
     /,
-    url: str = "http://127.0.0.1:8000",
+    endpoint: str = "http://127.0.0.1:8000",
     token_env: str = "AWARES_TOKEN",
 ) -> int:
-    """Ask a served policy one question about an image.
+    """Ask a served policy one question about an image, and show the crops that it asks for.
 
     Args:
         image: An image file.
         question: What to ask about it.
-        url: Address of `awares serve`.
+        endpoint: Address of `awares serve`.
         token_env: Environment variable with the endpoint's bearer token, if it needs one.
     """
 
     def execute() -> None:
-        importlib.import_module("awares_platform.cli.ask").run(image, question, url, token_env)
+        importlib.import_module("awares_platform.cli.ask").run(image, question, endpoint, token_env)
 
     return guarded("ask", execute)
 

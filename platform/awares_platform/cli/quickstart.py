@@ -82,7 +82,10 @@ def _run(config: PlatformConfig, fresh: bool) -> None:
         question, reply = serve_and_ask(config, directory, pace)
     results = write_results(directory, state, config.run.seed)
     page = report.run(config, Images.of(ObjectStore.from_config(config.store), config.data))
-    print(closing(question, reply, results, page, pace), flush=True)
+    from awares_platform.serve.job import base_url
+
+    url = base_url(config.serve)
+    print(closing(question, reply, results, page, url, pace), flush=True)
 
 
 def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartState:
@@ -205,9 +208,18 @@ def _command() -> str:
 
 
 def closing(
-    question: EpisodeRecord, reply: Reply, results: dict[str, Any], page: Path, pace: Pace
+    question: EpisodeRecord,
+    reply: Reply,
+    results: dict[str, Any],
+    page: Path,
+    url: str,
+    pace: Pace,
 ) -> str:
-    """Return the quickstart's final text: the table, the reply and the next commands."""
+    """Return the quickstart's final text: the table, the reply and the next commands.
+
+    `page` is the path of the report. `url` is the address of the endpoint that the next command
+    serves.
+    """
     table = for_terminal((page.parent / "evaluate" / "table.md").read_text("utf-8").strip())
     total = sum(results["wall_s"].values())
     command = _command()
@@ -216,5 +228,6 @@ def closing(
         f"Asked over HTTP: {question.question}   (truth: {question.truth})\n{reply.lines()}\n\n"
         f"{pace.clock(total)} in all. Results: {page.parent / 'results.json'}   Report: {page}\n"
         f"Serve it again: {command} serve run.name={page.parent.name}\n"
-        f"and ask it: {command} ask {page.parent / 'question.png'} '{question.question}'"
+        f"then open {url}/ in a browser,\n"
+        f"or ask it here: {command} ask {page.parent / 'question.png'} '{question.question}'"
     )

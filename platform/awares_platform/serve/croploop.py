@@ -5,11 +5,14 @@ play     one conversation per choice (talk.py), all on the same rendered views
 """
 
 import asyncio
+import io
 import logging
 import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+from PIL.Image import Image
 
 from awares.budget import Budget
 from awares.chat import ChatFormat
@@ -17,7 +20,7 @@ from awares.episode_spec import EpisodeSpec
 from awares.errors import TooLong
 from awares.gallery import Gallery
 from awares.generate import Generate
-from awares.images import DecodeLimits, decode
+from awares.images import DecodeLimits, decode, render
 from awares.tokens import Size, rtr_pixel, visual_tokens
 from awares.view import view_size
 from awares_platform.serve.allotment import ShownView, first_views
@@ -146,6 +149,17 @@ class CropLoop:
         )
         return Prepared(question, task, sizes, decode_s)
 
+    async def low_view(self, data: bytes) -> bytes:
+        """Return the pixels of an image that the policy sees first, as a PNG file.
+
+        Raises DataError for an unreadable image.
+        """
+        image = await asyncio.to_thread(decode, data, self._limits)
+        tokens = min(self._budget.visual_tokens, self._budget.context)
+        [first] = first_views(self._spec, (image.size,), tokens, full=False)
+        view = await asyncio.to_thread(render, image, first.view, self._spec.low_ratio)
+        return await asyncio.to_thread(_png, view)
+
     def _room(self, question: ChatQuestion, prompt: tuple[int, ...]) -> int:
         """Return the visual tokens that the context leaves for the first views."""
         text = len(prompt) - sum(one.images for one in question.said)
@@ -211,6 +225,12 @@ class CropLoop:
 
 async def _silent(views: tuple[ShownView, ...]) -> None:
     """Tell nobody about the views."""
+
+
+def _png(image: Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def _name(index: int, count: int) -> str:

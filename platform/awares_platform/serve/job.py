@@ -67,12 +67,13 @@ def run(config: PlatformConfig) -> None:
 
 
 def announcement(settings: ServeConfig, run: str, url: str) -> str:
-    """Return the message that the endpoint is ready, and how to ask it and to stop it."""
-    options = "" if url == "http://127.0.0.1:8000" else f" --url {url}"
+    """Return the message that the endpoint is ready, and how to open, ask and stop it."""
+    options = "" if url == "http://127.0.0.1:8000" else f" --endpoint {url}"
     if settings.token_env not in (None, ASK_TOKEN):
         options += f" --token-env {settings.token_env}"
     return (
         f"serving {settings.policy} of run {run} at {url}/v1/chat/completions\n"
+        f"open it:  {url}/\n"
         f"ask it:   awares ask IMAGE 'QUESTION'{options}\n"
         "stop it:  Ctrl-C"
     )

@@ -2,6 +2,7 @@
 
     POST /v1/chat/completions   Gate -- parse_request -- fetch images -- CropLoop -- Completion
     GET  /v1/models, /v1/models/{model}, /healthz, /readyz, /metrics
+    GET  /                      the page for people (page.py), and what it needs
 
 The application is plain ASGI, so tests can run it without Ray.
 """
@@ -34,6 +35,7 @@ from awares_platform.serve.http_errors import (
 from awares_platform.serve.keys import ApiKey
 from awares_platform.serve.metrics import OK, EndpointMetrics
 from awares_platform.serve.openai import model_card, model_list, parse_request
+from awares_platform.serve.page import Page
 from awares_platform.serve.remote import RemoteImages
 from awares_platform.serve.reply import DONE, Completion, event
 
@@ -62,6 +64,7 @@ class Routes:
         )
         self._started = int(time.time())
         self._metrics = EndpointMetrics(loop.regions)
+        self.page = Page(loop, self._upload)
 
     async def health(self, request: Request) -> Response:
         """Answer GET /healthz and /readyz. They require no token, so that probes need no secret."""
@@ -176,6 +179,11 @@ class Routes:
         self._metrics.refused(status, code, seconds)
         log_access(key, status, code, seconds)
 
+    async def _upload(self, request: Request) -> bytes:
+        """Return the body of a request that costs time, but samples nothing."""
+        await self._gate.enter(request)
+        return await read_body(request, self._config.max_request_bytes)
+
     async def _prepare(self, request: Request) -> Prepared:
         body = await read_body(request, self._config.max_request_bytes)
         # Without a thread, the validation of a large body would block all other requests.
@@ -218,6 +226,7 @@ def create_app(routes: Routes) -> Starlette:
     """Build the ASGI application around the routes."""
     return Starlette(
         routes=[
+            *routes.page.routes(),
             Route("/healthz", routes.health, methods=["GET"]),
             Route("/readyz", routes.health, methods=["GET"]),
             Route("/metrics", routes.metrics, methods=["GET"]),

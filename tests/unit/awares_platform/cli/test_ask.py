@@ -6,45 +6,58 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from awares.errors import DataError
-from awares_platform.cli.ask import Reply, ask
+from awares_platform.cli.ask import ask, run
 from awares_platform.method.chat_client import EndpointError
 from tests import hostile
 
 ROOT = Path(__file__).parents[4]
 MODELS = {"data": [{"id": "mini"}]}
-ANSWER = {
-    "usage": {"prompt_tokens": 31, "completion_tokens": 18},
-    "awares": {
-        "crops": ["0"], "boxes": [[0, 0, 56, 56]], "visual_tokens": 8, "rtr_token": 0.5,
-        "turns": 2, "stop": "answer", "latency_s": 0.1234, "weight_version": 12,
-    },
+USAGE = {"prompt_tokens": 31, "completion_tokens": 18}
+FIGURES = {
+    "visual_tokens": 8, "rtr_token": 0.5, "turns": 2, "stop": "answer", "latency_s": 0.1234,
+    "weight_version": 12,
 }  # fmt: skip
+VIEWS = [{"region": "0", "box": [0, 0, 56, 56]}]
+
+
+def chunk(text: str = "", **fields: object) -> dict:
+    return {"choices": [{"index": 0, "delta": {"content": text} if text else {}}], **fields}
+
+
+def reply_of(answer: str, views: list[dict] = VIEWS, **figures: object) -> list[dict]:
+    """Return the chunks of an answer, in two pieces, after a request for the views."""
+    asked = [chunk(awares={"event": "crops", "views": views})] if views else []
+    pieces = [chunk(answer[:1]), chunk(answer[1:])]
+    end = {"choices": [], "usage": USAGE}
+    return [*asked, *pieces, chunk(awares=FIGURES | figures), end]
 
 
 class Endpoint(http.server.BaseHTTPRequestHandler):
     """A handler that replies with the server's `script`: a status, a body and headers.
 
-    If `script` is None, the handler replies with a valid answer. It records the headers and the
-    body of the last POST request.
+    If `script` is None, the handler streams the chunks in `server.chunks`. It calls `server.pause`
+    before each chunk. It records the headers and the body of the last POST request.
     """
 
     def do_GET(self) -> None:
-        self._answer(MODELS)
+        self._answer(*(self.server.script or (200, json.dumps(MODELS), {})))
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         self.server.seen = (self.headers, json.loads(body))
-        message = {"choices": [{"message": {"content": self.server.answer}}]}
-        self._answer(ANSWER | message)
+        self._answer(*(self.server.refusal or (200, "", {})))
+        for body in self.server.chunks:
+            self.server.pause(body)
+            self.wfile.write(f"data: {json.dumps(body)}\n\n".encode())
 
-    def _answer(self, body: dict) -> None:
-        status, text, headers = self.server.script or (200, json.dumps(body), {})
+    def _answer(self, status: int, text: str, headers: dict[str, str]) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -58,7 +71,8 @@ class Endpoint(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[http.server.HTTPServer]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
-    server.script, server.answer = None, "7"
+    server.script, server.refusal, server.pause = None, None, lambda body: None
+    server.chunks = reply_of("7")
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -90,9 +104,10 @@ def test_the_reply_is_read_and_printed(server, image, monkeypatch):
     assert (
         body["messages"][0]["content"][0]["image_url"]["url"] == "data:image/jpeg;base64,cGl4ZWxz"
     )
+    assert body["stream"] and body["stream_options"] == {"include_usage": True}
     assert reply.lines().splitlines() == [
-        "answer   7",
         "crops    top left [0, 0, 56, 56]",
+        "answer   7",
         "tokens   8 visual (50% of the full image's), 31 prompt with them, 18 sampled in 2 turns",
         "latency  123 ms",
         "weights  version 12",
@@ -148,7 +163,7 @@ ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 def _asked_from_a_shell(server, image, question, **environment) -> str:
     command = "from awares_platform.cli.main import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", command, "ask", str(image), question, "--url", _url(server)],
+        [sys.executable, "-c", command, "ask", str(image), question, "--endpoint", _url(server)],
         env={**os.environ, **ASCII, **environment}, capture_output=True, cwd=ROOT, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
@@ -162,7 +177,7 @@ def test_a_question_beyond_ascii_is_asked_in_any_locale(server, image):
 
 @pytest.mark.parametrize("environment", [{}, {"PYTHONIOENCODING": "ascii"}])
 def test_an_answer_beyond_ascii_is_printed_in_any_locale(server, image, environment):
-    server.answer = "größer"
+    server.chunks = reply_of("größer")
     assert "answer   gr\\xf6\\xdfer\n" in _asked_from_a_shell(server, image, "?", **environment)
 
 
@@ -177,57 +192,69 @@ def test_help_is_printed_in_any_locale():
 
 
 @pytest.mark.parametrize(
-    ("answer", "stop", "crops", "words"),
+    ("chunks", "lines"),
     [
         (
-            "7",
-            "answer",
-            (),
-            ["answer   7", "crops    none: the low-resolution view was enough"],
+            reply_of("42"),
+            ["crops    top left [0, 0, 56, 56]", "answer   42", "tokens   8 visual (50% of"],
         ),
         (
-            "",
-            "length",
-            (),
-            [
-                "answer   none: the policy reached the token limit before the end of its answer",
-                "crops    none",
-            ],
+            reply_of("42", []),
+            ["crops    none: the low-resolution view was enough", "answer   42", "tokens   8"],
         ),
         (
-            "",
-            "malformed",
-            (),
-            ["answer   none: the policy's request for crops is malformed", "crops    none"],
+            reply_of("42", stop="length"),
+            ["crops    top left", "answer   42", "cut      at the token limit", "tokens   8"],
         ),
         (
-            "",
-            "turn_limit",
-            ("0",),
-            [
-                "answer   none: the policy asked for more crops when only an answer was possible",
-                "crops    top left [0, 0, 56, 56]",
-            ],
+            reply_of("42", [{"region": "free box", "box": [1, 2, 3, 4]}]),
+            ["crops    free box [1, 2, 3, 4]", "answer   42", "tokens   8"],
         ),
-        ("", "answer", (), ["answer   empty", "crops    none"]),
-        ("", "later reason", (), ["answer   none (later reason)", "crops    none"]),
     ],
 )
-def test_the_words_fit_the_end_of_the_episode(
-    answer: str, stop: str, crops: tuple[str, ...], words: list[str]
-) -> None:
-    boxes = ((0, 0, 56, 56),) * len(crops)
-    reply = Reply(
-        answer=answer,
-        crops=crops,
-        boxes=boxes,
-        visual_tokens=8,
-        rtr_token=0.5,
-        prompt_tokens=31,
-        completion_tokens=18,
-        turns=1,
-        stop=stop,
-        latency_s=0.12,
-        weight_version=0,
-    )
-    assert reply.lines().splitlines()[:2] == words
+def test_the_terminal_shows_what_happened(server, image, capsys, chunks, lines):
+    server.chunks = chunks
+    run(image, "which digit?", _url(server))
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) > len(lines)
+    assert all(line.startswith(start) for line, start in zip(printed, lines, strict=False))
+
+
+def test_each_part_is_printed_as_soon_as_it_comes(server, image, capsys):
+    printed: list[str] = []
+
+    def pause(body: dict) -> None:
+        """Wait until the earlier parts are printed, and note them."""
+        expected = ["", "crops    top left [0, 0, 56, 56]\n", "answer   4", "2"]
+        if len(printed) < len(expected):
+            deadline, text = time.monotonic() + 20, ""
+            while text != expected[len(printed)] and time.monotonic() < deadline:
+                text += capsys.readouterr().out
+                time.sleep(0.01)
+            printed.append(text)
+
+    server.chunks, server.pause = reply_of("42"), pause
+    run(image, "which digit?", _url(server))
+    assert printed == ["", "crops    top left [0, 0, 56, 56]\n", "answer   4", "2"]
+    assert capsys.readouterr().out.startswith("\ntokens   8 visual")
+
+
+@pytest.mark.parametrize(
+    ("chunks", "words"),
+    [
+        ([chunk("7"), {"error": {"message": "internal error"}}], "failed: internal error"),
+        (reply_of("7")[:-1], "lacks 'prompt_tokens'; is it an awares endpoint"),
+        ([chunk("7"), {"choices": [], "usage": USAGE}], "lacks 'visual_tokens'"),
+    ],
+)
+def test_a_stream_that_fails_is_an_error(server, image, chunks, words):
+    server.chunks = chunks
+    with pytest.raises(EndpointError, match=words):
+        ask(image, "which digit?", _url(server))
+
+
+def test_a_refused_question_is_readable(server, image):
+    body = json.dumps({"error": {"message": "image: too many pixels"}})
+    server.refusal, server.chunks = (400, body, {}), []
+    with pytest.raises(EndpointError, match=r"refused \(400\): image: too many pixels"):
+        ask(image, "which digit?", _url(server))

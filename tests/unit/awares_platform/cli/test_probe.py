@@ -13,20 +13,21 @@ from awares_platform.cli import probe
 from awares_platform.store.errors import LaunchError, StoreError
 from tests import hostile
 
-ANSWER = {
-    "choices": [{"message": {"content": "white"}}],
-    "usage": {"prompt_tokens": 31, "completion_tokens": 18},
-    "awares": {
-        "crops": [],
-        "boxes": [],
-        "visual_tokens": 8,
-        "rtr_token": 0.5,
-        "turns": 1,
-        "stop": "answer",
-        "latency_s": 0.1,
-        "weight_version": 0,
+CHUNKS = [
+    {"choices": [{"index": 0, "delta": {"content": "white"}}]},
+    {
+        "choices": [],
+        "usage": {"prompt_tokens": 31, "completion_tokens": 2},
+        "awares": {
+            "visual_tokens": 8,
+            "rtr_token": 0.5,
+            "turns": 1,
+            "stop": "answer",
+            "latency_s": 0.1,
+            "weight_version": 0,
+        },
     },
-}
+]
 
 
 class Guarded(http.server.BaseHTTPRequestHandler):
@@ -36,13 +37,13 @@ class Guarded(http.server.BaseHTTPRequestHandler):
     """
 
     def do_GET(self) -> None:
-        self._answer({"data": [{"id": "awares"}]})
+        self._answer(json.dumps({"data": [{"id": "awares"}]}))
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["content-length"]))
-        self._answer(ANSWER)
+        self._answer("".join(f"data: {json.dumps(chunk)}\n\n" for chunk in CHUNKS))
 
-    def _answer(self, body: dict) -> None:
+    def _answer(self, body: str) -> None:
         wanted = self.server.token
         self.server.asked += 1
         good = wanted is None or self.headers["authorization"] == f"Bearer {wanted}"
@@ -50,7 +51,7 @@ class Guarded(http.server.BaseHTTPRequestHandler):
             503 if self.server.asked <= self.server.starting else 200 if good else 401
         )
         self.end_headers()
-        self.wfile.write(json.dumps(body).encode())
+        self.wfile.write(body.encode())
 
     def log_message(self, *args: object) -> None:
         pass

@@ -3,11 +3,14 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from awares.mini import POLICY
-from awares_platform.cli.quickstart import JOBS, fingerprint, write_results
+from awares_platform.cli.ask import Reply
+from awares_platform.cli.pace import Pace
+from awares_platform.cli.quickstart import JOBS, closing, fingerprint, write_results
 from awares_platform.cli.quickstart_state import QuickstartState, read_state
 from awares_platform.config import PlatformConfig
 
@@ -100,3 +103,17 @@ def test_results_hold_the_reported_metrics(tmp_path: Path):
         and "torch" in results["versions"]
         and set(results) == {"policies", "wall_s", "cpu_s", "versions", "seed"}
     )
+
+
+def test_the_last_words_say_how_to_open_the_page(tmp_path: Path) -> None:
+    page = tmp_path / "quickstart" / "report.html"
+    (page.parent / "evaluate").mkdir(parents=True)
+    (page.parent / "evaluate" / "table.md").write_text("| policy |\n|---|\n| full |\n")
+    asked = SimpleNamespace(question="which digit?", truth="7")
+    answered = Reply(
+        answer="7", crops=(), boxes=(), visual_tokens=4, rtr_token=0.25, prompt_tokens=31,
+        completion_tokens=2, turns=1, stop="answer", latency_s=0.1, weight_version=0,
+    )  # fmt: skip
+    pace = Pace({}, [])
+    said = closing(asked, answered, {"wall_s": {}}, page, "http://127.0.0.1:8000", pace)
+    assert " serve run.name=quickstart\nthen open http://127.0.0.1:8000/ in a browser" in said

@@ -72,11 +72,12 @@ def test_the_announcement_says_how_to_ask_and_how_to_stop():
     lines = announcement(ServeConfig(policy="sft"), "mini", "http://127.0.0.1:8000").splitlines()
     assert lines == [
         "serving sft of run mini at http://127.0.0.1:8000/v1/chat/completions",
+        "open it:  http://127.0.0.1:8000/",
         "ask it:   awares ask IMAGE 'QUESTION'",
         "stop it:  Ctrl-C",
     ]
     other = announcement(ServeConfig(token_env="MY_TOKEN"), "mini", "http://127.0.0.1:81")
-    assert "'QUESTION' --url http://127.0.0.1:81 --token-env MY_TOKEN\n" in other
+    assert "'QUESTION' --endpoint http://127.0.0.1:81 --token-env MY_TOKEN\n" in other
 
 
 class Start:
