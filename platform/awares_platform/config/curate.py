@@ -55,6 +55,9 @@ class CurateConfig(Section):
     """Arguments of a grounding of your own."""
     grounding_endpoint: EndpointConfig = EndpointConfig()
     """The grounding model's endpoint."""
+    grounding_unit: Literal["auto", "fractions", "thousandths", "pixels"] = "auto"
+    """Unit of the grounding model's coordinates. "auto" reads the unit off the replies of a shard,
+    and refuses what stays ambiguous. The model is asked for "thousandths" (0 to 1000)."""
     both_wrong: Literal["LR", "drop"] = "drop"
     """What happens to a sample that the base policy answers wrongly at both resolutions. "drop"
     leaves the sample out; "LR" labels it LR, as the paper does."""

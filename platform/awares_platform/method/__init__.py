@@ -11,6 +11,10 @@ play         plays many episodes at once on one engine
 answers      asks the base policy for its answers at low and at full resolution
 judge        builds the judge, which compares the two answers to a sample
 grounding    builds the grounding, which locates the evidence for an answer in the image
+verdicts     reads the verdict out of a judge's reply
+box_reply    reads the boxes out of a grounding model's reply
+box_units    tells fractions, thousandths and pixels apart, and converts boxes to pixels
+spoken       separates a reply from a model's thoughts, and recognises refusals
 labeller     derives a sample's label and target crops from the two answers
 chat_client  asks a chat endpoint, for an LLM judge and for a grounding model
 """

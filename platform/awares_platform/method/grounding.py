@@ -5,13 +5,12 @@ vision-language model, which is called the oracle. The oracle locates the elemen
 mentions, and the places where the answer can be read.
 """
 
-import ast
+import asyncio
 import base64
 import io
-import json
-import math
-from collections.abc import Callable, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 from PIL.Image import Image
 
@@ -19,19 +18,26 @@ from awares.crops import Box
 from awares.errors import DataError
 from awares.grounding import Grounding
 from awares.sample import Sample
+from awares.tokens import Size
 from awares_platform.config.curate import CurateConfig, EndpointConfig
 from awares_platform.method import seams
+from awares_platform.method.box_reply import DrawnBoxes, read_boxes
+from awares_platform.method.box_units import (
+    BoxUnit,
+    admitted,
+    batch_unit,
+    inside,
+    pixel_boxes,
+    usual_unit,
+)
 from awares_platform.method.chat_client import ChatEndpoint
+from awares_platform.method.spoken import Unreadable
 
 KEY = "curate.grounding"
 BUILT_IN = {
     "annotations": "awares.grounding:Annotations",
     "endpoint": "awares_platform.method.grounding:EndpointGrounding",
 }
-# The oracle's coordinates run from 0 to SCALE over the width, and over the height.
-SCALE = 1000
-# The largest number of characters in a reply. A longer reply is refused.
-LONGEST_REPLY = 20_000
 INSTRUCTIONS = """\
 Locate the evidence for a question about this image. Give two lists of boxes: "question" for every \
 element that the
@@ -43,20 +49,39 @@ is an empty list. Reply with one Python dictionary and nothing else:
 {"question": [[left, top, right, bottom], ...], "answer": [[left, top, right, bottom], ...]}"""
 
 
+@dataclass(frozen=True, slots=True)
+class Located:
+    """The evidence for one sample, in pixels of its image.
+
+    `dropped` says for each box of the model's reply that is not used why it is not.
+
+    Example:
+        Located(((170, 440, 510, 880),), dropped=("[1, 2, 3] is not four numbers",))
+    """
+
+    boxes: tuple[Box, ...]
+    dropped: tuple[str, ...] = ()
+
+
 class EndpointGrounding:
     """A grounding that asks a vision-language model behind a chat endpoint.
 
     The model gets the decoded image, upright and in RGB. The boxes in the model's reply therefore
-    refer to the pixels that the policy sees.
+    refer to the pixels that the policy sees. `unit` is the unit of the model's coordinates. With
+    "auto", the replies of a batch show the unit (box_units.py).
 
     Example:
         async with EndpointGrounding(config.curate.grounding_endpoint, images) as grounding:
             boxes = await grounding.boxes(sample)
     """
 
-    def __init__(self, endpoint: EndpointConfig, images: Callable[[str], Image]) -> None:
+    def __init__(
+        self, endpoint: EndpointConfig, images: Callable[[str], Image], unit: str = "auto"
+    ) -> None:
         self._endpoint = ChatEndpoint(endpoint)
         self._images = images
+        self._unit = None if unit == "auto" else BoxUnit(unit)
+        self._usual = usual_unit(endpoint.model)
 
     async def __aenter__(self) -> Self:
         return self
@@ -65,13 +90,72 @@ class EndpointGrounding:
         await self._endpoint.close()
 
     async def boxes(self, sample: Sample) -> tuple[Box, ...]:
-        image = self._images(sample.image)
+        """Return the evidence of one sample. Other samples cannot settle its unit."""
+        [found] = await self.locate([sample])
+        if isinstance(found, DataError):
+            raise found
+        return found.boxes
+
+    async def locate(self, samples: Sequence[Sample]) -> list[Located | DataError]:
+        """Return the evidence of each sample, or the reason why it has none.
+
+        All replies together settle the unit of the coordinates.
+        """
+        drawn = await asyncio.gather(*(self._draw(sample) for sample in samples))
+        usable = [one for one in drawn if not isinstance(one, DataError)]
+        units = batch_unit(usable, self._usual)
+        return [one if isinstance(one, DataError) else self._placed(*one, units) for one in drawn]
+
+    async def _draw(self, sample: Sample) -> tuple[DrawnBoxes, Size] | DataError:
+        """Ask the model about one sample. Return its boxes and the image's size, or a fault."""
+        try:
+            image = await asyncio.to_thread(self._images, sample.image)
+            reply = await self._ask(sample, image)
+            return inside(read_boxes(reply), image.size), image.size
+        except DataError as error:
+            return error
+
+    async def _ask(self, sample: Sample, image: Image) -> str:
+        url = await asyncio.to_thread(_data_url, image)
         content = [
-            {"type": "image_url", "image_url": {"url": _data_url(image)}},
+            {"type": "image_url", "image_url": {"url": url}},
             {"type": "text", "text": f"{INSTRUCTIONS}\n\nQuestion: {sample.question}"},
         ]
-        reply = await self._endpoint.complete([{"role": "user", "content": content}])
-        return pixel_boxes(parse_boxes(reply), image.size)
+        return await self._endpoint.complete([{"role": "user", "content": content}])
+
+    def _placed(
+        self, drawn: DrawnBoxes, size: Size, units: Mapping[frozenset[BoxUnit], BoxUnit | None]
+    ) -> Located | DataError:
+        if not drawn.boxes:
+            return Unreadable("nothing", "the oracle found nothing")
+        kind = admitted(drawn.boxes, size)
+        unit = units[kind] if self._unit is None else self._unit
+        if unit is None or unit not in kind:
+            return Unreadable("unit", _doubt(drawn, kind, self._unit))
+        return Located(pixel_boxes(drawn, unit, size), drawn.dropped)
+
+
+def _doubt(drawn: DrawnBoxes, kind: frozenset[BoxUnit], unit: BoxUnit | None) -> str:
+    """Return the message for boxes whose unit is not clear."""
+    boxes = ", ".join(str(list(box)) for box in drawn.boxes[:3])
+    if unit is not None:
+        return f"the oracle's boxes {boxes} cannot be {unit.value} (curate.grounding_unit)"
+    found = ", or ".join(sorted(one.value for one in kind)) or "no unit"
+    return f"the oracle's boxes {boxes} may be {found}: set curate.grounding_unit"
+
+
+async def locate(grounding: Grounding, samples: Sequence[Sample]) -> list[Located | DataError]:
+    """Return the evidence of each sample, or the reason why it has none."""
+    if isinstance(grounding, EndpointGrounding):
+        return await grounding.locate(samples)
+    return list(await asyncio.gather(*(_located(grounding, sample) for sample in samples)))
+
+
+async def _located(grounding: Grounding, sample: Sample) -> Located | DataError:
+    try:
+        return Located(await grounding.boxes(sample))
+    except DataError as error:
+        return error
 
 
 def check_grounding(curate: CurateConfig) -> None:
@@ -79,8 +163,7 @@ def check_grounding(curate: CurateConfig) -> None:
 
     Raises ConfigError if the grounding cannot be imported or does not take its settings.
     """
-    offered = {"endpoint": curate.grounding_endpoint, "images": None}
-    seams.check(_reference(curate), KEY, offered, curate.grounding_settings)
+    seams.check(_reference(curate), KEY, _offered(curate, None), curate.grounding_settings)
 
 
 def build_grounding(curate: CurateConfig, images: Callable[[str], Image]) -> Grounding:
@@ -88,8 +171,16 @@ def build_grounding(curate: CurateConfig, images: Callable[[str], Image]) -> Gro
 
     Raises ConfigError if the grounding cannot be built.
     """
-    offered = {"endpoint": curate.grounding_endpoint, "images": images}
+    offered = _offered(curate, images)
     return seams.build(_reference(curate), Grounding, KEY, offered, curate.grounding_settings)
+
+
+def _offered(curate: CurateConfig, images: Callable[[str], Image] | None) -> dict[str, object]:
+    return {
+        "endpoint": curate.grounding_endpoint,
+        "images": images,
+        "unit": curate.grounding_unit,
+    }
 
 
 def _reference(curate: CurateConfig) -> str:
@@ -100,73 +191,3 @@ def _data_url(image: Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def parse_boxes(text: str) -> list[tuple[float, float, float, float]]:
-    """Return all boxes of an oracle's reply, in the oracle's coordinates.
-
-    The reply is JSON or a Python literal, with or without a code fence. Code in the reply is never
-    run. Raises DataError if the reply is too long, or if it has no dictionary or no box. Raises
-    DataError if a box is not four finite numbers.
-    """
-    start, end = text.find("{"), text.rfind("}")
-    if start < 0 or end < start or len(text) > LONGEST_REPLY:
-        raise DataError(f"the oracle's reply holds no dictionary: {text[:80]!r}")
-    found = _literal(text[start : end + 1])
-    if not isinstance(found, dict):
-        raise DataError(f"the oracle's reply is no dictionary: {text[:80]!r}")
-    boxes = [_numbers(box) for name in ("question", "answer") for box in _list(found.get(name))]
-    if not boxes:
-        raise DataError(f"the oracle found nothing: {text[:80]!r}")
-    return boxes
-
-
-def _literal(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-        raise DataError(f"the oracle's reply does not parse: {text[:80]!r}") from error
-
-
-def _list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    if not isinstance(value, list | tuple):
-        raise DataError(f"the oracle's boxes are no list: {value!r}"[:120])
-    single = len(value) == 4 and all(isinstance(edge, int | float) for edge in value)
-    return [value] if single else list(value)
-
-
-def _numbers(box: Any) -> tuple[float, float, float, float]:
-    if not isinstance(box, list | tuple) or len(box) != 4:
-        raise DataError(f"the oracle's box is not four numbers: {box!r}"[:120])
-    if not all(
-        isinstance(edge, int | float) and not isinstance(edge, bool) and math.isfinite(edge)
-        for edge in box
-    ):
-        raise DataError(f"the oracle's box is not four numbers: {box!r}"[:120])
-    left, top, right, bottom = box
-    return left, top, right, bottom
-
-
-def pixel_boxes(
-    boxes: Sequence[tuple[float, float, float, float]], size: tuple[int, int]
-) -> tuple[Box, ...]:
-    """Convert `boxes` to pixels of an image of `size` (width, height).
-
-    The boxes come from the oracle, the model that EndpointGrounding asks. Their coordinates run
-    from 0 to SCALE, and their corners may come in any order. The function clamps each box to the
-    image, and makes it at least one pixel wide and high.
-    """
-    spans = [(_span(x0, x1, size[0]), _span(y0, y1, size[1])) for x0, y0, x1, y1 in boxes]
-    return tuple((left, top, right, bottom) for (left, right), (top, bottom) in spans)
-
-
-def _span(first: float, second: float, length: int) -> tuple[int, int]:
-    low, high = sorted((first / SCALE, second / SCALE))
-    start = min(max(math.floor(low * length), 0), length - 1)
-    return start, max(min(math.ceil(high * length), length), start + 1)

@@ -4,14 +4,13 @@ A judge sees the question, the reference answer, and the policy's answers at low
 resolution. A judge never sees the image.
 """
 
-import re
 from typing import Self
 
-from awares.errors import DataError
-from awares.labels import Case, Judge, Judgement, Verdict
+from awares.labels import Case, Judge, Judgement
 from awares_platform.config.curate import CurateConfig, EndpointConfig
 from awares_platform.method import seams
 from awares_platform.method.chat_client import ChatEndpoint
+from awares_platform.method.verdicts import read_verdict
 
 KEY = "curate.judge"
 BUILT_IN = {
@@ -55,7 +54,7 @@ class EndpointJudge:
             f"Answer 1: {case.low_answer}\nAnswer 2: {case.full_answer}\nDigit:"
         )
         messages = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": text}]
-        return Judgement(parse_verdict(await self._endpoint.complete(messages)))
+        return Judgement(read_verdict(await self._endpoint.complete(messages)))
 
 
 def check_judge(curate: CurateConfig) -> None:
@@ -77,15 +76,3 @@ def _reference(curate: CurateConfig) -> str:
 
 def _offered(curate: CurateConfig) -> dict[str, object]:
     return {"endpoint": curate.judge_endpoint}
-
-
-def parse_verdict(text: str) -> Verdict:
-    """Return the verdict in a judge's reply.
-
-    The reply must hold the number 0, 1 or 2, and no other number. The number may occur several
-    times. Raises DataError for any other reply.
-    """
-    numbers = set(re.findall(r"[-+]?\d[\d.,]*", text.strip(" .")))
-    if len(numbers) != 1 or not numbers <= {"0", "1", "2"}:
-        raise DataError(f"the judge's reply is not a verdict 0, 1 or 2: {text[:80]!r}")
-    return Verdict(int(numbers.pop()))

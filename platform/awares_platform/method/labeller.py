@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from PIL.Image import Image
 
+from awares.crops import Box
 from awares.environment import Malformed, Request
 from awares.episode_spec import grant
 from awares.errors import DataError
@@ -27,8 +28,9 @@ from awares_platform.config.curate import CurateConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.method.answers import Answers
 from awares_platform.method.environment import environment, episode_budget, episode_spec
-from awares_platform.method.grounding import build_grounding
+from awares_platform.method.grounding import Located, build_grounding, locate
 from awares_platform.method.judge import build_judge
+from awares_platform.method.spoken import Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class Labelled:
 
     `verdict` is the judge's comparison of the two answers. If the sample gets no label, `sample` is
     None. `fault` is then the reason, or "" if the sample is dropped because both answers are wrong.
-    A sample with a fault has no verdict.
+    A sample with a fault has no verdict. `reason` is the kind of the fault, such as "refusal".
+    `dropped_boxes` is the number of boxes in the grounding's reply that are not used.
 
     Example:
         Labelled(answers, sample=replace(sample, label=Label.LR), verdict=Verdict.TIE, fault="")
@@ -47,6 +50,8 @@ class Labelled:
     sample: Sample | None
     verdict: Verdict | None
     fault: str
+    reason: str = ""
+    dropped_boxes: int = 0
 
 
 class Labeller:
@@ -85,33 +90,51 @@ class Labeller:
     async def __call__(self, batch: Sequence[Answers]) -> list[Labelled]:
         """Label the samples concurrently, and return the results in the order of `batch`.
 
-        The client of each endpoint limits the number of requests in flight. Raises EndpointError if
-        an endpoint cannot be used.
+        The grounding is asked for all HR samples at once, because their replies together show the
+        unit of the coordinates. The client of each endpoint limits the number of requests in
+        flight. Raises EndpointError if an endpoint cannot be used.
         """
-        return list(await asyncio.gather(*(self._label(answers) for answers in batch)))
+        decided = await asyncio.gather(*(self._decide(answers) for answers in batch))
+        asked = [one.sample for one in decided if one.sample and one.sample.label is Label.HR]
+        found = iter(await locate(self._grounding, asked))
+        places = [
+            next(found) if one.sample and one.sample.label is Label.HR else None for one in decided
+        ]
+        return list(await asyncio.gather(*map(self._with_crops, decided, places)))
 
-    async def _label(self, answers: Answers) -> Labelled:
+    async def _decide(self, answers: Answers) -> Labelled:
+        """Return the sample with its label. An HR sample still lacks its crops."""
         if answers.fault:
-            return Labelled(answers, None, None, answers.fault)
+            return Labelled(answers, None, None, answers.fault, "answer")
         sample = answers.sample
         try:
             judgement = await self._judge(
                 Case(sample.question, sample.answer, answers.low, answers.full)
             )
-            chosen = label(
-                judgement,
-                self._config.both_wrong,
-                sure=answers.confidence >= self._config.min_confidence,
-            )
-            if chosen is None:
-                return Labelled(answers, None, judgement.verdict, "")
-            crops = await self._crops(sample) if chosen is Label.HR else ()
         except DataError as error:
-            return Labelled(answers, None, None, str(error))
-        return Labelled(answers, replace(sample, label=chosen, crops=crops), judgement.verdict, "")
+            return _unusable(answers, error)
+        chosen = label(
+            judgement,
+            self._config.both_wrong,
+            sure=answers.confidence >= self._config.min_confidence,
+        )
+        new = replace(sample, label=chosen, crops=()) if chosen else None
+        return Labelled(answers, new, judgement.verdict, "")
 
-    async def _crops(self, sample: Sample) -> tuple[str, ...]:
-        boxes = await self._grounding.boxes(sample)
+    async def _with_crops(self, one: Labelled, place: Located | DataError | None) -> Labelled:
+        """Return an HR sample with its crops. `place` is None for any other sample."""
+        if place is None or one.sample is None:
+            return one
+        if isinstance(place, DataError):
+            return _unusable(one.answers, place)
+        try:
+            crops = await self._crops(one.sample, place.boxes)
+        except DataError as error:
+            return _unusable(one.answers, error)
+        dropped = len(place.dropped)
+        return replace(one, sample=replace(one.sample, crops=crops), dropped_boxes=dropped)
+
+    async def _crops(self, sample: Sample, boxes: Sequence[Box]) -> tuple[str, ...]:
         image = await asyncio.to_thread(self._images, sample.image)
         request = self._environment.cover(boxes, image.size)
         whole = self._environment.cover((), image.size)
@@ -133,3 +156,8 @@ class Labeller:
         """Return whether the budget allows `request`. SFT must not teach larger requests."""
         first = self._environment.first_view(size)
         return not isinstance(grant(self._spec, request, [first], size), Malformed)
+
+
+def _unusable(answers: Answers, error: DataError) -> Labelled:
+    reason = error.reason if isinstance(error, Unreadable) else "data"
+    return Labelled(answers, None, None, str(error), reason)

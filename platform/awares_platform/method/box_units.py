@@ -1,0 +1,131 @@
+"""Tells in which units a grounding model writes its boxes, and converts the boxes to pixels.
+
+A model is asked for coordinates from 0 to 1000. Some models write pixels or fractions of the image
+instead. A wrong guess would be a wrong crop, so all replies of a batch are looked at together:
+
+- A reply admits a unit if all of its boxes then lie in the image.
+- A reply that admits one unit only shows what the model writes.
+- A reply that admits several units is read in the unit that the rest of the batch shows. If the
+  rest shows nothing, it is read in the unit in which the model is known to write.
+- A reply is refused if that does not settle the unit. Nothing is clamped to the image.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+from awares.crops import Box
+from awares.tokens import Size
+from awares_platform.method.box_reply import DrawnBoxes, Quad
+from awares_platform.method.spoken import Unreadable
+
+
+class BoxUnit(StrEnum):
+    """A unit of coordinates. The value is the name in the configuration."""
+
+    FRACTIONS = "fractions"
+    THOUSANDTHS = "thousandths"
+    PIXELS = "pixels"
+
+
+_PIXEL_MODELS = ("qwen2.5-vl", "qwen2_5-vl", "qwen2.5vl")
+"""Parts of the names of models that write pixels, even if they are asked for thousandths."""
+_SHOWN_SHARE = 0.25
+"""The batch is in pixels if at least this share of its doubtful replies admits only pixels.
+
+Where thousandths and pixels differ, pages are larger than 1000 pixels. A model that writes pixels
+then exceeds 1000 in a large share of its replies.
+"""
+_STRAY_SHARE = 0.02
+"""At most this share of such replies is taken for mistakes of a model that writes thousandths."""
+
+
+def usual_unit(model: str) -> BoxUnit | None:
+    """Return the unit that `model` writes if the reply does not show it, or None if unknown."""
+    name = model.lower().replace("_", "-")
+    return None if any(part in name for part in _PIXEL_MODELS) else BoxUnit.THOUSANDTHS
+
+
+def admitted(boxes: Sequence[Quad], size: Size) -> frozenset[BoxUnit]:
+    """Return the units in which all `boxes` lie in an image of `size` (width, height)."""
+    far_x = max((box[2] for box in boxes), default=0.0)
+    far_y = max((box[3] for box in boxes), default=0.0)
+    if any(edge < 0 for box in boxes for edge in box):
+        return frozenset()
+    limits = {
+        BoxUnit.FRACTIONS: (1.0, 1.0),
+        BoxUnit.THOUSANDTHS: (1000.0, 1000.0),
+        BoxUnit.PIXELS: (float(size[0]), float(size[1])),
+    }
+    units = {unit for unit, (x, y) in limits.items() if far_x <= x and far_y <= y}
+    broken = any(edge != int(edge) for box in boxes for edge in box)
+    if BoxUnit.FRACTIONS in units and broken:
+        return frozenset({BoxUnit.FRACTIONS})
+    return frozenset(units)
+
+
+def inside(drawn: DrawnBoxes, size: Size) -> DrawnBoxes:
+    """Drop each box that lies in the image in no unit. Raises Unreadable if no box remains."""
+    kept = tuple(box for box in drawn.boxes if admitted([box], size))
+    outside = tuple(f"{list(box)} is outside" for box in drawn.boxes if box not in kept)
+    if outside and not kept:
+        raise Unreadable("outside", f"the oracle's box {outside[0]} the image of {size} pixels")
+    return DrawnBoxes(kept, drawn.dropped + outside)
+
+
+def batch_unit(
+    replies: Sequence[tuple[DrawnBoxes, Size]], usual: BoxUnit | None
+) -> Mapping[frozenset[BoxUnit], BoxUnit | None]:
+    """Return the unit of each kind of reply in a batch. A kind is the set of admitted units.
+
+    The boxes of `replies` must have passed `inside`. `usual` is the unit that the model writes if
+    the batch shows nothing. The unit is None if the reply must be refused.
+    """
+    kinds = [admitted(drawn.boxes, size) for drawn, size in replies if drawn.boxes]
+    only = {unit: kinds.count(frozenset({unit})) for unit in BoxUnit}
+    return {kind: _chosen(kind, kinds, only, usual) for kind in set(kinds)}
+
+
+def _chosen(
+    kind: frozenset[BoxUnit],
+    kinds: Sequence[frozenset[BoxUnit]],
+    only: Mapping[BoxUnit, int],
+    usual: BoxUnit | None,
+) -> BoxUnit | None:
+    doubtful = sum({BoxUnit.THOUSANDTHS, BoxUnit.PIXELS} <= one for one in kinds)
+    pixels = only[BoxUnit.PIXELS] / max(only[BoxUnit.PIXELS] + doubtful, 1)
+    stray = 0 < pixels <= _STRAY_SHARE and usual is BoxUnit.THOUSANDTHS
+    if len(kind) < 2:
+        return None if not kind or (stray and BoxUnit.PIXELS in kind) else next(iter(kind))
+    if BoxUnit.FRACTIONS in kind:  # All edges are 0 or 1, such as in the box of the whole image.
+        others = only[BoxUnit.THOUSANDTHS] + only[BoxUnit.PIXELS] + doubtful
+        return BoxUnit.FRACTIONS if only[BoxUnit.FRACTIONS] > others else None
+    if stray or not only[BoxUnit.PIXELS]:
+        return BoxUnit.THOUSANDTHS if only[BoxUnit.THOUSANDTHS] else usual
+    settled = pixels >= _SHOWN_SHARE and not only[BoxUnit.THOUSANDTHS]
+    return BoxUnit.PIXELS if settled else None
+
+
+def pixel_boxes(drawn: DrawnBoxes, unit: BoxUnit, size: Size) -> tuple[Box, ...]:
+    """Convert boxes that lie in the image to pixels of an image of `size` (width, height).
+
+    A box covers each pixel that it touches.
+    """
+    width, height = size
+    scales = {
+        BoxUnit.FRACTIONS: (width, height),
+        BoxUnit.THOUSANDTHS: (width / 1000, height / 1000),
+        BoxUnit.PIXELS: (1, 1),
+    }
+    x, y = scales[unit]
+    spans = [
+        (_span(left * x, right * x, width), _span(top * y, bottom * y, height))
+        for left, top, right, bottom in drawn.boxes
+    ]
+    return tuple((left, top, right, bottom) for (left, right), (top, bottom) in spans)
+
+
+def _span(first: float, last: float, length: int) -> tuple[int, int]:
+    """Return the pixels from `first` to `last`. Rounding hides the errors of floating point."""
+    start = min(math.floor(round(first, 6)), length - 1)
+    return start, max(min(math.ceil(round(last, 6)), length), start + 1)
