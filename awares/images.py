@@ -3,11 +3,14 @@
 import io
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from PIL import Image as pillow
 from PIL import ImageOps
 from PIL.Image import Image, Resampling
+from PIL.ImageFile import ImageFile
 
 from awares.crops import clamp
 from awares.errors import DataError
@@ -27,6 +30,8 @@ _CORRUPT = (
     struct.error,
     zlib.error,
 )
+
+_STRIP_PIXELS = 1 << 17
 
 _HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 """The brands of HEIC files. A brand is the name of a file's format, in the bytes 8 to 11."""
@@ -56,13 +61,31 @@ def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), *, source: str = 
     Transparent pixels become white. Raises DataError if the format is not allowed, if there are too
     many pixels, or if the data are truncated or corrupt. The error message starts with `source`.
     """
+    with _opened(data, limits, source) as file:
+        file.load()
+        return _to_rgb(ImageOps.exif_transpose(file))
+
+
+def header_pixels(
+    data: bytes, limits: DecodeLimits = DecodeLimits(), *, source: str = "image"
+) -> int:
+    """Return the number of pixels that the header of an image file states, without decoding.
+
+    Raises DataError in the same cases as `decode`, as far as the header shows them.
+    """
+    with _opened(data, limits, source) as file:
+        return file.width * file.height
+
+
+@contextmanager
+def _opened(data: bytes, limits: DecodeLimits, source: str) -> Iterator[ImageFile]:
+    """Open an image file. Every error of Pillow in the `with` block becomes a DataError."""
     if (kind := _foreign(data)) is not None:
         raise DataError(f"{source}: {kind}; convert it to PNG or JPEG first")
     try:
         with pillow.open(io.BytesIO(data), formats=limits.formats) as file:
             _check_pixels(file.size, limits.max_pixels, source)
-            file.load()
-            return _to_rgb(ImageOps.exif_transpose(file))
+            yield file
     except DataError:
         raise
     except pillow.DecompressionBombError as error:
@@ -104,10 +127,24 @@ def _to_rgb(image: Image) -> Image:
         # Pillow's own conversion clips 16-bit grey at 255, which turns most scans white.
         return image.convert("I").point(lambda tone: tone * (1 / 256)).convert("L").convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info:
-        over = image.convert("RGBA")
-        ground = pillow.new("RGBA", over.size, "white")
-        return pillow.alpha_composite(ground, over).convert("RGB")
+        return _on_white(image)
     return image.convert("RGB")
+
+
+def _on_white(image: Image) -> Image:
+    """Return `image` as RGB on a white ground.
+
+    Pillow keeps Python's global lock while it composes two images. Strips let other threads run,
+    and need no further copies of a large image.
+    """
+    whole = pillow.new("RGB", image.size, None)
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        box = (0, top, image.width, min(top + rows, image.height))
+        over = image.crop(box).convert("RGBA")
+        ground = pillow.new("RGBA", over.size, "white")
+        whole.paste(pillow.alpha_composite(ground, over).convert("RGB"), box)
+    return whole
 
 
 def low_view(image: Image, ratio: float = 0.5) -> Image:

@@ -41,6 +41,21 @@ def test_every_mode_becomes_rgb(mode):
     assert decode(encoded(source, kind)).mode == "RGB"
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_a_large_transparent_image_is_composed_as_a_whole_one(mode):
+    noise = Image.effect_noise((700, 613), 90)
+    if mode == "P":
+        image = noise.convert("RGB").quantize(200)
+        image.info["transparency"] = bytes(range(200))
+    else:
+        image = noise.convert(mode[:-1])
+        image.putalpha(noise.rotate(180))
+    image = Image.open(io.BytesIO(encoded(image)))
+    over = image.convert("RGBA")
+    whole = Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")
+    assert decode(encoded(image)).tobytes() == whole.tobytes()
+
+
 def test_transparency_lies_on_white():
     image = Image.new("RGBA", (2, 1), (255, 0, 0, 255))
     image.putpixel((1, 0), (0, 0, 0, 0))
