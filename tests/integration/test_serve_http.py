@@ -27,6 +27,7 @@ from awares.mini import generate_split
 from awares_platform.cli.ask import ask
 from awares_platform.runtime.ports import free_port
 from awares_platform.serve.keys import ApiKey, KeysFile, hashed
+from tests.integration.asking_browser import ask_example
 from tests.processes import descendants, family, gone
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -214,6 +215,24 @@ def test_a_person_gets_the_page(served: Served) -> None:
     address, data = f"{served.url}/low-view", served.image.read_bytes()
     with urllib.request.urlopen(urllib.request.Request(address, data, headers)) as response:
         assert response.read().startswith(b"\x89PNG")
+
+
+def test_a_person_asks_in_a_browser(served: Served) -> None:
+    for answer, tokens in ask_example(served.url, TOKEN).values():
+        assert answer and re.match(r"\d+ visual tokens? \d+ % of \d+", tokens)
+
+
+def test_another_process_uses_the_store_of_a_served_run(served: Served) -> None:
+    weed = next(one for one in served.family if one.name() == "weed")
+    code = "from awares_platform.cli.main import main; main()"
+    settings = ["--config", str(ROOT / "jobs/configs/mini.toml"), "run.directory=runs"]
+    listed = subprocess.run(
+        [sys.executable, "-c", code, "weights", "ls", "mini", *settings],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}"},
+        cwd=served.image.parent, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "run mini has published no weights" in listed.stderr
+    assert weed.is_running() and served.process.poll() is None
 
 
 def test_the_official_client_streams_and_gets_json(served: Served) -> None:

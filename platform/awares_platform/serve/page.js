@@ -317,15 +317,16 @@ async function ask() {
   say("The policy looks at the small view.");
   // The columns take turns, because their times would otherwise depend on each other.
   await play("auto", entry, control.signal);
+  // A click on an example replaces a question in progress.
+  if (running !== control) return;
   announce("With crops", entry.auto);
   if (both && !control.signal.aborted) {
     await play("full", entry, control.signal);
     announce("Full resolution", entry.full);
   }
-  if (running === control) {
-    running = null;
-    busy(false);
-  }
+  if (running !== control) return;
+  running = null;
+  busy(false);
   if (shown === entry) $("verdict").textContent = verdict(entry);
   list();
 }
