@@ -1,6 +1,7 @@
 // The page of the endpoint. Texts of users, servers and models only ever become text nodes.
 const $ = (id) => document.getElementById(id);
 const MOST_HISTORY = 30;
+const MOST_TRIES = 5;
 const LONG_ANSWER = 60;
 const COLUMNS = ["auto", "full"];
 
@@ -27,7 +28,13 @@ const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number 
 
 // Requests
 
-class Refused extends Error {}
+class Refused extends Error {
+  // `wait` is the time in seconds after which another try may succeed, or null.
+  constructor(message, wait = null) {
+    super(message);
+    this.wait = wait;
+  }
+}
 
 async function call(path, options = {}) {
   const headers = { ...options.headers, ...(key ? { authorization: `Bearer ${key}` } : {}) };
@@ -43,7 +50,19 @@ async function call(path, options = {}) {
   const wait = response.headers.get("retry-after");
   const reason = body.error?.message ?? `The endpoint answers with status ${response.status}.`;
   if (response.status === 401) askForKey(Boolean(key));
-  throw new Refused(wait ? `${reason} Try again in ${wait} s.` : reason);
+  throw new Refused(wait ? `${reason} Try again in ${wait} s.` : reason, wait);
+}
+
+// What the page itself needs may wait until the endpoint is less busy.
+async function read(path) {
+  for (let tries = MOST_TRIES; ; tries--) {
+    try {
+      return await call(path);
+    } catch (error) {
+      if (error.wait === null || tries <= 1) throw error;
+      await new Promise((resolve) => setTimeout(resolve, Math.min(error.wait, 5) * 1000));
+    }
+  }
 }
 
 async function* events(response) {
@@ -73,7 +92,7 @@ function askForKey(wrong) {
 
 async function connect() {
   try {
-    const models = await (await call("v1/models")).json();
+    const models = await (await read("v1/models")).json();
     model = models.data[0].id;
     $("model").textContent = `model ${model}`;
     $("key-form").hidden = true;
@@ -390,25 +409,30 @@ function list() {
 }
 
 async function examples() {
-  const found = await call("examples").then((response) => response.json(), () => []);
-  $("example-list").replaceChildren(...found.map(({ image, question }) => {
-    const choice = element("button");
-    choice.type = "button";
-    const picture = element("img");
-    picture.src = image;
-    picture.alt = "";
-    choice.append(picture, question);
-    choice.addEventListener("click", async () => {
-      const blob = await fetch(image).then((response) => response.blob());
-      $("question").value = question;
-      await pick(blob, "Example");
-      ask();
-    });
-    const item = element("li");
-    item.append(choice);
-    return item;
-  }));
-  $("examples").hidden = !found.length;
+  const found = await read("examples").then((response) => response.json(), () => []);
+  // The images come one by one, so that the page takes few places in the endpoint's queue.
+  for (const { image, question } of found) {
+    const blob = await read(image).then((response) => response.blob(), () => null);
+    if (blob) $("example-list").append(example(blob, question));
+    $("examples").hidden = !$("example-list").childElementCount;
+  }
+}
+
+function example(blob, question) {
+  const choice = element("button");
+  choice.type = "button";
+  const picture = element("img");
+  picture.src = URL.createObjectURL(blob);
+  picture.alt = "";
+  choice.append(picture, question);
+  choice.addEventListener("click", async () => {
+    $("question").value = question;
+    await pick(blob, "Example");
+    ask();
+  });
+  const item = element("li");
+  item.append(choice);
+  return item;
 }
 
 // What the user does

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import uvicorn
+from starlette.responses import PlainTextResponse
 
 from awares_platform.config.serve import ServeConfig
 from awares_platform.serve.gate import Gate
@@ -56,8 +57,8 @@ def address(crop_loop) -> Iterator[Callable[..., str]]:
     async def healthy() -> None:
         pass
 
-    def serve(token: str | None = None) -> str:
-        app = create_app(Routes(crop_loop, ServeConfig(), Gate(Keyring(token)), healthy))
+    def serve(token: str | None = None, wrap: Callable = lambda app: app) -> str:
+        app = wrap(create_app(Routes(crop_loop, ServeConfig(), Gate(Keyring(token)), healthy)))
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
@@ -177,7 +178,7 @@ def test_an_example_is_asked_by_one_click_and_the_history_brings_it_back(
 def test_the_keyboard_suffices(address, tab, engine, scene):
     engine.script = ["7", "7"]
     shown = tab(address())
-    shown.wait_for_selector("#example-list button")
+    shown.wait_for_selector("#example-list li:nth-child(6)")
     order = []
     for _ in range(5):
         shown.keyboard.press("Tab")
@@ -257,6 +258,31 @@ def test_a_key_is_asked_for_and_stays_out_of_every_address(address, tab, engine,
     assert text(shown, "#auto .answer") == "7"
     assert shown.locator("#auto .stage > img").evaluate("it => it.naturalWidth") == 56
     assert not any("cret" in url for url in (*asked, shown.url))
+
+
+def test_the_page_waits_for_a_busy_endpoint(address, tab):
+    busy = {"/v1/models": 2, "/examples": 2, "/examples/3.png": 1}
+    open_requests, most = 0, 0
+
+    def wrap(app):
+        async def limited(scope, receive, send):
+            nonlocal open_requests, most
+            if scope["type"] == "http" and busy.get(scope["path"]):
+                busy[scope["path"]] -= 1
+                reply = PlainTextResponse("busy", 503, {"retry-after": "0.1"})
+                return await reply(scope, receive, send)
+            pictures = scope.get("path", "").startswith("/examples/")
+            open_requests += pictures
+            most = max(most, open_requests)
+            await app(scope, receive, send)
+            open_requests -= pictures
+
+        return limited
+
+    shown = tab(address(wrap=wrap), errors=True)
+    shown.wait_for_selector("#example-list li:nth-child(6)")
+    assert text(shown, "#model") == "model awares"
+    assert not shown.locator("#problem").is_visible() and most == 1
 
 
 def test_an_error_is_said_and_the_next_question_works(address, tab, engine, scene):
