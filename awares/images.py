@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image as pillow
 from PIL import ImageOps
 from PIL.Image import Image, Resampling
@@ -14,6 +15,7 @@ from PIL.ImageFile import ImageFile
 
 from awares.crops import clamp
 from awares.errors import DataError
+from awares.png import without_texts
 from awares.tokens import padded_size
 from awares.view import View, view_size
 
@@ -83,7 +85,7 @@ def _opened(data: bytes, limits: DecodeLimits, source: str) -> Iterator[ImageFil
     if (kind := _foreign(data)) is not None:
         raise DataError(f"{source}: {kind}; convert it to PNG or JPEG first")
     try:
-        with pillow.open(io.BytesIO(data), formats=limits.formats) as file:
+        with pillow.open(io.BytesIO(without_texts(data)), formats=limits.formats) as file:
             _check_pixels(file.size, limits.max_pixels, source)
             yield file
     except DataError:
@@ -123,6 +125,8 @@ def _check_pixels(size: tuple[int, int], most: int, source: str) -> None:
 
 
 def _to_rgb(image: Image) -> Image:
+    if image.mode in ("F", "I"):
+        return _grey(np.asarray(image, dtype=np.float32)).convert("RGB")
     if image.mode.startswith("I"):
         # Pillow's own conversion clips 16-bit grey at 255, which turns most scans white.
         return image.convert("I").point(lambda tone: tone * (1 / 256)).convert("L").convert("RGB")
@@ -145,6 +149,19 @@ def _on_white(image: Image) -> Image:
         ground = pillow.new("RGBA", over.size, "white")
         whole.paste(pillow.alpha_composite(ground, over).convert("RGB"), box)
     return whole
+
+
+def _grey(tones: np.ndarray) -> Image:
+    """Return 32-bit tones (height, width) as 8-bit grey.
+
+    White is the first of 1, 255, 65,535 and 2**31 - 1 that no tone exceeds. Tones below 0 shift the
+    scale so that the lowest one is black. A tone that is no finite number is black.
+    """
+    finite = np.where(np.isfinite(tones), tones, 0.0)
+    finite = finite - min(0.0, float(finite.min()))
+    top = float(finite.max())
+    white = next((most for most in (1, 255, 65_535, 2**31 - 1) if top <= most), top)
+    return pillow.fromarray(np.rint(finite * (255 / white)).astype(np.uint8))
 
 
 def low_view(image: Image, ratio: float = 0.5) -> Image:

@@ -3,12 +3,12 @@
 A judge compares the policy's answers at low and at full resolution with the true answer.
 """
 
-import re
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal, Protocol
 
 from awares.sample import Label
+from awares.text_form import normalise
 
 BothWrong = Literal["LR", "drop"]
 """What to do with a sample if the policy answers it wrongly at both resolutions. "LR" labels
@@ -94,17 +94,6 @@ def _compare(case: Case) -> Judgement:
     if low == full:
         return Judgement(Verdict.TIE, both_wrong=not low)
     return Judgement(Verdict.LOW if low else Verdict.FULL)
-
-
-def normalise(text: str) -> str:
-    """Return the text in lower case, with single spaces.
-
-    Spaces and full stops at the start and at the end are removed.
-
-    Example:
-        normalise(" Seven  Apples. ")  # "seven apples"
-    """
-    return re.sub(r"\s+", " ", text).strip(" .").lower()
 
 
 def label(judgement: Judgement, both_wrong: BothWrong = "LR", *, sure: bool = True) -> Label | None:

@@ -122,16 +122,18 @@ class CropReward:
         ]
 
     def _answer_parts(self, episodes: Sequence[Episode], samples: Sequence[Sample]) -> list[float]:
-        pairs = zip(episodes, samples, strict=True)
-        answered = {
-            index: (episode.answer, sample.answer)
-            for index, (episode, sample) in enumerate(pairs)
+        """Return the weighted score of each answer against the best of the accepted answers."""
+        compared = [
+            (index, episode.answer, truth)
+            for index, (episode, sample) in enumerate(zip(episodes, samples, strict=True))
             if episode.answer and episode.stop is not StopReason.ERROR
-        }
-        answers = [answer for answer, _ in answered.values()]
-        truths = [truth for _, truth in answered.values()]
-        scores = dict(zip(answered, self._answer(answers, truths), strict=True))
-        return [self._answer_weight * scores.get(index, 0.0) for index in range(len(episodes))]
+            for truth in sample.answers
+        ]
+        scores = self._answer([one[1] for one in compared], [one[2] for one in compared])
+        best: dict[int, float] = {}
+        for (index, _, _), score in zip(compared, scores, strict=True):
+            best[index] = max(score, best.get(index, score))
+        return [self._answer_weight * best.get(index, 0.0) for index in range(len(episodes))]
 
     def cost(self, episode: Episode, sample: Sample) -> float:
         """Return the cost by the table in the module's docstring, or 0 for a failed episode.

@@ -4,7 +4,7 @@ Curation labels whether the low-resolution view suffices. If it does not, curati
 regions that the policy should request.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 
 from awares.crops import Box
@@ -17,14 +17,20 @@ class Label(StrEnum):
     HR = "HR"
 
 
-@dataclass(frozen=True, slots=True)
+_LATER = ("further_answers", "scorer")
+"""Fields that older samples lack."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Sample:
     """One question about one image.
 
-    `image` is the hex SHA-256 of the image file's bytes. `kind` is the kind of question, by which
-    reports group samples. `evidence` holds the boxes around the evidence for the answer, in pixels
-    of the original image. Curation sets `label`. For an HR sample, curation also sets `crops`: the
-    names of the regions that the policy should request. The environment defines these names.
+    `image` is the hex SHA-256 of the image file's bytes. `answer` is the answer that demonstrations
+    give, and `further_answers` are right as well. `kind` is the kind of question, by which reports
+    group samples. `evidence` holds the boxes around the evidence for the answer, in pixels of the
+    original image. Curation sets `label`. For an HR sample, curation also sets `crops`: the names
+    of the regions that the policy should request. The environment defines these names. `scorer` is
+    the name of a scorer in `awares.evaluation.scorers`, or empty for the one of evaluate.scorer.
 
     Example:
         Sample("mini/train/17", "9f2c...", "digit on the red circle?", "7", label=Label.LR)
@@ -38,3 +44,19 @@ class Sample:
     evidence: tuple[Box, ...] = ()
     label: Label | None = None
     crops: tuple[str, ...] = ()
+    further_answers: tuple[str, ...] = ()
+    scorer: str = ""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """All accepted answers."""
+        return self.answer, *self.further_answers
+
+    def __repr__(self) -> str:
+        # Digests of samples depend on this text, so it must not change for older samples.
+        shown = [
+            f"{field.name}={value!r}"
+            for field in fields(self)
+            if (value := getattr(self, field.name)) or field.name not in _LATER
+        ]
+        return f"Sample({', '.join(shown)})"

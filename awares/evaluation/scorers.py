@@ -3,7 +3,9 @@
 lmms-eval changed its rules over time, so a scorer has a name and a version. The paper's figures
 follow the version "2026-03". The present version is "2026-08". The scorers keep the oddities of
 lmms-eval: in ChartQA "5%" does not match "5", and in POPE "Yes." is wrong. If a scorer repaired
-these oddities, its scores could not be compared with published scores.
+these oddities, its scores could not be compared with published scores. There is one exception: all
+scorers compare texts in one Unicode form (`awares.text_form`), so that a decomposed accent or an
+invisible character does not make a right answer wrong.
 
     exact          equal to an answer after `awares.labels.normalise` (AwaRes-Mini)
     chartqa        a number within 5 % of the answer, or the same text, ignoring case
@@ -22,7 +24,7 @@ from functools import partial
 from typing import Literal, cast, get_args
 
 from awares.errors import ConfigError
-from awares.labels import normalise
+from awares.text_form import normalise, one_form
 
 Version = Literal["2026-03", "2026-08"]
 
@@ -31,7 +33,6 @@ Scorer = Callable[[str, Sequence[str], str], float]
 
 _RELAXED = 0.05
 _ANLS_THRESHOLD = 0.5
-_FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _WORDS = "zero one two three four five six seven eight nine ten".split()
 _NUMBER_WORDS = {word: str(number) for number, word in enumerate(_WORDS)}
 _LETTER_RULES = (
@@ -60,6 +61,7 @@ def chartqa(prediction: str, answers: Sequence[str], question: str = "") -> floa
 
 
 def _relaxed(prediction: str, answer: str) -> bool:
+    prediction, answer = one_form(prediction), one_form(answer)
     value, target = _number(prediction), _number(answer)
     if value is not None and target:
         return abs(value - target) / abs(target) <= _RELAXED
@@ -85,6 +87,7 @@ def docvqa(prediction: str, answers: Sequence[str], question: str = "") -> float
 
 
 def _relative_distance(prediction: str, answer: str) -> float:
+    prediction, answer = one_form(prediction), one_form(answer)
     length = max(len(prediction), len(answer))
     said, true = (" ".join(text.lower().split()) for text in (prediction, answer))
     return edit_distance(said, true) / length if length else 0.0
@@ -113,8 +116,8 @@ def ocrbench(
 
 
 def _flat(text: str, version: Version) -> str:
-    flat = text.lower().strip().replace("\n", " ")
-    return flat.translate(_FULL_WIDTH) if version == "2026-08" else flat
+    form = one_form(text, fold_width=version == "2026-08")
+    return form.lower().strip().replace("\n", " ")
 
 
 def ocrbench_math(
@@ -130,12 +133,17 @@ def ocrbench_math(
 
 
 def _squeezed(text: str) -> str:
-    return text.strip().replace("\n", " ").replace(" ", "")
+    form = one_form(text, fold_width=False)
+    return form.strip().replace("\n", " ").replace(" ", "")
 
 
 def pope(prediction: str, answers: Sequence[str], question: str = "") -> float:
     """Return 1 if the prediction is exactly the answer, yes or no, ignoring case."""
-    return float(prediction.lower().strip() in [answer.lower().strip() for answer in answers])
+    return float(_lower(prediction) in map(_lower, answers))
+
+
+def _lower(text: str) -> str:
+    return one_form(text).lower().strip()
 
 
 def realworldqa(
@@ -153,8 +161,8 @@ def realworldqa(
 
 def _realworld(prediction: str, answer: str, question: str, version: Version) -> bool:
     if version == "2026-08":
-        if answer.strip() in set("ABCD"):
-            return letter(prediction) == answer.strip()
+        if (option := one_form(answer).strip()) in set("ABCD"):
+            return letter(prediction) == option
         return _bare(prediction) == _bare(answer)
     said = _NUMBER_WORDS.get(_bare(prediction), _bare(prediction))
     found = re.findall(r"^\s*\(?([A-D])[.)]\s*(.+?)\s*$", question, re.MULTILINE)
@@ -163,12 +171,12 @@ def _realworld(prediction: str, answer: str, question: str, version: Version) ->
 
 
 def _bare(text: str) -> str:
-    return text.lower().strip().rstrip(".")
+    return _lower(text).rstrip(".")
 
 
 def vstar_bench(prediction: str, answers: Sequence[str], question: str = "") -> float:
     """Return 1 if the prediction names the letter of the right option."""
-    return float(letter(prediction) in [answer.strip().upper() for answer in answers])
+    return float(letter(prediction) in [one_form(answer).strip().upper() for answer in answers])
 
 
 def letter(prediction: str) -> str | None:
@@ -177,7 +185,7 @@ def letter(prediction: str) -> str | None:
     The first matching pattern of `_LETTER_RULES` decides. If no pattern matches, the text must
     contain exactly one of the letters as a separate word.
     """
-    text = prediction.upper().strip()
+    text = one_form(prediction).upper().strip()
     for rule in _LETTER_RULES:
         match = rule.search(text)
         if match:
@@ -216,7 +224,7 @@ def yes_no_f1(predictions: Sequence[str], answers: Sequence[str]) -> float:
 
     As in the published figures, a prediction that is neither "yes" nor "no" is ignored.
     """
-    said, true = ([text.lower().strip() for text in texts] for texts in (predictions, answers))
+    said, true = (list(map(_lower, texts)) for texts in (predictions, answers))
     pairs = list(zip(said, true, strict=True))
     hits = pairs.count(("yes", "yes"))
     errors = pairs.count(("yes", "no")) + pairs.count(("no", "yes"))

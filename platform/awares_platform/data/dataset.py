@@ -12,7 +12,7 @@ no usable row.
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -135,12 +135,33 @@ def read_split(store: ObjectStore, name: str, split: str, limit: int | None = No
         columns += rows.columns
         faults += rows.faults
     report_faults(faults)
+    samples = distinct(samples)
     if not samples:
         raise DataError(
             f"data set {name!r} split {split!r} has no usable row ({len(faults)} faults; "
             f"first: {faults[:1]}): {remedy(name)}"
         )
     return Split(tuple(samples[:limit]), tuple(columns[:limit]), tuple(faults))
+
+
+def distinct(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the samples with distinct ids. The second sample with the id "a" gets the id "a~2".
+
+    Merged sources often share ids. Jobs look samples up by their ids, so one of two samples with
+    the same id would be used twice and the other never.
+    """
+    taken: set[str] = set()
+    return [rename(sample, taken) for sample in samples]
+
+
+def rename(sample: Sample, taken: set[str]) -> Sample:
+    """Return the sample with an id that is not `taken`, and add this id to `taken`."""
+    name, number = sample.sample_id, 1
+    while name in taken:
+        number += 1
+        name = f"{sample.sample_id}~{number}"
+    taken.add(name)
+    return sample if number == 1 else replace(sample, sample_id=name)
 
 
 def read_samples(

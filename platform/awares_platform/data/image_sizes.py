@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from PIL import ExifTags, Image
 
 from awares.errors import DataError
+from awares.png import without_texts
 from awares.tokens import Size
 from awares_platform.config.data import DataConfig
 from awares_platform.data.dataset import read_split
@@ -81,7 +82,7 @@ def _size(images: Images, digest: str) -> Size | None:
 
 
 def _parse(data: bytes) -> Size:
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(without_texts(data))) as image:
         width, height = image.size
         # Pillow has already swapped the sides of a TIFF file.
         if image.format != "TIFF" and _orientation(image) in _SIDEWAYS:

@@ -6,6 +6,7 @@ verifies. A flipped bit in a page therefore becomes a fault, and does not change
 """
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from awares.evaluation.scorers import scorer
 from awares.sample import Label, Sample
 
 SCHEMA = pa.schema(
@@ -25,8 +27,12 @@ SCHEMA = pa.schema(
         pa.field("evidence", pa.list_(pa.list_(pa.int32()))),
         pa.field("label", pa.string()),
         pa.field("crops", pa.list_(pa.string())),
+        pa.field("further_answers", pa.list_(pa.string())),
+        pa.field("scorer", pa.string()),
     ]
 )
+_LATER = ("further_answers", "scorer")
+"""Columns that older files lack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,8 @@ def _row(sample: Sample) -> dict[str, Any]:
         "evidence": [list(box) for box in sample.evidence],
         "label": None if sample.label is None else sample.label.value,
         "crops": list(sample.crops),
+        "further_answers": list(sample.further_answers),
+        "scorer": sample.scorer,
     }
 
 
@@ -103,7 +111,7 @@ def decode_rows(data: bytes, key: str) -> Rows:
     """Decode a file that `encode_rows` has written. In a Fault, `key` names the file."""
     try:
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
-        known = {field.name: table.column(field.name).cast(field.type) for field in SCHEMA}
+        known = {field.name: _column(table, field) for field in SCHEMA}
         further = {name: table.column(name) for name in table.column_names if name not in known}
     except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
         reason = f"not a readable sample file ({_first_line(error)}); write it again"
@@ -115,9 +123,21 @@ def decode_rows(data: bytes, key: str) -> Rows:
                 raise row
             samples.append(_sample(row))
             columns.append({name: row[name] for name in further})
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             faults.append(Fault(key, index, str(error)))
     return Rows(tuple(samples), tuple(columns), tuple(faults), _metadata(table.schema))
+
+
+def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
+    """Return a column in the type of `field`, or as it is if a value does not have this type."""
+    if field.name in _LATER and field.name not in table.column_names:
+        return pa.nulls(len(table), field.type)
+    column = table.column(field.name)
+    try:
+        return column.cast(field.type)
+    except pa.ArrowException:
+        # The rows then decide: one odd value must not spoil the others.
+        return column
 
 
 def _plain(table: pa.Table) -> list[dict[str, Any] | UnicodeDecodeError]:
@@ -153,9 +173,9 @@ def _first_line(error: Exception) -> str:
 
 def _sample(row: dict[str, Any]) -> Sample:
     for field in ("sample_id", "question", "answer"):
-        if not row[field] or not row[field].strip():
+        if not _text(row, field).strip():
             raise ValueError(f"{field}: empty")
-    image = row["image"] or ""
+    image = _text(row, "image")
     if len(image) != 64 or not set(image) <= set("0123456789abcdef"):
         raise ValueError("image: not a hex SHA-256")
     return Sample(
@@ -163,23 +183,51 @@ def _sample(row: dict[str, Any]) -> Sample:
         image=image,
         question=row["question"],
         answer=row["answer"],
-        kind=row["kind"] or "",
+        kind=_text(row, "kind"),
         evidence=tuple(_box(box) for box in row["evidence"] or ()),
         label=None if row["label"] is None else _label(row["label"]),
         crops=_crops(row["crops"] or ()),
+        further_answers=_answers(row["further_answers"] or ()),
+        scorer=_scorer(_text(row, "scorer")),
     )
 
 
-def _box(box: Sequence[int] | None) -> tuple[int, int, int, int]:
-    if box is None or len(box) != 4 or any(edge is None for edge in box):
+def _text(row: Mapping[str, Any], field: str) -> str:
+    """Return the text in a field, or "" for null. Raises ValueError for any other value."""
+    value = row[field]
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{field}: {value!r} is no text")
+    return value or ""
+
+
+def _answers(values: Any) -> tuple[str, ...]:
+    if not all(isinstance(value, str) and value.strip() for value in values):
+        raise ValueError(f"further_answers: {values} has an empty entry")
+    return tuple(values)
+
+
+def _scorer(name: str) -> str:
+    if name:
+        scorer(name)
+    return name
+
+
+def _box(box: Sequence[float] | None) -> tuple[int, int, int, int]:
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_whole, box)):
         raise ValueError(f"evidence: {box} is not four integers")
-    left, top, right, bottom = box
+    left, top, right, bottom = map(int, box)
     if not (0 <= left < right and 0 <= top < bottom):
         raise ValueError(f"evidence: {box} is not left < right, top < bottom")
     return left, top, right, bottom
 
 
-def _label(value: str) -> Label:
+def _is_whole(edge: Any) -> bool:
+    if isinstance(edge, bool) or not isinstance(edge, int | float):
+        return False
+    return math.isfinite(edge) and edge == int(edge)
+
+
+def _label(value: Any) -> Label:
     try:
         return Label(value)
     except ValueError:
@@ -188,11 +236,11 @@ def _label(value: str) -> Label:
         ) from None
 
 
-def _crops(values: Sequence[str | None]) -> tuple[str, ...]:
+def _crops(values: Sequence[Any]) -> tuple[str, ...]:
     """Return the names of the crops that the policy should request for the sample.
 
     A job later checks that its environment offers these crops. Raises ValueError for an empty name.
     """
-    if not all(value and value.strip() for value in values):
+    if not all(isinstance(value, str) and value.strip() for value in values):
         raise ValueError(f"crops: {values} has an empty entry")
-    return tuple(value for value in values if value)
+    return tuple(values)

@@ -139,7 +139,7 @@ def _evaluate(config: PlatformConfig, store: ObjectStore, started: float) -> Eva
         }
         reward = build_reward(config.method)
         scored = {
-            policy: score_all(rows, labelled, score, alone, reward)
+            policy: score_all(rows, labelled, score, alone, reward, config.evaluate.scorer_version)
             for policy, rows in played.items()
         }
         results = assemble(

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from awares.episode import Episode, StopReason
-from awares.evaluation.scorers import Scorer
+from awares.evaluation.scorers import Scorer, scorer
 from awares.reward import Reward
 from awares.sample import Sample
 from awares_platform.method.play import Played
@@ -37,8 +37,11 @@ def score_all(
     score: Scorer,
     alone: set[str],
     reward: Reward,
+    version: str = "2026-08",
 ) -> list[Scored]:
     """Score a policy's episodes. An episode without an answer scores 0.
+
+    A sample that names a scorer is scored by it, in its `version`, and any other one by `score`.
 
     `labelled` maps the id of a sample to the sample with its derived label. `alone` holds the ids
     of the samples that ran alone on the engine.
@@ -49,14 +52,19 @@ def score_all(
             one.sample,
             labelled[one.sample.sample_id],
             episode,
-            score(episode.answer, (one.sample.answer,), one.sample.question)
-            if episode.answer is not None
-            else 0.0,
+            _score(episode.answer, one.sample, score, version),
             one.latency_s if one.sample.sample_id in alone else None,
             rewards.get(one.sample.sample_id),
         )
         for one, episode in _with_episodes(rows)
     ]
+
+
+def _score(answer: str | None, sample: Sample, score: Scorer, version: str) -> float:
+    if answer is None:
+        return 0.0
+    own = scorer(sample.scorer, version) if sample.scorer else score
+    return own(answer, sample.answers, sample.question)
 
 
 def _rewards(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from awares.advantage import advantages
 from awares.episode import Episode, StopReason
-from awares.labels import normalise
+from awares.evaluation.scorers import exact
 from awares.reward import Reward, RewardValue
 from awares.sample import Sample
 from awares_platform.config.grpo import GrpoConfig
@@ -101,9 +101,9 @@ def _outcome(members: Sequence[Member], settings: GrpoConfig) -> Outcome:
 
 
 def correct(episode: Episode, sample: Sample) -> bool:
-    """Return whether the answer equals the true answer after both are normalised.
+    """Return whether the answer equals an accepted answer after both are normalised.
 
     The metric accuracy/train averages this value. The evaluate job scores answers by the rules of a
     benchmark instead.
     """
-    return episode.answer is not None and normalise(episode.answer) == normalise(sample.answer)
+    return episode.answer is not None and bool(exact(episode.answer, sample.answers))

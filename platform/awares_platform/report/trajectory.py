@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from awares.crops import Box
-from awares.labels import normalise
+from awares.text_form import normalise
 from awares_platform.grpo.group import Group, Member
 from awares_platform.report.records import EpisodeRecord
 from awares_platform.report.shift import region_name

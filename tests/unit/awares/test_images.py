@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from awares.errors import DataError
 from awares.images import DecodeLimits, decode, low_view, render
@@ -72,6 +72,40 @@ def test_sixteen_bit_grey_keeps_its_tones():
         (128, 128, 128),
         (255, 255, 255),
     ]
+
+
+TONES = {
+    "whole numbers": (np.int32, [0, 128, 255], [0, 128, 255]),
+    "16 bits": (np.int32, [0, 32_768, 65_535], [0, 128, 255]),
+    "32 bits": (np.int32, [0, 2**30, 2**31 - 1], [0, 128, 255]),
+    "fractions": (np.float32, [0.0, 0.5, 1.0], [0, 128, 255]),
+    "floats": (np.float32, [0.0, 128.0, 255.0], [0, 128, 255]),
+    "negative": (np.float32, [-1.0, 0.0, 0.0], [0, 255, 255]),
+    "not finite": (np.float32, [np.nan, np.inf, 1.0], [0, 0, 255]),
+    "black": (np.float32, [0.0, 0.0, 0.0], [0, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("name", TONES)
+def test_32_bit_grey_keeps_its_tones(name):
+    """Check TIFF files of 32-bit grey: Pillow's own conversion turns them black or white."""
+    kind, tones, want = TONES[name]
+    image = decode(encoded(Image.fromarray(np.array([tones], dtype=kind)), "TIFF"))
+    assert [image.getpixel((x, 0)) for x in range(3)] == [(tone,) * 3 for tone in want]
+
+
+@pytest.mark.parametrize("metadata", ["profile", "text"])
+def test_a_large_profile_or_text_costs_no_image(metadata):
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("note", "x" * 3_000_000, zip=True)
+    options = {"icc_profile": bytes(3_000_000)} if metadata == "profile" else {"pnginfo": texts}
+    data = encoded(gradient(), **options)
+    assert np.array_equal(np.asarray(decode(data)), np.asarray(gradient()))
+    for end in range(0, len(data), 97):
+        try:
+            decode(data[:end])
+        except DataError:
+            pass
 
 
 def test_exif_orientation_is_applied():

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from awares.labels import Case, Judgement, MatchJudge, Verdict, label, normalise
+from awares.labels import Case, Judgement, MatchJudge, Verdict, label
 from awares.sample import Label
 
 
@@ -36,8 +36,3 @@ def test_the_match_judge_by_hand(low, full, verdict, both_wrong, kept, strict):
 )
 def test_a_guess_is_no_proof_that_low_resolution_is_enough(judgement, kept, strict):
     assert (label(judgement, sure=False), label(judgement, "drop", sure=False)) == (kept, strict)
-
-
-def test_normalise():
-    assert normalise("  The  Red\ncircle. ") == "the red circle"
-    assert normalise("3.5") == "3.5"

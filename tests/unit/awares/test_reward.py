@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from awares.crops import CropId, area_fraction
@@ -79,6 +81,13 @@ def test_the_table(label, played, answer, cost):
     (got,) = paper()([played], [sample(label)])
     assert got.parts == {"answer": pytest.approx(answer), "cost": pytest.approx(cost)}
     assert got.total == pytest.approx(answer - cost)
+
+
+def test_the_best_of_several_answers_counts():
+    several = replace(sample(Label.LR), further_answers=("seven", "VII"))
+    rows = [episode(answer=text) for text in ("VII", "seven", "8")]
+    values = CropReward("exact")(rows, [several] * 3)
+    assert [value.parts["answer"] for value in values] == [10.0, 10.0, 0.0]
 
 
 def test_a_group_is_one_call_of_the_similarity_in_order():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from awares.crops import CropId
 from awares.sample import Label, Sample
+from awares_platform.data.dataset import distinct
 from awares_platform.data.rows import SCHEMA, Fault, decode_rows, encode_rows
 
 HASH = "0123456789abcdef" * 4
@@ -27,6 +28,8 @@ samples = st.builds(
     st.lists(boxes, max_size=3).map(tuple),
     st.sampled_from([None, *Label]),
     st.lists(st.sampled_from(list(CropId)), max_size=2, unique=True).map(tuple),
+    st.lists(text, max_size=2).map(tuple),
+    st.sampled_from(["", "chartqa"]),
 )
 
 
@@ -41,6 +44,8 @@ def raw(**changes: object) -> dict[str, object]:
         "evidence": [[0, 0, 4, 4]],
         "label": "HR",
         "crops": ["0"],
+        "further_answers": [],
+        "scorer": "",
     }
     return row | changes
 
@@ -87,6 +92,52 @@ def test_bad_rows_are_named_and_the_good_ones_kept() -> None:
         "crops",
     ]
     assert str(decoded.faults[0]) == "datasets/x/part-0.parquet row 1: sample_id: empty"
+
+
+def test_one_odd_value_costs_its_row_and_not_its_file() -> None:
+    """Check columns of another type, of which only some values are no valid values."""
+    odd: dict[str, tuple[list[object], pa.DataType]] = {
+        "evidence": (
+            [[[0.0, 0.0, 4.0, 4.0]], [[0.5, 0.0, 4.0, 4.0]], [[float("nan"), 0.0, 4.0, 4.0]]],
+            pa.list_(pa.list_(pa.float64())),
+        ),
+        "label": ([["HR"], ["LR"], None], pa.list_(pa.string())),
+        "crops": ([[["0"]], [["1"]], None], pa.list_(pa.list_(pa.string()))),
+        "scorer": (["exact", "charta", "chartqa"], pa.string()),
+        "further_answers": ([["one"], [""], None], pa.list_(pa.string())),
+    }
+    kept = {}
+    for name, (values, kind) in odd.items():
+        rows = [raw(sample_id=str(index)) for index in range(3)]
+        table = pa.Table.from_pylist(rows, schema=SCHEMA)
+        place = SCHEMA.get_field_index(name)
+        buffer = io.BytesIO()
+        pq.write_table(table.set_column(place, name, pa.array(values, kind)), buffer)
+        decoded = decode_rows(buffer.getvalue(), "k")
+        assert len(decoded.samples) + len(decoded.faults) == 3
+        assert all(fault.reason.startswith(name) for fault in decoded.faults), decoded.faults
+        kept[name] = [sample.sample_id for sample in decoded.samples]
+    assert kept == {
+        "evidence": ["0"],
+        "label": ["2"],
+        "crops": ["2"],
+        "scorer": ["0", "2"],
+        "further_answers": ["0", "2"],
+    }
+
+
+def test_files_without_the_later_columns_are_read() -> None:
+    older = SCHEMA.remove(SCHEMA.get_field_index("scorer"))
+    older = older.remove(older.get_field_index("further_answers"))
+    row = {name: value for name, value in raw().items() if name in older.names}
+    [sample] = decode_rows(parquet([row], older), "k").samples
+    assert sample.answers == ("1",) and sample.scorer == ""
+    assert repr(sample).endswith("crops=('0',))"), "digests of older samples must not change"
+
+
+def test_samples_that_share_an_id_get_distinct_ids() -> None:
+    samples = [Sample(name, HASH, "q", "1") for name in ("a", "a", "a~2", "b", "a")]
+    assert [one.sample_id for one in distinct(samples)] == ["a", "a~2", "a~2~2", "b", "a~3"]
 
 
 def test_text_that_is_not_utf8_costs_its_row_only() -> None:

@@ -114,6 +114,20 @@ def test_scores_and_latencies() -> None:
     assert [(one.score, one.latency_s) for one in found] == [(1.0, 0.5), (0.0, None), (0.0, None)]
 
 
+def test_a_sample_may_have_several_answers_and_its_own_scorer() -> None:
+    rows = [played(0, "seven"), played(1, "14.2"), played(2, "14.2")]
+    further = {"s0": {"further_answers": ("Seven",)}, "s1": {"scorer": "chartqa"}}
+    rows = [
+        replace(
+            row, sample=replace(row.sample, answer="14", **further.get(row.sample.sample_id, {}))
+        )
+        for row in rows
+    ]
+    labelled = {one.sample.sample_id: one.sample for one in rows}
+    found = score_all(rows, labelled, scorer("exact"), set(), REWARD)
+    assert [one.score for one in found] == [1.0, 1.0, 0.0]
+
+
 def test_rewards_as_in_training_where_there_is_a_label() -> None:
     labels = (Label.LR, Label.HR, None)
     rows = [played(index, "7") for index in range(3)]
