@@ -2,9 +2,7 @@
 
 Each command imports its module only after the arguments are parsed, so that --help is fast.
 
-The exit status is 0 after success, 2 after a user error, 130 after Ctrl-C and 143 after SIGTERM. If
-a check of `awares doctor` fails, the status is 1. A user error is printed without a traceback.
-After Ctrl-C or SIGTERM, the session stops the servers that it has started.
+guarded.py states the exit status. If a check of `awares doctor` fails, the status is 1.
 """
 
 import importlib
@@ -21,11 +19,12 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from awares.tokens import Size
+from awares_platform.cli.command import MINI, Overrides, Setup
+from awares_platform.cli.data_import import import_data
 from awares_platform.cli.guarded import guarded
 from awares_platform.config import PlatformConfig, load
 from awares_platform.plan.assumptions import Assumptions
 
-MINI = Path("mini")
 PAPER = Path("awares-7b")
 FOLLOWING = {
     "curate": ("sft", "next"),
@@ -39,19 +38,8 @@ DESCRIPTION = (
     "`awares --version` prints the versions of the project and of its packages."
 )
 H100 = Assumptions()
-_OVERRIDES = tyro.conf.arg(
-    metavar="[SECTION.KEY=VALUE ...]", help="Settings that replace the file's."
-)
-Overrides = Annotated[tuple[str, ...], tyro.conf.Positional, _OVERRIDES]
 _JSON = tyro.conf.arg(help="Print the keys as JSON.")
 _FRESH = tyro.conf.arg(help="Discard an earlier quickstart run and its labels.")
-Setup = Annotated[
-    Path,
-    tyro.conf.arg(
-        metavar="FILE",
-        help="A setup in TOML, a run's config.json, or a setup by name, such as mini or awares-7b.",
-    ),
-]
 
 commands = tyro.extras.SubcommandApp()
 
@@ -68,6 +56,9 @@ def quickstart(
         ("run.name=quickstart", *overrides),
         fresh=fresh,
     )
+
+
+commands.command(name="import")(import_data)
 
 
 @commands.command

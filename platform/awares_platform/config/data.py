@@ -21,7 +21,7 @@ class DataConfig(Section):
     """Name of the data set; curation writes <name>-curated."""
     source: Literal["mini", "store"] = "mini"
     """Origin of the data set. "mini" generates AwaRes-Mini once. "store" expects the splits train
-    and test in the store; dataset.write_samples writes such a split."""
+    and test in the store; `awares import` writes such a split."""
     train_samples: int = Field(default=12288, ge=1)
     """Number of training questions to use. The source "mini" generates this number."""
     test_samples: int = Field(default=2048, ge=1)

@@ -27,6 +27,7 @@ from awares_platform.config.data import DataConfig
 from awares_platform.config.engine import EngineConfig
 from awares_platform.config.evaluate import EvaluateConfig
 from awares_platform.config.grpo import GrpoConfig
+from awares_platform.config.imports import ImportsConfig
 from awares_platform.config.largest_request import largest_request
 from awares_platform.config.method import MethodConfig
 from awares_platform.config.policy import PolicyConfig
@@ -45,6 +46,7 @@ class PlatformConfig(Section):
     policy: PolicyConfig = PolicyConfig()
     method: MethodConfig = MethodConfig()
     data: DataConfig = DataConfig()
+    imports: ImportsConfig = ImportsConfig()
     engine: EngineConfig = EngineConfig()
     curate: CurateConfig = CurateConfig()
     sft: SftConfig = SftConfig()

@@ -128,7 +128,7 @@ def remedy(name: str) -> str:
     """Return the advice for a data set without a usable split."""
     if name.endswith(CURATED):
         return "run `awares curate` first"
-    return 'write it with awares_platform.data.dataset.write_samples, or set data.source = "mini"'
+    return 'import it with `awares import`, or set data.source = "mini"'
 
 
 def _key(name: str, split: str) -> str:

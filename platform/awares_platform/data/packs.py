@@ -23,7 +23,7 @@ PACK_BYTES = 8 << 20
 """A writer stores a pack as soon as the pack has at least this number of bytes."""
 LARGE_BYTES = 1 << 20
 """A writer stores an image of at least this number of bytes as a separate object."""
-_SCHEMA = pa.schema(
+INDEX_SCHEMA = pa.schema(
     [
         pa.field("image", pa.string()),
         pa.field("pack", pa.string()),
@@ -77,11 +77,15 @@ class PackWriter:
                 self._store_pack()
         return digest
 
-    def finish(self) -> str:
-        """Store the last pack and the index, and return the key of the index."""
+    def flush(self) -> Mapping[str, PackPlace]:
+        """Store the last pack, and return a mapping from the hash of each image to its place."""
         if self._open:
             self._store_pack()
-        data = encode_index(self._places)
+        return self._places
+
+    def finish(self) -> str:
+        """Store the last pack and the index, and return the key of the index."""
+        data = encode_index(self.flush())
         key = f"images/indexes/{hashlib.sha256(data).hexdigest()}"
         self._store.put(key, data)
         return key
@@ -104,7 +108,7 @@ def encode_index(places: Mapping[str, PackPlace]) -> bytes:
         for digest, place in places.items()
     ]
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), buffer, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema=INDEX_SCHEMA), buffer, compression="zstd")
     return buffer.getvalue()
 
 

@@ -117,7 +117,7 @@ def decode_rows(data: bytes, key: str) -> Rows:
         reason = f"not a readable sample file ({_first_line(error)}); write it again"
         return Rows((), (), (Fault(key, None, reason),), {})
     samples, columns, faults = [], [], []
-    for index, row in enumerate(_plain(pa.table({**known, **further}))):
+    for index, row in enumerate(plain_rows(pa.table({**known, **further}))):
         try:
             if isinstance(row, UnicodeDecodeError):
                 raise row
@@ -140,7 +140,9 @@ def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
         return column
 
 
-def _plain(table: pa.Table) -> list[dict[str, Any] | UnicodeDecodeError]:
+def plain_rows(
+    table: pa.Table | pa.RecordBatch,
+) -> list[dict[str, Any] | UnicodeDecodeError]:
     """Return the table's rows. A row whose text is not UTF-8 is replaced by a UnicodeDecodeError.
 
     Neither parquet nor Arrow checks the text when it reads a file.
@@ -148,10 +150,10 @@ def _plain(table: pa.Table) -> list[dict[str, Any] | UnicodeDecodeError]:
     try:
         return table.to_pylist()
     except UnicodeDecodeError:
-        return [_plain_row(table.slice(index, 1)) for index in range(len(table))]
+        return [_plain_row(table.slice(index, 1)) for index in range(table.num_rows)]
 
 
-def _plain_row(row: pa.Table) -> dict[str, Any] | UnicodeDecodeError:
+def _plain_row(row: pa.Table | pa.RecordBatch) -> dict[str, Any] | UnicodeDecodeError:
     try:
         return row.to_pylist()[0]
     except UnicodeDecodeError as error:

@@ -1,47 +1,19 @@
-"""Decodes images in data: URLs (RFC 2397), in the forms that clients really send."""
+"""Decodes the images that requests send as data: URLs."""
 
-import base64
-import binascii
-import re
-from urllib.parse import unquote_to_bytes
-
+from awares import data_url
+from awares.data_url import is_data_url
+from awares.errors import DataError
 from awares_platform.serve.errors import RequestError
 
-_HEADER = re.compile(r"data:([^;,]*)((?:;[^;,]*)*?);\s*base64\s*,", re.IGNORECASE)
-_MOST_HEADER = 512
-_KINDS = re.compile(r"image/|application/octet-stream$|application/pdf$|$", re.IGNORECASE)
-_URL_SAFE = bytes.maketrans(b"-_", b"+/")
-
-
-def is_data_url(url: str) -> bool:
-    """Return whether `url` is a data: URL. The scheme may have capitals."""
-    return url[:5].lower() == "data:"
+__all__ = ["decode_data_url", "is_data_url"]
 
 
 def decode_data_url(url: str, param: str | None = None) -> bytes:
     """Decode an image in a base64 data: URL.
 
-    The URL may have parameters, line breaks, percent escapes and the URL-safe alphabet, and may
-    lack padding. Raises RequestError if the URL is broken, or if its media type is none of
-    `_KINDS`. `param` names the field in this error.
+    Raises RequestError if the URL is broken. `param` names the field in this error.
     """
-    header = _HEADER.match(url[:_MOST_HEADER])
-    if header is None or not _KINDS.match(header[1].strip()):
-        raise _broken("expected data:image/<type>;base64,<bytes>", param)
     try:
-        payload = url[header.end() :].encode("ascii")
-    except UnicodeEncodeError:
-        raise _broken(
-            "the base64 text is broken: it holds characters beyond ASCII", param
-        ) from None
-    if b"%" in payload:
-        payload = unquote_to_bytes(payload)
-    payload = payload.translate(_URL_SAFE, b" \t\r\n").rstrip(b"=")
-    try:
-        return base64.b64decode(payload + b"=" * (-len(payload) % 4), validate=True)
-    except binascii.Error as error:
-        raise _broken(f"the base64 text is broken: {error}", param) from None
-
-
-def _broken(reason: str, param: str | None) -> RequestError:
-    return RequestError(f"image_url.url: {reason}", param=param, code="invalid_image")
+        return data_url.decode_data_url(url)
+    except DataError as error:
+        raise RequestError(f"image_url.url: {error}", param=param, code="invalid_image") from None

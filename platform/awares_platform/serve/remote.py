@@ -1,131 +1,24 @@
-"""Fetches images from URLs, with a guard against server-side request forgery.
+"""Fetches the images that requests name by their URLs, with the guard of `RemoteFiles`."""
 
-This module fetches a URL only if the host is allowlisted and all addresses of the host are public.
-The connection goes to an address that was checked, without a second DNS lookup. An attacker
-therefore cannot substitute another address after the check (DNS rebinding). The module follows no
-redirects and ignores the proxies in the environment. It limits the time and the bytes of a fetch.
-"""
-
-import asyncio
-import ipaddress
-import socket
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from urllib.parse import SplitResult, urlsplit
-
-import httpx
-
+from awares_platform.runtime.remote_files import FetchRefused, RemoteFiles
 from awares_platform.serve.errors import RequestError
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Resolve = Callable[[str, int], Awaitable[list[Address]]]
 
-
-async def resolve(host: str, port: int) -> list[Address]:
-    """Return the IP addresses of a host name."""
-    rows = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [ipaddress.ip_address(row[4][0]) for row in rows]
-
-
-def is_public(address: Address) -> bool:
-    """Return whether an address is on the public internet.
-
-    For an IPv4-mapped IPv6 address, the function checks the IPv4 address.
-    """
-    mapped = getattr(address, "ipv4_mapped", None) or address
-    return mapped.is_global and not mapped.is_multicast
-
-
-def refused(message: str, code: str = "image_refused") -> RequestError:
-    """Return the error for a URL that is refused or cannot be fetched."""
-    return RequestError(message, param="messages", code=code)
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteImages:
-    """Fetches images from the hosts in `hosts`. If `hosts` is empty, it refuses every URL.
-
-    An image has at most `max_bytes` bytes, and a fetch takes at most `timeout_s` seconds. `resolve`
-    looks up the addresses of a host. `permitted` says whether an address may be used.
+class RemoteImages(RemoteFiles):
+    """A `RemoteFiles` whose errors are errors of the endpoint.
 
     Example:
         RemoteImages(hosts=("images.example.com",), max_bytes=2**24, timeout_s=5.0)
     """
 
-    hosts: tuple[str, ...]
-    max_bytes: int
-    timeout_s: float
-    resolve: Resolve = resolve
-    permitted: Callable[[Address], bool] = is_public
+    __slots__ = ()
 
     async def fetch(self, url: str) -> bytes:
         """Fetch the content of `url`.
 
         Raises RequestError if the URL is refused or the fetch fails. The error states the reason.
         """
-        parts = self._check(url)
         try:
-            async with asyncio.timeout(self.timeout_s):
-                return await self._get(parts, await self._address(parts))
-        except TimeoutError:
-            raise refused(
-                f"fetching the image took over {self.timeout_s:g} s", "image_timeout"
-            ) from None
-        except (OSError, httpx.HTTPError) as error:
-            raise refused(
-                f"fetching the image failed: {type(error).__name__}", "image_unreachable"
-            ) from None
-
-    def _check(self, url: str) -> SplitResult:
-        if not self.hosts:
-            raise refused("remote images are not fetched here; send the image as a data: URL")
-        try:
-            parts = urlsplit(url)
-            valid = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-        except ValueError:
-            valid = False
-        if not valid:
-            raise refused("image_url.url: expected a data:, https: or http: URL")
-        if parts.username is not None or parts.password is not None:
-            raise refused("image_url.url must not carry credentials")
-        if parts.hostname not in self.hosts:
-            raise refused(
-                f"images are not fetched from {parts.hostname}; allowed: {', '.join(self.hosts)}"
-            )
-        return parts
-
-    async def _address(self, parts: SplitResult) -> Address:
-        assert parts.hostname is not None
-        addresses = await self.resolve(parts.hostname, _port(parts))
-        if not addresses or not all(self.permitted(address) for address in addresses):
-            raise refused(f"{parts.hostname} does not resolve to public addresses only")
-        return addresses[0]
-
-    async def _get(self, parts: SplitResult, address: Address) -> bytes:
-        host = f"[{address}]" if address.version == 6 else str(address)
-        url = parts._replace(netloc=f"{host}:{_port(parts)}", fragment="").geturl()
-        headers = {"host": parts.netloc, "accept": "image/*", "accept-encoding": "identity"}
-        async with (
-            httpx.AsyncClient(
-                follow_redirects=False, trust_env=False, timeout=self.timeout_s
-            ) as client,
-            client.stream(
-                "GET", url, headers=headers, extensions={"sni_hostname": parts.hostname}
-            ) as response,
-        ):
-            if response.status_code != 200:
-                raise refused(
-                    f"{parts.hostname} answered {response.status_code}; "
-                    "expected 200 and no redirect",
-                    "image_unreachable",
-                )
-            data = bytearray()
-            async for piece in response.aiter_raw():
-                data += piece
-                if len(data) > self.max_bytes:
-                    raise refused(f"the image is over {self.max_bytes} bytes", "image_too_large")
-            return bytes(data)
-
-
-def _port(parts: SplitResult) -> int:
-    return parts.port or (443 if parts.scheme == "https" else 80)
+            return await super().fetch(url)
+        except FetchRefused as error:
+            raise RequestError(str(error), param="messages", code=error.code) from None

@@ -82,6 +82,7 @@ def test_the_make_targets_exist() -> None:
 
 def test_the_commands_exist() -> None:
     commands = set(re.findall(r"@commands\.command\ndef (\w+)", COMMANDS))
+    commands |= set(re.findall(r"commands\.command\(name=\"(\w+)\"\)", COMMANDS))
     named = set(re.findall(r"\bawares ([a-z]+)", CODE))
     assert {"grpo", "weights", "plan"} <= named <= commands
     actions = re.search(r"awares weights ([a-z|]+) <run>", README)

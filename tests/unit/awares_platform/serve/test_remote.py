@@ -9,8 +9,9 @@ from ipaddress import ip_address
 
 import pytest
 
+from awares_platform.runtime.remote_files import is_public
 from awares_platform.serve.errors import RequestError
-from awares_platform.serve.remote import RemoteImages, is_public
+from awares_platform.serve.remote import RemoteImages
 
 
 class Origin(http.server.BaseHTTPRequestHandler):

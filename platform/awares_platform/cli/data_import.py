@@ -1,0 +1,72 @@
+"""Implements `awares import`."""
+
+from typing import Annotated
+
+import tyro
+
+from awares_platform.cli.command import MINI, Overrides, Setup
+from awares_platform.cli.guarded import guarded
+from awares_platform.config import PlatformConfig, load
+from awares_platform.config.imports import SourceFormat
+
+_DRY_RUN = tyro.conf.arg(help="Show ten rows as they would be read, and write nothing.")
+
+
+def import_data(
+    name: tyro.conf.Positional[str],
+    source: tyro.conf.Positional[str],
+    overrides: Overrides = (),
+    /,
+    config: Setup = MINI,
+    split: str = "train",
+    image: str = "",
+    question: str = "",
+    answer: str = "",
+    boxes: str = "",
+    format: SourceFormat | None = None,
+    root: str = "",
+    dry_run: Annotated[bool, _DRY_RUN] = False,
+) -> int:
+    """Import images and questions as a data set.
+
+    A killed import goes on where it stopped. A finished one is not repeated. An empty column is
+    guessed, and the guess is printed. `awares config imports` lists further settings.
+
+    Args:
+        name: Name of the data set in the store. Set data.name to it for the jobs.
+        source: A file or a directory, local or as s3://bucket/prefix. hf://owner/name is a data
+            set of the Hugging Face hub.
+        split: Split to write, such as train or test.
+        image: Column with the image.
+        question: Column with the question.
+        answer: Column with the accepted answer or answers.
+        boxes: Column with the boxes around the evidence.
+        format: Format of the files; by default their names tell it.
+        root: Directory or s3:// prefix of the images that are named by paths.
+    """
+    flags = {"image": image, "question": question, "answer": answer, "boxes": boxes, "root": root}
+    flags["format"] = format or ""
+    given = [f"imports.{key}={value}" for key, value in flags.items() if value]
+
+    def execute() -> None:
+        settings = load(config, (*overrides, *given, f"data.name={name}"))
+        print(_import(settings, source, split, dry_run))
+
+    return guarded("import", execute)
+
+
+def _import(config: PlatformConfig, source: str, split: str, dry: bool) -> str:
+    from awares_platform.data.intake import job
+    from awares_platform.data.intake.hub import downloaded
+    from awares_platform.runtime import session
+    from awares_platform.store import ObjectStore
+
+    request = job.ImportRequest(config.data.name, downloaded(source), split)
+    if dry and not source.startswith("s3://"):
+        return job.dry_run(request, config.imports, config.store)
+    with session.store_session(config) as resolved:
+        if dry:
+            return job.dry_run(request, config.imports, resolved.store)
+        store = ObjectStore.from_config(resolved.store)
+        result = job.run(request, config.imports, config.data, store)
+        return result.summary(config.store.url)

@@ -1,0 +1,26 @@
+"""Downloads a data set from the Hugging Face hub."""
+
+from awares.errors import DataError
+
+_SCHEME = "hf://"
+
+
+def downloaded(source: str) -> str:
+    """Return the local directory of a source hf://owner/name, and any other source as it is.
+
+    The hub's cache keeps the files, so that a second call downloads nothing. Raises DataError if
+    the hub does not have the data set or cannot be reached.
+    """
+    if not source.startswith(_SCHEME):
+        return source
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return snapshot_download(source.removeprefix(_SCHEME), repo_type="dataset")
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"{source} cannot be downloaded ({reason}); download it yourself, "
+            "and name its directory"
+        ) from error
