@@ -29,6 +29,10 @@ class EndpointConfig(Section):
     endpoint is unreachable, busy (429) or failing (5xx)."""
     in_flight: int = Field(default=32, ge=1)
     """Maximum number of requests that one process sends at once."""
+    requests_per_minute: int = Field(default=0, ge=0)
+    """Maximum rate at which one process sends requests. 0 sets no limit."""
+    tokens_per_minute: int = Field(default=0, ge=0)
+    """Maximum rate of tokens, of requests and replies together, in one process. 0 sets no limit."""
 
 
 class CurateConfig(Section):

@@ -17,17 +17,18 @@ import logging
 import pickle
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, cast
 
 from awares.environment import Environment, count_regions
+from awares.errors import DataError
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.config.data import DataConfig
 from awares_platform.curate.answerer import Answerer
-from awares_platform.curate.label_shard import label_shard
+from awares_platform.curate.label_shard import LOST, label_shard
 from awares_platform.data.dataset import (
     REPORTED_FAULTS,
     SamplesDigest,
@@ -185,12 +186,20 @@ def _curate(config: PlatformConfig, store: ObjectStore, started: float) -> Curat
 def write_curated(
     store: ObjectStore, data: DataConfig, shards: Sequence[Shard], recipe: Recipe
 ) -> None:
-    """Write the manifest of the curated split, whose shards are all in the store."""
+    """Write the manifest of the curated split, whose shards are all in the store.
+
+    Raises DataError if no sample has a label.
+    """
     keys, rows, content = [shard.key for shard in shards], 0, SamplesDigest()
     for key in keys:
         samples = decode_rows(store.get(key), key).samples
         rows += len(samples)
         content.add(samples)
+    if not rows:
+        raise DataError(
+            f"none of the {sum(len(shard.samples) for shard in shards)} questions of {data.name} "
+            "has a label; the log and metrics.jsonl of curate say why each one is left out"
+        )
     made = {"fingerprint": _digest(shard.fingerprint for shard in shards), "settings": recipe}
     images = read_manifest(store, data.name, SPLIT).get("images")
     write_manifest(store, data.curated, SPLIT, keys, rows, made, images, content=content.hex())
@@ -206,11 +215,18 @@ def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, sh
         for done, counts in enumerate(_label(config, pending), start=shards - len(pending) + 1):
             for reason in json.loads(counts["faults"])[:REPORTED_FAULTS]:
                 log.warning("%s: skipped %s", counts["key"], reason)
-            record.metrics(done, {f"shard/{name}": float(counts[name]) for name in COUNTED})
+            record.metrics(done, shard_metrics(counts))
             progress.advance(
                 sum(counts[name] for name in COUNTED),
                 note=f"{counts['hr']} of the last {counts['lr'] + counts['hr']} HR",
             )
+
+
+def shard_metrics(counts: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics of one row of `label_shard`. "lost/..." counts samples by reason."""
+    reasons = json.loads(counts["reasons"])
+    metrics = {f"shard/{name}": float(counts[name]) for name in (*COUNTED, "dropped_boxes")}
+    return metrics | {f"lost/{reason}": float(count) for reason, count in reasons.items()}
 
 
 def plan(data: DataConfig, samples: Sequence[Sample], recipe: Recipe) -> list[Shard]:
@@ -236,12 +252,18 @@ def _digest(parts: Iterable[str]) -> str:
 
 
 def is_finished(store: ObjectStore, shard: Shard) -> bool:
-    """Return whether the store holds this shard with the same fingerprint and no damaged row."""
+    """Return whether the store holds this shard with the same fingerprint and no damaged row.
+
+    A shard whose samples are all lost to unreadable replies is not finished. The next job asks
+    again, because the endpoint may have been mended.
+    """
     try:
         rows = decode_rows(store.get(shard.key), shard.key)
     except NotFound:
         return False
-    return rows.metadata.get("fingerprint") == shard.fingerprint and not rows.faults
+    empty = not rows.samples and int(rows.metadata.get(LOST, "0")) > 0
+    same = rows.metadata.get("fingerprint") == shard.fingerprint
+    return same and not rows.faults and not empty
 
 
 def _label(config: PlatformConfig, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:

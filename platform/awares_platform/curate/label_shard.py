@@ -3,12 +3,13 @@
 import asyncio
 import json
 import pickle
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from awares.errors import AwaresError
+from awares.errors import AwaresError, DataError
 from awares.sample import Label
 from awares_platform.config import PlatformConfig
 from awares_platform.data.images import Images
@@ -20,18 +21,26 @@ from awares_platform.store import ObjectStore
 
 Columns = dict[str, np.ndarray]
 
+NOT_A_REPLY = frozenset({"", "answer", "data"})
+"""The values of `Labelled.reason` for a sample that no reply of a judge or grounding has cost."""
+LOST = "lost"
+"""The key of a shard's metadata for the number of samples that unreadable replies have cost."""
+FEWEST_LOST = 4
+SHOWN = 3
+
 
 def label_shard(batch: Columns, config: PlatformConfig) -> Columns:
     """Label the samples of an answered shard, and write the shard to the store.
 
     Ray Data calls this function. The batch has one row with "key", "fingerprint", "rows" and
     "failure" (see `Answerer`). The result has one row with "key", "faults", "failure", and the
-    counts "lr", "hr", "dropped" and "unusable". "faults" is a JSON list of texts. Each text
-    consists of the id of an unusable sample and the reason. "failure" is a pickled AwaresError, or
-    empty.
+    counts "lr", "hr", "dropped", "unusable" and "dropped_boxes". "faults" is a JSON list of texts.
+    Each text consists of the id of an unusable sample and the reason. "reasons" is a JSON object
+    that counts the unusable samples by kind. "failure" is a pickled AwaresError, or empty.
     """
     failure: bytes = batch["failure"][0]
-    none = {"lr": 0, "hr": 0, "dropped": 0, "unusable": 0, "faults": "[]"}
+    none: dict[str, Any] = {"lr": 0, "hr": 0, "dropped": 0, "unusable": 0, "dropped_boxes": 0}
+    none |= {"faults": "[]", "reasons": "{}"}
     counts: dict[str, Any] = {"key": str(batch["key"][0]), **none, "failure": failure}
     if not failure:
         try:
@@ -60,6 +69,7 @@ def _label_shard(batch: Columns, config: PlatformConfig) -> dict[str, Any]:
     ]
     images = Images.of(store, config.data)
     labelled = asyncio.run(_label_all(config, answers, images))
+    require_labels(labelled, key)
     store.put(key, encode_shard(labelled, fingerprint))
     labels = [one.sample.label for one in labelled if one.sample]
     faults = [f"{one.answers.sample.sample_id}: {one.fault}" for one in labelled if one.fault]
@@ -67,7 +77,9 @@ def _label_shard(batch: Columns, config: PlatformConfig) -> dict[str, Any]:
         "lr": labels.count(Label.LR),
         "hr": labels.count(Label.HR),
         "unusable": len(faults),
+        "dropped_boxes": sum(one.dropped_boxes for one in labelled),
         "faults": json.dumps(faults),
+        "reasons": json.dumps(Counter(one.reason for one in labelled if one.fault)),
     }
     return {**counts, "dropped": len(labelled) - len(labels) - len(faults)}
 
@@ -80,8 +92,29 @@ async def _label_all(
         return await labeller(answers)
 
 
+def require_labels(labelled: Sequence[Labelled], key: str) -> None:
+    """Raise DataError if a whole shard is lost to unreadable replies, and show some of them.
+
+    A few samples may be lost by chance, so a shard of fewer than four such samples passes.
+    """
+    lost = [one for one in labelled if one.reason not in NOT_A_REPLY]
+    if len(lost) < FEWEST_LOST or any(one.sample for one in labelled):
+        return
+    reasons = Counter(one.reason for one in lost).most_common()
+    counts = ", ".join(f"{count} {reason}" for reason, count in reasons)
+    shown = "; ".join(dict.fromkeys(one.fault for one in lost[:SHOWN]))
+    raise DataError(
+        f"no sample of {key} has a label, because {len(lost)} replies of the judge or the "
+        f"grounding are unreadable ({counts}): {shown}. "
+        "Mend the endpoint or its settings, and run `awares curate` again"
+    )
+
+
 def encode_shard(labelled: Sequence[Labelled], fingerprint: str) -> bytes:
-    """Encode the samples that have a label, with their answers, confidence and verdict."""
+    """Encode the samples that have a label, with their answers, confidence and verdict.
+
+    The metadata has the number of samples that unreadable replies cost.
+    """
     usable = [(one.sample, one) for one in labelled if one.sample]
     columns = {
         "low_answer": [one.answers.low for _, one in usable],
@@ -89,4 +122,6 @@ def encode_shard(labelled: Sequence[Labelled], fingerprint: str) -> bytes:
         "confidence": [one.answers.confidence for _, one in usable],
         "verdict": ["" if one.verdict is None else one.verdict.name for _, one in usable],
     }
-    return encode_rows([sample for sample, _ in usable], columns, {"fingerprint": fingerprint})
+    lost = sum(one.reason not in NOT_A_REPLY for one in labelled)
+    metadata = {"fingerprint": fingerprint, LOST: str(lost)}
+    return encode_rows([sample for sample, _ in usable], columns, metadata)

@@ -1,8 +1,12 @@
 """Asks an OpenAI-compatible chat endpoint. Each request returns one text, decoded greedily."""
 
 import asyncio
+import math
 import os
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 from urllib.request import getproxies_environment, proxy_bypass
@@ -13,8 +17,12 @@ import stamina
 from awares.errors import AwaresError, ConfigError
 from awares_platform.config.curate import EndpointConfig
 from awares_platform.config.loopback import is_loopback
+from awares_platform.method.rate_limit import RateLimit
+from awares_platform.method.spoken import Unreadable
 
 BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+REFUSED = frozenset({400, 413, 422})
+"""The statuses with which an endpoint refuses one request, and not all of them."""
 
 
 class EndpointError(AwaresError):
@@ -24,14 +32,39 @@ class EndpointError(AwaresError):
 class EndpointBusy(EndpointError):
     """The endpoint is unreachable, busy or failing.
 
-    The client retries a request after this error until the retry budget is spent.
+    The client retries a request after this error until the retry budget is spent. `retry_after_s`
+    is the time that the endpoint asks to wait, in seconds, or 0.
     """
+
+    def __init__(self, message: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(slots=True)
+class EndpointUsage:
+    """The requests that an endpoint has answered, and the tokens that it has counted.
+
+    Example:
+        EndpointUsage(requests=2, input_tokens=610, output_tokens=14)
+    """
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    def add(self, counted: Mapping[str, Any]) -> None:
+        """Add one reply. `counted` is the object "usage" of the reply."""
+        self.requests += 1
+        self.input_tokens += int(counted.get("prompt_tokens") or 0)
+        self.output_tokens += int(counted.get("completion_tokens") or 0)
 
 
 class ChatEndpoint:
     """A client of one chat endpoint, and an async context manager.
 
-    The client sends at most `config.in_flight` requests at a time.
+    The client sends at most `config.in_flight` requests at a time. If the endpoint asks it to wait
+    (Retry-After), all of its requests wait.
 
     Example:
         async with ChatEndpoint(config) as endpoint:
@@ -40,8 +73,12 @@ class ChatEndpoint:
 
     def __init__(self, config: EndpointConfig) -> None:
         self._config = config
+        self._url = f"{config.url.rstrip('/')}/chat/completions"
         self._limit = asyncio.Semaphore(config.in_flight)
         self._client = _client(config)
+        self._pace = RateLimit(config.requests_per_minute, config.tokens_per_minute)
+        self._takes_schema = True
+        self.usage = EndpointUsage()
 
     async def __aenter__(self) -> Self:
         return self
@@ -58,58 +95,129 @@ class ChatEndpoint:
         """Close the connections."""
         await self._client.aclose()
 
-    async def complete(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """Return the assistant's reply to `messages`.
+    async def complete(
+        self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None = None
+    ) -> str | None:
+        """Return the assistant's reply to `messages`, or None if the message has no content.
+
+        `schema` is the JSON schema of the reply. A server that does not take it is asked without.
 
         Raises EndpointBusy if no attempt succeeds within the retry budget. Raises EndpointError if
-        the endpoint refuses the request or does not speak the chat protocol.
+        the endpoint cannot be used, and Unreadable if it refuses only these messages.
         """
+        end = time.monotonic() + self._config.retry_budget_s
         async with self._limit:
             async for attempt in stamina.retry_context(
-                EndpointBusy, attempts=None, timeout=self._config.retry_budget_s
+                _wait, attempts=None, timeout=self._config.retry_budget_s
             ):
                 with attempt:
-                    return await self._request(messages)
+                    try:
+                        return await self._request(messages, schema)
+                    except EndpointBusy as error:
+                        self._pace.pause(error.retry_after_s)
+                        _require_time(error, end - time.monotonic())
+                        raise
         raise AssertionError("unreachable: the retry loop returns or raises")
 
-    async def _request(self, messages: Sequence[Mapping[str, Any]]) -> str:
+    async def _request(
+        self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None
+    ) -> str | None:
         config = self._config
-        url = f"{config.url.rstrip('/')}/chat/completions"
-        body = {
+        body: dict[str, Any] = {
             "model": config.model,
             "messages": list(messages),
             "temperature": 0,
             "max_tokens": config.max_tokens,
         }
+        if schema and self._takes_schema:
+            form = {"name": "reply", "schema": schema, "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
+        response = await self._post(body)
+        if response.status_code in REFUSED and "response_format" in body:
+            del body["response_format"]
+            response = await self._post(body)
+            self._takes_schema = self._takes_schema and response.status_code != 200
+        return self._reply(response)
+
+    async def _post(self, body: Mapping[str, Any]) -> httpx.Response:
+        await self._pace.wait()
         try:
-            response = await self._client.post(url, json=body)
+            response = await self._client.post(self._url, json=body)
         except httpx.TransportError as error:
             raise EndpointBusy(
-                f"{url} is unreachable ({type(error).__name__}: {error}): "
+                f"{self._url} is unreachable ({type(error).__name__}: {error}): "
                 "start the endpoint, or correct its url"
             ) from error
         if response.status_code in BUSY:
             raise EndpointBusy(
-                f"{url} answered {response.status_code}: lower in_flight or raise retry_budget_s; "
-                f"it said: {response.text[:200]}"
+                f"{self._url} answered {response.status_code}: lower in_flight or raise "
+                f"retry_budget_s; it said: {response.text[:200]}",
+                retry_after(response.headers.get("retry-after", "")),
             )
-        if response.status_code != 200:
+        return response
+
+    def _reply(self, response: httpx.Response) -> str | None:
+        """Return the reply's content, and count its tokens."""
+        status, said = response.status_code, response.text[:200]
+        if status in REFUSED and _is_filter(response.text):
+            raise Unreadable("filter", f"{self._url} filters the question: {said}")
+        if status in REFUSED:
+            raise Unreadable("request", f"{self._url} refuses the question with {status}: {said}")
+        if status != 200:
             raise EndpointError(
-                f"{url} refused model {config.model!r} with {response.status_code}: "
-                f"{response.text[:200]}; check the endpoint's model and api_key_variable"
+                f"{self._url} refused model {self._config.model!r} with {status}: {said}; "
+                "check the endpoint's model and api_key_variable"
             )
-        return _text(response, url)
+        try:
+            found = response.json()
+            choice = found["choices"][0]
+            content, refusal = choice["message"].get("content"), choice["message"].get("refusal")
+            self.usage.add(found.get("usage") or {})
+            self._pace.spend((found.get("usage") or {}).get("total_tokens") or 0)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise EndpointError(
+                f"{self._url} does not speak the OpenAI chat protocol: {said}; "
+                "set the endpoint's url to the base of its API, such as http://host:8000/v1"
+            ) from error
+        if choice.get("finish_reason") == "content_filter":
+            raise Unreadable("filter", f"{self._url} filters its reply: {said}")
+        if refusal and not content:
+            raise Unreadable("refusal", f"{self._url} refuses: {str(refusal)[:80]!r}")
+        return content if isinstance(content, str) else None
 
 
-def _text(response: httpx.Response, url: str) -> str:
-    try:
-        text = response.json()["choices"][0]["message"]["content"]
-    except (ValueError, LookupError, TypeError) as error:
+def _wait(error: Exception) -> bool | float:
+    """Return how long to wait before the request is sent again, in seconds.
+
+    True lets the retry loop choose the time, and False raises the error.
+    """
+    return isinstance(error, EndpointBusy) and (error.retry_after_s or True)
+
+
+def _require_time(error: EndpointBusy, left_s: float) -> None:
+    """Raise EndpointError if the endpoint asks to wait longer than the retry budget lasts."""
+    left_s = max(left_s, 0.0)
+    if error.retry_after_s > left_s:
         raise EndpointError(
-            f"{url} does not speak the OpenAI chat protocol: {response.text[:200]}; "
-            "set the endpoint's url to the base of its API, such as http://host:8000/v1"
+            f"{error}; it asks to wait {error.retry_after_s:.0f} s, and {left_s:.0f} s of "
+            "retry_budget_s are left: raise it, or run the job again later"
         ) from error
-    return text or ""
+
+
+def retry_after(value: str) -> float:
+    """Return the seconds of a Retry-After header, which holds seconds or a date, or else 0."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return 0.0
+    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
+
+
+def _is_filter(text: str) -> bool:
+    return "content_filter" in text or "content management policy" in text
 
 
 def _client(config: EndpointConfig) -> httpx.AsyncClient:

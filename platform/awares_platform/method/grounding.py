@@ -21,6 +21,7 @@ from awares.sample import Sample
 from awares.tokens import Size
 from awares_platform.config.curate import CurateConfig, EndpointConfig
 from awares_platform.method import seams
+from awares_platform.method.asking import ask, prompt
 from awares_platform.method.box_reply import DrawnBoxes, read_boxes
 from awares_platform.method.box_units import (
     BoxUnit,
@@ -30,7 +31,7 @@ from awares_platform.method.box_units import (
     pixel_boxes,
     usual_unit,
 )
-from awares_platform.method.chat_client import ChatEndpoint
+from awares_platform.method.chat_client import ChatEndpoint, EndpointUsage
 from awares_platform.method.spoken import Unreadable
 
 KEY = "curate.grounding"
@@ -38,15 +39,17 @@ BUILT_IN = {
     "annotations": "awares.grounding:Annotations",
     "endpoint": "awares_platform.method.grounding:EndpointGrounding",
 }
-INSTRUCTIONS = """\
-Locate the evidence for a question about this image. Give two lists of boxes: "question" for every \
-element that the
-question mentions, "answer" for every place where the answer can be read off. Each box is \
-[left, top, right, bottom],
-normalised to 0-1000 over the image's width and height, as tight as possible; several boxes per \
-list are fine, and so
-is an empty list. Reply with one Python dictionary and nothing else:
-{"question": [[left, top, right, bottom], ...], "answer": [[left, top, right, bottom], ...]}"""
+PROMPT = "grounding.txt"
+_BOXES = {
+    "type": "array",
+    "items": {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4},
+}
+SCHEMA = {
+    "type": "object",
+    "properties": {"question": _BOXES, "answer": _BOXES},
+    "required": ["question", "answer"],
+    "additionalProperties": False,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,7 @@ class EndpointGrounding:
         self, endpoint: EndpointConfig, images: Callable[[str], Image], unit: str = "auto"
     ) -> None:
         self._endpoint = ChatEndpoint(endpoint)
+        self._prompt = prompt(PROMPT)
         self._images = images
         self._unit = None if unit == "auto" else BoxUnit(unit)
         self._usual = usual_unit(endpoint.model)
@@ -88,6 +92,11 @@ class EndpointGrounding:
 
     async def __aexit__(self, *reason: object) -> None:
         await self._endpoint.close()
+
+    @property
+    def usage(self) -> EndpointUsage:
+        """The requests and tokens so far."""
+        return self._endpoint.usage
 
     async def boxes(self, sample: Sample) -> tuple[Box, ...]:
         """Return the evidence of one sample. Other samples cannot settle its unit."""
@@ -110,18 +119,20 @@ class EndpointGrounding:
         """Ask the model about one sample. Return its boxes and the image's size, or a fault."""
         try:
             image = await asyncio.to_thread(self._images, sample.image)
-            reply = await self._ask(sample, image)
-            return inside(read_boxes(reply), image.size), image.size
+            return await self._ask(sample, image), image.size
         except DataError as error:
             return error
 
-    async def _ask(self, sample: Sample, image: Image) -> str:
+    async def _ask(self, sample: Sample, image: Image) -> DrawnBoxes:
+        def read(reply: str | None) -> DrawnBoxes:
+            return inside(read_boxes(reply), image.size)
+
         url = await asyncio.to_thread(_data_url, image)
         content = [
             {"type": "image_url", "image_url": {"url": url}},
-            {"type": "text", "text": f"{INSTRUCTIONS}\n\nQuestion: {sample.question}"},
+            {"type": "text", "text": f"{self._prompt}\n\nQuestion: {sample.question}"},
         ]
-        return await self._endpoint.complete([{"role": "user", "content": content}])
+        return await ask(self._endpoint, [{"role": "user", "content": content}], read, SCHEMA)
 
     def _placed(
         self, drawn: DrawnBoxes, size: Size, units: Mapping[frozenset[BoxUnit], BoxUnit | None]

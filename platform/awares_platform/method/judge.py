@@ -9,7 +9,8 @@ from typing import Self
 from awares.labels import Case, Judge, Judgement
 from awares_platform.config.curate import CurateConfig, EndpointConfig
 from awares_platform.method import seams
-from awares_platform.method.chat_client import ChatEndpoint
+from awares_platform.method.asking import ask, prompt
+from awares_platform.method.chat_client import ChatEndpoint, EndpointUsage
 from awares_platform.method.verdicts import read_verdict
 
 KEY = "curate.judge"
@@ -18,15 +19,13 @@ BUILT_IN = {
     "endpoint": "awares_platform.method.judge:EndpointJudge",
 }
 
-INSTRUCTIONS = """\
-Two systems answered the same question about an image. You cannot see the image; trust the \
-reference answer.
-Judge only whether an answer means the same as the reference: ignore length, wording, casing, \
-politeness, and
-units that the question implies. Reply with exactly one digit and nothing else:
-0 if both answers are right, or both are wrong;
-1 if answer 1 is the better one;
-2 if answer 2 is the better one."""
+PROMPT = "judge.txt"
+SCHEMA = {
+    "type": "object",
+    "properties": {"verdict": {"type": "integer", "enum": [0, 1, 2]}},
+    "required": ["verdict"],
+    "additionalProperties": False,
+}
 
 
 class EndpointJudge:
@@ -41,6 +40,12 @@ class EndpointJudge:
 
     def __init__(self, endpoint: EndpointConfig) -> None:
         self._endpoint = ChatEndpoint(endpoint)
+        self._prompt = prompt(PROMPT)
+
+    @property
+    def usage(self) -> EndpointUsage:
+        """The requests and tokens so far."""
+        return self._endpoint.usage
 
     async def __aenter__(self) -> Self:
         return self
@@ -51,10 +56,10 @@ class EndpointJudge:
     async def __call__(self, case: Case) -> Judgement:
         text = (
             f"Question: {case.question}\nReference answer: {case.truth}\n"
-            f"Answer 1: {case.low_answer}\nAnswer 2: {case.full_answer}\nDigit:"
+            f"Answer 1: {case.low_answer}\nAnswer 2: {case.full_answer}\nVerdict:"
         )
-        messages = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": text}]
-        return Judgement(read_verdict(await self._endpoint.complete(messages)))
+        messages = [{"role": "system", "content": self._prompt}, {"role": "user", "content": text}]
+        return Judgement(await ask(self._endpoint, messages, read_verdict, SCHEMA))
 
 
 def check_judge(curate: CurateConfig) -> None:

@@ -42,7 +42,15 @@ _POLICY_OPERATION = {"base", "attn", "gradient_checkpointing"}
 Instead of policy.base, recipes have a digest of the base policy's files. A copy of these files in
 another place thus gives the same recipe.
 """
-_ENDPOINT_OPERATION = {"url", "api_key_variable", "timeout_s", "retry_budget_s", "in_flight"}
+_ENDPOINT_OPERATION = {
+    "url",
+    "api_key_variable",
+    "timeout_s",
+    "retry_budget_s",
+    "in_flight",
+    "requests_per_minute",
+    "tokens_per_minute",
+}
 _CURATE_OPERATION = {
     "in_flight": True,
     "engines": True,

@@ -12,6 +12,7 @@ from typing import cast
 import pytest
 
 from awares.crops import CropId
+from awares.errors import DataError
 from awares.sample import Label, Sample
 from awares.ten_crops import TenCrops
 from awares_platform.config import PlatformConfig
@@ -22,6 +23,7 @@ from awares_platform.curate.job import (
     is_finished,
     plan,
     summarise,
+    write_curated,
 )
 from awares_platform.data.dataset import Split
 from awares_platform.data.rows import Fault, encode_rows
@@ -109,6 +111,21 @@ def test_only_an_intact_shard_of_the_same_work_is_finished() -> None:
     assert is_finished(store, shard)
     objects["k"] = objects["k"][:-20]
     assert not is_finished(store, shard)
+    empty = {"fingerprint": "ab12", "lost": "0"}
+    objects["k"] = encode_rows((), metadata=empty)
+    assert is_finished(store, shard), "all samples were dropped because both answers are wrong"
+    objects["k"] = encode_rows((), metadata=empty | {"lost": "2"})
+    assert not is_finished(store, shard), "the endpoint may have been mended"
+
+
+def test_a_split_without_any_label_is_a_fault_and_gets_no_manifest() -> None:
+    class Shards:
+        def get(self, key: str) -> bytes:
+            return encode_rows((), metadata={"fingerprint": "ab12"})
+
+    shards = [Shard("k", tuple(samples(3)), "ab12")]
+    with pytest.raises(DataError, match="none of the 3 questions of awares-mini has a label"):
+        write_curated(cast(ObjectStore, Shards()), config().data, shards, {})
 
 
 def test_the_summary_by_hand() -> None:
@@ -150,7 +167,15 @@ def test_the_summary_by_hand() -> None:
 def test_progress_names_the_start_of_the_engine_before_any_count(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    counts = {"key": "k", "lr": 3, "hr": 1, "dropped": 0, "unusable": 0, "faults": "[]"}
+    counts: dict[str, object] = {
+        "key": "k",
+        "lr": 3,
+        "hr": 1,
+        "dropped": 0,
+        "unusable": 0,
+        "faults": "[]",
+    }
+    counts |= {"dropped_boxes": 0, "reasons": "{}"}
 
     class Record:
         def metrics(self, step: int, values: dict[str, float]) -> None:

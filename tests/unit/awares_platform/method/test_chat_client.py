@@ -3,10 +3,7 @@
 import asyncio
 import base64
 import io
-import json
-import threading
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,72 +17,23 @@ from awares_platform.method.chat_client import ChatEndpoint, EndpointBusy, Endpo
 from awares_platform.method.grounding import EndpointGrounding
 from awares_platform.method.judge import EndpointJudge
 from tests import hostile
-
-Reply = Callable[[dict[str, Any], int], tuple[int, str]]
-
-
-class Server:
-    """An HTTP server that answers a request to /v1/chat/completions with `reply(body, count)`.
-
-    `body` is the body of the request, and `count` is the number of earlier requests. `reply`
-    returns an HTTP status and a text. If the status is 200, the text becomes the content of a chat
-    message. With any other status, the text is the body of the response.
-    """
-
-    def __init__(self) -> None:
-        self.reply: Reply = lambda body, count: (200, "0")
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                status, text = (
-                    server.reply(body, len(server.bodies))
-                    if self.path == "/v1/chat/completions"
-                    else (404, "no such path")
-                )
-                server.bodies.append(body)
-                server.headers.append(dict(self.headers))
-                data = (
-                    json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]})
-                    if status == 200
-                    else text
-                )
-                self.send_response(status)
-                self.end_headers()
-                self.wfile.write(data.encode())
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Log nothing."""
-
-        return Handler
+from tests.chat_server import ChatServer, serving
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.http.serve_forever)
-    thread.start()
-    yield server
-    server.http.shutdown()
-    thread.join()
-    server.http.server_close()
+def server() -> Iterator[ChatServer]:
+    with serving() as server:
+        yield server
 
 
-def config(server: Server, **changes: Any) -> EndpointConfig:
+def config(server: ChatServer, **changes: Any) -> EndpointConfig:
     return EndpointConfig(
         **({"url": server.url, "model": "judge-70b", "retry_budget_s": 5.0} | changes)
     )
 
 
-def complete(settings: EndpointConfig) -> str:
-    async def ask() -> str:
+def complete(settings: EndpointConfig) -> str | None:
+    async def ask() -> str | None:
         async with ChatEndpoint(settings) as endpoint:
             return await endpoint.complete([{"role": "user", "content": "2 + 2?"}])
 
@@ -93,7 +41,7 @@ def complete(settings: EndpointConfig) -> str:
 
 
 def test_a_request_is_greedy_names_the_model_and_carries_the_key(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JUDGE_KEY", "secret")
     server.reply = lambda body, count: (200, "4")
@@ -109,13 +57,13 @@ def test_a_request_is_greedy_names_the_model_and_carries_the_key(
     assert server.headers[0]["Authorization"] == "Bearer secret"
 
 
-def test_a_busy_endpoint_is_asked_again(server: Server) -> None:
+def test_a_busy_endpoint_is_asked_again(server: ChatServer) -> None:
     server.reply = lambda body, count: (429, "slow down") if count == 0 else (200, "4")
     assert complete(config(server)) == "4"
     assert len(server.bodies) == 2
 
 
-def test_a_refusal_is_not_retried(server: Server) -> None:
+def test_a_refusal_is_not_retried(server: ChatServer) -> None:
     server.reply = lambda body, count: (401, "who are you")
     with pytest.raises(EndpointError, match="refused model 'judge-70b' with 401: who are you"):
         complete(config(server))
@@ -127,7 +75,7 @@ def test_an_endpoint_that_is_down_is_named_once_the_budget_is_spent() -> None:
         complete(EndpointConfig(url="http://127.0.0.1:1/v1", model="m", retry_budget_s=0.5))
 
 
-def test_another_protocol_is_named(server: Server) -> None:
+def test_another_protocol_is_named(server: ChatServer) -> None:
     server.reply = lambda body, count: (200, "x")
     server.http.RequestHandlerClass.do_POST = lambda self: (
         self.send_response(200),
@@ -138,12 +86,12 @@ def test_another_protocol_is_named(server: Server) -> None:
         complete(config(server))
 
 
-def test_a_missing_key_is_named_before_any_request(server: Server) -> None:
+def test_a_missing_key_is_named_before_any_request(server: ChatServer) -> None:
     with pytest.raises(ConfigError, match="NO_SUCH_KEY"):
         complete(config(server, api_key_variable="NO_SUCH_KEY"))
 
 
-def test_llm_judge_sends_texts_in_order_and_reads_the_digit(server: Server) -> None:
+def test_llm_judge_sends_texts_in_order_and_reads_the_digit(server: ChatServer) -> None:
     server.reply = lambda body, count: (
         200,
         "2" if "Answer 2: seven" in body["messages"][1]["content"] else "no idea",
@@ -156,13 +104,13 @@ def test_llm_judge_sends_texts_in_order_and_reads_the_digit(server: Server) -> N
     assert asyncio.run(judge(Case("digit?", "7", "one", "seven"))) is Verdict.FULL
     assert (
         server.bodies[0]["messages"][1]["content"]
-        == "Question: digit?\nReference answer: 7\nAnswer 1: one\nAnswer 2: seven\nDigit:"
+        == "Question: digit?\nReference answer: 7\nAnswer 1: one\nAnswer 2: seven\nVerdict:"
     )
     with pytest.raises(DataError, match="not a verdict"):
         asyncio.run(judge(Case("digit?", "7", "one", "two")))
 
 
-def test_grounding_sends_the_image_and_scales_the_boxes(server: Server) -> None:
+def test_grounding_sends_the_image_and_scales_the_boxes(server: ChatServer) -> None:
     server.reply = lambda body, count: (
         200,
         "{'question': [[0, 0, 250, 250]], 'answer': [[500, 500, 1000, 1000]]}",
@@ -185,7 +133,7 @@ def test_grounding_sends_the_image_and_scales_the_boxes(server: Server) -> None:
 
 
 def test_a_proxy_is_asked_for_remote_endpoints_only(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.reply = lambda body, count: (200, "4")
     with hostile.proxy() as proxy:
@@ -202,7 +150,7 @@ def test_a_proxy_is_asked_for_remote_endpoints_only(
 
 @pytest.mark.parametrize("url", ["socks5://127.0.0.1:9", "socks://127.0.0.1:9", "::::"])
 def test_a_proxy_that_cannot_be_used_matters_to_remote_endpoints_only(
-    url: str, server: Server, monkeypatch: pytest.MonkeyPatch
+    url: str, server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.reply = lambda body, count: (200, "4")
     monkeypatch.setenv("ALL_PROXY", url)

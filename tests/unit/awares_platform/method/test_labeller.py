@@ -11,11 +11,12 @@ from PIL import Image
 from pydantic import ValidationError
 
 from awares.crops import CropId
+from awares.errors import DataError
 from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.labels import Verdict
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
-from awares_platform.curate.label_shard import encode_shard, label_shard
+from awares_platform.curate.label_shard import encode_shard, label_shard, require_labels
 from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.method.answers import Answers
 from awares_platform.method.labeller import Labelled, Labeller
@@ -141,7 +142,22 @@ def test_a_shard_keeps_answers_and_verdicts_of_what_is_usable() -> None:
     assert rows.columns == (
         {"low_answer": "1", "full_answer": "7", "confidence": 0.5, "verdict": "FULL"},
     )
-    assert rows.metadata == {"fingerprint": "ab12"}
+    assert rows.metadata == {"fingerprint": "ab12", "lost": "0"}
+
+
+def test_a_shard_that_is_lost_to_unreadable_replies_is_a_fault_that_shows_them() -> None:
+    answers = Answers(SAMPLE, "1", "7", 1.0, "")
+    lost = [
+        Labelled(answers, None, None, f"the judge refuses: 'No {index}'", "refusal")
+        for index in range(4)
+    ]
+    with pytest.raises(DataError, match=r"no sample of k has a label.*4 refusal.*'No 0'.*'No 2'"):
+        require_labels(lost, "k")
+    require_labels([*lost, label("7", "7")], "k")
+    require_labels(lost[:3], "k")
+    require_labels([Labelled(answers, None, None, "images/aa is damaged", "data")] * 9, "k")
+    require_labels([Labelled(answers, None, Verdict.TIE, "")] * 9, "k")
+    assert decode_rows(encode_shard(lost[:3], "ab12"), "k").metadata["lost"] == "3"
 
 
 def test_settings_that_cannot_work_are_refused() -> None:

@@ -1,0 +1,50 @@
+"""Asks a language model for a reply in a given form, and asks once more if it does not parse.
+
+The second question repeats the reply and says what is wrong with it. A server that can is given the
+form as a JSON schema. The reply is parsed leniently in any case.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from typing import Any, TypeVar
+
+from awares_platform.method.chat_client import ChatEndpoint
+from awares_platform.method.spoken import Unreadable
+
+Read = TypeVar("Read")
+_Turn = Mapping[str, Any]
+
+_REPEATED = 500
+
+
+async def ask(
+    endpoint: ChatEndpoint,
+    messages: Sequence[_Turn],
+    read: Callable[[str | None], Read],
+    schema: Mapping[str, Any],
+) -> Read:
+    """Return what `read` makes of the reply to `messages`.
+
+    `read` raises Unreadable if the reply has another form than `schema` describes. Raises
+    Unreadable if the second reply does not parse either, or if the endpoint refuses the question.
+    Raises EndpointError if the endpoint cannot be used.
+    """
+    reply = await endpoint.complete(messages, schema)
+    try:
+        return read(reply)
+    except Unreadable as error:
+        return read(await endpoint.complete([*messages, *_again(reply, error)], schema))
+
+
+def _again(reply: str | None, error: Unreadable) -> list[_Turn]:
+    said = (reply or "").strip()[:_REPEATED] or "(no reply)"
+    wish = "Reply again, only in the form that was asked for."
+    return [
+        {"role": "assistant", "content": said},
+        {"role": "user", "content": f"This reply cannot be used: {error}. {wish}"},
+    ]
+
+
+def prompt(name: str) -> str:
+    """Return the text of the prompt file `name`, such as "judge.txt"."""
+    return resources.files("awares_platform.method").joinpath("prompts", name).read_text().strip()
