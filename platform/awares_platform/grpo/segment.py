@@ -287,6 +287,7 @@ def _sample(text: str) -> Sample:
     fields = json.loads(text)
     fields["evidence"] = tuple(tuple(box) for box in fields["evidence"])
     fields["crops"] = tuple(fields["crops"])
+    fields["further_answers"] = tuple(fields.get("further_answers", ()))
     fields["label"] = None if fields["label"] is None else Label(fields["label"])
     return Sample(**fields)
 
