@@ -1,9 +1,14 @@
-"""Tests that a killed curate job resumes. The test uses real Ray Data, vLLM and SeaweedFS."""
+"""Tests that a killed curate job resumes, and that a stopped actor is replaced.
+
+The test uses real Ray Data, vLLM and SeaweedFS.
+"""
 
 import asyncio
 import contextlib
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,16 +23,21 @@ from awares_platform.data.dataset import ensure_mini, read_manifest, read_sample
 from awares_platform.runtime import session as sessions
 from awares_platform.store import ObjectStore
 from tests.integration.damaged_image import damage_image
-from tests.processes import family, kill
+from tests.processes import descendants, family, gone, kill
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
-SHARDS, ROWS = 4, 8
+SHARDS, ROWS, HANG_S = 4, 8, 15.0
+ACTOR, ENGINE = "ray::MapWorker", "VLLM::EngineCore"
 
 
 @pytest.fixture
 def config(seaweed: ObjectStore, tmp_path: Path) -> PlatformConfig:
     settings = {
-        "run": {"name": "curate-test", "directory": str(tmp_path / "runs")},
+        "run": {
+            "name": "curate-test",
+            "directory": str(tmp_path / "runs"),
+            "hang_timeout_s": HANG_S,
+        },
         "store": {
             "url": "s3://awares/curate-test",
             "endpoint": seaweed.config.endpoint,
@@ -78,6 +88,20 @@ def kill_in_the_middle(
     return left
 
 
+def named(name: str) -> list[psutil.Process]:
+    return descendants(lambda command: command.startswith(name))
+
+
+def stop_actor(struck: list[str]) -> None:
+    """Stop the actor while its engine starts. Append its name to `struck` when it has ended."""
+    while not named(ENGINE):
+        time.sleep(0.02)
+    [victim] = named(ACTOR)
+    victim.send_signal(signal.SIGSTOP)
+    assert not gone([victim], 1.25 * HANG_S + 60), f"{ACTOR} still runs"
+    struck.append(ACTOR)
+
+
 def test_a_killed_curation_resumes_and_completes(config: PlatformConfig, tmp_path: Path) -> None:
     store = ObjectStore.from_config(config.store)
     ensure_mini(config.data, store)
@@ -86,8 +110,12 @@ def test_a_killed_curation_resumes_and_completes(config: PlatformConfig, tmp_pat
     damage_image(store, config.data.name, "train", damaged.image)
     left = kill_in_the_middle(config, store, tmp_path)
     with sessions.session(config) as session:
+        struck: list[str] = []
+        stopping = threading.Thread(target=stop_actor, args=(struck,), daemon=True)
+        stopping.start()
         result = run(session)
         again = run(session)
+    assert struck == [ACTOR]
     assert 1 <= result.shards_resumed < SHARDS and result.shards == SHARDS
     assert {key: etag for key, etag in curated_etags(store).items() if key in left} == left
     assert again.shards_resumed == SHARDS

@@ -1,6 +1,9 @@
 """Tests an evaluation of all policies on one real engine, and all output of the evaluation."""
 
 import json
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -15,20 +18,43 @@ from awares_platform.runtime import session as sessions
 from awares_platform.store import ObjectStore
 from awares_platform.training.export import export_policy
 from awares_platform.training.source import resolve
+from awares_platform.weights import Subscriber
 from tests.integration.damaged_image import damage_image
+from tests.processes import descendants, gone
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
-QUESTIONS = 40
+QUESTIONS, HANG_S = 40, 15.0
+
+
+def strike_twice(store: ObjectStore, struck: list[str]) -> None:
+    """Kill the engine while the weights of sft are loaded or played, and then stop the evaluator.
+
+    Append the name of each process that has ended to `struck`.
+    """
+    subscriber, seen = Subscriber(store, "evaluate-test/evaluate"), 0
+    for name, fault in (("VLLM::EngineCore", signal.SIGKILL), ("ray::Evaluator", signal.SIGSTOP)):
+        while (head := subscriber.head() or 0) <= seen:
+            time.sleep(0.02)
+        seen = head
+        [victim] = descendants(lambda command, name=name: command.startswith(name))
+        victim.send_signal(fault)
+        assert not gone([victim], 1.25 * HANG_S + 60), f"{name} still runs"
+        struck.append(name)
 
 
 def test_every_policy_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> None:
     """Policies `low` and `awares` have equal weights, so most of their first turns must be equal.
 
     The engine switches weights twice before it runs `awares`. Policy `sft` has other weights, so
-    some of its first turns must differ from the first turns of `low`.
+    some of its first turns must differ from the first turns of `low`. Meanwhile, the engine is
+    killed, and later the evaluator is stopped. The job replaces both, and no episode is lost.
     """
     settings = {
-        "run": {"name": "evaluate-test", "directory": str(tmp_path / "runs")},
+        "run": {
+            "name": "evaluate-test",
+            "directory": str(tmp_path / "runs"),
+            "hang_timeout_s": HANG_S,
+        },
         "store": {
             "url": "s3://awares/evaluate-test",
             "endpoint": seaweed.config.endpoint,
@@ -57,7 +83,11 @@ def test_every_policy_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> Non
     export_policy(state, base, store, config.run.name, "awares", QWEN2_5_VL, config.method)
     export_policy(other, base, store, config.run.name, "sft", QWEN2_5_VL, config.method)
     with sessions.session(config) as session:
+        struck: list[str] = []
+        striking = threading.Thread(target=strike_twice, args=(store, struck), daemon=True)
+        striking.start()
         result = run(session)
+    assert struck == ["VLLM::EngineCore", "ray::Evaluator"]
 
     policies = result.results["policies"]
     assert set(policies) == {"full", "low", "threshold", "escalate", "sft", "awares"}

@@ -43,6 +43,9 @@ class EvaluateConfig(Section):
     """Name of the scorer in awares.evaluation.scorers."""
     scorer_version: Literal["2026-03", "2026-08"] = "2026-08"
     """Version of the scorer's rules. The paper's figures use "2026-03"; "2026-08" is newer."""
+    engine_restarts: int = Field(default=3, ge=0)
+    """Number of restarts of the engine within an hour before the job fails. A restart keeps the
+    finished episodes."""
     engine_cpus: float = Field(default=0.5, ge=0)
     """CPUs that Ray reserves for the engine's actor."""
     engine_gpus: float = Field(default=0.0, ge=0)

@@ -1,6 +1,7 @@
 """Defines the Ray Data actor that answers questions at low and at full resolution."""
 
 import asyncio
+import logging
 import pickle
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,10 +18,21 @@ from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.method.answers import Answers, answer_both
 from awares_platform.method.environment import base_prompt, system_prompt, vision_limits
 from awares_platform.method.family import model_family
+from awares_platform.runtime.watch import (
+    ENGINE_MARGIN,
+    FailureRate,
+    PartLost,
+    guarded,
+    restarting,
+    watch,
+)
+from awares_platform.runtime.watchdog import watchdog
 from awares_platform.store import ObjectStore
 
 if TYPE_CHECKING:
     from awares_platform.engine.engine import Engine
+
+log = logging.getLogger(__name__)
 
 
 class Answerer:
@@ -31,7 +43,9 @@ class Answerer:
     additional columns with the answers. The result also has a column "failure". It is empty, or a
     pickled AwaresError if the answers failed. The actor does not raise the error, because Ray Data
     would wrap it in long tracebacks. The engine runs on an event loop of the actor, from the first
-    shard until the actor ends.
+    shard until the actor ends. If the engine dies or hangs, the actor starts another one, and
+    answers the shard again. If the actor itself is stopped, a watchdog kills it, and Ray Data
+    starts it again.
     """
 
     def __init__(self, config: PlatformConfig) -> None:
@@ -40,11 +54,19 @@ class Answerer:
         self._limit = asyncio.Semaphore(config.curate.in_flight)
         self._loop = asyncio.new_event_loop()
         self._engine: Engine | None = None
+        self._losses = FailureRate(config.curate.engine_restarts)
 
     def __call__(self, batch: Columns) -> Columns:
         samples = decode_rows(batch["rows"][0], str(batch["key"][0])).samples
         try:
-            answers = self._loop.run_until_complete(self._answer(samples))
+            with watchdog(self._config.run.hang_timeout_s):
+                answers = restarting(
+                    lambda: self._loop.run_until_complete(self._attempt(samples)),
+                    self._losses,
+                    "curate.engine_restarts",
+                    log.warning,
+                    "the finished shards",
+                )
         except AwaresError as error:
             return {**batch, "failure": np.array([pickle.dumps(error)], dtype=object)}
         columns = {
@@ -56,25 +78,40 @@ class Answerer:
         rows = np.array([encode_rows(samples, columns)], dtype=object)
         return {**batch, "rows": rows, "failure": np.array([b""], dtype=object)}
 
-    async def _answer(self, samples: Sequence[Sample]) -> list[Answers]:
-        if self._engine is None:
-            await self._start()
-        assert self._engine is not None
-        return await answer_both(
-            self._config.method,
-            self._family,
-            self._config.curate.max_tokens,
-            samples,
-            self._images,
-            self._engine,
-            self._chat,
-            self._limit,
-            self._config.engine.max_model_len,
-            self._policy_chat,
-        )
+    async def _attempt(self, samples: Sequence[Sample]) -> list[Answers]:
+        """Answer the samples. Raises PartLost if the engine dies or hangs."""
+        from awares_platform.engine.launch import EngineError
 
-    async def _start(self) -> None:
-        """Start the engine.
+        engine = self._engine = self._engine or await self._start()
+        limit_s = self._config.run.hang_timeout_s
+        pings = watch("the engine", lambda: engine.ping(limit_s), limit_s * ENGINE_MARGIN)
+        try:
+            return await guarded(self._answer(engine, samples), pings)
+        except (EngineError, PartLost) as error:
+            self._engine = None
+            await engine.stop()
+            raise PartLost(f"the answerer has lost its engine: {error}") from error
+
+    async def _answer(self, engine: "Engine", samples: Sequence[Sample]) -> list[Answers]:
+        try:
+            return await answer_both(
+                self._config.method,
+                self._family,
+                self._config.curate.max_tokens,
+                samples,
+                self._images,
+                engine,
+                self._chat,
+                self._limit,
+                self._config.engine.max_model_len,
+                self._policy_chat,
+            )
+        finally:
+            # The failures of a dead engine are no results. Another engine answers the shard again.
+            await engine.check()
+
+    async def _start(self) -> "Engine":
+        """Start the engine, and return it.
 
         The constructor does not start the engine, because the driver never sees an error that the
         constructor of an actor raises.
@@ -93,7 +130,7 @@ class Answerer:
             ChatFormat(processor.tokenizer, one, family.chat)
             for one in (prompt, system_prompt(method))
         )
-        self._engine = await Engine.start(
+        return await Engine.start(
             policy,
             config.engine,
             self._chat,

@@ -17,6 +17,7 @@ from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.method.answers import Answers
 from awares_platform.method.family import model_family
 from awares_platform.method.labeller import Labelled, Labeller
+from awares_platform.runtime.watchdog import watchdog
 from awares_platform.store import ObjectStore
 
 Columns = dict[str, np.ndarray]
@@ -68,9 +69,10 @@ def _label_shard(batch: Columns, config: PlatformConfig) -> dict[str, Any]:
         for sample, columns in zip(rows.samples, rows.columns, strict=True)
     ]
     images = Images.of(store, config.data)
-    labelled = asyncio.run(_label_all(config, answers, images))
-    require_labels(labelled, key)
-    store.put(key, encode_shard(labelled, fingerprint))
+    with watchdog(config.run.hang_timeout_s):
+        labelled = asyncio.run(_label_all(config, answers, images))
+        require_labels(labelled, key)
+        store.put(key, encode_shard(labelled, fingerprint))
     labels = [one.sample.label for one in labelled if one.sample]
     faults = [f"{one.answers.sample.sample_id}: {one.fault}" for one in labelled if one.fault]
     counts = {

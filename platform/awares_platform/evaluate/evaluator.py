@@ -1,7 +1,8 @@
 """Defines the Ray actor that plays the evaluated policies, one after the other, on an engine."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from awares_platform.engine.canary import (
 )
 from awares_platform.engine.canary_samples import usable
 from awares_platform.engine.engine import Engine, LoadReport
+from awares_platform.engine.launch import EngineError
 from awares_platform.evaluate.policies import POLICIES, Weights
 from awares_platform.method.environment import base_prompt, system_prompt, vision_limits
 from awares_platform.method.family import model_family
 from awares_platform.method.play import Played, play
+from awares_platform.runtime.watch import PartLost
 from awares_platform.store import ObjectStore
 from awares_platform.training import inputs, lora
 from awares_platform.training.merge import check_complete
@@ -52,6 +55,15 @@ class ColdEngine(Engine):
         await self._llm.reset_mm_cache()
 
 
+@contextmanager
+def _losing() -> Iterator[None]:
+    """Raise PartLost if the block raises EngineError. The job then starts another evaluator."""
+    try:
+        yield
+    except EngineError as error:
+        raise PartLost(f"the evaluator has lost its engine: {error}") from error
+
+
 class Evaluator:
     """Plays episodes of the evaluated policies. Call `start` first.
 
@@ -65,6 +77,17 @@ class Evaluator:
         self._limit = asyncio.Semaphore(config.evaluate.in_flight)
         self._alone = asyncio.Semaphore(1)
         self._bus = f"{config.run.name}/evaluate"
+        # The engine while it plays, or None while it starts or stops.
+        self._playing: Engine | None = None
+
+    async def ping(self) -> None:
+        """Return when the engine has answered, or at once if it starts or stops.
+
+        Raises PartLost if the engine is dead or hangs. A hung engine is killed.
+        """
+        if self._playing is not None:
+            with _losing():
+                await self._playing.ping(self._config.run.hang_timeout_s)
 
     async def start(self) -> None:
         """Start the engine with the base policy."""
@@ -95,7 +118,7 @@ class Evaluator:
         The canary uses the first usable samples in `probes`. Raises DataError if no probe is
         usable. Raises PolicyError if the adapter lacks a part of the training. Raises
         CanaryMismatch if the engine's logprobs of the canary, or their change since version 0,
-        differ too much from transformers' logprobs.
+        differ too much from transformers' logprobs. Raises PartLost if the engine dies meanwhile.
         """
         path, (start, adapter) = await self._directory(weights), await self._trained_from(weights)
         inputs.check(path, self._config.method)
@@ -109,15 +132,16 @@ class Evaluator:
         rank = 0 if adapter is None else rank_in(adapter)
         rank = rank if stays_adapter(self._config.engine.dtype, rank) else 0
         if self._started != (start, rank):
-            await self._engine.stop()
+            await self._stop()
             self._engine = await self._launch(start, rank)
         version = await asyncio.to_thread(self._publish, path, adapter, extra)
-        return await self._engine.load_version(self._subscriber, version, canary)
+        with _losing():
+            return await self._engine.load_version(self._subscriber, version, canary)
 
     async def _launch(self, policy: Path, rank: int) -> ColdEngine:
         """Start an engine for adapters of at most rank `rank`, or for none if `rank` is 0."""
         self._started = (policy, rank)
-        return await ColdEngine.start(
+        engine = await ColdEngine.start(
             policy,
             self._config.engine,
             self._policy_chat,
@@ -126,6 +150,8 @@ class Evaluator:
             limits=vision_limits(self._config.method, self._family),
             lora_rank=rank,
         )
+        self._playing = engine
+        return engine
 
     async def _trained_from(self, weights: Weights) -> tuple[Path, Path | None]:
         """Return the directory of version 0, and the directory of the adapter or None."""
@@ -193,7 +219,10 @@ class Evaluator:
         return Publisher(self._store, self._bus, identity=identity, cadence=cadence)
 
     async def play(self, policy: str, samples: Sequence[Sample]) -> list[Played]:
-        """Play the samples, evaluate.in_flight at a time. Return results in the same order."""
+        """Play the samples, evaluate.in_flight at a time. Return results in the same order.
+
+        Raises PartLost if the engine dies meanwhile.
+        """
         return await self._play(policy, samples, self._limit)
 
     async def play_alone(self, policy: str, samples: Sequence[Sample]) -> list[Played]:
@@ -213,9 +242,16 @@ class Evaluator:
         spec = evaluated.spec(
             config.method, self._family, config.evaluate.max_tokens, config.engine.max_model_len
         )
-        return await play(samples, self._images, self._engine, chat, spec, limit)
+        played = await play(samples, self._images, self._engine, chat, spec, limit)
+        # The episodes of a dead engine are faults of the engine, and another engine plays them.
+        await self.ping()
+        return played
 
     async def stop(self) -> None:
         """Stop the engine, and delete the weights that `load` has published."""
-        await self._engine.stop()
+        await self._stop()
         await asyncio.to_thread(self._store.delete_prefix, f"{folder(self._bus)}/")
+
+    async def _stop(self) -> None:
+        self._playing = None
+        await self._engine.stop()

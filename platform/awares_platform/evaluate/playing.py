@@ -2,11 +2,13 @@
 
 Each policy first plays the latency subset, one question at a time, and then all other questions.
 Policies with the same weights follow each other, so that the engine loads these weights only once.
+If the actor or its engine dies or hangs, another actor plays the questions that are left.
 """
 
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
@@ -16,6 +18,10 @@ from awares_platform.evaluate.policies import POLICIES, Weights
 from awares_platform.method.family import model_family
 from awares_platform.method.play import Played, check_engine
 from awares_platform.runtime.progress import Progress
+from awares_platform.runtime.watch import FailureRate, restarting
+
+if TYPE_CHECKING:
+    from awares_platform.runtime.driver import Watched
 
 PROBES = 32
 """The number of questions among which the canary for new weights looks for usable ones."""
@@ -23,60 +29,84 @@ PROBES = 32
 CHUNK = 256
 """The number of questions per call of the actor. Each call updates the shown progress."""
 
+Kept = dict[str, dict[str, Played]]
+"""The finished episodes by policy and by sample id. They outlive a lost actor."""
+
 
 def play_all(config: PlatformConfig, samples: Sequence[Sample]) -> PlayedBy:
-    """Play every policy. The episodes of each policy are in the order of `samples`."""
-    import ray
+    """Play every policy. The episodes of each policy are in the order of `samples`.
 
-    from awares_platform.evaluate.evaluator import Evaluator
+    Raises LaunchError if actors are lost more than evaluate.engine_restarts times within an hour.
+    """
     from awares_platform.training.failure import unwrapped
 
     policies = config.evaluate.policies
-    resources = {"num_cpus": config.evaluate.engine_cpus, "num_gpus": config.evaluate.engine_gpus}
-    actor: Any = ray.remote(Evaluator).options(**resources).remote(config)
     alone = latency_subset(config.evaluate, config.run.seed, samples)
     total = len(samples) * sum(name not in JOINED_FROM for name in policies)
     total += len(alone) * ("escalate" in policies)
-    try:
-        with unwrapped(), Progress("evaluate", total=total, unit="questions") as progress:
-            progress.say("starting the engine")
-            ray.get(actor.start.remote())
-            played, decision_s = _play_policies(policies, actor, samples, alone, progress)
-            ray.get(actor.stop.remote())
-    finally:
-        ray.kill(actor)
+    kept: Kept = {}
+    with unwrapped(), Progress("evaluate", total=total, unit="questions") as progress:
+
+        def attempt() -> None:
+            with _evaluator(config, progress) as watched:
+                _play_policies(policies, watched, samples, alone, kept, progress)
+
+        losses = FailureRate(config.evaluate.engine_restarts)
+        key = "evaluate.engine_restarts"
+        restarting(attempt, losses, key, progress.say, "the episodes that it has")
+    decided = kept.pop("escalate", {})
+    played = {name: [by_id[one.sample_id] for one in samples] for name, by_id in kept.items()}
     family, tokens = model_family(config.policy), config.evaluate.max_tokens
     spec = POLICIES["awares"].spec(config.method, family, tokens, config.engine.max_model_len)
+    decision_s = {sample_id: one.latency_s for sample_id, one in decided.items()}
     joined = join(policies, played, decision_s, spec)
     return {policy: joined[policy] for policy in policies}
 
 
-def _play_policies(
-    policies: Sequence[str],
-    actor: Any,
-    samples: Sequence[Sample],
-    alone: Sequence[Sample],
-    progress: Progress,
-) -> tuple[PlayedBy, dict[str, float]]:
-    """Play all policies except the two-pass policies, and return a dict of episodes by policy.
-
-    Return a second dict from sample ids to the seconds of escalate's first turn. This dict is empty
-    if escalate is not evaluated.
-    """
+@contextmanager
+def _evaluator(config: PlatformConfig, progress: Progress) -> Iterator["Watched"]:
+    """Start an Evaluator and its engine, yield the watched actor, and end it."""
     import ray
 
-    played: PlayedBy = {}
+    from awares_platform.evaluate.evaluator import Evaluator
+    from awares_platform.runtime.driver import Watched, needs
+
+    cpus, gpus = config.evaluate.engine_cpus, config.evaluate.engine_gpus
+    actor: Any = ray.remote(Evaluator).options(num_cpus=cpus, num_gpus=gpus).remote(config)
+    watched = Watched("the evaluator", actor, config.run.hang_timeout_s)
+    try:
+        progress.say("starting the engine")
+        watched.wait_for_node(needs(cpus, gpus, {}), progress.say)
+        watched.result(actor.start.remote())
+        yield watched
+        watched.result(actor.stop.remote())
+    finally:
+        ray.kill(actor)
+
+
+def _play_policies(
+    policies: Sequence[str],
+    watched: "Watched",
+    samples: Sequence[Sample],
+    alone: Sequence[Sample],
+    kept: Kept,
+    progress: Progress,
+) -> None:
+    """Play what is missing in `kept` of all policies except the two-pass policies.
+
+    The latency of escalate's first turn is measured with a policy of its own, named "escalate".
+    """
     loaded: Weights = "base"
-    for policy in sorted((name for name in policies if name not in JOINED_FROM), key=_order):
-        if POLICIES[policy].weights != loaded:
-            loaded = POLICIES[policy].weights
-            ray.get(actor.load.remote(loaded, samples[:PROBES]))
-        played[policy] = _play(actor, policy, samples, alone, progress)
-        check_engine(played[policy])
-    if "escalate" not in policies:
-        return played, {}
-    decided = _play(actor, "escalate", alone, alone, progress)
-    return played, {one.sample.sample_id: one.latency_s for one in decided}
+    played = sorted((name for name in policies if name not in JOINED_FROM), key=_order)
+    for policy in [*played, *(["escalate"] if "escalate" in policies else [])]:
+        part = alone if policy == "escalate" else samples
+        if len(kept.get(policy, {})) == len(part):
+            continue
+        if (weights := POLICIES[policy].weights) != loaded:
+            loaded = weights
+            watched.result(watched.actor.load.remote(weights, samples[:PROBES]))
+        _play(watched, policy, part, alone, kept.setdefault(policy, {}), progress)
+        check_engine(list(kept[policy].values()))
 
 
 def _order(policy: str) -> int:
@@ -85,28 +115,31 @@ def _order(policy: str) -> int:
 
 
 def _play(
-    actor: Any, policy: str, samples: Sequence[Sample], alone: Sequence[Sample], progress: Progress
-) -> list[Played]:
-    """Play `samples`, and return their episodes in the same order.
+    watched: "Watched",
+    policy: str,
+    samples: Sequence[Sample],
+    alone: Sequence[Sample],
+    kept: dict[str, Played],
+    progress: Progress,
+) -> None:
+    """Play the samples that are missing in `kept`, and add their episodes to it.
 
     The latency subset `alone` runs first, one question at a time. The function then submits all
     chunks of the other samples at once.
     """
-    import ray
-
-    played: dict[str, Played] = {}
     taken = {sample.sample_id for sample in alone}
     rest = [sample for sample in samples if sample.sample_id not in taken]
+    actor = watched.actor
     for method, part in [(actor.play_alone, alone), (actor.play, rest)]:
+        left = [sample for sample in part if sample.sample_id not in kept]
         calls = [
-            method.remote(policy, part[start : start + CHUNK])
-            for start in range(0, len(part), CHUNK)
+            method.remote(policy, left[start : start + CHUNK])
+            for start in range(0, len(left), CHUNK)
         ]
         for call in calls:
-            chunk = ray.get(call)
-            played |= {one.sample.sample_id: one for one in chunk}
+            chunk = watched.result(call)
+            kept |= {one.sample.sample_id: one for one in chunk}
             progress.advance(len(chunk), note=policy)
-    return [played[sample.sample_id] for sample in samples]
 
 
 def latency_subset(evaluate: EvaluateConfig, seed: int, samples: Sequence[Sample]) -> list[Sample]:

@@ -1,14 +1,16 @@
 """Places the actors that steer a job on the driver's node, and turns Ray's errors into PartLost."""
 
-from collections.abc import Awaitable, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from awares_platform.runtime.watch import PartLost
+from awares_platform.runtime.watch import ENGINE_MARGIN, PartLost, Waiting, guarded, watch
 
+_LOOK_S = 5.0
 T = TypeVar("T")
 
 
@@ -38,17 +40,64 @@ def needs(cpus: float, gpus: float, labels: Mapping[str, str]) -> str:
 async def reply(name: str, reference: Awaitable[T]) -> T:
     """Await a result of the actor `name`, and return it.
 
-    Raises PartLost if the actor's process or its node is dead, or if Ray has lost the object. If
-    the actor's own method raises an error, Ray's RayTaskError around this error passes unchanged.
+    Raises PartLost if the actor's process or its node is dead, or if Ray has lost the object. A
+    PartLost that the actor's own method raises passes without Ray's wrapper. Any other error of
+    the method stays in Ray's RayTaskError.
     """
     try:
         return await reference
     except RayTaskError as error:
+        if isinstance(error.cause, PartLost):
+            raise PartLost(str(error.cause)) from None
         if isinstance(error.cause, RayError):
             raise PartLost(f"{name} is dead: {first_line(error.cause)}") from None
         raise
     except RayError as error:
         raise PartLost(f"{name} is dead: {first_line(error)}") from None
+
+
+class Watched:
+    """An actor that holds an engine, and whose answers a driver awaits without an event loop.
+
+    The actor has an asynchronous method `ping`. `name` names the actor in messages.
+
+    Example:
+        watched = Watched("the evaluator", actor, config.run.hang_timeout_s)
+        watched.wait_for_node("1 GPU", progress.say)
+        played = watched.result(watched.actor.play.remote(policy, samples))
+    """
+
+    def __init__(self, name: str, actor: Any, hang_timeout_s: float) -> None:
+        self._name, self.actor, self._hang_timeout_s = name, actor, hang_timeout_s
+
+    def wait_for_node(self, place: str, say: Callable[[str], None]) -> None:
+        """Wait without limit until the actor runs. Say at intervals that it needs `place`.
+
+        Raises PartLost if the actor dies meanwhile.
+        """
+        asyncio.run(self._placed(place, Waiting(say)))
+
+    async def _placed(self, place: str, waiting: Waiting) -> None:
+        answer = asyncio.ensure_future(reply(self._name, self.actor.ping.remote()))
+        while not (await asyncio.wait([answer], timeout=_LOOK_S))[0]:
+            waiting.tell(f"{self._name} needs {place}")
+        answer.result()
+
+    def result(self, reference: Awaitable[T]) -> T:
+        """Return the value of an object reference of the actor.
+
+        Raises PartLost if the actor dies or hangs meanwhile. If the actor's own method raises
+        another error, this error stays in Ray's RayTaskError.
+        """
+        return asyncio.run(self._result(reference))
+
+    async def _result(self, reference: Awaitable[T]) -> T:
+        pings = watch(
+            self._name,
+            lambda: reply(self._name, self.actor.ping.remote()),
+            self._hang_timeout_s * ENGINE_MARGIN,
+        )
+        return await guarded(reply(self._name, reference), pings)
 
 
 def first_line(error: BaseException) -> str:

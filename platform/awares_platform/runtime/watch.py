@@ -88,9 +88,15 @@ class Waiting:
 
 
 def restarting(
-    attempt: Callable[[], T], losses: FailureRate, key: str, say: Callable[[str], None]
+    attempt: Callable[[], T],
+    losses: FailureRate,
+    key: str,
+    say: Callable[[str], None],
+    kept: str = "its last checkpoint",
 ) -> T:
     """Return the result of `attempt`. Call it again each time it loses a part.
+
+    `say` shows each loss, and that the job goes on from what `kept` names.
 
     Raises LaunchError if parts are lost more often than `losses` accepts. `key` is the name of the
     setting that holds this limit.
@@ -104,7 +110,7 @@ def restarting(
                     f"{lost}; this happened {losses.recent} times within an hour: find the cause "
                     f"in Ray's logs, then run the job again, or raise {key}"
                 ) from None
-            say(f"{lost}; the job goes on from its last checkpoint")
+            say(f"{lost}; the job goes on from {kept}")
 
 
 async def watch(
