@@ -157,7 +157,7 @@ def begins_with_the_adapter_of_sft(config: PlatformConfig, subscriber: Subscribe
 
 
 async def score_despite_a_kill(config: PlatformConfig) -> None:
-    """Score ten groups, kill the reward worker, and score ten other groups in a new worker.
+    """Score groups of ten. Kill the reward worker after the first ten, and stop the next one.
 
     All answers differ, so the workers encode each answer with the sentence encoder. Their rewards
     must equal the rewards that this process computes, bit for bit.
@@ -167,20 +167,24 @@ async def score_despite_a_kill(config: PlatformConfig) -> None:
     scoring, stopped = Scoring(build_reward(method), config.grpo), list[Exception]()
 
     def spawn(index: int) -> RemoteWorker:
-        workers.append(RemoteWorker(config.grpo, method))
+        workers.append(RemoteWorker(config.grpo, method, 10.0))
         return workers[-1]
 
     async def stop(error: Exception) -> None:
         stopped.append(error)
 
     async with RewardPool(config.grpo, spawn, stop) as score:
-        for part in (range(10), range(10, 20)):
+        for part, fault in (
+            (range(10), signal.SIGKILL),
+            (range(10, 20), signal.SIGSTOP),
+            (range(20, 30), signal.SIGKILL),
+        ):
             asked = [answered(number) for number in part]
             groups = await asyncio.gather(*(score(*one) for one in asked))
             assert groups == [scoring(*one) for one in asked] and not stopped
             process = await workers[-1]._handle.__ray_call__.remote(lambda _: os.getpid())
-            os.kill(process, signal.SIGKILL)
-    assert len(workers) == 2
+            os.kill(process, fault)
+    assert len(workers) == 3
 
 
 def answered(number: int) -> tuple[Prompt, GroupRollout]:

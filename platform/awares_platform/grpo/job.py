@@ -219,7 +219,7 @@ class ControllerActor(Controller):
         # The event loop stays free for `ping` meanwhile.
         split = await asyncio.to_thread(read_split, store, config.data.curated, "train")
         samples = labelled(split.samples)
-        self._rewards = rewards(settings, config.method, self.stop)
+        self._rewards = rewards(settings, config.method, config.run.hang_timeout_s, self.stop)
         self._weights, self._poll_s = Subscriber(store, config.run.name), settings.poll_s
         super().__init__(
             settings,

@@ -14,11 +14,21 @@ from awares_platform.grpo.group import Group, GroupRollout, Prompt
 from awares_platform.grpo.rewarding import Asked, RewardPool, WorkerLost
 from awares_platform.grpo.scoring import Scoring, values
 from awares_platform.method.reward import build_reward
+from awares_platform.runtime.watch import PartLost, guarded, watch
 from awares_platform.training.failure import cause
+
+_PINGS = "pings"
+"""The name of the concurrency group whose thread answers pings."""
 
 
 class RewardActor:
-    """The part of a reward worker that runs in the worker's own process."""
+    """The part of a reward worker that runs in the worker's own process.
+
+    One thread computes, and another one answers `ping`.
+    """
+
+    def ping(self) -> None:
+        """Return at once. A stopped process does not return."""
 
     def start(self, method: MethodConfig) -> None:
         """Build the reward. Raises ConfigError if the reward cannot be built."""
@@ -30,17 +40,26 @@ class RewardActor:
 
 
 class RemoteWorker:
-    """A `rewarding.RewardWorker` that runs a RewardActor in a separate Ray process."""
+    """A `rewarding.RewardWorker` that runs a RewardActor in a separate Ray process.
 
-    def __init__(self, settings: GrpoConfig, method: MethodConfig) -> None:
-        self._method = method
-        self._handle: Any = ray.remote(num_cpus=settings.reward_cpus)(RewardActor).remote()
+    A process that does not answer a ping for `hang_timeout_s` seconds while it computes is lost.
+    """
+
+    def __init__(self, settings: GrpoConfig, method: MethodConfig, hang_timeout_s: float) -> None:
+        self._method, self._hang_timeout_s = method, hang_timeout_s
+        options = {"num_cpus": settings.reward_cpus, "concurrency_groups": {_PINGS: 1}}
+        self._handle: Any = ray.remote(**options)(RewardActor).remote()
 
     async def start(self) -> None:
         await _answer(self._handle.start.remote(self._method))
 
     async def rewards(self, asked: Sequence[Asked]) -> list[list[RewardValue]]:
-        return await _answer(self._handle.rewards.remote(asked))
+        ping = self._handle.ping.options(concurrency_group=_PINGS)
+        pings = watch("the reward worker", lambda: _answer(ping.remote()), self._hang_timeout_s)
+        try:
+            return await guarded(_answer(self._handle.rewards.remote(asked)), pings)
+        except PartLost as error:
+            raise WorkerLost(str(error)) from None
 
     def kill(self) -> None:
         ray.kill(self._handle)
@@ -63,7 +82,10 @@ class LocalRewards:
 
 
 def rewards(
-    settings: GrpoConfig, method: MethodConfig, stop: Callable[[Exception], Awaitable[None]]
+    settings: GrpoConfig,
+    method: MethodConfig,
+    hang_timeout_s: float,
+    stop: Callable[[Exception], Awaitable[None]],
 ) -> LocalRewards | RewardPool:
     """Return the configured way to score groups.
 
@@ -71,7 +93,7 @@ def rewards(
     """
     if settings.reward_workers == 0:
         return LocalRewards(settings, method)
-    return RewardPool(settings, lambda _: RemoteWorker(settings, method), stop)
+    return RewardPool(settings, lambda _: RemoteWorker(settings, method, hang_timeout_s), stop)
 
 
 def _build(method: MethodConfig) -> Any:
