@@ -27,7 +27,7 @@ from torch import Tensor
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.grpo.reference import frozen_reference
-from awares_platform.training import checkpoint, zero
+from awares_platform.training import shards, zero
 from awares_platform.training.policy import load_policy
 from tests.integration.process_group import process_group
 
@@ -112,12 +112,12 @@ def run(
 
     train(engine, 0)
     saved = out / "checkpoint"
-    checkpoint.write(engine, saved)
+    shards.write(engine, saved)
     torch.distributed.barrier()
     train(engine, 1)
     after = zero.full_state(engine)
     resumed = zero.initialize(load(), settings)
-    checkpoint.read(resumed, saved)
+    shards.read(resumed, saved)
     train(resumed, 1)
     again = zero.full_state(resumed)
     if reference is not None:

@@ -347,7 +347,7 @@ def test_a_grpo_run_refuses_another_recipe_by_name(
         export_policy({"w": torch.ones(3)}, source, store, "r", "awares", FAMILY, METHOD, meta)
         assert grpo.run(job).metrics == {}
     else:
-        saved = Saved(10, 1, 2, parameters="9f2c", identity=recipe, state={})
+        saved = Saved(10, parameters="9f2c", identity=recipe, state={})
         folder = "runs/r/checkpoints/grpo/step-00000010"
         store.put(f"{folder}/awares.json", json.dumps(asdict(saved)).encode())
         assert not grpo.is_finished(store, "r", recipe)

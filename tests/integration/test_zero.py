@@ -18,7 +18,7 @@ from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.mini.policy import build_model, save_policy
 from awares.mini.tokenizer import train_tokenizer
 from awares_platform.config.policy import PolicyConfig
-from awares_platform.training import checkpoint, lora, zero
+from awares_platform.training import lora, shards, zero
 from awares_platform.training.policy import load_policy
 from awares_platform.weights.adapter import fold_adapter, is_adapter
 
@@ -217,10 +217,10 @@ def test_a_loaded_checkpoint_goes_on_to_the_same_weights(
     settings = zero.ZeroSettings(stage, "float32", RATE)  # type: ignore[arg-type]
     engine = zero.initialize(_model(base, lora_rank=lora_rank), settings)
     zero.step(engine, _losses(engine, 0), RATE)
-    checkpoint.write(engine, tmp_path)
+    shards.write(engine, tmp_path)
     zero.step(engine, _losses(engine, 1), RATE)
     resumed = zero.initialize(_model(base, lora_rank=lora_rank), settings)
-    checkpoint.read(resumed, tmp_path)
+    shards.read(resumed, tmp_path)
     zero.step(resumed, _losses(resumed, 1), RATE)
     straight, again = zero.full_state(engine), zero.full_state(resumed)
     assert all(torch.equal(straight[name], again[name]) for name in straight)

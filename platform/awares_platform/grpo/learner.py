@@ -183,6 +183,7 @@ class Learner:
         version = self._publish(step)
         lineage = Lineage(self._spans, version)
         self._tell("attach", version, position, self._spans)
+        due = checkpoint.Due(self._settings.checkpoint_every, self._settings.steps)
         while step < self._settings.steps:
             asked = time.monotonic()
             shard = self._next(step, version)
@@ -206,7 +207,7 @@ class Learner:
             }
             self._tell("learned", step, {**metrics, **times, **self._published()})
             step, position = step + 1, shard.position
-            if step % self._settings.checkpoint_every == 0 or step == self._settings.steps:
+            if due(step):
                 state = {**asdict(position), "lineage": lineage.until(version)}
                 checkpoint.save(self._engine, step, self._recipe, state, metrics)
         self._publisher.wait()

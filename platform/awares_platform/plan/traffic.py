@@ -121,8 +121,8 @@ def traffic(
 
     Every engine downloads the delta of every version, or the anchor of a version without a delta.
     One engine and one learner rank read the image of each group, so each image counts twice. A
-    checkpoint holds the trained weights and the optimizer's state. Raises ConfigError if `assumed`
-    states the share of changed weights for a run that trains an adapter.
+    checkpoint holds only the optimizer's state, which includes float32 weights. Raises ConfigError
+    if `assumed` states the share of changed weights for a run that trains an adapter.
     """
     raw = float(trained * element_bytes(dtype))
     changed, delta, anchor = _encoded(grpo.learning_rate, bool(policy.lora_rank), assumed)
@@ -135,7 +135,7 @@ def traffic(
         weights_up=up,
         weights_down=down * grpo.rollout_actors,
         images=2 * grpo.groups_per_step * assumed.image_mb * 1e6,
-        checkpoints=(element_bytes(policy.dtype) + OPTIMIZER) * trained / grpo.checkpoint_every,
+        checkpoints=OPTIMIZER * trained / grpo.checkpoint_every,
     )
 
 

@@ -116,12 +116,13 @@ class SftWorker:
         step = saved.step if saved else 0
         skipped = examples.skipped + self._faults
         self._tell("start", step, steps, len(examples.samples), skipped)
+        due = checkpoint.Due(self._settings.checkpoint_every, steps)
         with closing(one_ahead(self._prepare, self._passes(step))) as prepared:
             while step < steps:
                 metrics = self._step(step, prepared)
                 step += 1
                 self._tell("step", step, metrics)
-                if step % self._settings.checkpoint_every == 0 or step == steps:
+                if due(step):
                     checkpoint.save(self._engine, step, self._recipe, {}, metrics)
         self._export(step)
 

@@ -1,8 +1,8 @@
 """Saves checkpoints from all ranks to the store through Ray Train, and restores them.
 
-On every rank, DeepSpeed writes the rank's shards to a local directory. A thread then uploads them
+On every rank, shards.py writes the rank's slices to a local directory. A thread then uploads them
 to runs/<run>/checkpoints/<job>/step-00000050/, while the next steps train. The upload goes through
-ObjectStore, which repeats failed requests. Ray Train writes its snapshot file after the last shard.
+ObjectStore, which repeats failed requests. Ray Train writes its snapshot file after the last slice.
 This file states which checkpoint is the newest, so this checkpoint is always complete. Ray Train
 reads the snapshot when a user starts a killed job again. After the loss of a worker, the workers
 restart from the same checkpoint, which Ray Train's controller still knows.
@@ -11,10 +11,9 @@ The controller writes the snapshot when it next polls the workers. It polls ever
 (RAY_TRAIN_HEALTH_CHECK_INTERVAL_S). If the store fails before this poll, the snapshot still states
 the previous checkpoint.
 
-ZeRO shards the training state over the workers. A checkpoint can therefore be restored only with
-the same number of workers and the same ZeRO stage. Otherwise `restore` raises an error. Exported
-policies and published versions do not depend on the number of workers or the stage. Frozen weights
-are not saved. A resumed run loads them from the policy from which training started.
+ZeRO shards the training state over the workers. Another number of workers, and another ZeRO stage,
+can restore a checkpoint, too. Frozen weights are not saved. A resumed run loads them from the
+policy from which training started.
 """
 
 import hashlib
@@ -36,10 +35,10 @@ import torch.distributed
 from awares.errors import PolicyError
 from awares_platform.config.store import StoreConfig
 from awares_platform.store import ObjectStore
+from awares_platform.training import shards
 from awares_platform.training.failure import FailFast
 from awares_platform.training.filesystem import filesystem, store_of
 
-_TAG = "zero"
 _META = "awares.json"
 _POLL_S = 0.05
 # This prefix is unique to this process. A killed process leaves its directory on the disk, and a
@@ -51,17 +50,15 @@ _PREFIX = f"awares-checkpoint-{uuid4().hex}-"
 class Saved:
     """The description that is stored in a checkpoint.
 
-    The checkpoint was saved after `step` steps, by `workers` workers at ZeRO stage `stage`.
-    `parameters` is the result of `parameter_digest`. `identity` holds the settings that must be the
-    same when the run resumes. `state` holds JSON values that only the job reads.
+    The checkpoint was saved after `step` steps. `parameters` is the result of `parameter_digest`.
+    `identity` holds the settings that must be the same when the run resumes. `state` holds JSON
+    values that only the job reads.
 
     Example:
-        Saved(step=50, workers=1, stage=2, parameters="9f2c...", identity={"seed": 0}, state={})
+        Saved(step=50, parameters="9f2c...", identity={"seed": 0}, state={})
     """
 
     step: int
-    workers: int
-    stage: int
     parameters: str
     identity: dict[str, Any]
     state: dict[str, Any]
@@ -88,6 +85,33 @@ def run_config(
     )
 
 
+class Due:
+    """Says after which steps a checkpoint is due.
+
+    This is the case after every `every` steps, after the last of `steps` steps, and once after each
+    notice that a node of a worker is taken back.
+
+    Example:
+        due = Due(every=10, steps=120)
+        if due(step):
+            save(engine, step, identity, state, metrics)
+    """
+
+    def __init__(self, every: int, steps: int) -> None:
+        self._every, self._steps = every, steps
+        self._leaving: set[str] = set()
+
+    def __call__(self, step: int) -> bool:
+        """Return whether a checkpoint is due after `step` finished steps.
+
+        Every rank must call this function after every step.
+        """
+        notice = ray.train.get_preemption_info()
+        fresh = set(notice.preempted_node_ids) - self._leaving if notice else set()
+        self._leaving |= fresh
+        return bool(fresh) or step % self._every == 0 or step == self._steps
+
+
 def save(
     engine: Any,
     step: int,
@@ -103,7 +127,7 @@ def save(
     """
     _await_upload()
     directory = tempfile.mkdtemp(prefix=_PREFIX)
-    write(engine, Path(directory))
+    shards.write(engine, Path(directory))
     if engine.global_rank == 0:
         saved = _describe(engine, step, identity, state)
         Path(directory, _META).write_text(json.dumps(asdict(saved)), "utf-8")
@@ -141,8 +165,8 @@ def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
     """Load the newest complete checkpoint into `engine`, and return its description.
 
     Every rank must call this function. The result is None if there is no checkpoint yet. Raises
-    PolicyError if the checkpoint is damaged, or if it has another model, number of workers, ZeRO
-    stage or identity. In the second case the error states the checkpoint's value and this run's.
+    PolicyError if the checkpoint is damaged, or if it has another model or identity. In the second
+    case the error states the checkpoint's value and this run's.
     """
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
@@ -150,7 +174,7 @@ def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
     with checkpoint.as_directory() as directory:
         saved = _read_meta(Path(directory, _META), checkpoint.path)
         _check(saved, _describe(engine, saved.step, identity, saved.state), checkpoint.path)
-        read(engine, Path(directory), checkpoint.path)
+        shards.read(engine, Path(directory), checkpoint.path)
         # Leaving this block deletes the files, so first wait until every rank has read its files.
         torch.distributed.barrier()
     return saved
@@ -181,49 +205,11 @@ def stored_identity(store: ObjectStore, run: str, job: str) -> tuple[str, dict[s
     return None
 
 
-def write(engine: Any, directory: Path) -> None:
-    """Write this rank's shards to a directory. Frozen weights are not written.
-
-    Rank 0 also writes the state that is not sharded.
-    """
-    frozen = _partly_frozen(engine)
-    engine.save_checkpoint(
-        str(directory), tag=_TAG, save_latest=False, exclude_frozen_parameters=frozen
-    )
-
-
-def read(engine: Any, directory: Path, path: str | None = None) -> None:
-    """Load a checkpoint from `directory`, which holds the files that all ranks have written.
-
-    `path` is the checkpoint's path in the store. It appears only in the error. Raises PolicyError
-    if DeepSpeed does not find the files of this rank.
-    """
-    strict = not _partly_frozen(engine)
-    loaded, reason = None, "DeepSpeed finds no weights"
-    try:
-        loaded, _ = engine.load_checkpoint(str(directory), tag=_TAG, load_module_strict=strict)
-    except (AssertionError, FileNotFoundError) as error:
-        # DeepSpeed asserts, without a message, that it finds a file with weights.
-        reason = str(error) or reason
-    if loaded is None:
-        place = path or str(directory)
-        raise PolicyError(
-            f"checkpoint {place} lacks DeepSpeed's files ({reason}); "
-            f"delete {os.path.dirname(place)} to start this job anew"
-        )
-
-
-def _partly_frozen(engine: Any) -> bool:
-    return not all(parameter.requires_grad for parameter in engine.module.parameters())
-
-
 def _describe(
     engine: Any, step: int, identity: Mapping[str, Any], state: Mapping[str, Any]
 ) -> Saved:
     return Saved(
         step=step,
-        workers=engine.world_size,
-        stage=int(engine.zero_optimization_stage()),
         parameters=parameter_digest(engine.module),
         identity=json.loads(json.dumps(dict(identity))),
         state=dict(state),
@@ -244,12 +230,6 @@ def parameter_digest(model: Any) -> str:
 
 def _check(found: Saved, wanted: Saved, path: str) -> None:
     remedy = f"restore the setting, or delete {os.path.dirname(path)} to start this job anew"
-    if (found.workers, found.stage) != (wanted.workers, wanted.stage):
-        raise PolicyError(
-            f"checkpoint {path} was saved by {found.workers} worker(s) at ZeRO stage "
-            f"{found.stage}; this run has {wanted.workers} worker(s) at stage {wanted.stage}, and "
-            f"ZeRO shards fit their own topology only: {remedy}"
-        )
     if found.parameters != wanted.parameters:
         raise PolicyError(
             f"checkpoint {path} holds a model with parameters {found.parameters}; this run's have "

@@ -62,7 +62,7 @@ def test_traffic_of_a_full_run() -> None:
     assert bus.weights_up == pytest.approx(0.0405 * 2e9 + 0.78 * 2e9 / 16)
     assert bus.weights_down == pytest.approx(2 * 0.0405 * 2e9)  # Two actors read the delta.
     assert bus.images == 2 * 8 * 0.5e6
-    assert bus.checkpoints == pytest.approx(14e9 / 10)
+    assert bus.checkpoints == pytest.approx(12e9 / 10)
 
 
 def test_large_deltas_bring_the_anchor_sooner() -> None:

@@ -1,14 +1,10 @@
 """Tests which checkpoints fit a run, where they are stored, and which errors end training."""
 
 import pickle
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from torch import nn
 
 from awares.errors import DataError, PolicyError
 from awares_platform.config.store import StoreConfig
@@ -19,7 +15,7 @@ from awares_platform.training.checkpoint import Saved
 from awares_platform.training.failure import FailFast, cause, unwrapped
 from awares_platform.weights.writer import WriterFenced
 
-SAVED = Saved(step=50, workers=2, stage=3, parameters="aa", identity={"run.seed": 0}, state={})
+SAVED = Saved(step=50, parameters="aa", identity={"run.seed": 0}, state={})
 
 
 def test_an_equal_checkpoint_fits() -> None:
@@ -29,11 +25,6 @@ def test_an_equal_checkpoint_fits() -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (
-            replace(SAVED, workers=4),
-            r"saved by 2 worker\(s\) at ZeRO stage 3; this run has 4 worker\(s\) at stage 3",
-        ),
-        (replace(SAVED, stage=2), r"at ZeRO stage 3; this run has 2 worker\(s\) at stage 2"),
         (replace(SAVED, parameters="bb"), "parameters aa; this run's have bb"),
         (replace(SAVED, identity={"run.seed": 1}), "run.seed=0; this run has run.seed=1"),
     ],
@@ -55,49 +46,6 @@ def test_a_checkpoint_without_a_description_is_named(content: bytes | None, tmp_
         match="runs/x/sft/step-1 .*awares.json.* delete runs/x/sft to start this job anew",
     ):
         checkpoint._read_meta(tmp_path / "awares.json", "runs/x/sft/step-1")
-
-
-class _EngineWithoutFiles:
-    """The part of a DeepSpeed engine that `checkpoint.read` needs."""
-
-    module = nn.Linear(1, 1)
-
-    def __init__(self, load: Callable[[str], None]) -> None:
-        self._load = load
-
-    def load_checkpoint(self, directory: str, **_: Any) -> tuple[None, None]:
-        self._load(directory)
-        return None, None
-
-
-def _no_weights(_: str) -> None:
-    """Fail as DeepSpeed does if it finds no file with weights."""
-    from deepspeed.runtime.state_dict_factory import SDLoaderFactory
-
-    SDLoaderFactory.get_sd_loader([], checkpoint_engine=None)
-
-
-def _no_shard(directory: str) -> None:
-    """Fail as DeepSpeed does if this rank's shard of the optimizer is absent."""
-    torch.load(f"{directory}/zero/zero_pp_rank_0_mp_rank_00_optim_states.pt")
-
-
-@pytest.mark.parametrize(
-    ("load", "reason"),
-    [
-        (lambda _: None, "DeepSpeed finds no weights"),
-        (_no_weights, "DeepSpeed finds no weights"),
-        (_no_shard, "No such file or directory"),
-    ],
-)
-def test_a_checkpoint_without_deepspeeds_files_is_named(
-    load: Callable[[str], None], reason: str, tmp_path: Path
-) -> None:
-    with pytest.raises(PolicyError, match=reason) as raised:
-        checkpoint.read(_EngineWithoutFiles(load), tmp_path, "b/checkpoints/sft/step-00000050")
-    message = str(raised.value)
-    assert message.startswith("checkpoint b/checkpoints/sft/step-00000050 lacks DeepSpeed's files")
-    assert message.endswith("delete b/checkpoints/sft to start this job anew")
 
 
 def test_ray_train_writes_under_the_runs_prefix() -> None:

@@ -1,0 +1,58 @@
+"""Tests that stored slices are found at any boundaries, and that damage is named."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from awares.errors import PolicyError
+from awares_platform.training.shards import StoredSlices
+
+PATH = "runs/x/checkpoints/sft/step-00000050"
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Return a state of three ranks. They hold the elements 0 to 3, 4 to 6 and 7 to 9 of `w`."""
+    values = np.arange(10, dtype=np.float32)
+    for rank, (start, end) in enumerate(((0, 4), (4, 7), (7, 10))):
+        values[start:end].tofile(tmp_path / f"state-{rank:05d}.bin")
+        slices = [["weight", "w", start, end - start, 0]]
+        index = {"updates": 3, "slices": slices}
+        (tmp_path / f"state-{rank:05d}.json").write_text(json.dumps(index))
+    return tmp_path
+
+
+@pytest.mark.parametrize(("start", "length"), [(0, 10), (0, 5), (5, 5), (3, 5), (9, 1)])
+def test_any_part_is_found_in_the_slices_of_three_ranks(
+    directory: Path, start: int, length: int
+) -> None:
+    stored = StoredSlices(directory, PATH)
+    assert stored.updates == 3
+    assert stored.values("weight", "w", start, length).tolist() == [*range(start, start + length)]
+
+
+@pytest.mark.parametrize("lost", ["state-00001.json", "state-00001.bin"])
+def test_a_lost_file_is_named_with_the_remedy(directory: Path, lost: str) -> None:
+    (directory / lost).unlink()
+    with pytest.raises(PolicyError) as raised:
+        StoredSlices(directory, PATH).values("weight", "w", 0, 10)
+    message = str(raised.value)
+    assert message.startswith(f"checkpoint {PATH} ")
+    assert message.endswith("delete runs/x/checkpoints/sft to start this job anew")
+    assert "state-00001" in message or "lacks values of w (weight)" in message
+
+
+def test_a_file_that_is_cut_short_is_noticed(directory: Path) -> None:
+    whole = (directory / "state-00002.bin").read_bytes()
+    (directory / "state-00002.bin").write_bytes(whole[:8])
+    with pytest.raises(PolicyError, match=r"lacks values of w \(weight\)"):
+        StoredSlices(directory, PATH).values("weight", "w", 0, 10)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"updates": 3}'])
+def test_a_damaged_index_is_named(directory: Path, content: str) -> None:
+    (directory / "state-00002.json").write_text(content)
+    with pytest.raises(PolicyError, match=r"has a damaged file state-00002\.json"):
+        StoredSlices(directory, PATH)
