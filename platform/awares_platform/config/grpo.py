@@ -43,7 +43,11 @@ class GrpoConfig(Section):
     """Reward of a failed episode if `errors` is "penalise"."""
 
     rollout_actors: PositiveInt = 1
-    """Number of rollout actors. Each actor holds one engine."""
+    """Largest number of rollout actors. Each actor holds one engine. Each actor that has no node
+    waits for one, so the number follows the nodes that the cluster offers."""
+    rollout_actors_min: int | None = Field(default=None, ge=0)
+    """Number of rollout actors with a node below which the job says that it waits. "none" takes
+    `rollout_actors`."""
     groups_in_flight: PositiveInt = 16
     """Number of groups that one actor rolls out at once."""
     rollout_cpus: float = Field(default=1.0, ge=0)
@@ -157,6 +161,15 @@ class GrpoConfig(Section):
 
     guards: GuardsConfig = Field(default_factory=GuardsConfig)
     """Bounds on the run's metrics, and what happens outside them."""
+
+    @model_validator(mode="after")
+    def _the_fewest_actors_are_no_more_than_the_most(self) -> Self:
+        if (self.rollout_actors_min or 0) > self.rollout_actors:
+            raise ValueError(
+                f"grpo.rollout_actors_min={self.rollout_actors_min} exceeds grpo.rollout_actors="
+                f"{self.rollout_actors}; lower it or raise grpo.rollout_actors"
+            )
+        return self
 
     @model_validator(mode="after")
     def _episodes_divide_over_minibatches(self) -> Self:

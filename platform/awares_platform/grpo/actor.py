@@ -11,6 +11,10 @@ class ActorLost(Exception):
     """The actor has failed and must be replaced. Its groups in flight are lost."""
 
 
+class ActorReclaimed(ActorLost):
+    """The cloud has taken back the actor's node, after a notice. This is not a failure."""
+
+
 class Actor(Protocol):
     """The interface through which the controller uses a rollout actor.
 

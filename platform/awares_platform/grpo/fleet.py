@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from awares_platform.config.grpo import GrpoConfig
-from awares_platform.grpo.actor import Actor, ActorLost
+from awares_platform.grpo.actor import Actor, ActorLost, ActorReclaimed
 from awares_platform.grpo.step_metrics import StepMetrics
 from awares_platform.runtime.watch import ENGINE_MARGIN, FailureRate, PartLost, guarded, watch
 from awares_platform.store.errors import LaunchError
@@ -48,8 +48,9 @@ class Fleet:
         """Run the actor with this index, and replace the actor each time it is lost.
 
         `drive` uses the actor until an error occurs. Raises LaunchError if more than
-        grpo.actor_restarts actors are lost within an hour. Raises every error of the actor or of
-        `drive` except ActorLost.
+        grpo.actor_restarts actors are lost within an hour. An actor whose node the cloud takes back
+        after a notice does not count. Raises every error of the actor or of `drive` except
+        ActorLost.
         """
         while True:
             actor = self._spawn(index)
@@ -86,7 +87,7 @@ class Fleet:
             raise ActorLost(str(error)) from None
 
     def _count(self, index: int, error: ActorLost) -> None:
-        too_many = self._losses.count()
+        too_many = not isinstance(error, ActorReclaimed) and self._losses.count()
         self._metrics.restarted(index)
         log.warning(
             "rollout actor %d is gone (%s); it is replaced, and its prompts are issued again",

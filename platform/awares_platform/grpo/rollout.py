@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from awares.chat import ChatFormat
 from awares.episode import Episode, StopReason, run_episode
@@ -30,7 +30,7 @@ from awares_platform.engine.canary_samples import build
 from awares_platform.engine.engine import Engine, EngineError
 from awares_platform.engine.exported import playable_start
 from awares_platform.engine.follow import Loaded, Missed, follow
-from awares_platform.grpo.actor import ActorLost
+from awares_platform.grpo.actor import ActorLost, ActorReclaimed
 from awares_platform.grpo.announcing import SELDOM
 from awares_platform.grpo.group import GroupRollout, Prompt
 from awares_platform.method.environment import (
@@ -223,7 +223,7 @@ class RemoteActor:
             async for reference in self._handle.follow.remote():
                 yield await _answer(reference)
         except RayError as error:
-            raise ActorLost(first_line(error)) from None
+            raise _lost(error) from None
 
     async def rollout(self, prompt: Prompt) -> GroupRollout:
         return await _answer(self._handle.rollout.remote(prompt))
@@ -238,8 +238,8 @@ class RemoteActor:
 async def _answer(reference: Any) -> Any:
     """Return the value of an object reference.
 
-    Raises ActorLost if the actor must be replaced. Raises any other AwaresError of the actor
-    without Ray's wrapper.
+    Raises ActorLost if the actor must be replaced, and ActorReclaimed if the cloud has taken its
+    node back. Raises any other AwaresError of the actor without Ray's wrapper.
     """
     try:
         return await reference
@@ -250,4 +250,9 @@ async def _answer(reference: Any) -> Any:
             raise ActorLost(first_line(met)) from None
         raise inner from None
     except RayError as error:
-        raise ActorLost(first_line(error)) from None
+        raise _lost(error) from None
+
+
+def _lost(error: RayError) -> ActorLost:
+    reclaimed = isinstance(error, RayActorError) and error.preempted
+    return (ActorReclaimed if reclaimed else ActorLost)(first_line(error))

@@ -86,9 +86,13 @@ class Supervisor:
         await watch(name, lambda: reply(name, part.ping.remote()), limit_s, heard)
 
     def _short(self, count: int) -> str:
-        settings = self._settings
+        """Return what `count` rollout actors without a node need, or "" if enough have a node."""
+        settings, fewest = self._settings, self._settings.rollout_actors_min
         place = needs(settings.rollout_cpus, settings.rollout_gpus, settings.rollout_selector)
-        return f"{count} of {settings.rollout_actors} rollout actors need {place}" if count else ""
+        enough = settings.rollout_actors if fewest is None else fewest
+        if settings.rollout_actors - count >= enough:
+            return ""
+        return f"{count} of {settings.rollout_actors} rollout actors need {place}"
 
     def _ranks(self, waits: bool) -> str:
         settings = self._settings

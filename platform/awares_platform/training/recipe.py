@@ -56,6 +56,7 @@ _CURATE_OPERATION = {
     "engines": True,
     "engine_cpus": True,
     "engine_gpus": True,
+    "engine_restarts": True,
     "judge_endpoint": _ENDPOINT_OPERATION,
     "grounding_endpoint": _ENDPOINT_OPERATION,
 }
@@ -74,6 +75,7 @@ _SFT_OPERATION = {
 }
 _GRPO_OPERATION = {
     "rollout_actors",
+    "rollout_actors_min",
     "groups_in_flight",
     "rollout_cpus",
     "rollout_gpus",
@@ -100,7 +102,7 @@ _GRPO_OPERATION = {
     "reward_cpus",
     "reward_timeout_s",
 }
-_EVALUATE_OPERATION = {"in_flight", "engine_cpus", "engine_gpus"}
+_EVALUATE_OPERATION = {"in_flight", "engine_cpus", "engine_gpus", "engine_restarts"}
 _LABELS_ONLY = {"base_prompt", "mapping", "coverage_tau"}
 """The settings of [method] that decide only labels. A GRPO recipe leaves them out, because its data
 digest covers the labels."""

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ray.exceptions import ObjectLostError, RayTaskError
+from ray.exceptions import ActorDiedError, ObjectLostError, RayTaskError
 
 from awares.errors import DataError
 from awares_platform.engine.engine import EngineError
-from awares_platform.grpo.actor import ActorLost
+from awares_platform.grpo.actor import ActorLost, ActorReclaimed
 from awares_platform.grpo.group import Position
 from awares_platform.grpo.rollout import _answer
 from awares_platform.store.errors import LaunchError, StoreUnavailable
@@ -76,6 +76,44 @@ def test_a_lost_actor_stops_the_clock_of_the_batch(stage: Callable[..., Stage]) 
         assert await step == [0, 1]
         await acted.controller.close()
         await running
+
+    play(scene())
+
+
+@pytest.mark.parametrize(("kind", "stops"), [(ActorReclaimed, False), (ActorLost, True)])
+def test_only_an_actor_that_the_cloud_takes_back_does_not_count(
+    stage: Callable[..., Stage], kind: type[ActorLost], stops: bool
+) -> None:
+    async def scene() -> None:
+        acted = stage(actor_restarts=0)
+        drives = [kind("the node"), None]
+
+        async def drive(*_: Any) -> None:
+            if error := drives.pop(0):
+                raise error
+            await asyncio.Event().wait()
+
+        tending = asyncio.create_task(acted.controller._fleet.tend(0, drive))
+        if stops:
+            with pytest.raises(LaunchError, match="died 1 times within an hour"):
+                await tending
+        else:
+            await until(lambda: not drives)
+            assert not tending.done() and acted.controller._fleet.losses == 0
+            tending.cancel()
+
+    play(scene())
+
+
+def test_a_node_taken_back_is_told_from_a_dead_process() -> None:
+    async def scene() -> None:
+        dead, reclaimed = ActorDiedError(), ActorDiedError()
+        reclaimed._preempted = True
+        with pytest.raises(ActorReclaimed):
+            await _answer(failed(reclaimed))
+        with pytest.raises(ActorLost) as raised:
+            await _answer(failed(dead))
+        assert type(raised.value) is ActorLost
 
     play(scene())
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from awares.errors import PolicyError
@@ -185,3 +186,22 @@ def test_an_error_of_training_is_raised_and_not_repeated(tmp_path: Path) -> None
 
     with pytest.raises(PolicyError, match="of another model"):
         steered(Record(tmp_path), [failing, finishing], restarts=5)
+
+
+@pytest.mark.parametrize(
+    ("fewest", "without_node", "told"),
+    [(None, 0, False), (None, 1, True), (2, 2, False), (2, 3, True), (0, 4, False)],
+)
+def test_missing_actors_are_told_only_below_the_fewest(
+    fewest: int | None, without_node: int, told: bool
+) -> None:
+    grpo = {"rollout_actors": 4, "rollout_actors_min": fewest, "rollout_gpus": 1}
+    store = {"endpoint": "http://127.0.0.1:1"}
+    config = PlatformConfig.model_validate({"grpo": grpo, "store": store})
+    said = Supervisor(config, lambda: (None, None), {})._short(without_node)
+    assert said == (f"{without_node} of 4 rollout actors need 1 CPU, 1 GPU" if told else "")
+
+
+def test_more_than_the_most_actors_are_refused_as_the_fewest() -> None:
+    with pytest.raises(ValidationError, match=r"grpo\.rollout_actors_min=3 exceeds"):
+        PlatformConfig.model_validate({"grpo": {"rollout_actors": 2, "rollout_actors_min": 3}})
