@@ -1,0 +1,142 @@
+"""Runs a Ray cluster of two nodes on this machine. Nodes can be lost and added.
+
+The head node has the driver, the controller and the trainer. The other node has the rollout actor
+and the learner, as a node that the cloud may take back.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import ray.util
+
+from awares_platform.runtime.ports import free_port
+from tests.processes import descendants, family, gone, kill
+
+LABEL = "awares/group"
+_START_S = 60.0
+_FIND = """
+import sys
+from ray._raylet import GcsClient
+
+nodes = GcsClient(sys.argv[1]).get_all_node_info()
+print(*(key.hex() for key, one in nodes.items() if one.node_manager_address == sys.argv[2]))
+"""
+"""A program that prints the id of the node with a certain address."""
+
+
+class RayCluster:
+    """The processes of the nodes. `address` is the value of RAY_ADDRESS.
+
+    Example:
+        with cluster(environment) as nodes:
+            nodes.raylet().kill()
+            nodes.add_node()
+    """
+
+    def __init__(self, environment: dict[str, str], directory: Path) -> None:
+        self._environment, self._directory = environment, directory
+        self._port = free_port()
+        self.address = f"{ray.util.get_node_ip_address()}:{self._port}"
+        self._nodes: list[psutil.Process] = []
+
+    def start(self) -> None:
+        """Start the head node and one other node."""
+        self._start(
+            "head",
+            "--head",
+            f"--port={self._port}",
+            f"--ray-client-server-port={free_port()}",
+            "--include-dashboard=false",
+            f"--temp-dir={self._directory}",
+        )
+        self.add_node()
+
+    def _start(self, group: str, *options: str) -> None:
+        command = [str(Path(sys.executable).with_name("ray")), "start"]
+        fixed = (
+            "--block",
+            "--num-cpus=8",
+            "--dashboard-agent-listen-port=0",
+            "--min-worker-port=0",
+            "--max-worker-port=0",
+            f"--object-store-memory={200 * 2**20}",
+            "--disable-usage-stats",
+            f"--labels={LABEL}={group}",
+        )
+        with tempfile.TemporaryFile("w+") as said:
+            started = subprocess.Popen(
+                [*command, *fixed, *options],
+                env=self._environment,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+            )
+            self._nodes.append(psutil.Process(started.pid))
+            deadline = time.monotonic() + _START_S
+            while not _raylets(self._nodes[-1]):
+                if started.poll() is not None or time.monotonic() > deadline:
+                    said.seek(0)
+                    raise RuntimeError(f"Ray did not start: {said.read()}")
+                time.sleep(0.1)
+
+    def add_node(self) -> None:
+        """Start a further node for the rollout actor and the learner."""
+        # The driver looks for a node with its own address, and must find the head node.
+        address = f"--node-ip-address=127.0.0.{len(self._nodes) + 1}"
+        self._start("spot", f"--address={self.address}", address)
+
+    def notify(self, seconds: int) -> None:
+        """Tell Ray that the newest node is taken back in `seconds` seconds, as a cloud does."""
+        find = [sys.executable, "-c", _FIND, self.address, f"127.0.0.{len(self._nodes)}"]
+        node = subprocess.check_output(find, env=self._environment, text=True).strip()
+        command = [str(Path(sys.executable).with_name("ray")), "drain-node"]
+        options = [
+            f"--address={self.address}",
+            f"--node-id={node}",
+            "--reason=DRAIN_NODE_REASON_PREEMPTION",
+            "--reason-message=tests/faults",
+            f"--deadline-remaining-seconds={seconds}",
+        ]
+        subprocess.run([*command, *options], env=self._environment, check=True)
+
+    def raylet(self) -> psutil.Process:
+        """Return the raylet of the newest node."""
+        [found] = _raylets(self._nodes[-1])
+        return found
+
+    def roots(self) -> list[int]:
+        """Return the process ids of all nodes that still run."""
+        return [node.pid for node in self._nodes if node.is_running()]
+
+    def stop(self) -> None:
+        """End every process of the cluster."""
+        every = {one for node in self._nodes if node.is_running() for one in family(node)}
+        for node in self._nodes:
+            if node.is_running():
+                node.terminate()
+        kill(gone(every, within_s=15))
+
+
+def _raylets(node: psutil.Process) -> list[psutil.Process]:
+    return descendants(lambda command: command.split(" ")[0].endswith("/raylet"), node.pid)
+
+
+@contextmanager
+def cluster(environment: dict[str, str]) -> Iterator[RayCluster]:
+    """Run a cluster while the block runs. `environment` has the variables of its processes."""
+    directory = Path(f"/tmp/ray-faults-{os.getpid()}")
+    nodes = RayCluster(environment, directory)
+    try:
+        nodes.start()
+        yield nodes
+    finally:
+        nodes.stop()
+        shutil.rmtree(directory, ignore_errors=True)

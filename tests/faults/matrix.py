@@ -1,0 +1,193 @@
+"""Strikes the grpo job with the faults of the matrix at seeded random moments, and checks the run.
+
+    PYTHONPATH=.:platform python -m tests.faults.matrix --part 1 --results runs/faults
+    PYTHONPATH=.:platform python -m tests.faults.matrix --table runs/faults > tests/faults/README.md
+
+A part is one run of the job with a third of the faults, one after the other. Part 0 is the run
+without a fault. Each fault strikes a random number of versions after the job has recovered from the
+one before, and a random fraction of a second later. After --seconds, the run ends.
+
+The job runs on a real Ray cluster of two nodes, with a real SeaweedFS behind a proxy. The run's
+directory is a small file system in memory, so that the disk can be full. Mounting it needs root.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import secrets
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+
+from awares_platform.config import PlatformConfig
+from awares_platform.store import ObjectStore
+from tests.benchmarks.local_store import local_store
+from tests.faults.cluster import LABEL, cluster
+from tests.faults.faults import MATRIX, MatrixFault
+from tests.faults.job import GrpoJob
+from tests.faults.outcome import Struck, check, prepare, rewards
+from tests.faults.strike import Strike
+from tests.faults.table import table
+from tests.integration.fault_proxy import proxy
+from tests.processes import family, kill
+
+PARTS, STEPS, APART, SEED, EVERY = 3, 2000, (3, 9), 0, 10
+HANG_S, BUDGET_S, DISK_MIB, LEFT_S = 30.0, 120.0, 64, 60.0
+ROOT, TOKEN = Path(__file__).parents[2], secrets.token_hex(32)
+
+
+def settings(endpoint: str, disk: Path, part: int) -> PlatformConfig:
+    """Return the setup of the job. Only its run name depends on the part."""
+    return PlatformConfig.model_validate(
+        {
+            "run": {
+                "name": f"faults-{part}",
+                "directory": str(disk / "runs"),
+                "hang_timeout_s": HANG_S,
+            },
+            "store": {
+                "url": "s3://awares/faults",
+                "endpoint": endpoint,
+                "retry_budget_s": BUDGET_S,
+            },
+            "data": {
+                "train_samples": 256,
+                "test_samples": 1,
+                "image_cache": str(disk / "images"),
+            },
+            "engine": {"kv_cache_gib": 0.25},
+            "grpo": {
+                "start": "base",
+                "steps": STEPS,
+                "groups_per_step": 8,
+                "group_size": 4,
+                "max_tokens": 8,
+                "checkpoint_every": EVERY,
+                "micro_batch": 16,
+                "learning_rate": 1e-5,
+                "learner_restarts": 20,
+                "reward_workers": 1,
+                "guards": {"disk_free_gib_below": 0.01, "call_rate": "off"},
+                "rollout_selector": {LABEL: "spot"},
+                "learner_selector": {LABEL: "spot"},
+            },
+        }
+    )
+
+
+def moments(part: int) -> list[tuple[MatrixFault, int, float]]:
+    """Return the faults of a part, and the versions and seconds between them."""
+    if part == 0:
+        return []
+    chance = random.Random(SEED)
+    faults = chance.sample(MATRIX, len(MATRIX))[part - 1 :: PARTS]
+    return [(fault, chance.randint(*APART), chance.random()) for fault in faults]
+
+
+@contextlib.contextmanager
+def small_disk() -> Iterator[Path]:
+    """Mount a file system in memory, and yield its directory."""
+    with tempfile.TemporaryDirectory(prefix="faults-") as directory:
+        size = f"size={DISK_MIB}m"
+        subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", directory], check=True)
+        try:
+            yield Path(directory)
+        finally:
+            subprocess.run(["umount", "-l", directory], check=True)
+
+
+def variables(address: str = "") -> dict[str, str]:
+    """Return the environment of the cluster, or of a job on the cluster at `address`."""
+    own = {
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}",
+        "OMP_NUM_THREADS": "1",
+        "RAY_worker_niceness": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": TOKEN,
+    }
+    return {**os.environ, **own, **({"RAY_ADDRESS": address} if address else {})}
+
+
+def run(part: int, results: Path, seconds: float) -> None:
+    """Run a part for at most `seconds` seconds, check it, and write the outcome to `results`."""
+    until = time.monotonic() + seconds
+    with (
+        tempfile.TemporaryDirectory(prefix="faults-store-") as scratch,
+        small_disk() as disk,
+        local_store(Path(scratch)) as server,
+        proxy(server) as faults,
+    ):
+        config = settings(faults.store.config.endpoint or "", disk, part)
+        store = ObjectStore(config.store.model_copy(update={"endpoint": server.config.endpoint}))
+        prepare(config, store)
+        with cluster(variables()) as nodes:
+            struck: list[Struck] = []
+            job = GrpoJob(config, store, variables(nodes.address), Path(scratch))
+            try:
+                strike = Strike(job, nodes, faults, disk, EVERY)
+                strike_all(part, job, strike, struck, until)
+                job.process.terminate()
+                status = job.process.wait(60)
+            except subprocess.TimeoutExpired:
+                status = None
+            finally:
+                kill(running(job))
+        outcome = {
+            "struck": [asdict(one) for one in struck],
+            "status": status,
+            "said": job.said,
+            "checks": check(config, store, job.said),
+            "rewards": rewards(config),
+        }
+        results.mkdir(parents=True, exist_ok=True)
+        (results / f"part-{part}.json").write_text(json.dumps(outcome, indent=1))
+
+
+def running(job: GrpoJob) -> set[psutil.Process]:
+    """Return the processes of the job's driver that still run. The cluster ends its own ones."""
+    return family(psutil.Process(job.process.pid)) if job.process.poll() is None else set()
+
+
+def strike_all(part: int, job: GrpoJob, strike: Strike, struck: list[Struck], until: float) -> None:
+    """Strike the job with each fault of the part, and append to `struck` what each one did.
+
+    Stop at the time `until`, or after a fault that stops the job. Without faults, wait until then.
+    """
+    job.wait_for_version(2, 300)
+    if part == 0:
+        time.sleep(max(0.0, until - time.monotonic()))
+    for fault, versions, pause_s in moments(part):
+        if time.monotonic() + fault.seconds + LEFT_S > until:
+            break
+        job.wait_for_version(job.version() + versions, 120)
+        time.sleep(pause_s)
+        struck.append(strike(fault))
+        print(struck[-1], flush=True)
+        if struck[-1].failed:
+            break
+
+
+def main() -> None:
+    """Run a part of the matrix, or print the table of all results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", type=int, choices=range(PARTS + 1))
+    parser.add_argument("--seconds", type=float, default=900.0, help="the time of the part")
+    parser.add_argument("--results", type=Path, default=Path("runs/faults"))
+    parser.add_argument("--table", type=Path, help="print the table of the results here")
+    given = parser.parse_args()
+    if given.table:
+        print(table(given.table), end="")
+    else:
+        run(given.part, given.results, given.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Prepares the data of the matrix, and checks a finished run: journal, messages and reward."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from awares.sample import Label
+from awares_platform.config import PlatformConfig
+from awares_platform.data.dataset import ensure_mini, read_samples, write_samples
+from awares_platform.grpo.group import Outcome
+from awares_platform.grpo.job import journal_of
+from awares_platform.runtime import metrics
+from awares_platform.runtime.processor import resolved
+from awares_platform.store import ObjectStore
+
+WRONG = re.compile(r"Traceback|another grpo job|StoreError|AssertionError")
+"""Matches a line that blames the wrong cause, or that no user should see."""
+
+
+@dataclass(frozen=True, slots=True)
+class Struck:
+    """What a fault did to the job.
+
+    `version` is the newest version at the strike. The process was gone after `gone_s` seconds. The
+    next step followed `step_s` seconds after the strike, or after the end of the fault. `said` has
+    the lines that the job printed meanwhile. `failed` is the reason if no step followed in time.
+
+    Example:
+        Struck("kill -9 of the engine", 12, 120, 0.4, 31.0, ["..."], "")
+    """
+
+    name: str
+    version: int
+    limit_s: float
+    gone_s: float | None
+    step_s: float
+    said: list[str]
+    failed: str
+
+
+def prepare(config: PlatformConfig, store: ObjectStore) -> None:
+    """Write the data. Every fourth sample has the label HR."""
+    ensure_mini(config.data, store)
+    samples = read_samples(store, config.data.name, "train")
+    labelled = [
+        replace(sample, label=Label.LR if index % 4 else Label.HR)
+        for index, sample in enumerate(samples)
+    ]
+    write_samples(store, config.data.curated, "train", labelled)
+
+
+def check(config: PlatformConfig, store: ObjectStore, said: Sequence[str]) -> dict[str, str]:
+    """Return a fault for each check that fails. The text is empty for a check that passes."""
+    session = config.model_copy(
+        update={
+            "store": config.store.model_copy(update={"endpoint": store.config.endpoint}),
+            "engine": resolved(config.engine),
+        }
+    )
+    return {**_journal(session, store), "messages": "; ".join(filter(WRONG.search, said))}
+
+
+def _journal(config: PlatformConfig, store: ObjectStore) -> dict[str, str]:
+    """Check the records of all steps so far. The last step may be without its record."""
+    size, journal = config.grpo.groups_per_step, journal_of(config, store)
+    trainings = journal.trainings()
+    numbers = Counter(number for one in trainings.values() for number, _ in one.groups)
+    useless = {
+        group.prompt.number for group in journal.read().groups if group.outcome is not Outcome.READY
+    }
+    last = max((one.watermark for one in trainings.values()), default=0)
+    missing = [step for step in range(max(trainings, default=0)) if step not in trainings]
+    short = [step for step, one in trainings.items() if len(one.groups) != size]
+    twice = [number for number, count in numbers.items() if count > 1]
+    lost = [number for number in range(last) if number not in numbers and number not in useless]
+    return {
+        "steps": f"no record of steps {missing}" if missing else "",
+        "batches": f"steps {short} have another batch size" if short else "",
+        "trained twice": f"prompts {twice}" if twice else "",
+        "lost": f"prompts {lost}" if lost else "",
+    }
+
+
+def rewards(config: PlatformConfig) -> list[float]:
+    """Return the mean reward of each step."""
+    rows = metrics.read(config.run.directory / config.run.name / "grpo" / "metrics.jsonl")
+    return [row.values["reward/mean"] or 0.0 for row in rows]

@@ -1,0 +1,124 @@
+"""Lets one fault strike the running job, ends the fault, and waits for the next step."""
+
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from tests.faults.cluster import RayCluster
+from tests.faults.faults import PROCESSES, MatrixFault
+from tests.faults.job import GrpoJob
+from tests.faults.outcome import Struck
+from tests.integration.fault_rules import Faults
+from tests.processes import descendants, family, gone, kill
+
+_GONE_S = 120.0
+_FILL_BYTES = 2**20
+
+
+class Strike:
+    """Strikes a job. `faults` are the rules of the store's proxy, and `disk` is the small disk.
+
+    Without a notice, the job saves a checkpoint every `every` steps.
+
+    Example:
+        struck = Strike(job, nodes, faults, disk, every=10)(MATRIX[0])
+    """
+
+    def __init__(
+        self, job: GrpoJob, nodes: RayCluster, faults: Faults, disk: Path, every: int
+    ) -> None:
+        self._job, self._nodes, self._faults, self._disk = job, nodes, faults, disk
+        self._every = every
+
+    def __call__(self, fault: MatrixFault) -> Struck:
+        """Strike with `fault`, and wait for the step that begins after the fault has ended.
+
+        The step that was in flight may still be published, so the method waits for two versions.
+        """
+        hit = {
+            "process": self._process,
+            "node": self._node,
+            "notice": self._notice,
+            "driver": self._driver,
+            "store": self._store,
+            "disk": self._full,
+        }[fault.part]
+        version, lines, struck_at = self._job.version(), len(self._job.said), time.monotonic()
+        failed, gone_s = "", None
+        try:
+            gone_s = hit(fault)
+            left = struck_at + fault.seconds + fault.limit_s - time.monotonic()
+            self._job.wait_for_version(self._job.version() + 2, left)
+        except (TimeoutError, AssertionError) as error:
+            failed = str(error)
+        return Struck(
+            name=fault.name,
+            version=version,
+            limit_s=fault.limit_s,
+            gone_s=gone_s,
+            step_s=time.monotonic() - struck_at - fault.seconds,
+            said=self._job.said[lines:],
+            failed=failed,
+        )
+
+    def _process(self, fault: MatrixFault) -> float:
+        """Send the signal, and return the seconds until the process is gone."""
+        start = PROCESSES[fault.victim]
+        found = [
+            one
+            for root in self._nodes.roots()
+            for one in descendants(lambda command: command.startswith(start), root)
+        ]
+        assert found, f"no {fault.victim} runs"
+        found[0].send_signal(fault.signal)
+        return _until_gone(found[0], fault.victim)
+
+    def _node(self, fault: MatrixFault) -> None:
+        """Strike the raylet, and add a node as an autoscaler does. A stopped raylet stays."""
+        raylet = self._nodes.raylet()
+        raylet.send_signal(fault.signal)
+        self._nodes.add_node()
+
+    def _notice(self, fault: MatrixFault) -> None:
+        """Give notice that the node is taken back, check the checkpoint, and take the node back."""
+        until = time.monotonic() + fault.seconds
+        self._nodes.notify(int(fault.seconds))
+        saved = False
+        while time.monotonic() < until:
+            saved = saved or any(step % self._every for step in self._job.checkpoints())
+            time.sleep(0.2)
+        self._node(fault)
+        assert saved, "no checkpoint was saved after the notice"
+
+    def _driver(self, fault: MatrixFault) -> float:
+        """Kill the driver, and start it again as Kubernetes does."""
+        driver = psutil.Process(self._job.process.pid)
+        every = family(driver)
+        kill(every)
+        self._job.process.wait()
+        self._job.start()
+        return _until_gone(driver, "driver")
+
+    def _store(self, fault: MatrixFault) -> None:
+        assert fault.reply is not None
+        self._faults.on(fault=fault.reply)
+        time.sleep(fault.seconds)
+        self._faults.clear()
+
+    def _full(self, fault: MatrixFault) -> None:
+        """Fill the disk for a while."""
+        filler = self._disk / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(os.urandom(_FILL_BYTES))
+        time.sleep(fault.seconds)
+        filler.unlink()
+
+
+def _until_gone(process: psutil.Process, name: str) -> float:
+    started = time.monotonic()
+    assert not gone([process], _GONE_S), f"the {name} still runs"
+    return time.monotonic() - started
