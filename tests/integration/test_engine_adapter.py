@@ -39,18 +39,14 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 POLICY = Path(awares.mini.__file__).parent / "policy_weights"
 CONFIG = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25, max_requests=32)
-STEPS = {1: 1e-4, 10: 1e-4, 100: 3e-5}
+STEPS = {1: 5e-3, 10: 3e-4, 100: 3e-5}
 """The keys are the numbers of steps after which the slope is measured.
 
-A value is the size of each step since the previous key.
+A value is the size of each step since the previous key. The first step is large, so that its change
+of the logprobs exceeds the rounding errors.
 """
-TOLERANCES = {1: 5.0, 10: 0.3, 100: 0.1}
-"""The largest accepted tolerance of the slope after 1, 10 and 100 steps.
-
-Measured tolerances are 3.5, 0.13 and 0.06. The limits leave room for the rounding errors of other
-CPUs. The change of one step is smaller than the rounding errors. The slope after this step can only
-show that the engine is not grossly wrong.
-"""
+LARGEST_TOLERANCE = 0.15
+"""A change whose slope has a smaller tolerance exceeds the rounding errors many times."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +125,8 @@ def test_the_engine_plays_the_whole_update(setup: Setup) -> None:
         report = setup.load("whole", setup.trained.published(), learned)
         found = setup.change(learned)
         print(until, found, found.tolerance, report)
-        assert abs(found.slope - 1) <= found.tolerance < TOLERANCES[until]
-        assert found.is_seen or until == 1
-        assert report.canary_slope == (found.slope if found.is_seen else None)
-    assert found.is_seen and found.slope == pytest.approx(1, abs=0.05)
+        assert found.tolerance < LARGEST_TOLERANCE
+        assert report.canary_slope == found.slope == pytest.approx(1, abs=0.05)
 
 
 def test_a_version_that_is_not_played_is_a_mismatch(setup: Setup) -> None:

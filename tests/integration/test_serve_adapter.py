@@ -24,6 +24,7 @@ from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.mini.benchmark import generate_split
 from awares.sample import Label
 from awares_platform.config import PlatformConfig
+from awares_platform.config.run import RunConfig
 from awares_platform.data.dataset import ensure_mini, read_samples, write_samples
 from awares_platform.engine.canary import Canary, Logprobs, tails, to_extra
 from awares_platform.engine.canary_change import change
@@ -62,9 +63,10 @@ class Learner:
             self.trained.step(self.batch, 1e-4)
         return self.trained.logprobs()
 
-    def publish(self, publisher: Publisher, learned: Logprobs) -> int:
+    def publish(self, publisher: Publisher, learned: Logprobs, start: Logprobs) -> int:
+        """Publish the adapter. `start` holds the learner's logprobs of version 0."""
         version = (publisher.version or 0) + 1
-        extra = {"canary": to_extra(self.trained.canary, learned, self.start)}
+        extra = {"canary": to_extra(self.trained.canary, learned, start)}
         publisher.publish(version, self.trained.published(), extra)
         return version
 
@@ -129,6 +131,14 @@ async def answering_version(started: Any) -> int:
     return reply.json()["awares"]["weight_version"]
 
 
+async def until(started: Any, version: int) -> None:
+    """Wait until the replica answers with `version`."""
+    async with asyncio.timeout(60):
+        while await answering_version(started) != version:
+            await started.check_health()
+            await asyncio.sleep(0.2)
+
+
 async def slope(started: Any, learner: Learner, learned: Logprobs) -> float:
     """Return the slope of the engine's changes of the canary's logprobs over the learner's changes.
 
@@ -163,23 +173,47 @@ def test_an_endpoint_follows_the_adapters_of_a_run(learner: Learner) -> None:
     learned = learner.train()
     identity = Identity(adapter=learner.trained.scale)
     publisher = Publisher(learner.store, RUN, identity=identity)
-    assert learner.publish(publisher, learned) == 1
-
-    async def until(started: Any, version: int) -> None:
-        async with asyncio.timeout(60):
-            while await answering_version(started) != version:
-                await started.check_health()
-                await asyncio.sleep(0.2)
+    assert learner.publish(publisher, learned, learner.start) == 1
 
     async def serve() -> None:
         async with replica(learner.serving(policy="base", follow=True)) as started:
             assert await answering_version(started) == 1
             assert await slope(started, learner, learned) == pytest.approx(1, abs=0.15)
             later = await asyncio.to_thread(learner.train)
-            assert await asyncio.to_thread(learner.publish, publisher, later) == 2
+            start = learner.start
+            assert await asyncio.to_thread(learner.publish, publisher, later, start) == 2
             await until(started, 2)
             assert await slope(started, learner, later) == pytest.approx(1, abs=0.15)
             before = await slope(started, learner, learned)
             assert before > 1.15, "the engine plays more than the first version"
+
+    asyncio.run(serve())
+
+
+def test_an_endpoint_follows_a_run_that_trains_the_adapter_of_sft_further(
+    learner: Learner,
+) -> None:
+    """Before the first version, the endpoint plays the adapter of SFT. Version 1 replaces it."""
+    learned, trained, run = learner.train(), learner.trained, RunConfig(name="further")
+    named = (learner.store, run.name, "sft", QWEN2_5_VL, learner.config.method)
+    export_policy(trained.merged(), POLICY, *named, adapter=True)
+    export_adapter(trained.published(), trained.scale, POLICY, "base", *named)
+    serving = learner.serving(policy="sft", follow=True)
+    policy = serving.policy.model_copy(update={"dtype": "bfloat16"})
+    grpo = serving.grpo.model_copy(update={"start": "sft"})
+    config = serving.model_copy(update={"run": run, "policy": policy, "grpo": grpo})
+
+    async def serve() -> None:
+        async with replica(config) as started:
+            assert await answering_version(started) == 0
+            assert await slope(started, learner, learned) == pytest.approx(1, abs=0.15)
+            identity = Identity(adapter=trained.scale)
+            publisher = await asyncio.to_thread(
+                Publisher, learner.store, run.name, identity=identity
+            )
+            later = await asyncio.to_thread(learner.train)
+            assert await asyncio.to_thread(learner.publish, publisher, later, learned) == 1
+            await until(started, 1)
+            assert await slope(started, learner, later) == pytest.approx(1, abs=0.15)
 
     asyncio.run(serve())

@@ -87,7 +87,7 @@ def check_complete(source: Path, adapter: Path, merged: Path, family: ModelFamil
         if not torch.equal(before[names[here]].to(tensor.dtype), tensor):
             raise PolicyError(
                 f"the adapter in {adapter} does not change {name}, but the exported policy in "
-                f"{merged} differs from {source} there; run `awares grpo` again to export both"
+                f"{merged} differs from {source} there; train the policy again to export both"
             )
 
 
