@@ -194,8 +194,7 @@ def _grpo_rows(
     yield Row("grpo", "a version, unencoded", "MB", raw / 1e6, bus.raw / 1e6)
     yield Row("grpo", "first version on the wire, an anchor", "MB", first / 1e6, bus.anchor / 1e6)
     yield Row("grpo", "next version on the wire, a delta", "MB", later / 1e6, bus.delta / 1e6)
-    loads = sum("time/load" in line for line in metrics)
-    work = step_work(figures.passes, config.grpo, shape, tokens, loads)
+    work = step_work(figures.passes, metrics, config.grpo, shape, tokens)
     names = ("time/wait", "time/learn", "time/publish")
     seconds = [total(metrics, name) for name in names]
     for name, one, planned in zip(names, seconds, work, strict=True):

@@ -1,15 +1,18 @@
 """Counts the FLOPs of a rehearsed GRPO step with the formulas of `awares plan`.
 
-A plan for GPUs states no seconds of a CPU. On two cores all parts of a step take turns, so the
-share of a part is its share of the FLOPs. The parts are the metrics of the learner:
+A plan for GPUs states no seconds of a CPU. If all parts of a step compute equally fast, the share
+of a part is its share of the FLOPs. The parts are the metrics of the learner:
 
     time/wait     the engine scores the canary and generates, and the learner waits
     time/learn    passes with gradients, which recompute each layer, and reference passes
     time/publish  the learner scores the canary
+
+If the engine works while the learner does not wait, the two share the cores. The learner's parts
+then count more: for each of their FLOPs, the engine gets one, too, until its work is done.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.method.flops import Pass as Work
@@ -22,25 +25,36 @@ FORWARD = Work(1, 0, 0)
 
 
 def step_work(
-    done: Sequence[Pass], grpo: GrpoConfig, shape: Geometry, tokens: Lengths, loads: int
+    done: Sequence[Pass],
+    metrics: Sequence[dict[str, float]],
+    grpo: GrpoConfig,
+    shape: Geometry,
+    tokens: Lengths,
 ) -> tuple[float, float, float]:
     """Return the FLOPs of waiting, learning and publishing, over all steps of the run.
 
-    `done` are the passes of the learner. `loads` is the number of versions that the engine has
-    loaded while the learner waited. The engine scores the canary after each load, and once before
-    the first load. The learner takes its first two scores at its start, so they belong to no step.
+    `done` are the passes of the learner, and `metrics` the metrics of its steps. The engine scores
+    the canary after each load, and once before the first load. The learner takes its first two
+    scores of the canary at its start, so they belong to no step.
     """
-    canary, learning = split(done)
-    prompts = canary[: len(canary) // scorings(canary)] if canary else []
-    scoring = sum(forward(one, shape) for one in prompts)
-    whole = sum(engine_scoring(one, shape) for one in prompts)
-    publish = scoring * (scorings(canary) - 2)
-    learn = sum(forward(one, shape) if not one.gradient else update(one, shape) for one in learning)
-    return (loads + 1) * whole + rollouts(grpo, shape, tokens), learn, publish
+    canary, steps = split(done)
+    prompts = canary[: len(canary) // scorings(canary)]
+    publish = sum(forward(one, shape) for one in prompts)
+    scoring = sum(engine_scoring(one, shape) for one in prompts)
+    waits = learns = publishes = 0.0
+    for index, (passes, line) in enumerate(zip(steps, metrics, strict=True)):
+        learn = sum(update(one, shape) if one.gradient else forward(one, shape) for one in passes)
+        scores = ("time/load" in line) + (index == 0)
+        engine = scores * scoring + rollouts(grpo, shape, tokens)
+        awaited = engine if line.get("time/load", 0.0) <= line["time/wait"] else 0.0
+        slower = 1 + min((engine - awaited) / (learn + publish), 1.0)
+        waits, learns = waits + awaited, learns + slower * learn
+        publishes += slower * publish
+    return waits, learns, publishes
 
 
-def split(done: Sequence[Pass]) -> tuple[list[Pass], list[Pass]]:
-    """Return the passes that score canaries, and the passes that learn.
+def split(done: Sequence[Pass]) -> tuple[list[Pass], list[list[Pass]]]:
+    """Return the passes that score canaries, and the passes that learn in each step.
 
     A reference pass has no gradients. The pass with gradients on the same batch follows it.
     """
@@ -50,12 +64,16 @@ def split(done: Sequence[Pass]) -> tuple[list[Pass], list[Pass]]:
         for one, later in zip(done, [*following, done[-1]], strict=True)
     ]
     pairs = [*zip(done, learns, strict=True)]
-    return [one for one, yes in pairs if not yes], [one for one, yes in pairs if yes]
+    runs = [(yes, [one for one, _ in run]) for yes, run in groupby(pairs, key=lambda pair: pair[1])]
+    return [one for one, yes in pairs if not yes], [run for yes, run in runs if yes]
 
 
 def scorings(canary: Sequence[Pass]) -> int:
-    """Return how often the learner has scored its canary. Every prompt is in each scoring once."""
-    return sum(one == canary[0] for one in canary)
+    """Return how often the learner has scored its canary. Two prompts may have the same shape."""
+    count = len(canary)
+    periods = (size for size in range(1, count + 1) if count % size == 0)
+    period = next(size for size in periods if [*canary] == [*canary[:size]] * (count // size))
+    return count // period
 
 
 def forward(one: Pass, shape: Geometry) -> float:
@@ -80,12 +98,12 @@ def engine_scoring(one: Pass, shape: Geometry) -> float:
 
 
 def rollouts(grpo: GrpoConfig, shape: Geometry, tokens: Lengths) -> float:
-    """Return the FLOPs of the engine for the episodes of all steps."""
+    """Return the FLOPs of the engine for the episodes of a step."""
     prompt = language_flops(shape, tokens.prompt, FORWARD)
     tower = tower_flops(shape, tokens.low, FORWARD)
     sampled = grpo.group_size * tokens.sampled
     decoding = sampled * language_flops(shape, 1, FORWARD) + _head(sampled, shape)
-    return grpo.steps * grpo.groups_per_step * (prompt + tower + decoding)
+    return grpo.groups_per_step * (prompt + tower + decoding)
 
 
 def _tower(one: Pass, shape: Geometry) -> float:

@@ -234,22 +234,29 @@ def test_the_work_of_a_step_is_counted_by_hand() -> None:
     shape, tokens = KNOWN["7B"], lengths_of(plain=600, called=1200)
     canary = [Pass(1, 100, 100, 40, 3, False, 1), Pass(1, 200, 200, 40, 4, False, 1)]
     reference, update = Pass(2, 50, 90, 40, 2, False, 1), Pass(2, 50, 90, 40, 2, True, 2)
-    done = [*canary, *canary, reference, update, *canary]
-    assert split(done) == ([*canary, *canary, *canary], [reference, update])
-    assert scorings([*canary, *canary, *canary]) == 3
-    grpo = load(SETUP).grpo
-    wait, learn, publish = step_work(done, grpo, shape, tokens, loads=1)
+    step = [reference, update, *canary]
+    done = [*canary, *canary, *step, *step]
+    assert split(done) == (4 * canary, [[reference, update]] * 2)
+    alike = [canary[0], canary[0], canary[1], canary[1]]
+    assert scorings(4 * canary) == 4 and scorings(2 * alike) == 2
     head, tower = 2 * shape.vocab * shape.hidden, 2 * shape.vision_parameters * 40
     forward, backward = Work(1, 0, 0), Work(2, 1, 0)
     language = sum(language_flops(shape, length, forward) for length in (100, 200))
-    assert publish == pytest.approx(language + 2 * tower + 7 * head)
-    learned = 2 * language_flops(shape, 50, forward) + tower + 2 * head
-    learned += 2 * language_flops(shape, 50, backward) + 4 * head
-    assert learn == pytest.approx(learned)
+    publish = language + 2 * tower + 7 * head
+    learn = 2 * language_flops(shape, 50, forward) + tower + 2 * head
+    learn += 2 * language_flops(shape, 50, backward) + 4 * head
     prompt = language_flops(shape, tokens.prompt, forward) + 2 * shape.vision_parameters * 520 * 4
-    decoding = 64 * (language_flops(shape, 1, forward) + head)
+    episodes = prompt + 64 * (language_flops(shape, 1, forward) + head)
     scored = language + 2 * tower + 300 * head
-    assert wait == pytest.approx(2 * scored + 2 * (prompt + decoding))
+    grpo, loaded = load(SETUP).grpo, {"time/wait": 9.0, "time/load": 8.0}
+    # In the second step the engine loads nothing, and its generation counts as awaited.
+    found = step_work(done, [loaded, {"time/wait": 0.0}], grpo, shape, tokens)
+    assert found[0] == pytest.approx(2 * scored + 2 * episodes)
+    assert found[1:] == pytest.approx((2 * learn, 2 * publish))
+    # The engine scores a canary beside the learner, which takes twice the learner's own work.
+    found = step_work(done, [loaded, {"time/wait": 0.0, "time/load": 8.0}], grpo, shape, tokens)
+    assert scored + episodes > learn + publish
+    assert found == pytest.approx((2 * scored + episodes, 3 * learn, 3 * publish))
 
 
 def lengths_of(plain: int, called: int) -> Lengths:
