@@ -65,13 +65,14 @@ class Figures:
 def compact(report: dict[str, Any]) -> Figures:
     """Return the figures of a job, whose report run.py wrote."""
     events = report["events"]
-    trains = any(event["event"] == "pass" for event in events)
+    # `awares evaluate` runs passes without gradients, to check its engine.
+    trains = any(event["event"] == "pass" and event["gradient"] for event in events)
     metrics = [{name: line[name] for name in METRICS if name in line} for line in report["metrics"]]
     return Figures(
         seconds=round(report["seconds"], 1),
         engine=engine_peak(report),
         trainer=trainer_peak(report) if trains else None,
-        passes=passes(events),
+        passes=passes(events) if trains else [],
         metrics=[line for line in metrics if line],
         replies=len(report["replies"]),
     )

@@ -35,8 +35,6 @@ from tests.rehearsal.figures import Figures, Pass, compact, from_json, to_json
 from tests.rehearsal.run import JOBS, SETUP
 from tests.rehearsal.work import step_work
 
-SCORED = ("grpo", "evaluate")
-"""The jobs whose engine scores canaries."""
 TEMPLATE = Path(__file__).with_name("template.md")
 """The text of README.md, in which TABLE and SECONDS are placeholders."""
 FIGURES = Path(__file__).with_name("figures")
@@ -108,6 +106,18 @@ def planned_engine(engine: EngineMemory, dtype: str, shape: Geometry, scored: in
     return replace(engine, scoring=scoring).total + kept
 
 
+def longest_prompt(config: PlatformConfig, job: str, tokens: Lengths) -> int:
+    """Return the tokens of the longest canary prompt that a job's engine scores, or 0 without any.
+
+    The first two prompts of a canary show a quarter of the image, and the next two show a half. A
+    canary has at most as many prompts as the job has questions.
+    """
+    prompts = {"grpo": config.data.train_samples, "evaluate": config.evaluate.questions}.get(job)
+    if prompts is None:
+        return 0
+    return tokens.called + (tokens.crop if prompts > 2 else 0)
+
+
 def job_engine(
     config: PlatformConfig, job: str, shape: Geometry, tokens: Lengths, assumed: Assumptions
 ) -> EngineMemory:
@@ -151,7 +161,9 @@ def rows(config: PlatformConfig, seen: dict[str, Figures]) -> Iterator[Row]:
     for job, figures in seen.items():
         engine = job_engine(config, job, shape, tokens, assumed)
         if figures.engine is not None:
-            scored = tokens.called + tokens.crop if job in SCORED else 0
+            scored = longest_prompt(config, job, tokens)
+            share = scored / (tokens.called + tokens.crop)
+            engine = replace(engine, scoring=engine.scoring * share)
             planned = planned_engine(engine, config.engine.dtype, shape, scored)
             yield Row(job, "engine, peak memory", "GB", figures.engine / 1e9, planned / 1e9)
         if figures.trainer is not None:

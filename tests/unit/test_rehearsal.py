@@ -41,6 +41,7 @@ from tests.rehearsal.table import (
     FIGURES,
     Row,
     committed,
+    longest_prompt,
     padding,
     planned_engine,
     planned_padding,
@@ -216,10 +217,19 @@ def test_figures_are_a_small_part_of_a_report() -> None:
     assert (figures.seconds, figures.trainer, figures.engine) == (9.0, 600, 8960)
     assert (figures.metrics, figures.replies) == ([{"time/learn": 3.0}], 2)
     assert from_json(json.loads(json.dumps(to_json(figures)))) == figures
+    checked = compact({**report, "events": [{**event, "gradient": 0} for event in EVENTS]})
+    assert (checked.trainer, checked.engine, checked.passes) == (None, 8960, [])
 
 
 def test_the_committed_table_is_that_of_the_committed_figures() -> None:
     assert (FIGURES.parent / "README.md").read_text() == text(*committed())
+
+
+def test_a_canary_of_two_questions_has_no_half_of_an_image() -> None:
+    config, tokens = load(SETUP), lengths_of(plain=600, called=1200)
+    assert config.evaluate.questions == 2
+    found = [longest_prompt(config, job, tokens) for job in ("curate", "grpo", "evaluate")]
+    assert found == [0, 1700, 1200]
 
 
 def test_planned_padding_is_that_of_the_episodes_with_a_request() -> None:
