@@ -217,12 +217,12 @@ def test_a_person_gets_the_page(served: Served) -> None:
         assert response.read().startswith(b"\x89PNG")
 
 
-def test_a_person_asks_in_a_browser(served: Served) -> None:
+def test_a_person_gets_an_answer_in_a_browser(served: Served) -> None:
     for answer, tokens in ask_example(served.url, TOKEN).values():
         assert answer and re.match(r"\d+ visual tokens? \d+ % of \d+", tokens)
 
 
-def test_another_process_uses_the_store_of_a_served_run(served: Served) -> None:
+def test_another_process_does_not_stop_the_store(served: Served) -> None:
     weed = next(one for one in served.family if one.name() == "weed")
     code = "from awares_platform.cli.main import main; main()"
     settings = ["--config", str(ROOT / "jobs/configs/mini.toml"), "run.directory=runs"]

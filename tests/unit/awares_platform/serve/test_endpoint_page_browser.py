@@ -299,6 +299,30 @@ def test_an_error_is_said_and_the_next_question_works(address, tab, engine, scen
     assert not shown.locator("#problem").is_visible()
 
 
+def test_stop_ends_a_question_in_progress(address, tab, engine, scene, monkeypatch):
+    cancelled = threading.Event()
+
+    async def slow(self, request):
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cancelled.set()
+
+    shown = tab(address())
+    with monkeypatch.context() as patched:
+        patched.setattr(type(engine), "__call__", slow)
+        ask(shown, scene)
+        shown.wait_for_selector("#auto .answer:text-is('Looking at the small view')")
+        shown.click("#stop")
+        finished(shown)
+        assert text(shown, "#auto .answer") == "Stopped"
+        assert cancelled.wait(10), "the endpoint goes on although the client has left"
+    engine.script = ["7", "7"]
+    shown.click("#ask")
+    finished(shown)
+    assert text(shown, "#full .answer") == "7"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_one_column_in_both_schemes(address, tab, engine, scene, scheme):
     engine.script = [REQUEST, "7", "7"]
