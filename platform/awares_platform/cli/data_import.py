@@ -1,6 +1,7 @@
-"""Implements `awares import`."""
+"""Defines the commands `awares import` and `awares data`."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import tyro
 
@@ -34,8 +35,8 @@ def import_data(
 
     Args:
         name: Name of the data set in the store. Set data.name to it for the jobs.
-        source: A file or a directory, local or as s3://bucket/prefix. hf://owner/name is a data
-            set of the Hugging Face hub.
+        source: A file or a directory, local or as s3://bucket/prefix. hf://owner/name, or
+            hf://owner/name/folder, is a data set of the Hugging Face hub.
         split: Split to write, such as train or test.
         image: Column with the image.
         question: Column with the question.
@@ -70,3 +71,38 @@ def _import(config: PlatformConfig, source: str, split: str, dry: bool) -> str:
         store = ObjectStore.from_config(resolved.store)
         result = job.run(request, config.imports, config.data, store)
         return result.summary(config.store.url)
+
+
+def data(
+    action: tyro.conf.Positional[Literal["ls", "show", "stats", "rm"]],
+    name: tyro.conf.Positional[str] = "",
+    overrides: Overrides = (),
+    /,
+    config: Setup = MINI,
+    split: str = "",
+    out: Path | None = None,
+) -> int:
+    """List, show, count or delete the data sets in the store.
+
+    `show` writes a page with thumbnails of fifty samples. `stats` counts rows, images, kinds,
+    labels, crops and the rows that an import has left out. `rm` deletes a split or a whole data
+    set, but no images.
+
+    Args:
+        action: What to do.
+        name: Name of the data set; ls needs none.
+        split: Split of the data set. The default is all splits, and for show the first one.
+        out: File of the page that show writes; by default <name>-<split>.html.
+    """
+
+    def execute() -> None:
+        settings = load(config, overrides)
+        from awares_platform.cli import data_sets
+        from awares_platform.runtime import session
+        from awares_platform.store import ObjectStore
+
+        with session.store_session(settings) as resolved:
+            store = ObjectStore.from_config(resolved.store)
+            print(data_sets.run(store, settings.data, action, name, split, out))
+
+    return guarded("data", execute)

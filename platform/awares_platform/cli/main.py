@@ -20,7 +20,7 @@ import tyro
 
 from awares.tokens import Size
 from awares_platform.cli.command import MINI, Overrides, Setup
-from awares_platform.cli.data_import import import_data
+from awares_platform.cli.data_import import data, import_data
 from awares_platform.cli.guarded import guarded
 from awares_platform.config import PlatformConfig, load
 from awares_platform.plan.assumptions import Assumptions
@@ -59,6 +59,7 @@ def quickstart(
 
 
 commands.command(name="import")(import_data)
+commands.command(name="data")(data)
 
 
 @commands.command

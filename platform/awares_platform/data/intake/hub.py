@@ -6,18 +6,23 @@ _SCHEME = "hf://"
 
 
 def downloaded(source: str) -> str:
-    """Return the local directory of a source hf://owner/name, and any other source as it is.
+    """Return the local directory of a source on the hub, and any other source as it is.
 
-    The hub's cache keeps the files, so that a second call downloads nothing. Raises DataError if
-    the hub does not have the data set or cannot be reached.
+    A source on the hub is hf://owner/name, or hf://owner/name/folder for one folder. The hub's
+    cache keeps the files, so that a second call downloads nothing. Raises DataError if the hub does
+    not have the data set or cannot be reached.
     """
     if not source.startswith(_SCHEME):
         return source
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    owner, _, rest = source.removeprefix(_SCHEME).partition("/")
+    name, _, folder = rest.partition("/")
+    wanted = f"{folder}/**" if folder else None
     try:
-        return snapshot_download(source.removeprefix(_SCHEME), repo_type="dataset")
+        top = snapshot_download(f"{owner}/{name}", repo_type="dataset", allow_patterns=wanted)
+        return f"{top}/{folder}".rstrip("/")
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from awares.errors import ConfigError
+from awares.errors import ConfigError, DataError
 from awares.images import decode
 from awares.sample import Sample
+from awares_platform.config import load
 from awares_platform.config.imports import ImportsConfig
 from awares_platform.data.intake.columns import choose_columns
 from awares_platform.data.intake.evidence import read_boxes
+from awares_platform.data.intake.hub import downloaded
 from awares_platform.data.intake.picture import PictureFinder, look, stored_form
 from awares_platform.data.intake.place import LocalRoot
 from awares_platform.data.intake.reading import Draft, RecordReader, RefusedRow, accepted
@@ -276,3 +278,53 @@ def test_rows_are_the_same_if_texts_and_looks_are() -> None:
     assert seen.has(other, 0b1100) and not seen.has(other, 2**200 - 1)
     assert not seen.has(Sample("c", "1" * 64, "What total?", "4.20"), 0b1111)
     assert seen.has_image("0" * 64) and not seen.has_image("1" * 64)
+
+
+PUBLISHED = {
+    "chartqa": {"query": "How many?", "label": ["14"], "human_or_machine": "human"},
+    "docvqa": {
+        "questionId": "337",
+        "question": "What is the date?",
+        "question_types": ["handwritten", "form"],
+        "docId": 279,
+        "answers": ["1/8/93"],
+        "data_split": "val",
+    },
+    "textvqa": {
+        "image_id": "003a8ae2ef43b901",
+        "question_id": 34602,
+        "question": "What is the brand?",
+        "image_classes": ["Cassette deck"],
+        "answers": ["nous les gosses", "dakota", "dakota", "clos culombu"],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "answers", "kind"),
+    [
+        ("chartqa", ("14",), "human"),
+        ("docvqa", ("1/8/93",), "handwritten, form"),
+        ("textvqa", ("dakota", "nous les gosses", "clos culombu"), ""),
+    ],
+)
+def test_recipes_name_the_columns_of_published_data_sets(
+    name: str, answers: tuple[str, ...], kind: str
+) -> None:
+    settings = load(name).imports
+    record = {**PUBLISHED[name], "image": {"bytes": PNG, "path": None}}
+    reader = RecordReader(
+        choose_columns(settings, [record]), settings, PictureFinder(LocalRoot(Path()), ())
+    )
+    [draft] = reader.read(record, "train.parquet", 0)
+    assert isinstance(draft, Draft), draft
+    assert (draft.sample.answers, draft.sample.kind) == (answers, kind)
+    assert draft.sample.scorer == load(name).evaluate.scorer
+
+
+def test_a_hub_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert downloaded("pages/a.jsonl") == "pages/a.jsonl"
+    for source in ("hf://nobody/nosuch", "hf://nobody/nosuch/folder", "hf://a b"):
+        with pytest.raises(DataError, match=f"{source} cannot be downloaded"):
+            downloaded(source)

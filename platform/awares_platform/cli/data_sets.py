@@ -1,0 +1,136 @@
+"""Implements `awares data ls|show|stats|rm` for the data sets in the store."""
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from awares.errors import DataError
+from awares.sample import Label, Sample
+from awares_platform.cli.data_page import page
+from awares_platform.config.data import DataConfig
+from awares_platform.data.dataset import read_split
+from awares_platform.data.image_sizes import sample_sizes
+from awares_platform.data.images import Images
+from awares_platform.data.manifest import read_manifest, split_prefix
+from awares_platform.runtime.job_lease import dataset_lease, hold
+from awares_platform.store import ObjectStore
+
+SHOWN = 50
+"""The number of samples that the page shows, drawn at random with a fixed seed."""
+_MOST_KINDS = 12
+
+
+def run(
+    store: ObjectStore, data: DataConfig, action: str, name: str, split: str, out: Path | None
+) -> str:
+    """Run one action, and return the text for the terminal.
+
+    An empty `split` means all finished splits of the data set. Raises DataError if the data set or
+    the split is missing.
+    """
+    if action == "ls":
+        return "\n".join(listing(store))
+    splits = [found for found in _splits(store, name) if split in ("", found)]
+    if not splits:
+        raise DataError(
+            f"there is no finished data set {name or '(no name given)'} {split} in "
+            f"{store.config.url}; `awares data ls` lists all"
+        )
+    if action == "rm":
+        return _remove(store, name, split)
+    if action == "stats":
+        return "\n\n".join("\n".join(stats(store, data, name, one)) for one in splits)
+    path = out or Path(f"{name}-{splits[0]}.html")
+    samples = read_split(store, name, splits[0]).samples
+    drawn = random.Random(0).sample(samples, min(SHOWN, len(samples)))
+    path.write_text(page(f"{name}/{splits[0]}", drawn, _images(store, data, name, splits)), "utf-8")
+    return f"{len(drawn)} of {len(samples)} samples of {name}/{splits[0]} are shown in {path}"
+
+
+def listing(store: ObjectStore) -> Iterator[str]:
+    """Yield a header line, then one line for each finished split."""
+    yield f"{'rows':>9}  data set"
+    for name, split in _finished(store):
+        manifest = read_manifest(store, name, split)
+        source = _recipe(manifest).get("source", "")
+        yield f"{manifest.get('rows', '?'):>9}  {name}/{split}{f'  from {source}' * bool(source)}"
+
+
+def _finished(store: ObjectStore) -> Iterator[tuple[str, str]]:
+    for entry in store.list("datasets/"):
+        parts = entry.key.split("/")
+        if len(parts) == 4 and parts[3] == "manifest.json":
+            yield parts[1], parts[2]
+
+
+def _splits(store: ObjectStore, name: str) -> list[str]:
+    return [split for found, split in _finished(store) if found == name]
+
+
+def _recipe(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    recipe = manifest.get("recipe")
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def _images(store: ObjectStore, data: DataConfig, name: str, splits: Sequence[str]) -> Images:
+    return Images(store, data.image_cache, splits=[(name, split) for split in splits])
+
+
+def stats(store: ObjectStore, data: DataConfig, name: str, split: str) -> Iterator[str]:
+    """Yield lines about a split: its rows, images, answers, kinds, labels, crops and refusals."""
+    found = read_split(store, name, split)
+    samples = found.samples
+    digests = list({sample.image for sample in samples})
+    yield f"{name}/{split}"
+    yield f"  rows       {len(samples):,}, and {len(found.faults):,} unusable"
+    yield f"  images     {len(digests):,}{_sizes(_images(store, data, name, [split]), digests)}"
+    answers = sum(len(sample.answers) for sample in samples)
+    boxed = sum(bool(sample.evidence) for sample in samples)
+    yield f"  answers    {answers / len(samples):.1f} per row; {boxed:,} rows have evidence"
+    yield from _histogram("kinds", Counter(sample.kind for sample in samples if sample.kind))
+    yield from _histogram("scorers", Counter(one.scorer for one in samples if one.scorer))
+    yield from _labels(samples)
+    counts = _recipe(read_manifest(store, name, split)).get("counts", {})
+    yield from _histogram("left out", Counter(counts.get("refused", {})))
+
+
+def _sizes(images: Images, digests: Sequence[str]) -> str:
+    """Return the median and the largest size of some images as text."""
+    sizes = sorted(sample_sizes(images, digests), key=lambda size: size[0] * size[1])
+    if not sizes:
+        return ""
+    (width, height), (most_width, most_height) = sizes[len(sizes) // 2], sizes[-1]
+    return f"; median {width} x {height}, largest {most_width} x {most_height} of {len(sizes)}"
+
+
+def _labels(samples: Sequence[Sample]) -> Iterator[str]:
+    labels = Counter(sample.label for sample in samples if sample.label)
+    if not labels:
+        return
+    share = labels[Label.HR] / labels.total()
+    yield f"  labels     {labels[Label.LR]:,} LR, {labels[Label.HR]:,} HR ({share:.1%} HR)"
+    yield from _histogram("crops", Counter(crop for one in samples for crop in one.crops))
+
+
+def _histogram(title: str, counts: Counter[str]) -> Iterator[str]:
+    for index, (name, count) in enumerate(counts.most_common(_MOST_KINDS)):
+        yield f"  {title if index == 0 else '':<9}  {count:>7,}  {name}"
+    if len(counts) > _MOST_KINDS:
+        yield f"  {'':<9}  and {len(counts) - _MOST_KINDS:,} others"
+
+
+def _remove(store: ObjectStore, name: str, split: str) -> str:
+    """Delete a split or a whole data set. The images stay, because other data sets share them."""
+    with hold(store, dataset_lease(name), "data rm", "NAME"):
+        for one in _splits(store, name):
+            if split in ("", one):
+                # Without a manifest, no reader uses a split that is half deleted.
+                store.delete(f"{split_prefix(name, one)}manifest.json")
+        prefix = split_prefix(name, split) if split else f"datasets/{name}/"
+        kept = dataset_lease(name)
+        keys = [entry.key for entry in store.list(prefix) if entry.key != kept]
+        for key in keys:
+            store.delete(key)
+    return f"deleted {prefix} in {store.config.url}; images stay, because data sets share them"
