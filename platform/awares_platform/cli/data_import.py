@@ -74,7 +74,7 @@ def _import(config: PlatformConfig, source: str, split: str, dry: bool) -> str:
 
 
 def data(
-    action: tyro.conf.Positional[Literal["ls", "show", "stats", "rm"]],
+    action: tyro.conf.Positional[Literal["ls", "show", "stats", "rm", "mix"]],
     name: tyro.conf.Positional[str] = "",
     overrides: Overrides = (),
     /,
@@ -82,15 +82,15 @@ def data(
     split: str = "",
     out: Path | None = None,
 ) -> int:
-    """List, show, count or delete the data sets in the store.
+    """List, show, count, delete or mix the data sets in the store.
 
     `show` writes a page with thumbnails of fifty samples. `stats` counts rows, images, kinds,
     labels, crops and the rows that an import has left out. `rm` deletes a split or a whole data
-    set, but no images.
+    set, but no images. `mix` writes the data set data.name from those that data.mix names.
 
     Args:
         action: What to do.
-        name: Name of the data set; ls needs none.
+        name: Name of the data set; ls and mix need none.
         split: Split of the data set. The default is all splits, and for show the first one.
         out: File of the page that show writes; by default <name>-<split>.html.
     """

@@ -1,4 +1,4 @@
-"""Implements `awares data ls|show|stats|rm` for the data sets in the store."""
+"""Implements `awares data ls|show|stats|rm|mix` for the data sets in the store."""
 
 import random
 from collections import Counter
@@ -13,6 +13,7 @@ from awares_platform.config.data import DataConfig
 from awares_platform.data.dataset import read_split
 from awares_platform.data.image_sizes import sample_sizes
 from awares_platform.data.images import Images
+from awares_platform.data.intake.mix import mix
 from awares_platform.data.manifest import read_manifest, split_prefix
 from awares_platform.runtime.job_lease import dataset_lease, hold
 from awares_platform.store import ObjectStore
@@ -32,6 +33,8 @@ def run(
     """
     if action == "ls":
         return "\n".join(listing(store))
+    if action == "mix":
+        return "\n".join(map(str, mix(store, data)))
     splits = [found for found in _splits(store, name) if split in ("", found)]
     if not splits:
         raise DataError(

@@ -1,13 +1,20 @@
 """The section [data]: the data set of a run, and the number of its samples to use."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from awares_platform.config.base import Section
+from awares_platform.config.base import Section, Table
 
 CURATED = "-curated"
 """The suffix that curation appends to the name of the data set that it labels."""
+
+
+class MixPart(Section):
+    """A data set in a mix: its weight, and the largest number of rows that it gives to a split."""
+
+    weight: float = Field(default=1.0, gt=0)
+    most: int | None = Field(default=None, ge=1)
 
 
 class DataConfig(Section):
@@ -30,6 +37,10 @@ class DataConfig(Section):
     """Seed of AwaRes-Mini's scenes; run.seed does not change the data."""
     shard_rows: int = Field(default=512, ge=1)
     """Rows per parquet shard. When curation resumes, it keeps its finished shards."""
+    mix: Table = {}
+    """Data sets that `awares data mix` mixes into this one. Each is a table with the keys weight
+    and most, such as chartqa = {weight = 1.0, most = 10000}. The mix has up to train_samples and
+    test_samples rows."""
     image_cache: str = ""
     """Directory of the local image cache. "" creates one in the system's temporary directory."""
 
@@ -37,3 +48,14 @@ class DataConfig(Section):
     def curated(self) -> str:
         """Name of the curated data set."""
         return f"{self.name}{CURATED}"
+
+    @field_validator("mix")
+    @classmethod
+    def each_part_has_a_weight(cls, mix: dict[str, Any]) -> dict[str, Any]:
+        for part in mix.values():
+            MixPart.model_validate(part)
+        return mix
+
+    def parts(self) -> dict[str, MixPart]:
+        """Return the parts of the mix by their names."""
+        return {name: MixPart.model_validate(part) for name, part in self.mix.items()}

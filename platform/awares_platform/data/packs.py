@@ -77,6 +77,10 @@ class PackWriter:
                 self._store_pack()
         return digest
 
+    def include(self, places: Mapping[str, PackPlace]) -> None:
+        """Add images that packs already hold. `places` maps their hashes to their places."""
+        self._places |= places
+
     def flush(self) -> Mapping[str, PackPlace]:
         """Store the last pack, and return a mapping from the hash of each image to its place."""
         if self._open:

@@ -22,7 +22,7 @@ from awares_platform.config.base import Section
 from awares_platform.config.data import DataConfig
 from awares_platform.config.imports import ImportsConfig
 from awares_platform.config.store import StoreConfig
-from awares_platform.data.dataset import Split, read_split
+from awares_platform.data.dataset import read_split
 from awares_platform.data.intake.columns import SourceColumns, choose_columns
 from awares_platform.data.intake.picture import PictureFinder
 from awares_platform.data.intake.place import SourceFile, files, root_of
@@ -30,7 +30,7 @@ from awares_platform.data.intake.reading import Draft, RecordReader, RefusedRow
 from awares_platform.data.intake.records import Row, UnreadableRow, choose, of_split, read_rows
 from awares_platform.data.intake.seen import Seen
 from awares_platform.data.intake.summary import ImportResult, preview
-from awares_platform.data.intake.writing import LOOK, ImportCounts, SplitsWriter
+from awares_platform.data.intake.writing import ImportCounts, SplitsWriter
 from awares_platform.data.manifest import read_manifest, samples_digest, split_prefix
 from awares_platform.runtime.job_lease import dataset_lease, hold
 from awares_platform.runtime.progress import Progress
@@ -236,14 +236,8 @@ def _import(
 def _held_rows(store: ObjectStore, splits: Iterator[tuple[str, str]]) -> Seen:
     held = Seen()
     for name, split in splits:
-        _add_all(held, read_split(store, name, split))
+        held.add_split(read_split(store, name, split))
     return held
-
-
-def _add_all(held: Seen, split: Split) -> None:
-    for sample, columns in zip(split.samples, split.columns, strict=True):
-        look = columns.get(LOOK)
-        held.add(sample, int(look, 16) if look else None)
 
 
 def _decoded(

@@ -10,7 +10,10 @@ from collections.abc import Iterable
 
 from awares.sample import Sample
 from awares.text_form import normalise
+from awares_platform.data.dataset import Split
 
+LOOK = "look"
+"""The column with the hash of the look of a row's image, as hexadecimal digits."""
 NEAR = 10
 """Two images look alike if at most this number of the 256 bits of their hashes differ."""
 
@@ -33,6 +36,12 @@ class Seen:
         self._images.add(bytes.fromhex(sample.image))
         if look is not None:
             self._looks.setdefault(_text_key(sample), []).append(look)
+
+    def add_split(self, split: Split) -> None:
+        """Remember the rows of a split. Rows that no import has written have no look."""
+        for sample, columns in zip(split.samples, split.columns, strict=True):
+            look = columns.get(LOOK)
+            self.add(sample, int(look, 16) if look else None)
 
     def has(self, sample: Sample, look: int) -> bool:
         """Return whether the same row has been added."""

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from awares.sample import Sample
 from awares_platform.data.dataset import rename, shard_key
 from awares_platform.data.intake.reading import Draft, RefusedRow
-from awares_platform.data.intake.seen import Seen
+from awares_platform.data.intake.seen import LOOK, Seen
 from awares_platform.data.manifest import (
     SamplesDigest,
     split_prefix,
@@ -35,8 +35,6 @@ from awares_platform.data.packs import INDEX_SCHEMA, PackWriter, encode_index
 from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.store import ObjectStore
 
-LOOK = "look"
-"""The column with the hash of the look of a row's image, as hexadecimal digits."""
 _EXAMPLES = 3
 """The number of refused rows that are described for each reason."""
 
