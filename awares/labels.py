@@ -30,8 +30,8 @@ class Verdict(IntEnum):
 class Case:
     """The texts that a judge compares.
 
-    `truth` is the true answer. `low_answer` and `full_answer` are the policy's answers at low and
-    at full resolution.
+    `truth` is the true answer, and `further_truths` are right as well. `low_answer` and
+    `full_answer` are the policy's answers at low and at full resolution.
 
     Example:
         Case("digit on the red circle?", truth="7", low_answer="1", full_answer="7")
@@ -41,6 +41,7 @@ class Case:
     truth: str
     low_answer: str
     full_answer: str
+    further_truths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Judge(Protocol):
 
 
 class MatchJudge:
-    """A judge for short answers. An answer is right if it equals the truth after `normalise`.
+    """A judge for short answers. An answer is right if it equals a truth after `normalise`.
 
     Example:
         await MatchJudge()(Case("?", "7", "1", "7."))  # Judgement(Verdict.FULL)
@@ -89,8 +90,8 @@ class MatchJudge:
 
 
 def _compare(case: Case) -> Judgement:
-    truth = normalise(case.truth)
-    low, full = normalise(case.low_answer) == truth, normalise(case.full_answer) == truth
+    truths = set(map(normalise, (case.truth, *case.further_truths)))
+    low, full = normalise(case.low_answer) in truths, normalise(case.full_answer) in truths
     if low == full:
         return Judgement(Verdict.TIE, both_wrong=not low)
     return Judgement(Verdict.LOW if low else Verdict.FULL)

@@ -54,8 +54,9 @@ class EndpointJudge:
         await self._endpoint.close()
 
     async def __call__(self, case: Case) -> Judgement:
+        truths = " or ".join((case.truth, *case.further_truths))
         text = (
-            f"Question: {case.question}\nReference answer: {case.truth}\n"
+            f"Question: {case.question}\nReference answer: {truths}\n"
             f"Answer 1: {case.low_answer}\nAnswer 2: {case.full_answer}\nVerdict:"
         )
         messages = [{"role": "system", "content": self._prompt}, {"role": "user", "content": text}]

@@ -109,7 +109,13 @@ class Labeller:
         sample = answers.sample
         try:
             judgement = await self._judge(
-                Case(sample.question, sample.answer, answers.low, answers.full)
+                Case(
+                    sample.question,
+                    sample.answer,
+                    answers.low,
+                    answers.full,
+                    sample.further_answers,
+                )
             )
         except DataError as error:
             return _unusable(answers, error)

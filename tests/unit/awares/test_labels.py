@@ -25,6 +25,11 @@ def test_the_match_judge_by_hand(low, full, verdict, both_wrong, kept, strict):
     assert (label(judgement), label(judgement, "drop")) == (kept, strict)
 
 
+def test_any_of_several_truths_is_right():
+    case = Case("brand?", "nokia", "Nokia phone", "samsung", further_truths=("nokia phone",))
+    assert asyncio.run(MatchJudge()(case)) == Judgement(Verdict.LOW)
+
+
 @pytest.mark.parametrize(
     ("judgement", "kept", "strict"),
     [
