@@ -38,8 +38,8 @@ def run(
     splits = [found for found in _splits(store, name) if split in ("", found)]
     if not splits:
         raise DataError(
-            f"there is no finished data set {name or '(no name given)'} {split} in "
-            f"{store.config.url}; `awares data ls` lists all"
+            f"there is no finished data set {'/'.join(filter(None, (name, split))) or '(no name)'} "
+            f"in {store.config.url}; `awares data ls` lists all"
         )
     if action == "rm":
         return _remove(store, name, split)

@@ -254,7 +254,8 @@ def choose(places: Sequence[SourceFile], kind: str, source: str) -> tuple[str, l
     if kind not in found:
         seen = ", ".join(sorted({PurePosixPath(place.name).suffix or "none" for place in places}))
         raise DataError(
-            f"{source}: no file of the format {kind}; the suffixes there are {seen}. "
+            f"{source}: no file of {'a known' if kind == 'auto' else 'the'} format"
+            f"{'' if kind == 'auto' else f' {kind}'}; the suffixes there are {seen}. "
             f"Formats are {', '.join(_READERS)}; name one with --format"
         )
     return kind, found[kind]
