@@ -1,4 +1,4 @@
-"""Tests that a killed curate job resumes, and that a stopped actor is replaced.
+"""Tests that a killed curate job resumes, and that a stopped engine or actor is replaced.
 
 The test uses real Ray Data, vLLM and SeaweedFS.
 """
@@ -26,7 +26,7 @@ from tests.integration.damaged_image import damage_image
 from tests.processes import descendants, family, gone, kill
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
-SHARDS, ROWS, HANG_S = 4, 8, 15.0
+SHARDS, ROWS, HANG_S = 6, 48, 15.0
 ACTOR, ENGINE = "ray::MapWorker", "VLLM::EngineCore"
 
 
@@ -50,7 +50,7 @@ def config(seaweed: ObjectStore, tmp_path: Path) -> PlatformConfig:
             "image_cache": str(tmp_path / "images"),
         },
         "engine": {"kv_cache_gib": 0.25},
-        "curate": {"max_tokens": 8, "both_wrong": "LR"},
+        "curate": {"max_tokens": 8, "both_wrong": "LR", "in_flight": 1},
     }
     return PlatformConfig.model_validate(settings)
 
@@ -92,14 +92,25 @@ def named(name: str) -> list[psutil.Process]:
     return descendants(lambda command: command.startswith(name))
 
 
-def stop_actor(struck: list[str]) -> None:
-    """Stop the actor while its engine starts. Append its name to `struck` when it has ended."""
+def stop_both(store: ObjectStore, struck: list[str]) -> None:
+    """Stop the actor while its engine starts, and then stop the engine after the first shard.
+
+    Append the name of each process that has ended to `struck`.
+    """
     while not named(ENGINE):
         time.sleep(0.02)
-    [victim] = named(ACTOR)
+    stop(ACTOR, struck)
+    known = curated_etags(store)
+    while curated_etags(store) == known:
+        time.sleep(0.02)
+    stop(ENGINE, struck)
+
+
+def stop(name: str, struck: list[str]) -> None:
+    [victim] = named(name)
     victim.send_signal(signal.SIGSTOP)
-    assert not gone([victim], 1.25 * HANG_S + 60), f"{ACTOR} still runs"
-    struck.append(ACTOR)
+    assert not gone([victim], 1.25 * HANG_S + 60), f"{name} still runs"
+    struck.append(name)
 
 
 def test_a_killed_curation_resumes_and_completes(config: PlatformConfig, tmp_path: Path) -> None:
@@ -111,11 +122,11 @@ def test_a_killed_curation_resumes_and_completes(config: PlatformConfig, tmp_pat
     left = kill_in_the_middle(config, store, tmp_path)
     with sessions.session(config) as session:
         struck: list[str] = []
-        stopping = threading.Thread(target=stop_actor, args=(struck,), daemon=True)
+        stopping = threading.Thread(target=stop_both, args=(store, struck), daemon=True)
         stopping.start()
         result = run(session)
         again = run(session)
-    assert struck == [ACTOR]
+    assert struck == [ACTOR, ENGINE]
     assert 1 <= result.shards_resumed < SHARDS and result.shards == SHARDS
     assert {key: etag for key, etag in curated_etags(store).items() if key in left} == left
     assert again.shards_resumed == SHARDS

@@ -33,7 +33,7 @@ from tests.processes import descendants, family, gone
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
 TOKEN = "integration-secret"
-STOP_S = 90
+STOP_S, HANG_S = 90, 15
 OUR_LOG = re.compile(r"I \d\d:\d\d:\d\d awares_platform\.runtime\.")
 """Matches the beginning of a log line about this machine, such as the chosen engine.dtype."""
 
@@ -88,6 +88,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "serve.max_queued_requests=2",
         "serve.retry_after_s=3",
         "serve.max_request_bytes=1_000_000",
+        f"run.hang_timeout_s={HANG_S}",
     )
     keys = _keys_file(directory)
     write_keys(keys, "limited")
@@ -350,14 +351,20 @@ def test_a_taken_port_is_one_clear_error_before_the_engine_starts(tmp_path: Path
         process = _command(tmp_path, port)
         said, _ = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert (
-        said.strip()
-        .splitlines()[-1]
-        .startswith(
-            f"awares serve: serve.port={port} on 127.0.0.1 cannot be used: another process listens"
-        )
-    )
+    start = f"awares serve: serve.port={port} on 127.0.0.1 cannot be used: another process listens"
+    assert said.strip().splitlines()[-1].startswith(start)
     assert "Traceback" not in said
+
+
+def test_a_stopped_engine_is_replaced(served: Served) -> None:
+    [engine] = descendants(lambda line: line.startswith("VLLM::EngineCore"), served.process.pid)
+    engine.send_signal(signal.SIGSTOP)
+    assert not gone([engine], 1.25 * HANG_S + 60), "the engine still runs"
+    deadline = time.monotonic() + 180
+    while _post(served, _body(served))[0] != 200:
+        assert time.monotonic() < deadline, "no answer after the engine was stopped"
+        time.sleep(1)
+    served.family.update(family(psutil.Process(served.process.pid)))
 
 
 def test_sigterm_lets_requests_finish_and_leaves_nothing(served: Served) -> None:

@@ -15,6 +15,7 @@ from awares_platform.config import PlatformConfig
 from awares_platform.config.base import nearest
 from awares_platform.config.serve import ServeConfig
 from awares_platform.method.environment import environment
+from awares_platform.runtime.watch import ENGINE_MARGIN, watch
 from awares_platform.serve.allowance import Counts, SharedAllowances
 from awares_platform.serve.croploop import CropLoop
 from awares_platform.serve.gate import Gate
@@ -24,6 +25,8 @@ from awares_platform.serve.routes import Routes, create_app
 CONSTRUCTOR_TRIES = 2
 ALLOWANCE_CALLS = 1000
 """The number of calls that the deployment of the counts answers at once."""
+_HEALTH_CHECKS = 3
+"""Ray Serve replaces a replica after this number of health checks in a row without an answer."""
 
 
 @serve.ingress()
@@ -84,6 +87,9 @@ class Replica:
             adapter=played.adapter,
             base=played.base,
         )
+        hang_s = config.run.hang_timeout_s
+        pings = watch("the engine", lambda: self._engine.ping(hang_s), hang_s * ENGINE_MARGIN)
+        self._watching = asyncio.create_task(pings)
         limits = DecodeLimits(max_pixels=settings.max_image_pixels)
         self._following = (
             await Following.begin(self._engine, config, store, chat) if settings.follow else None
@@ -102,17 +108,22 @@ class Replica:
         return create_app(Routes(self._loop, self._settings, self._gate, self._engine.check))
 
     async def check_health(self) -> None:
-        """Raise an error if the engine or the weight updates failed.
+        """Raise an error if the engine or the weight updates failed, or if the engine hangs.
 
-        Ray Serve then replaces the replica.
+        Ray Serve then replaces the replica. It also replaces a replica that does not answer, so
+        this method does not wait for the engine.
         """
         await self._engine.check()
+        if self._watching.done():
+            self._watching.result()
         if self._following is not None:
             self._following.check()
 
     async def __del__(self) -> None:
         if following := getattr(self, "_following", None):
             await following.stop()
+        if watching := getattr(self, "_watching", None):
+            watching.cancel()
         if hasattr(self, "_engine"):
             await self._engine.stop()
 
@@ -138,6 +149,7 @@ def build_application(config: PlatformConfig) -> Application:
             status_code=503, retry_after_s=settings.retry_after_s
         ),
         graceful_shutdown_timeout_s=settings.shutdown_timeout_s,
+        health_check_timeout_s=config.run.hang_timeout_s / _HEALTH_CHECKS,
         max_constructor_retry_count=CONSTRUCTOR_TRIES,
         ray_actor_options={"num_cpus": settings.replica_cpus, "num_gpus": settings.replica_gpus},
         autoscaling_config=autoscaling(settings.autoscaling),
