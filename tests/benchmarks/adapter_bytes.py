@@ -8,10 +8,13 @@ mean and independent noise, whose deviation is ten times the mean's. The script 
 
 A size is the number of encoded bytes divided by the number of unencoded bytes. A delta encodes the
 change since the step before. An anchor encodes the whole adapter.
+
+The last line that the script prints is for the steps of the rehearsal (tests/rehearsal). SFT takes
+two steps. Then GRPO publishes an anchor, takes a step with a new optimizer, and publishes a delta.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,28 +36,55 @@ def adapter() -> list[nn.Parameter]:
     return found
 
 
+class Training:
+    """An adapter, the constant means of its gradients, and the optimizer's state."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.adapter = adapter()
+        self._means = [MEAN * torch.randn_like(matrix) for matrix in self.adapter]
+        self.begin()
+
+    def begin(self) -> None:
+        """Take a new optimizer, which knows no earlier gradients."""
+        self._optimizer = torch.optim.AdamW(self.adapter, weight_decay=0)
+
+    def step(self, rate: float) -> list[Tensor]:
+        """Take a step, and return the adapter as it is published."""
+        for matrix, mean in zip(self.adapter, self._means, strict=True):
+            matrix.grad = mean + torch.randn_like(matrix)
+        self._optimizer.param_groups[0]["lr"] = rate
+        self._optimizer.step()
+        return self.published()
+
+    def published(self) -> list[Tensor]:
+        return [matrix.detach().bfloat16() for matrix in self.adapter]
+
+
 def measure(rate: float) -> Iterator[tuple[int, float, float]]:
     """Yield the number of a step, the size of its delta, and the size of an anchor after it."""
-    torch.manual_seed(0)
-    trained = adapter()
-    means = [MEAN * torch.randn_like(matrix) for matrix in trained]
-    optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0)
-    raw = sum(2 * matrix.numel() for matrix in trained)
-    old = published(trained)
+    training = Training()
+    old = training.published()
     for step in range(1, STEPS[-1] + 1):
-        for matrix, mean in zip(trained, means, strict=True):
-            matrix.grad = mean + torch.randn_like(matrix)
-        optimizer.step()
-        new = published(trained)
+        new = training.step(rate)
         if step in STEPS:
-            delta = sum(len(encode(*pair)) for pair in zip(old, new, strict=True))
-            anchor = sum(len(encode(None, matrix)) for matrix in new)
-            yield step, delta / raw, anchor / raw
+            yield step, size(old, new), size([None] * len(new), new)
         old = new
 
 
-def published(trained: list[nn.Parameter]) -> list[Tensor]:
-    return [matrix.detach().bfloat16() for matrix in trained]
+def rehearsed() -> tuple[float, float]:
+    """Return the sizes of the anchor and of the delta that the rehearsal publishes."""
+    training = Training()
+    training.step(1e-4)
+    sft = training.step(5e-5)
+    training.begin()
+    return size([None] * len(sft), sft), size(sft, training.step(1e-5))
+
+
+def size(bases: Sequence[Tensor | None], matrices: list[Tensor]) -> float:
+    """Return the encoded bytes of `matrices`, divided by their unencoded bytes."""
+    encoded = sum(len(encode(*pair)) for pair in zip(bases, matrices, strict=True))
+    return encoded / sum(2 * matrix.numel() for matrix in matrices)
 
 
 def main() -> None:
@@ -67,7 +97,8 @@ def main() -> None:
             for step, delta, anchor in measure(rate):
                 rows.append({"rate": rate, "step": step, "delta": delta, "anchor": anchor})
                 lines.append(f"| {rate:.0e} | {step} | {delta:.1%} | {anchor:.1%} |")
-        screen.show("\n".join(lines))
+        anchor, delta = rehearsed()
+        screen.show("\n".join([*lines, f"rehearsal: anchor {anchor:.1%}, delta {delta:.1%}"]))
     save(given, "adapter-bytes", "\n".join(lines), rows)
 
 
