@@ -21,7 +21,7 @@ or an outage, and 180 s after a stop.
 | run | version | fault | gone, s | next step, s | within | what the job said |
 |---|---|---|---|---|---|---|
 """
-_STAMP = re.compile(r"^(grpo \[ *\d+ s\]: |[IWE] [\d:]{8} \S+ )")
+_STAMP = re.compile(r"grpo \[ *\d+ s\]: ")
 _SIGMAS, _LAST = 3.0, 30
 
 
@@ -45,8 +45,9 @@ def _row(part: int, struck: dict[str, Any]) -> str:
 
 
 def _said(lines: Sequence[str]) -> str:
-    """Return the first line that is no line about a step, without its time."""
-    told = [_STAMP.sub("", line) for line in lines if " steps" not in line]
+    """Return the first line of the job that is no line about a step, without its time."""
+    ours = [line for line in lines if _STAMP.match(line) and " steps" not in line]
+    told = [_STAMP.sub("", line) for line in ours]
     return told[0].replace("|", "/") if told else ""
 
 
