@@ -24,6 +24,7 @@ from functools import partial
 from typing import Literal, cast, get_args
 
 from awares.errors import ConfigError
+from awares.sample import Sample
 from awares.text_form import normalise, one_form
 
 Version = Literal["2026-03", "2026-08"]
@@ -217,6 +218,17 @@ def scorer(name: str, version: str = "2026-08") -> Scorer:
     if name not in table:
         raise ConfigError(f"scorer {name!r} is unknown; use one of {', '.join(table)}")
     return table[name]
+
+
+def score_answer(answer: str | None, sample: Sample, default: Scorer, version: str) -> float:
+    """Return the score of an answer to `sample`, or 0 without an answer.
+
+    A sample that names a scorer is scored by it, in its `version`, and any other one by `default`.
+    """
+    if answer is None:
+        return 0.0
+    own = scorer(sample.scorer, version) if sample.scorer else default
+    return own(answer, sample.answers, sample.question)
 
 
 def yes_no_f1(predictions: Sequence[str], answers: Sequence[str]) -> float:

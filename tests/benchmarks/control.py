@@ -30,6 +30,8 @@ from awares_platform.grpo.controller import Controller
 from awares_platform.grpo.group import Position
 from awares_platform.grpo.journal import Journal
 from awares_platform.grpo.prompts import Prompts
+from awares_platform.grpo.record_book import StoredBook
+from awares_platform.grpo.validation import HeldOut, Validation
 from awares_platform.store import ObjectStore
 from tests.benchmarks.command import Screen, parser, save
 from tests.benchmarks.control_fleet import Fleet, samples
@@ -107,7 +109,12 @@ async def measure(fleet: Fleet, store: ObjectStore, rate: float, steps: int) -> 
     buffer = EpisodeBuffer(prompts, settings.groups_per_step, settings.staleness_bound)
     journal = Journal(store, f"control-{settings.rollout_actors}", "start")
     async with fleet.pool(fail) as score:
-        controller = Controller(settings, buffer, journal, score, fleet.spawn)
+        idle = Validation(
+            HeldOut((), lambda *_: 0.0, settings.validation, settings.steps),
+            score,
+            StoredBook(store, "idle"),
+        )
+        controller = Controller(settings, buffer, journal, score, fleet.spawn, idle)
         running = asyncio.create_task(controller.run())
         await controller.attach(0, Position())
         await learn(controller, fleet, range(WARM_STEPS), rate)

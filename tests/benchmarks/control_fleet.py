@@ -16,6 +16,7 @@ from awares_platform.engine.follow import Loaded
 from awares_platform.engine.load import LoadReport, Prefetched
 from awares_platform.grpo.group import GroupRollout, Prompt
 from awares_platform.grpo.rewarding import Asked, RewardPool
+from awares_platform.method.play import Played
 
 PROMPT, TURN = 300, 40
 """The number of context ids of an episode's first turn, and the number of sampled ids of a turn."""
@@ -144,6 +145,12 @@ class SimulatedActor:
         )
         self._fleet.spent_s += time.thread_time() - begun
         return replace(rollout, episodes=distinct)
+
+    async def validate(
+        self, version: int, samples: Sequence[Sample]
+    ) -> AsyncIterator[tuple[Played, ...]]:
+        """Answer nothing, because the benchmark validates no version."""
+        yield ()
 
     def announce(self) -> None:
         """Do nothing, because `follow` waits for `Fleet.publish`."""

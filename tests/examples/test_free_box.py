@@ -150,7 +150,8 @@ def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
     taught = metrics.read(directory / "sft" / "metrics.jsonl")
     losses = [row.values["loss/tool_turn"] for row in taught if "loss/tool_turn" in row.values]
     assert (losses[-1] or 0) < 0.1 * (losses[0] or 0)
-    for row in metrics.read(directory / "grpo" / "metrics.jsonl"):
+    # Row 0 has only the figures of the starting policy on held-out questions.
+    for row in metrics.read(directory / "grpo" / "metrics.jsonl")[1:]:
         # The gap between the logprobs of the engine and of the learner would be large if the engine
         # and the learner rendered different crops.
         assert (row.values["importance/gap"] or 0) < 0.03

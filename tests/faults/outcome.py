@@ -85,4 +85,4 @@ def _journal(config: PlatformConfig, store: ObjectStore) -> dict[str, str]:
 def rewards(config: PlatformConfig) -> list[float]:
     """Return the mean reward of each step."""
     rows = metrics.read(config.run.directory / config.run.name / "grpo" / "metrics.jsonl")
-    return [row.values["reward/mean"] or 0.0 for row in rows]
+    return [row.values["reward/mean"] or 0.0 for row in rows if "reward/mean" in row.values]

@@ -27,6 +27,8 @@ from awares_platform.config.serve import ServeConfig
 from awares_platform.data.dataset import ensure_mini, read_samples, write_samples
 from awares_platform.grpo.group import Outcome
 from awares_platform.grpo.job import journal_of, run
+from awares_platform.grpo.record_book import read_record
+from awares_platform.grpo.validated import Validated
 from awares_platform.runtime import metrics
 from awares_platform.runtime.job_lease import JobRefused
 from awares_platform.runtime.ports import free_port
@@ -37,6 +39,7 @@ from awares_platform.training.export import read_meta
 from awares_platform.training.policy import load_policy
 from awares_platform.training.source import resolve
 from awares_platform.weights import Publisher, Subscriber
+from awares_platform.weights.retention import pinned
 from tests.integration.fault import Reset
 from tests.integration.fault_proxy import proxy
 from tests.integration.fault_rules import Faults
@@ -81,6 +84,10 @@ def config(faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
             "checkpoint_every": 1,
             "micro_batch": 8,
             "learning_rate": 1e-4,
+            "validation": {"every": 2},
+            # Any update moves the policy this far, so each step after the first best version
+            # restores this version.
+            "guards": {"window": 1, "kl": "restore-best", "kl_above": 1e-9, "max_restores": 99},
         },
     }
     config = PlatformConfig.model_validate(settings)
@@ -145,14 +152,21 @@ def kill_job_after_first_checkpoint(
 
 
 def disturb(config: PlatformConfig, store: ObjectStore, faults: Faults, killed: list[int]) -> None:
-    """Kill the rollout actor after the resumed learner has published two versions.
+    """Kill the rollout actor while a published version of the resumed learner is validated.
 
-    Append the process id of each killed actor to the list `killed`. Then reset every request to the
-    store for OUTAGE_S seconds.
+    Append the number of this version, and the process id of each killed actor, to `killed`. Then
+    reset every request to the store for OUTAGE_S seconds.
     """
     subscriber = Subscriber(store, config.run.name)
     before = subscriber.head() or 0
-    wait_for(lambda: (subscriber.head() or 0) >= before + 2, "version of the resumed learner")
+
+    def validating() -> bool:
+        pending = read_record(store, config.run.name).pending
+        found = [due.version for due in pending if due.version > before + 1]
+        killed[:] = [one for one in found if one <= (subscriber.head() or 0)][:1]
+        return bool(killed)
+
+    wait_for(validating, "validation of the resumed learner's version")
     actors = descendants(lambda command: command.startswith("ray::RolloutActor"))
     kill(actors)
     killed += [actor.pid for actor in actors]
@@ -182,6 +196,26 @@ def served_while_published(session: PlatformConfig, store: ObjectStore, image: P
         wait_for(lambda: version() == newest + 1, "answer by the next version", 60)
 
 
+def check_validations(config: PlatformConfig, store: ObjectStore, killed: int) -> Validated:
+    """Check the record of validated versions, and return the best one.
+
+    `killed` is the version whose validation was killed.
+    """
+    record = read_record(store, config.run.name)
+    assert record.pending == [] and killed in [one.version for one in record.entries]
+    assert {one.step for one in record.entries} == {0, 2, 4, 6}
+    assert all(len(one.values) == 6 for one in record.entries)
+    best = record.found(record.best)
+    assert best is not None and best.step > 0
+    # The store keeps the weights and the training state of the best version only.
+    assert pinned(store, config.run.name) == {best.version}
+    snapshots = {info.key.split("/")[4] for info in store.list("runs/grpo-test/snapshots/")}
+    assert snapshots == {f"v{best.version:08d}"}
+    last = read_meta(store, config.run.name, "awares-last")
+    assert (last is None) == (best.step == STEPS)
+    return best
+
+
 def test_killed_resumed_and_nothing_counted_twice(
     config: PlatformConfig, faults: Faults, tmp_path: Path
 ) -> None:
@@ -195,18 +229,25 @@ def test_killed_resumed_and_nothing_counted_twice(
         killer.join()
         again = run(session)
         served_while_published(session, store, tmp_path / "scene.png")
-    assert len(killed) == 1
+    assert len(killed) == 2
     assert (result.steps, again.metrics) == (STEPS, {})
     meta = read_meta(store, "grpo-test", "awares")
-    assert meta is not None and meta["step"] == STEPS
-    assert meta.keys() == {"step", "recipe", "digest", "trained_from"}
+    best = check_validations(config, store, killed[0])
+    assert meta is not None and meta["step"] == best.step
+    assert meta.keys() == {"step", "steps", "held_out", "recipe", "digest", "trained_from"}
+    assert meta["held_out"] == best.metrics()
     assert meta["recipe"] == json.loads(store.get("runs/grpo-test/grpo/recipe.json"))
     assert meta["recipe"]["method.reward"] == "anls_reward:AnlsReward"
     assert not store.exists("runs/grpo-test/grpo/lease.json")
 
     rows = metrics.read(Path(config.run.directory) / "grpo-test" / "grpo" / "metrics.jsonl")
-    assert [row.step for row in rows] == list(range(1, STEPS + 1))
+    # The row of step 0 has only the figures of the starting policy on the held-out questions.
+    assert [row.step for row in rows] == list(range(STEPS + 1))
+    measured = [row.step for row in rows if "validation/reward" in row.values]
+    assert measured == [0, 2, 4, 6] and "reward/mean" not in rows.pop(0).values
     assert rows[-1].values["actors/restarts"] == 1
+    restores = [row.values["guards/restores"] or 0 for row in rows]
+    assert 0 == restores[0] < restores[-1] <= read_record(store, config.run.name).restores
     for key in ("learner/busy", "engine/busy"):
         shares = [row.values[key] or 0 for row in rows if key in row.values]
         assert shares and all(0 <= share <= 1 for share in shares) and max(shares) > 0, key

@@ -44,7 +44,12 @@ def config(tmp_path: Path) -> PlatformConfig:
     settings = {
         "run": {"name": "faults", "directory": str(tmp_path / "runs")},
         "store": {"retry_budget_s": 5},
-        "data": {"train_samples": 48, "test_samples": 1, "image_cache": str(tmp_path / "images")},
+        "data": {
+            "train_samples": 48,
+            "test_samples": 1,
+            "held_out": 0,
+            "image_cache": str(tmp_path / "images"),
+        },
         "engine": {"kv_cache_gib": 0.25},
         "grpo": {
             "start": "base",

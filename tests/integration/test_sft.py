@@ -49,7 +49,7 @@ from tests.processes import descendants, family, gone
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
-SAMPLES = 40
+SAMPLES, HELD_OUT = 44, 4
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,7 @@ def config(
             batch_size=16,
             micro_batch=8,
             learning_rate=3e-3,
+            validate_every=4,
             checkpoint_every=3,
             max_failures=1,
         ),
@@ -126,13 +127,20 @@ def test_the_loss_falls_and_every_step_is_recorded(
     session: PlatformConfig, reference: sft.SftResult
 ) -> None:
     rows = metrics.read(session.run.directory / "reference" / "sft" / "metrics.jsonl")
-    assert reference.steps == SAMPLES * 4 // 16 == 10
+    assert reference.steps == (SAMPLES - HELD_OUT) * 4 // 16 == 10
     assert [row.step for row in rows] == list(range(1, 11))
     losses = [row.values["loss/sft"] for row in rows]
     assert losses[-1] < 0.6 * losses[0]
     names = {"loss/tool_turn", "accuracy/tokens", "policy/learning_rate"}
     assert names | {"time/tokens_per_s", "time/step", "time/images"} <= rows[0].values.keys()
     assert rows[-1].values["accuracy/tokens"] > rows[0].values["accuracy/tokens"]
+    measured = {row.step: row.values["validation/loss"] for row in rows if row.step in (4, 8, 10)}
+    assert [row.step for row in rows if "validation/tool_turns" in row.values] == [*measured]
+    store = ObjectStore.from_config(session.store)
+    best = (read_meta(store, "reference", "sft") or {})["best"]
+    assert best["held_out"]["validation/loss"] == measured[best["step"]] == min(measured.values())
+    assert best["held_out"]["validation/questions"] == HELD_OUT
+    assert [*store.list("runs/reference/snapshots/")] == []
 
 
 def test_the_exported_policy_has_the_trained_weights(

@@ -33,6 +33,10 @@ class DataConfig(Section):
     """Number of training questions to use. The source "mini" generates this number."""
     test_samples: int = Field(default=2048, ge=1)
     """Number of test questions to use. The source "mini" generates this number."""
+    held_out: int = Field(default=128, ge=0)
+    """Largest number of curated training questions that sft and grpo do not train on, but measure
+    themselves with. At most a tenth of the questions is held out. No image is in both parts, and
+    the test split is not touched. 0 holds nothing out."""
     seed: int = 0
     """Seed of AwaRes-Mini's scenes; run.seed does not change the data."""
     shard_rows: int = Field(default=512, ge=1)

@@ -11,6 +11,7 @@ from awares.advantage import AdvantageScale
 from awares_platform.config.base import Section
 from awares_platform.config.guards import GuardsConfig
 from awares_platform.config.loss_choice import loss_fault
+from awares_platform.config.validation import ValidationConfig
 
 
 class GrpoConfig(Section):
@@ -159,6 +160,8 @@ class GrpoConfig(Section):
     """Seconds that the learner waits for a batch before the run fails. The time without any ready
     rollout actor does not count. The job then waits for nodes and says so."""
 
+    validation: ValidationConfig = Field(default_factory=ValidationConfig)
+    """Evaluation on held-out questions inside the run, and the choice of the best version."""
     guards: GuardsConfig = Field(default_factory=GuardsConfig)
     """Bounds on the run's metrics, and what happens outside them."""
 

@@ -64,6 +64,17 @@ class PlatformConfig(Section):
             raise ValueError(fault)
         return self
 
+    @model_validator(mode="after")
+    def a_restoring_guard_has_validated_versions(self) -> Self:
+        """Refuse the action "restore-best" in a run that validates no version."""
+        for key in self.grpo.guards.restoring:
+            if not (self.grpo.validation.every and self.data.held_out):
+                raise ValueError(
+                    f'grpo.guards.{key}="restore-best" needs validated versions: set '
+                    "grpo.validation.every and data.held_out above 0"
+                )
+        return self
+
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> PlatformConfig:
     """Read the setup at `path` and apply `overrides` of the form "section.key=value".

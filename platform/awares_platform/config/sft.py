@@ -48,6 +48,10 @@ class SftConfig(Section):
     zero_stage: Literal[0, 1, 2, 3] = 2
     """DeepSpeed ZeRO stage. Stage 1 shards the optimizer state, stage 2 also the gradients, and
     stage 3 also the parameters."""
+    validate_every: int = Field(default=100, ge=0)
+    """Number of steps between two measurements on the held-out demonstrations (data.held_out). The
+    policy after the last step is measured, too. The exported policy is the one with the lowest
+    held-out loss. 0 measures nothing, and exports the last policy."""
     checkpoint_every: int = Field(default=50, ge=1)
     """Number of steps between two checkpoints to the store."""
     keep_checkpoints: int = Field(default=2, ge=1)

@@ -66,23 +66,27 @@ async def follow(
     poll_s: float,
     announced: asyncio.Event | None = None,
     method: MethodConfig | None = None,
+    loading: asyncio.Lock | None = None,
 ) -> AsyncIterator[Loaded | Missed]:
     """Load the newest version whenever HEAD names a new one, and skip the versions in between.
 
     The function waits `poll_s` seconds between two reads of HEAD. The event `announced` ends the
-    wait early, and the function clears the event. The function yields Missed if it cannot read HEAD
-    or fetch the version, or if the version does not fit the engine. Every consecutive failure
-    doubles the wait. The wait never exceeds 15 s.
+    wait early, and the function clears the event. While another task holds the lock `loading`, the
+    function loads nothing. It yields Missed if it cannot read HEAD or fetch the version, or if the
+    version does not fit the engine. Every consecutive failure doubles the wait. The wait never
+    exceeds 15 s.
 
     Raises CanaryMismatch if the engine's logprobs differ too much from the learner's. Raises
     EngineError if the engine must be restarted. Raises PolicyError if the learner trains with other
     inputs than `method` describes, unless `method` is None.
     """
-    announced = announced or asyncio.Event()
+    announced, loading = announced or asyncio.Event(), loading or asyncio.Lock()
     failures = 0
     while True:
         try:
-            if (load := await load_newest(engine, subscriber, canary, method)) is not None:
+            async with loading:
+                load = await load_newest(engine, subscriber, canary, method)
+            if load is not None:
                 failures = 0
                 yield load
         except CanaryMismatch:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from awares.episode import Episode, StopReason
-from awares.evaluation.scorers import Scorer, scorer
+from awares.evaluation.scorers import Scorer, score_answer
 from awares.reward import Reward
 from awares.sample import Sample
 from awares_platform.method.play import Played
@@ -52,19 +52,12 @@ def score_all(
             one.sample,
             labelled[one.sample.sample_id],
             episode,
-            _score(episode.answer, one.sample, score, version),
+            score_answer(episode.answer, one.sample, score, version),
             one.latency_s if one.sample.sample_id in alone else None,
             rewards.get(one.sample.sample_id),
         )
         for one, episode in _with_episodes(rows)
     ]
-
-
-def _score(answer: str | None, sample: Sample, score: Scorer, version: str) -> float:
-    if answer is None:
-        return 0.0
-    own = scorer(sample.scorer, version) if sample.scorer else score
-    return own(answer, sample.answers, sample.question)
 
 
 def _rewards(

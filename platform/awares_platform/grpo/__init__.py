@@ -10,6 +10,12 @@ The docstring of `job` has a diagram of both loops.
     rollout       an actor that runs episodes on one engine and loads new weights
     learner       one rank of the trainer, which publishes weights and saves checkpoints
     group         the prompts, groups and batches that these parts exchange
+    validation    decides which versions the actors answer held-out questions with
+    validated     measures a version, and chooses the best one
+    record_book   the validated versions, stored durably
+    order         what the controller tells the learner beside batches
+    exporting     exports the best and the last policy
+    unusable      counts the groups that cannot be trained on
     prompts       the run's order of prompts
     buffer        the prompts to roll out, and the groups that wait for the learner
     collecting    sets the garbage collector of the controller's process
@@ -30,7 +36,7 @@ The docstring of `job` has a diagram of both loops.
     reference     the frozen starting policy, for the KL term
     pixels        caches the processed views
     warming       prepares the views of the next batch during training
-    guards        watches the metrics, and warns or stops the run
+    guards        watches the metrics, and says when to warn, stop or restore
     sample_table  table rows of a step's episodes, for the run's trackers
     step_metrics, loss_metrics, engine_metrics, learner_speed    the metrics of a step
 """

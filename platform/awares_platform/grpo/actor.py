@@ -1,10 +1,12 @@
 """Defines the interface through which the controller uses a rollout actor."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
+from awares.sample import Sample
 from awares_platform.engine.follow import Loaded, Missed
 from awares_platform.grpo.group import GroupRollout, Prompt
+from awares_platform.method.play import Played
 
 
 class ActorLost(Exception):
@@ -38,6 +40,17 @@ class Actor(Protocol):
 
     async def rollout(self, prompt: Prompt) -> GroupRollout:
         """Roll out a group of episodes of `prompt`. A failed episode raises no error."""
+        ...
+
+    def validate(
+        self, version: int, samples: Sequence[Sample]
+    ) -> AsyncIterator[Loaded | tuple[Played, ...]]:
+        """Answer `samples` with the weights of exactly `version`, which must be published.
+
+        Yield Loaded if the actor has to load the version. Then yield the episodes, in the order of
+        `samples`. Until the end, the actor loads no other version. Raises WeightsError if the
+        version cannot be loaded, and EngineFailure if too many episodes fail.
+        """
         ...
 
     def announce(self) -> None:

@@ -27,9 +27,11 @@ async def tell(actors: Iterable[Actor]) -> None:
 
 
 async def announce_versions(
-    subscriber: Subscriber, announce: Callable[[], Awaitable[None]], poll_s: float
+    subscriber: Subscriber, announce: Callable[[int | None], Awaitable[None]], poll_s: float
 ) -> None:
     """Read HEAD every `poll_s` seconds, and call `announce` after each change. Never return.
+
+    `announce` gets the newest version, or None if HEAD names no version.
 
     If HEAD cannot be read, every consecutive failure doubles the wait, up to 15 s. The failure is
     not logged here, because the actors report it when they read HEAD themselves.
@@ -44,5 +46,5 @@ async def announce_versions(
             failures = 0
         if subscriber.seen != seen:
             seen = subscriber.seen
-            await announce()
+            await announce(seen.version)
         await asyncio.sleep(min(_SLOWEST_POLL_S, poll_s * 2**failures))

@@ -12,30 +12,37 @@ the error.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
-from awares.errors import DataError
 from awares.passes import PassBudget
 from awares.view import ImageView
 from awares_platform.config.grpo import GrpoConfig
-from awares_platform.data.dataset import REPORTED_FAULTS
-from awares_platform.engine.follow import Missed
+from awares_platform.engine.follow import Loaded, Missed
 from awares_platform.grpo.actor import Actor, ActorLost
 from awares_platform.grpo.announcing import tell
 from awares_platform.grpo.batch_scale import batch_scaled
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.fleet import Fleet
-from awares_platform.grpo.group import Group, GroupRollout, Outcome, Position, Prompt, StepBatch
+from awares_platform.grpo.group import Group, GroupRollout, Position, Prompt, StepBatch
 from awares_platform.grpo.journal import Journal
 from awares_platform.grpo.line import Line
 from awares_platform.grpo.lineage import Lineage, Spans
+from awares_platform.grpo.order import Chosen, Finish, Restoration, Restore
 from awares_platform.grpo.recorder import Recorder
 from awares_platform.grpo.segment import Training
 from awares_platform.grpo.shard import StepShard, shards, shown
 from awares_platform.grpo.step_metrics import StepMetrics
+from awares_platform.grpo.unusable import UnusableGroups
+from awares_platform.grpo.validation import Validation
+from awares_platform.method.play import EngineFailure
 from awares_platform.store.errors import LaunchError
+from awares_platform.weights import WeightsError
 
 log = logging.getLogger(__name__)
+
+Assigned = Sequence[StepShard | Finish | Restore]
+"""What each rank of the learner does next."""
 
 _WAIT_S = 1.0
 """Seconds between two looks at the actors while the learner waits for a batch."""
@@ -55,6 +62,7 @@ class Controller:
         journal: Journal,
         score: Callable[[Prompt, GroupRollout], Awaitable[Group]],
         spawn: Callable[[int], Actor],
+        validation: Validation,
         packed: bool = False,
         hang_timeout_s: float = 90.0,
     ) -> None:
@@ -72,13 +80,13 @@ class Controller:
         self._following: dict[int, Actor] = {}
         # The numbers of issued prompts whose tasks have not begun.
         self._unstarted: set[int] = set()
-        self._shards: asyncio.Future[list[StepShard] | None] | None = None
+        self._shards: asyncio.Future[Assigned | None] | None = None
+        # The step and the version for which `_shards` was assembled.
+        self._asked: tuple[int, int] | None = None
         # The learner's current batch, and the version that this batch updates.
         self._batch: tuple[StepBatch, int] | None = None
-        self._fruitless = 0
-        self._nonfinite = 0
-        # The ids of the samples that no actor can play, because their data have a fault.
-        self._unplayable: set[str] = set()
+        self._unusable = UnusableGroups(buffer.samples, 2 * settings.groups_per_step)
+        self._validation = validation
         # `attach` increments this number. An `_assemble` that still waits for a batch of the former
         # learner then gives up.
         self._session = 0
@@ -94,16 +102,17 @@ class Controller:
             for index in range(self._settings.rollout_actors)
         ]
         closing = asyncio.create_task(self._until(lambda: self._closed))
+        tasks = [*tending, closing, asyncio.create_task(self._validation.run(self._report))]
         try:
-            done, _ = await asyncio.wait([*tending, closing], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
             if self._failure is not None:
                 raise self._failure
         finally:
-            for task in (*tending, closing):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tending, closing, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self.close()
             await self._recorder.finish()
 
@@ -113,6 +122,7 @@ class Controller:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow(actor, index))
+                group.create_task(self._validate(actor, index))
                 group.create_task(self._issue(actor, index, group))
         except ExceptionGroup as errors:
             fatal = [error for error in errors.exceptions if not isinstance(error, ActorLost)]
@@ -121,8 +131,9 @@ class Controller:
             del self._following[index]
             self._line.gone(index)
 
-    async def announce(self) -> None:
-        """Tell all actors that the store has new weights."""
+    async def announce(self, version: int | None) -> None:
+        """Tell all actors that the store has new weights, of which `version` is the newest."""
+        self._validation.published(version or 0)
         await tell(self._following.values())
 
     async def _follow(self, actor: Actor, index: int) -> None:
@@ -132,8 +143,27 @@ class Controller:
                 held = self._line.version(index)
                 log.warning("a rollout actor keeps version %d: %s", held, load.reason)
                 continue
-            self._metrics.loaded(index, load)
-            self._line.loaded(index, load.version)
+            self._loaded(index, load)
+
+    def _loaded(self, index: int, load: Loaded) -> None:
+        self._metrics.loaded(index, load)
+        self._line.loaded(index, load.version)
+
+    async def _validate(self, actor: Actor, index: int) -> None:
+        """Let the actor answer the held-out questions, each time that a version is due."""
+        while True:
+            due = await self._validation.next()
+            try:
+                async for found in actor.validate(due.version, self._validation.samples):
+                    if isinstance(found, Loaded):
+                        self._loaded(index, found)
+                    else:
+                        self._validation.deliver(due, found)
+            except (EngineFailure, WeightsError) as error:
+                await self._validation.failed(due, error)
+            except BaseException:
+                self._validation.give_back(due)
+                raise
 
     async def _issue(self, actor: Actor, index: int, group: asyncio.TaskGroup) -> None:
         """Start a group whenever the actor has a free slot and the buffer has room."""
@@ -172,57 +202,8 @@ class Controller:
         if self._buffer.add(group):
             self._recorder.add(group)
             self._metrics.finished(group)
-            self._report_nonfinite(group)
-            self._refuse_fruitless(group)
-            self._leave_out(group)
+            self._unusable.check(group)
             await self._notify()
-
-    def _leave_out(self, group: Group) -> None:
-        """Count the group's sample if it cannot be played, and log the first few such samples.
-
-        Raises DataError if no sample of the run can be played, because no batch would become ready.
-        """
-        sample = group.prompt.sample.sample_id
-        if not group.fault or sample in self._unplayable:
-            return
-        self._unplayable.add(sample)
-        if len(self._unplayable) <= REPORTED_FAULTS:
-            log.warning("left out %s: %s", sample, group.fault)
-        if len(self._unplayable) == self._buffer.samples:
-            raise DataError(
-                f"none of the {self._buffer.samples} questions can be played; "
-                f"the last, {sample}: {group.fault}"
-            )
-
-    def _refuse_fruitless(self, group: Group) -> None:
-        """Raise an error after many useless groups in a row, because no batch becomes ready.
-
-        The error is LaunchError for failed episodes, and DataError for values that are not finite.
-        A prompt that cannot be played tells nothing about the engine, so the method ignores it.
-        """
-        if group.fault:
-            return
-        useless = group.outcome in (Outcome.FAILED, Outcome.NONFINITE)
-        self._fruitless = self._fruitless + 1 if useless else 0
-        if self._fruitless < 2 * self._settings.groups_per_step:
-            return
-        if group.outcome is Outcome.NONFINITE:
-            raise DataError(
-                f"{self._fruitless} groups in a row cannot be learned from; in the last, "
-                f"{group.nonfinite}: correct method.reward, or the policy if it samples such tokens"
-            )
-        errors = sorted({member.episode.error for member in group.members if member.episode.error})
-        raise LaunchError(
-            f"{self._fruitless} groups in a row had fewer than two usable episodes; "
-            f"the last failed with: {'; '.join(errors)}"
-        )
-
-    def _report_nonfinite(self, group: Group) -> None:
-        """Log the first few groups that are dropped because a value is not finite."""
-        if group.outcome is Outcome.NONFINITE:
-            self._nonfinite += 1
-            if self._nonfinite <= REPORTED_FAULTS:
-                log.warning("dropped a group: %s", group.nonfinite)
 
     # -- the learner
 
@@ -244,29 +225,36 @@ class Controller:
         )
         self._buffer.restore(position, found.groups, lineage, found.stale)
         self._session += 1
-        self._shards = self._batch = None
+        self._shards = self._batch = self._asked = None
+        await self._validation.attach(lineage, anew=not spans)
         log.info("learner at version %d: %s", version, self._state())
         # From now on the buffer has the run's position, so actors may get prompts.
         self._line.open()
         await self._notify()
 
-    async def batch(self, step: int, version: int, rank: int, ranks: int) -> StepShard | None:
+    async def batch(
+        self, step: int, version: int, rank: int, ranks: int
+    ) -> StepShard | Finish | Restore | None:
         """Return the part of a batch that the rank `rank` trains on in the step `step`.
 
         The step updates the weights of `version`. The first call for a step assembles the batch for
-        all `ranks` ranks. Return None if the run has stopped or another learner attaches. If no
-        batch becomes ready within grpo.batch_timeout_s, the run stops. Time without a ready actor
-        does not count.
+        all `ranks` ranks. All ranks may get an order instead of a batch. Return None if the run has
+        stopped or another learner attaches. If no batch becomes ready within grpo.batch_timeout_s,
+        the run stops. Time without a ready actor does not count.
         """
-        if self._batch is None or self._batch[0].step != step:
-            if self._shards is None or self._shards.done():
-                self._shards = asyncio.ensure_future(self._assemble(step, version, ranks))
-        assert self._shards is not None
+        if self._shards is None or self._asked != (step, version):
+            self._asked = (step, version)
+            self._shards = asyncio.ensure_future(self._assemble(step, version, ranks))
         cut = await asyncio.shield(self._shards)
         return None if cut is None else cut[rank]
 
-    async def _assemble(self, step: int, version: int, ranks: int) -> list[StepShard] | None:
+    async def _assemble(self, step: int, version: int, ranks: int) -> Assigned | None:
         session = self._session
+        if self._validation.out_of_patience:
+            return [Finish()] * ranks
+        if (order := self._validation.restoring()) is not None:
+            return [order] * ranks
+        keep = await self._validation.register(step, version)
         await self._await_batch(
             step, lambda: self._closed or self._session != session or self._buffer.full(version)
         )
@@ -276,7 +264,7 @@ class Controller:
         self._batch = (batch, version)
         await self._notify()
         await self._recorder.flush(Training.of(batch, version))
-        return self._dealt(batch, ranks)
+        return [replace(shard, keep=keep) for shard in self._dealt(batch, ranks)]
 
     async def _await_batch(self, step: int, ready: Callable[[], bool]) -> None:
         """Wait until `ready` holds. Stop the run after grpo.batch_timeout_s.
@@ -335,8 +323,43 @@ class Controller:
         record["buffer/size"] = float(len(self._buffer))
         record["buffer/in_flight"] = float(self._buffer.in_flight)
         record["buffer/dropped"] = float(self._buffer.dropped)
-        record["data/unplayable"] = float(len(self._unplayable))
+        record["data/unplayable"] = float(self._unusable.unplayable)
+        record["guards/restores"] = float(self._validation.restores)
+        self._validation.learned(record["reward/mean"])
         await self._records.put((step, record))
+
+    async def _report(self, step: int, figures: Mapping[str, float]) -> None:
+        """Record the figures of the version after `step` steps, in the row of its last step."""
+        await self._records.put((step - 1, dict(figures)))
+
+    async def restore(self, most: int) -> Restoration:
+        """Let the learner restore the best version, unless the run has done so `most` times."""
+        return await self._validation.restore(most)
+
+    async def last(self, step: int, version: int) -> bool:
+        """Note that the learner ends after `step` steps. No further prompts are issued.
+
+        Return whether the learner must write a snapshot of its last version.
+        """
+        self._line.close()
+        return await self._validation.register(step, version)
+
+    async def chosen(self) -> Chosen | None:
+        """Wait until no version is to be validated, and return which one becomes the policy.
+
+        Return None if the run has stopped.
+        """
+        settling = asyncio.ensure_future(self._validation.settled())
+        closing = asyncio.ensure_future(self._until(lambda: self._closed))
+        try:
+            await asyncio.wait([settling, closing], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            settling.cancel()
+            closing.cancel()
+        if self._closed:
+            return None
+        best = self._validation.best
+        return Chosen(best.version, best.step, best.metrics()) if best else Chosen(None, None, {})
 
     async def shown(self, count: int) -> tuple[int, tuple[Group, ...]]:
         """Return the newest step with a batch, and the first `count` groups of this batch."""

@@ -1,4 +1,4 @@
-"""Watches a run's metrics. Warns, or stops the run, when a metric leaves its bounds."""
+"""Watches a run's metrics, and says what must happen when a metric leaves its bounds."""
 
 import shutil
 from collections import deque
@@ -9,9 +9,12 @@ from pathlib import Path
 from statistics import fmean
 
 from awares.errors import AwaresError
-from awares_platform.config.guards import Action, GuardsConfig
+from awares_platform.config.guards import GuardsConfig, PolicyAction
 
 FREE = "disk/free_gib"
+DECLINE = "validation/decline"
+_AT_ONCE = {FREE, DECLINE}
+"""The metrics whose present value counts, and not a mean."""
 
 
 class GuardTripped(AwaresError):
@@ -32,7 +35,7 @@ class Guard:
 
     key: str
     metric: str
-    action: Action
+    action: PolicyAction
     below: float
     above: float
     advice: str
@@ -50,18 +53,31 @@ class Guard:
         return f"{what} is {value:.4g}, {side} grpo.guards.{key}={bound:g}: {self.advice}"
 
 
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """A metric has left its bounds. If `restore` is true, the best version must be restored.
+
+    Example:
+        Alarm("step 40: the mean of policy/kl over 10 steps is 3.1, above ...", restore=True)
+    """
+
+    sentence: str
+    restore: bool
+
+
 class Guards:
     """Compares the metrics of a run with the bounds of `settings`, step by step.
 
-    Each metric is averaged over the last `settings.window` steps, except for the free disk space.
+    Each metric is averaged over the last `settings.window` steps, except for the free disk space
+    and the fall of the held-out accuracy.
     `directory` is the run directory. `asks` is false for a method without crop requests, whose
     call/rate has no guard. `free` returns the free bytes of the directory's file system.
 
     Example:
         guards = Guards(config.grpo.guards, config.run.directory, asks=True)
         for step, metrics in steps:
-            for sentence in guards.check(step, metrics):
-                progress.say(sentence)
+            for alarm in guards.check(step, metrics):
+                progress.say(alarm.sentence)
     """
 
     def __init__(
@@ -72,20 +88,26 @@ class Guards:
         free: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
     ) -> None:
         self._window, self._directory, self._free = settings.window, directory, free
-        found = [*_means(settings), _disk(settings)]
+        found = [*_of_policy(settings), _disk(settings)]
         self._guards = [
             guard
             for guard in found
             if guard.action != "off" and (asks or guard.metric != "call/rate")
         ]
         self._values: dict[str, deque[float]] = {
-            guard.key: deque(maxlen=1 if guard.metric == FREE else settings.window)
+            guard.key: deque(maxlen=1 if guard.metric in _AT_ONCE else settings.window)
             for guard in self._guards
         }
         self._outside: set[str] = set()
 
-    def check(self, step: int, metrics: Mapping[str, float]) -> Iterator[str]:
-        """Yield one sentence for each guard whose metric has just left its bounds.
+    def reset(self) -> None:
+        """Forget all values, because the policy is another one now."""
+        self._outside.clear()
+        for values in self._values.values():
+            values.clear()
+
+    def check(self, step: int, metrics: Mapping[str, float]) -> Iterator[Alarm]:
+        """Yield an alarm for each guard whose metric has just left its bounds.
 
         A guard says nothing more until its metric has been inside again. Raises GuardTripped if the
         action of such a guard is "stop".
@@ -108,20 +130,22 @@ class Guards:
     def _name(self, guard: Guard) -> str:
         if guard.metric == FREE:
             return f"the free space of {self._directory} in GiB"
+        if guard.metric == DECLINE:
+            return "the fall of the held-out accuracy at a higher reward"
         return f"the mean of {guard.metric} over {self._window} steps"
 
-    def _acted(self, guard: Guard, step: int, sentence: str) -> str:
-        """Return the warning. Raises GuardTripped instead if the guard's action is "stop"."""
+    def _acted(self, guard: Guard, step: int, sentence: str) -> Alarm:
+        """Return the alarm. Raises GuardTripped instead if the guard's action is "stop"."""
         if guard.action == "stop":
             raise GuardTripped(
                 f"stopped after step {step}: {sentence}. With the same settings, the run "
                 f'goes on from its last checkpoint; grpo.guards.{guard.key}="warn" only warns'
             )
-        return f"step {step}: {sentence}"
+        return Alarm(f"step {step}: {sentence}", guard.action == "restore-best")
 
 
-def _means(settings: GuardsConfig) -> Iterator[Guard]:
-    """Yield the guards that compare the mean of a metric over several steps."""
+def _of_policy(settings: GuardsConfig) -> Iterator[Guard]:
+    """Yield the guards of the policy."""
     yield Guard(
         "kl",
         "policy/kl",
@@ -137,6 +161,14 @@ def _means(settings: GuardsConfig) -> Iterator[Guard]:
         below=settings.call_rate_below,
         above=settings.call_rate_above,
         advice="the policy no longer chooses when to ask; change method.alpha_use or alpha_miss",
+    )
+    yield Guard(
+        "held_out",
+        DECLINE,
+        settings.held_out,
+        below=-inf,
+        above=settings.held_out_above,
+        advice="the policy learns the reward and not the task; change method.reward",
     )
     yield Guard(
         "malformed",

@@ -37,7 +37,9 @@ Failures:
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import ray
@@ -45,8 +47,13 @@ import ray.train
 from ray.train.torch import TorchConfig
 
 from awares.errors import PolicyError
+from awares.evaluation.scorers import score_answer, scorer
+from awares.sample import Sample
 from awares_platform.config import PlatformConfig
+from awares_platform.config.evaluate import EvaluateConfig
+from awares_platform.config.grpo import GrpoConfig
 from awares_platform.data.dataset import read_manifest, read_split
+from awares_platform.data.held_out import divide
 from awares_platform.data.manifest import samples_digest
 from awares_platform.grpo.announcing import announce_versions
 from awares_platform.grpo.buffer import EpisodeBuffer
@@ -54,7 +61,9 @@ from awares_platform.grpo.collecting import collect_rarely
 from awares_platform.grpo.controller import Controller
 from awares_platform.grpo.journal import Journal
 from awares_platform.grpo.prompts import Prompts, labelled
+from awares_platform.grpo.record_book import StoredBook
 from awares_platform.grpo.supervisor import Supervisor
+from awares_platform.grpo.validation import HeldOut, Validation
 from awares_platform.method.family import model_family
 from awares_platform.runtime.driver import beside_driver
 from awares_platform.runtime.job_lease import LeaseClaim, hold, run_lease
@@ -77,16 +86,18 @@ log = logging.getLogger(__name__)
 class GrpoResult:
     """The result of a finished job.
 
-    `policy` is the key of the exported policy in the store. `steps` is the number of learner steps
-    of the whole run. `metrics` holds the metrics of the last step, or is empty if an earlier job
+    `policy` is the key of the exported policy in the store, and `best` is the number of steps after
+    which the learner had its weights. `steps` is the number of learner steps of the whole run.
+    `metrics` holds the metrics of the last step, or is empty if an earlier job
     finished all steps. `wall_s` is the duration of this job in seconds.
 
     Example:
-        GrpoResult("runs/mini/policies/awares", 40, {"reward/mean": 9.1}, wall_s=212.0)
+        GrpoResult("runs/mini/policies/awares", 40, 30, {"reward/mean": 9.1}, wall_s=212.0)
     """
 
     policy: str
     steps: int
+    best: int
     metrics: dict[str, float]
     wall_s: float
 
@@ -98,6 +109,8 @@ class GrpoResult:
         took = f"in {self.wall_s:.0f} s" if self.metrics else "by an earlier job"
         if unplayable := self.metrics.get("data/unplayable"):
             took += f", {unplayable:.0f} questions left out because they cannot be played"
+        if self.best != self.steps:
+            took += f"; the best policy is that of step {self.best:,}"
         return f"grpo: finished {self.steps:,} steps {took}\npolicy: {store}/{self.policy}"
 
 
@@ -123,7 +136,9 @@ def run(config: PlatformConfig) -> GrpoResult:
     with hold(store, run_lease(config.run.name, "grpo"), "grpo") as claim:
         metrics = _train(config, store, claim)
     seconds, policy = time.monotonic() - started, policy_key(config.run.name, "awares")
-    return GrpoResult(policy, config.grpo.steps, metrics, seconds)
+    meta = read_meta(store, config.run.name, "awares")
+    assert meta is not None, "the learner has exported the policy"
+    return GrpoResult(policy, meta.get("steps", meta["step"]), meta["step"], metrics, seconds)
 
 
 def _train(config: PlatformConfig, store: ObjectStore, claim: LeaseClaim) -> dict[str, float]:
@@ -218,7 +233,8 @@ class ControllerActor(Controller):
         settings = config.grpo
         # The event loop stays free for `ping` meanwhile.
         split = await asyncio.to_thread(read_split, store, config.data.curated, "train")
-        samples = labelled(split.samples)
+        trained, held_out = divide(split.samples, config.data.held_out)
+        samples = labelled(trained)
         self._rewards = rewards(settings, config.method, config.run.hang_timeout_s, self.stop)
         self._weights, self._poll_s = Subscriber(store, config.run.name), settings.poll_s
         super().__init__(
@@ -231,11 +247,16 @@ class ControllerActor(Controller):
             journal_of(config, store),
             self._rewards,
             lambda index: RemoteActor(config, index),
+            Validation(
+                held_out_of(held_out, settings, config.evaluate),
+                self._rewards,
+                StoredBook(store, config.run.name),
+            ),
             packed=config.policy.packed,
             hang_timeout_s=config.run.hang_timeout_s,
         )
         self._opened = True
-        return len(samples), len(split.samples) - len(samples) + len(split.faults)
+        return len(samples), len(trained) - len(samples) + len(split.faults)
 
     async def run(self) -> None:
         """Keep the reward workers and the actors running until `close`."""
@@ -248,6 +269,16 @@ class ControllerActor(Controller):
                 await super().run()
         finally:
             watching.cancel()
+
+
+def held_out_of(
+    samples: Sequence[Sample], settings: GrpoConfig, evaluate: EvaluateConfig
+) -> HeldOut:
+    """Return the labelled ones of the held-out samples, and how their answers are scored."""
+    usable = tuple(sample for sample in samples if sample.label is not None)
+    version = evaluate.scorer_version
+    judge = partial(score_answer, default=scorer(evaluate.scorer, version), version=version)
+    return HeldOut(usable, judge, settings.validation, settings.steps)
 
 
 def journal_of(config: PlatformConfig, store: ObjectStore) -> Journal:

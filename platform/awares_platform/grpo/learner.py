@@ -1,9 +1,13 @@
 """Runs one rank of the learner, a data-parallel trainer (Ray Train V2, DeepSpeed ZeRO).
 
-    restore --> publish --> attach --> [ steps ] --> export --> close
+    restore --> publish --> attach --> [ steps ] --> chosen --> export --> close
 
-    a step:  batch --> update --> publish --> learned --> (checkpoint)
+    a step:  batch --> (snapshot) --> update --> publish --> learned --> (checkpoint)
                ^ the only place where the learner waits for rollouts
+
+The learner writes a snapshot of each version that is validated. `chosen` waits until all of them
+are validated, and names the best one, which becomes the policy awares. Instead of a batch, the
+controller may also send an order: to finish early, or to restore the best version.
 
 `attach` tells the controller which version this learner starts from, which versions it descends
 from (lineage.py), and at which position in the prompts it starts. `learned` sends the metrics of a
@@ -40,11 +44,13 @@ from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images
 from awares_platform.engine.canary import Logprobs, learner_logprobs, to_extra
 from awares_platform.engine.canary_samples import build
+from awares_platform.grpo.exporting import Exporter
 from awares_platform.grpo.group import Position
 from awares_platform.grpo.learner_speed import LearnerSpeed, step_work
 from awares_platform.grpo.lineage import Lineage, Spans
 from awares_platform.grpo.loss_metrics import LossMetrics
 from awares_platform.grpo.objective import Objective
+from awares_platform.grpo.order import Chosen, Finish, Restore
 from awares_platform.grpo.pixels import ViewCache
 from awares_platform.grpo.reference import frozen_reference
 from awares_platform.grpo.shard import StepShard, TrainSequence
@@ -54,12 +60,12 @@ from awares_platform.method.family import model_family
 from awares_platform.runtime.job_lease import LeaseClaim, require_held
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint, lora, zero
-from awares_platform.training.export import export_adapter, export_policy
 from awares_platform.training.failure import SkippedSteps
 from awares_platform.training.inputs import INPUTS
 from awares_platform.training.policy import interface, load_policy, load_processor
 from awares_platform.training.pulse import Pulse
 from awares_platform.training.recipe import Recipe
+from awares_platform.training.snapshot import Snapshots
 from awares_platform.training.speed import peak_flops, sizes_of
 from awares_platform.training.start import starting_policy
 from awares_platform.training.zero import OptimizerStep
@@ -137,6 +143,11 @@ class Learner:
         # Engines compare their change since the starting policy with the learner's change.
         self._start = self._canary_logprobs() if self._scores else None
         self._spans: Spans = ()
+        self._first = 0
+        self._snapshots = Snapshots(self._engine, self._store, config.run.name, "grpo", recipe)
+        self._exporter = Exporter(
+            self._engine, self._store, self._begun, self._family, recipe, method
+        )
         self._publisher = self._make_publisher()
         self._skipped = SkippedSteps(settings.max_skipped_steps, "grpo")
         self._pulse = Pulse(config.run.hang_timeout_s)
@@ -180,9 +191,7 @@ class Learner:
         """Run the loop that the diagram at the top of this module shows."""
         saved = checkpoint.restore(self._engine, self._recipe)
         step, position, self._spans = _resumed(saved)
-        version = self._publish(step)
-        lineage = Lineage(self._spans, version)
-        self._tell("attach", version, position, self._spans)
+        version = self._attach(step, position)
         due = checkpoint.Due(self._settings.checkpoint_every, self._settings.steps)
         while step < self._settings.steps:
             asked = time.monotonic()
@@ -192,35 +201,63 @@ class Learner:
                 # The controller has stopped the run and raises the cause itself, or a newer
                 # learner has replaced this one.
                 return
-            started = time.monotonic()
-            self._prepare_next(step + 1, version + 1)
-            metrics, changed = self._update(shard)
-            updated = time.monotonic()
-            if changed:
-                version = self._publish(step + 1)
-            published = time.monotonic()
-            times = {
-                "time/wait": started - asked,
-                "time/learn": updated - started,
-                "time/publish": published - updated,
-                "learner/busy": (updated - started) / (published - asked),
-            }
-            self._tell("learned", step, {**metrics, **times, **self._published()})
+            if isinstance(shard, Finish):
+                break
+            if isinstance(shard, Restore):
+                version = self._restore(shard, step, position)
+                continue
+            metrics, version = self._step(shard, version, asked)
             step, position = step + 1, shard.position
             if due(step):
-                state = {**asdict(position), "lineage": lineage.until(version)}
+                # A resumed learner writes no snapshots of earlier steps, so finish them first.
+                self._snapshots.wait()
+                state = self._state(position, version)
                 checkpoint.save(self._engine, step, self._recipe, state, metrics)
-        self._publisher.wait()
-        self._export(step)
-        self._tell("close")
+        self._end(step, position, version)
 
-    def _next(self, step: int, version: int) -> StepShard | None:
-        """Return this rank's shard of the next batch, or None if this learner must stop.
+    def _attach(self, step: int, position: Position) -> int:
+        """Publish the present weights, and tell the controller of them. Return their version."""
+        version = self._publish(step)
+        self._first = version
+        self._tell("attach", version, position, self._spans)
+        return version
+
+    def _step(self, shard: StepShard, version: int, asked: float) -> tuple[dict[str, float], int]:
+        """Take one step. Return its metrics and the version of the weights after it.
+
+        `asked` is the time at which the learner asked for the batch.
+        """
+        step, started = shard.step, time.monotonic()
+        if shard.keep:
+            self._keep(step, version)
+        self._prepare_next(step + 1, version + 1)
+        metrics, changed = self._update(shard)
+        updated = time.monotonic()
+        if changed:
+            version = self._publish(step + 1)
+        published = time.monotonic()
+        times = {
+            "time/wait": started - asked,
+            "time/learn": updated - started,
+            "time/publish": published - updated,
+            "learner/busy": (updated - started) / (published - asked),
+        }
+        self._tell("learned", step, {**metrics, **times, **self._published()})
+        return metrics, version
+
+    def _next(self, step: int, version: int) -> StepShard | Finish | Restore | None:
+        """Return this rank's shard of the next batch, or an order of the controller.
+
+        Return None if this learner must stop.
+        """
+        return self._awaited(self._controller.batch.remote(step, version, self._rank, self._ranks))
+
+    def _awaited(self, coming: Any) -> Any:
+        """Return the controller's answer.
 
         A reader of the weights that finds damage asks for a complete copy. While this rank waits,
         it publishes such a copy of the newest version if a reader has asked for one.
         """
-        coming = self._controller.batch.remote(step, version, self._rank, self._ranks)
         while not ray.wait([coming], timeout=_REPAIR_EVERY_S)[0]:
             self._publisher.repair()
         return ray.get(coming)
@@ -231,11 +268,12 @@ class Learner:
             coming = self._controller.upcoming.remote(step, version, self._rank, self._ranks)
             self._warmer.begin(lambda: ray.get(coming))
 
-    def _tell(self, method: str, *arguments: Any) -> None:
-        """Call the controller from rank 0. All ranks return once the controller has answered."""
+    def _tell(self, method: str, *arguments: Any) -> Any:
+        """Call the controller from rank 0. All ranks return the controller's answer."""
+        answer = None
         if self._rank == 0:
-            ray.get(getattr(self._controller, method).remote(*arguments))
-        torch.distributed.barrier()
+            answer = ray.get(getattr(self._controller, method).remote(*arguments))
+        return _agree(answer)
 
     # -- one step
 
@@ -316,20 +354,33 @@ class Learner:
                 self._engine, self._processor, self._canary, self._device, self._views
             )
 
-    def _export(self, step: int) -> None:
-        """Export the policy. A LoRA run exports the merged weights and also the adapter."""
-        state, adapter = zero.full_state(self._engine), zero.full_adapter(self._engine)
-        meta = {"step": step, "recipe": self._recipe}
-        scale = lora.scale(self._engine.module)
-        if self._rank == 0:
-            source, store, run = self._source, self._store, self._config.run.name
-            named = (store, run, "awares", self._family, self._config.method)
-            # `source` may be the base policy, but the training started from grpo.start.
-            origin = {"trained_from": self._recipe["starting policy"]}
-            export_policy(state, source, *named, {**meta, **origin}, adapter=scale is not None)
-            if scale is not None:
-                export_adapter(adapter, scale, source, self._begun.name, *named, meta)
-        torch.distributed.barrier()
+    # -- the best version
+
+    def _state(self, position: Position, version: int) -> dict[str, Any]:
+        """Return what a checkpoint says of the run when the weights are those of `version`."""
+        lineage = Lineage(self._spans, self._first)
+        return {**asdict(position), "lineage": lineage.until(version), "version": version}
+
+    def _keep(self, step: int, version: int) -> None:
+        """Write a snapshot of the present weights, which are those of `version`."""
+        self._snapshots.save(version, step, self._state(Position(), version))
+
+    def _restore(self, order: Restore, step: int, position: Position) -> int:
+        """Load a snapshot, publish its weights as a new version, and return that version."""
+        self._publisher.wait()
+        self._spans = _resumed(self._snapshots.load(order.version))[2]
+        return self._attach(step, position)
+
+    def _end(self, step: int, position: Position, version: int) -> None:
+        """Export the best version, and also the last one if it is not the best. Close the run."""
+        if self._tell("last", step, version):
+            self._keep(step, version)
+        self._publisher.wait()
+        chosen: Chosen | None = self._awaited(self._controller.chosen.remote())
+        if chosen is None:
+            return
+        self._exporter.finish(chosen, step, version, self._snapshots, self._config.run.name)
+        self._tell("close")
 
 
 def _resumed(saved: checkpoint.Saved | None) -> tuple[int, Position, Spans]:

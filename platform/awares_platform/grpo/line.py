@@ -42,6 +42,10 @@ class Line:
         self._opened = True
         self.advance()
 
+    def close(self) -> None:
+        """Issue no further prompts until the next call of `open`."""
+        self._opened = False
+
     def loaded(self, index: int, version: int) -> None:
         """Record that the actor `index` has loaded `version`.
 

@@ -10,7 +10,7 @@ starts a new actor, which loads the newest weights.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import ray
@@ -22,6 +22,7 @@ from awares.episode_spec import EpisodeSpec, check_room
 from awares.errors import DataError
 from awares.gallery import Gallery
 from awares.generate import Sampling
+from awares.sample import Sample
 from awares.seeds import derive
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images
@@ -36,10 +37,12 @@ from awares_platform.grpo.group import GroupRollout, Prompt
 from awares_platform.method.environment import (
     episode_budget,
     episode_spec,
+    greedy,
     system_prompt,
     vision_limits,
 )
 from awares_platform.method.family import model_family
+from awares_platform.method.play import Played, check_engine, play
 from awares_platform.runtime.driver import first_line
 from awares_platform.runtime.processor import resolved
 from awares_platform.store import ObjectStore
@@ -63,6 +66,8 @@ class RolloutActor:
         self._subscriber = Subscriber(self._store, config.run.name, threads=config.engine.threads)
         self._mismatch: CanaryMismatch | None = None
         self._announced = asyncio.Event()
+        # Whoever holds this lock decides which version the engine has.
+        self._loading = asyncio.Lock()
         self._engine: Engine | None = None
 
     async def ping(self) -> None:
@@ -127,7 +132,14 @@ class RolloutActor:
         restarted.
         """
         engine, seldom_s = self._running(), SELDOM * self._config.grpo.poll_s
-        loads = follow(engine, self._subscriber, self._canary, seldom_s, self._announced)
+        loads = follow(
+            engine,
+            self._subscriber,
+            self._canary,
+            seldom_s,
+            self._announced,
+            loading=self._loading,
+        )
         try:
             async for load in loads:
                 yield load
@@ -147,7 +159,9 @@ class RolloutActor:
         if an episode failed after the engine had failed the canary check.
         """
         started, engine = time.time(), self._running()
-        size, spec = self._config.grpo.group_size, self._spec()
+        settings = self._config.grpo
+        sampling = Sampling(settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
+        size, spec = settings.group_size, self._spec(sampling)
         try:
             image = await asyncio.to_thread(self._images, prompt.sample.image)
             check_room(spec, prompt.sample.question, image.size, self._chat)
@@ -160,19 +174,54 @@ class RolloutActor:
             for member in range(size)
         )
         episodes = tuple(await asyncio.gather(*plays))
+        await self._check(episodes)
+        return GroupRollout(episodes, started, time.time(), usage=engine.usage)
+
+    async def _check(self, episodes: Sequence[Episode]) -> None:
+        """Raise the error of the engine if an episode failed because of the engine."""
         if any(episode.stop is StopReason.ERROR for episode in episodes):
             if self._mismatch is not None:
                 raise self._mismatch
-            await engine.check()
-        return GroupRollout(episodes, started, time.time(), usage=engine.usage)
+            await self._running().check()
+
+    async def validate(
+        self, version: int, samples: Sequence[Sample]
+    ) -> AsyncIterator[Loaded | tuple[Played, ...]]:
+        """Answer `samples` greedily with the weights of exactly `version`.
+
+        Groups may run at the same time. Yield Loaded if the engine has to load the version, and
+        then the episodes. `follow` loads nothing until the end. Raises WeightsError if the version
+        cannot be loaded, and EngineFailure if too many episodes fail. Raises EngineError and
+        CanaryMismatch in the same cases as `follow`.
+        """
+        async with self._loading:
+            if (load := await self._load(version)) is not None:
+                yield load
+            limit = asyncio.Semaphore(self._config.grpo.groups_in_flight * 2)
+            spec = self._spec(greedy(self._config.grpo.max_tokens))
+            played = await play(samples, self._images, self._running(), self._chat, spec, limit)
+        await self._check([one.episode for one in played if one.episode is not None])
+        check_engine(played)
+        yield tuple(played)
+
+    async def _load(self, version: int) -> Loaded | None:
+        """Load `version`, which may be older than the engine's. Return None if it is loaded."""
+        engine, started = self._running(), time.perf_counter()
+        if engine.version == version:
+            return None
+        await asyncio.to_thread(self._subscriber.head)
+        try:
+            report = await engine.load_version(self._subscriber, version, self._canary)
+        except CanaryMismatch as error:
+            self._mismatch = error
+            raise
+        return Loaded(report, time.perf_counter() - started)
 
     def _running(self) -> Engine:
         assert self._engine is not None, "`start` has not returned"
         return self._engine
 
-    def _spec(self) -> EpisodeSpec:
-        settings = self._config.grpo
-        sampling = Sampling(settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
+    def _spec(self, sampling: Sampling) -> EpisodeSpec:
         method, context = self._config.method, self._config.engine.max_model_len
         budget = episode_budget(method, context)
         return episode_spec(method, self._family, sampling, budget=budget)
@@ -206,8 +255,8 @@ class RemoteActor:
             "num_cpus": settings.rollout_cpus,
             "num_gpus": settings.rollout_gpus,
         }
-        # `start`, `follow`, `ping` and `announce` run beside the groups.
-        options["max_concurrency"] = settings.groups_in_flight + 5
+        # `start`, `follow`, `ping`, `announce` and `validate` run beside the groups.
+        options["max_concurrency"] = settings.groups_in_flight + 6
         if settings.rollout_selector:
             options["label_selector"] = settings.rollout_selector
         self._handle: Any = ray.remote(**options)(RolloutActor).remote(config, index)
@@ -219,11 +268,14 @@ class RemoteActor:
         await _answer(self._handle.start.remote())
 
     async def follow(self) -> AsyncIterator[Loaded | Missed]:
-        try:
-            async for reference in self._handle.follow.remote():
-                yield await _answer(reference)
-        except RayError as error:
-            raise _lost(error) from None
+        async for found in _stream(self._handle.follow.remote()):
+            yield found
+
+    async def validate(
+        self, version: int, samples: Sequence[Sample]
+    ) -> AsyncIterator[Loaded | tuple[Played, ...]]:
+        async for found in _stream(self._handle.validate.remote(version, samples)):
+            yield found
 
     async def rollout(self, prompt: Prompt) -> GroupRollout:
         return await _answer(self._handle.rollout.remote(prompt))
@@ -233,6 +285,15 @@ class RemoteActor:
 
     def kill(self) -> None:
         ray.kill(self._handle)
+
+
+async def _stream(references: Any) -> AsyncIterator[Any]:
+    """Yield the values of an actor's generator. Raises the errors of `_answer`."""
+    try:
+        async for reference in references:
+            yield await _answer(reference)
+    except RayError as error:
+        raise _lost(error) from None
 
 
 async def _answer(reference: Any) -> Any:

@@ -53,6 +53,8 @@ class Minibatch:
 class StepShard:
     """One rank's part of a learner step, and the run's position after the step.
 
+    If `keep` is true, the rank first writes a snapshot of the weights that the step updates.
+
     Example:
         StepShard(step=12, minibatches=(minibatch,), position=Position(26))
     """
@@ -60,6 +62,7 @@ class StepShard:
     step: int
     minibatches: tuple[Minibatch, ...]
     position: Position
+    keep: bool = False
 
 
 def shown(shard: StepShard) -> tuple[ImageView, ...]:

@@ -16,7 +16,7 @@ import ray
 
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images
-from awares_platform.grpo.guards import Guards
+from awares_platform.grpo.guards import Guards, GuardTripped
 from awares_platform.grpo.sample_table import sample_rows
 from awares_platform.runtime.driver import needs, reply
 from awares_platform.runtime.progress import Progress
@@ -107,16 +107,45 @@ class Supervisor:
         tending = controller.run.remote()
         training = trainer.fit.remote(self._config, controller, self._loop)
         while (item := await reply(CONTROLLER, controller.record.remote())) is not None:
-            step, self._metrics = item
+            step, metrics = item
+            if "validation/version" in metrics:
+                record.metrics(step + 1, metrics)
+                progress.say(validation_note(step + 1, metrics))
+                await self._guard(controller, step + 1, metrics, progress)
+                continue
+            self._metrics = metrics
             # The learner counts steps from 0. Metrics and console count the finished steps.
             record.metrics(step + 1, self._metrics)
-            for sentence in self._guards.check(step + 1, self._metrics):
-                progress.say(sentence)
+            await self._guard(controller, step + 1, self._metrics, progress)
             progress.advance(step + 1 - progress.done, note=step_note(self._metrics))
             if step % self._config.tracking.samples_every == 0:
                 await self._show_samples(controller, record)
         await _result(CONTROLLER, tending)
         await _result(TRAINER, training)
+
+    async def _guard(
+        self, controller: Any, step: int, metrics: Mapping[str, float], progress: Progress
+    ) -> None:
+        """Say which metrics have left their bounds, and restore the best version if asked.
+
+        Raises GuardTripped if a guard stops the run, or has restored the version too often.
+        """
+        for alarm in self._guards.check(step, metrics):
+            progress.say(alarm.sentence)
+            if not alarm.restore:
+                continue
+            most = self._settings.guards.max_restores
+            found = await reply(CONTROLLER, controller.restore.remote(most))
+            self._guards.reset()
+            if found.version is not None:
+                progress.say(f"the learner goes on from version {found.version}, the best one")
+                return
+            if found.times >= most:
+                raise GuardTripped(
+                    f"stopped after {alarm.sentence}. The best version was restored {found.times} "
+                    f"times, and grpo.guards.max_restores={most} allows no more"
+                )
+            progress.say("no version is validated yet, so none is restored")
 
     async def _show_samples(self, controller: Any, record: Run) -> None:
         """Send a table with episodes of the newest step to the trackers."""
@@ -129,6 +158,16 @@ async def _result(name: str, task: Any) -> Any:
     """Return the result of a part's `task`. If it fails, raise its error without Ray's wrappers."""
     with unwrapped():
         return await reply(name, task)
+
+
+def validation_note(step: int, metrics: dict[str, float]) -> str:
+    """Return a line about a version that was validated."""
+    names = {"reward": "reward", "accuracy": "accuracy", "RTR": "rtr_token", "calls": "call_rate"}
+    found = [f"{name} {metrics[f'validation/{key}']:.3f}" for name, key in names.items()]
+    best = ", the best version so far" if metrics["validation/best"] else ""
+    return f"step {step} on {metrics['validation/questions']:.0f} held-out questions: " + (
+        f"{', '.join(found)}{best}"
+    )
 
 
 def step_note(metrics: dict[str, float]) -> str:

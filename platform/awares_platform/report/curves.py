@@ -27,7 +27,13 @@ class Measure:
     None, the values determine the range.
 
     Example:
-        Measure("grpo", "rtr/token", "RTR", "visual tokens over the full image's")
+        Measure(
+        "grpo", "validation/reward", "Held-out reward", "greedy answers, held-out training images"
+    ),
+    Measure("grpo", "validation/accuracy", "Held-out accuracy", "scored by evaluate.scorer"),
+    Measure("grpo", "validation/rtr_token", "Held-out RTR", "visual tokens over the full image's"),
+    Measure("grpo", "validation/call_rate", "Held-out calls", "share of questions with crops"),
+    Measure("grpo", "rtr/token", "RTR", "visual tokens over the full image's")
     """
 
     job: str
@@ -40,6 +46,12 @@ class Measure:
 MEASURES = (
     Measure("grpo", "reward/mean", "Reward", "mean over the step's episodes"),
     Measure("grpo", "accuracy/train", "Accuracy", "sampled answers, training questions"),
+    Measure(
+        "grpo", "validation/reward", "Held-out reward", "greedy answers, held-out training images"
+    ),
+    Measure("grpo", "validation/accuracy", "Held-out accuracy", "scored by evaluate.scorer"),
+    Measure("grpo", "validation/rtr_token", "Held-out RTR", "visual tokens over the full image's"),
+    Measure("grpo", "validation/call_rate", "Held-out calls", "share of questions with crops"),
     Measure("grpo", "rtr/token", "RTR", "visual tokens over the full image's"),
     Measure("grpo", "call/rate", "Call rate", "share of episodes that ask for crops"),
     Measure("grpo", "policy/kl", "KL to the SFT policy", "k3 estimate, nats per token"),
@@ -57,6 +69,11 @@ MEASURES = (
     Measure("grpo", "learner/mfu", "MFU", "FLOPs of the model over those of the processor"),
     Measure("grpo", "learner/padding", "Padding", "share of the computed tokens"),
     Measure("sft", "loss/sft", "SFT loss", "weighted negative log-likelihood"),
+    Measure("sft", "validation/loss", "SFT held-out loss", "on held-out demonstrations"),
+    Measure(
+        "sft", "validation/tool_turns", "SFT requests", "share with every token right, held-out"
+    ),
+    Measure("sft", "validation/decisions", "SFT decisions", "to ask or not, share right, held-out"),
 )
 
 

@@ -2,12 +2,14 @@
 
 The driver reads the sizes of all images, and starts the workers of Ray Train (worker.py). The
 workers train on datasets/<curated>, and save checkpoints to runs/<run>/checkpoints/sft-<recipe>. At
-the end they export runs/<run>/policies/sft. Rank 0 sends messages through a queue to the driver,
-which writes metrics.jsonl and shows the progress.
+the end they export the best state as runs/<run>/policies/sft. Rank 0 sends messages through a queue
+to the driver, which writes metrics.jsonl and shows the progress.
 
 If a worker dies or hangs, Ray Train restarts all workers from the newest checkpoint, at most
 sft.max_failures times an hour. If the process of Ray Train dies or hangs, this driver starts it
 again. If the driver is lost, run the job again.
+
+The workers leave out the held-out samples (data/held_out.py) and measure themselves with them.
 
 Checkpoints and the finished policy record a recipe (training/recipe.py). A job with the same recipe
 resumes, or returns at once if the policy is finished. A job with another recipe starts from the
@@ -224,8 +226,17 @@ class _Training:
             step, self.metrics = content
             record.metrics(step, self.metrics)
             progress.advance(step - progress.done, note=_note(self.metrics))
+            if "validation/loss" in self.metrics:
+                progress.say(_validation_note(step, self.metrics))
         else:
             progress.say(f"exported {content[0]}")
+
+
+def _validation_note(step: int, figures: dict[str, float]) -> str:
+    names = {"loss": "loss", "right decisions to ask": "decisions", "right requests": "tool_turns"}
+    pairs = ((name, figures.get(f"validation/{key}")) for name, key in names.items())
+    found = ", ".join(f"{name} {value:.4g}" for name, value in pairs if value is not None)
+    return f"step {step} on {figures['validation/questions']:.0f} held-out demonstrations: {found}"
 
 
 def _ranks(settings: SftConfig) -> str:

@@ -1,8 +1,10 @@
 """Runs one rank of the SFT job, as a worker of Ray Train.
 
-    restore -> [ micro-batches -> forward, backward -> step -> (checkpoint) ] x steps -> export
-                      ^
+    restore -> [ micro-batches -> forward, backward -> step -> (validate) -> (checkpoint) ] x steps
+                      ^                                                                -> export
                       +-- a second thread reads and collates one micro-batch ahead, across steps
+
+The state with the lowest loss on held-out demonstrations is kept as a snapshot, and exported.
 
 Every rank derives the samples of a step from the step's number (see order.py). The ranks therefore
 exchange no samples. A resumed run finds its place in the data from the number of the next step.
@@ -11,8 +13,9 @@ Axes: B sequences, T tokens, V entries of the vocabulary, K target tokens in all
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
@@ -28,26 +31,44 @@ from awares.errors import DataError
 from awares.logprobs import chosen_logprobs, sampled_logits
 from awares.losses import sft_loss
 from awares.passes import Indices, PassBudget
+from awares.sample import Sample
 from awares.tokens import Size
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images, read_split
+from awares_platform.data.held_out import divide
 from awares_platform.method.environment import system_prompt, vision_limits
 from awares_platform.method.family import model_family
 from awares_platform.runtime.job_lease import LeaseClaim, require_held
-from awares_platform.sft.examples import Collator, prepare
+from awares_platform.sft.examples import Collator, Examples, prepare
 from awares_platform.sft.order import SampleOrder, micro_batches
 from awares_platform.sft.schedule import cosine
+from awares_platform.sft.validating import figures, forced, of_all_ranks
 from awares_platform.store import ObjectStore
-from awares_platform.training import checkpoint, lora, zero
+from awares_platform.training import checkpoint, lora, snapshot, zero
 from awares_platform.training.ahead import one_ahead
 from awares_platform.training.export import export_adapter, export_policy
 from awares_platform.training.failure import SkippedSteps
 from awares_platform.training.policy import load_policy, load_processor
 from awares_platform.training.pulse import Pulse
+from awares_platform.training.recipe import digest
+from awares_platform.training.snapshot import Snapshots
 from awares_platform.training.source import resolve
 
 _Pass = tuple[Batch, Tensor, int]
 """A micro-batch, its mask of requests, and the number of its unreadable images (Collator)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best step so far with its metrics, and the best step before it.
+
+    Example:
+        Best(200, {"validation/loss": 0.02}, earlier=100)
+    """
+
+    step: int
+    figures: dict[str, float]
+    earlier: int | None = None
 
 
 def train(loop: dict[str, Any]) -> None:
@@ -91,7 +112,11 @@ class SftWorker:
         self._collate = Collator(images, processor, chat, method, limits, weight)
         split = read_split(self._store, config.data.curated, "train")
         self._faults = len(split.faults)
-        self._examples = prepare(split.samples, sizes, chat, method, limits, weight)
+        trained, held_out = divide(split.samples, config.data.held_out)
+        self._examples = prepare(trained, sizes, chat, method, limits, weight)
+        self._held_out: Examples | None = None
+        if held_out and settings.validate_every:
+            self._held_out = prepare(held_out, sizes, chat, method, limits, weight)
         count = len(self._examples.samples)
         self._order = SampleOrder(count, settings.batch_size, settings.epochs, config.run.seed)
         self._budget = PassBudget(settings.micro_batch, settings.micro_tokens, config.policy.packed)
@@ -106,6 +131,10 @@ class SftWorker:
         ).to(self._device)
         zero_settings = zero.settings_of(settings, config.policy.dtype)
         self._engine = zero.initialize(model, zero_settings, gpu)
+        # A snapshot of another recipe must not be taken for one of this training.
+        self._job = f"sft-{digest(recipe)[:12]}"
+        self._snapshots = Snapshots(self._engine, self._store, self._run, self._job, recipe)
+        self._best: Best | None = None
         self._skipped = SkippedSteps(settings.max_skipped_steps, "sft")
         self._pulse = Pulse(config.run.hang_timeout_s)
 
@@ -114,6 +143,7 @@ class SftWorker:
         steps, examples = self._order.steps, self._examples
         saved = checkpoint.restore(self._engine, self._recipe)
         step = saved.step if saved else 0
+        self._best = self._stored_best(saved)
         skipped = examples.skipped + self._faults
         self._tell("start", step, steps, len(examples.samples), skipped)
         due = checkpoint.Due(self._settings.checkpoint_every, steps)
@@ -121,9 +151,13 @@ class SftWorker:
             while step < steps:
                 metrics = self._step(step, prepared)
                 step += 1
+                if step % (self._settings.validate_every or steps) == 0 or step == steps:
+                    metrics |= self._validate(step)
                 self._tell("step", step, metrics)
                 if due(step):
-                    checkpoint.save(self._engine, step, self._recipe, {}, metrics)
+                    self._snapshots.wait()
+                    state = {"best": self._best and asdict(self._best)}
+                    checkpoint.save(self._engine, step, self._recipe, state, metrics)
         self._export(step)
 
     def _tell(self, *message: Any) -> None:
@@ -186,22 +220,70 @@ class SftWorker:
             yield sft_loss(logprobs_BT, batch.weights_BT, normaliser=total) * self._workers
 
     def _prepare(self, indices: Indices) -> _Pass:
-        samples = [self._examples.samples[index] for index in indices]
+        return self._prepared([self._examples.samples[index] for index in indices])
+
+    def _prepared(self, samples: Sequence[Sample]) -> _Pass:
         batch, tool_BT, unreadable = self._collate(samples)
         return batch.to(self._device), tool_BT.to(self._device), unreadable
 
+    def _stored_best(self, saved: checkpoint.Saved | None) -> Best | None:
+        """Return the best step that a checkpoint knows, or None if its snapshot is not complete."""
+        found = saved and saved.state.get("best")
+        if not found or not snapshot.complete(self._store, self._run, self._job, found["step"]):
+            return None
+        return Best(**found)
+
+    def _validate(self, step: int) -> dict[str, float]:
+        """Return the metrics after `step` steps, and keep the state if it is the best so far.
+
+        Return no metrics if nothing is held out.
+        """
+        results = list(forced(self._engine, self._held_out_passes(), self._budget.packed))
+        found, best = figures(of_all_ranks(results)), self._best
+        if not found or (best and best.figures["validation/loss"] <= found["validation/loss"]):
+            return found
+        self._best = Best(step, found, best and best.step)
+        self._snapshots.save(step, step, {})
+        if self._rank == 0 and best is not None and best.earlier is not None:
+            # A resumed job may still need the best step of its checkpoint, but no older one.
+            snapshot.delete(self._store, self._run, self._job, best.earlier)
+        return found
+
+    def _held_out_passes(self) -> Iterator[tuple[Batch, Tensor]]:
+        """Yield this rank's share of the held-out demonstrations."""
+        examples = self._held_out
+        if examples is None or len(examples.samples) < self._workers:
+            return
+        every = range(len(examples.samples))
+        share = micro_batches(every, examples.lengths, self._budget, self._workers)[self._rank]
+        for indices in share:
+            batch, tool_BT, _ = self._prepared([examples.samples[index] for index in indices])
+            yield batch, tool_BT
+
     def _export(self, step: int) -> None:
-        """Export the policy. A LoRA run exports the merged weights and also the adapter."""
+        """Export the best policy, or the last one if none was measured. Delete the snapshots.
+
+        A LoRA run exports the merged weights and also the adapter.
+        """
+        self._snapshots.wait()
+        torch.distributed.barrier()  # No rank uploads its part of a snapshot any more.
+        meta: dict[str, Any] = {"recipe": self._recipe, "step": step}
+        if self._best is not None:
+            meta["best"] = {"step": self._best.step, "held_out": self._best.figures}
+            if self._best.step != step:
+                self._snapshots.load(self._best.step)
         state, adapter = zero.full_state(self._engine), zero.full_adapter(self._engine)
         scale = lora.scale(self._engine.module)
         if self._rank == 0:
             require_held(self._store, self._claim)
-            meta = {"recipe": self._recipe, "step": step}
             named = (self._store, self._run, "sft", self._family, self._method, meta)
             key = export_policy(state, self._source, *named, adapter=scale is not None)
             if scale is not None:
                 export_adapter(adapter, scale, self._source, "base", *named)
             self._messages.put(("exported", key))
+            for kept in (self._best.step, self._best.earlier) if self._best else ():
+                if kept is not None:
+                    snapshot.delete(self._store, self._run, self._job, kept)
         torch.distributed.barrier()
 
 

@@ -11,6 +11,7 @@ rounding    adds an adapter's output to a layer's output, without losing small c
 zero        trains a model with DeepSpeed ZeRO, and gathers the model's full state
 ahead       prepares the next forward pass while the current one computes
 checkpoint  saves the state of all ranks, and restores it after a restart
+snapshot    keeps the state of all ranks at chosen steps, and loads it
 filesystem  gives Ray Train the object store as a pyarrow file system
 speed       measures a trainer's FLOPs, its padding and the speed of its processor
 export      publishes a policy with its lineage

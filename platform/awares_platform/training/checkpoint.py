@@ -39,7 +39,7 @@ from awares_platform.training import shards
 from awares_platform.training.failure import FailFast
 from awares_platform.training.filesystem import filesystem, store_of
 
-_META = "awares.json"
+META = "awares.json"
 _POLL_S = 0.05
 # This prefix is unique to this process. A killed process leaves its directory on the disk, and a
 # process of a restarted container may have the same process id.
@@ -129,8 +129,7 @@ def save(
     directory = tempfile.mkdtemp(prefix=_PREFIX)
     shards.write(engine, Path(directory))
     if engine.global_rank == 0:
-        saved = _describe(engine, step, identity, state)
-        Path(directory, _META).write_text(json.dumps(asdict(saved)), "utf-8")
+        write_meta(describe(engine, step, identity, state), Path(directory))
     ray.train.report(
         dict(metrics),
         checkpoint=ray.train.Checkpoint.from_directory(directory),
@@ -172,12 +171,25 @@ def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
     if checkpoint is None:
         return None
     with checkpoint.as_directory() as directory:
-        saved = _read_meta(Path(directory, _META), checkpoint.path)
-        _check(saved, _describe(engine, saved.step, identity, saved.state), checkpoint.path)
-        shards.read(engine, Path(directory), checkpoint.path)
-        # Leaving this block deletes the files, so first wait until every rank has read its files.
-        torch.distributed.barrier()
+        return load_directory(engine, Path(directory), checkpoint.path, identity)
+
+
+def load_directory(engine: Any, directory: Path, path: str, identity: Mapping[str, Any]) -> Saved:
+    """Load the files of a checkpoint in `directory` into `engine`. Return their description.
+
+    Return when every rank has read its files, so that the caller may delete them. `path` names the
+    checkpoint in errors. Raises the errors of `restore`.
+    """
+    saved = _read_meta(directory / META, path)
+    _check(saved, describe(engine, saved.step, identity, saved.state), path)
+    shards.read(engine, directory, path)
+    torch.distributed.barrier()
     return saved
+
+
+def write_meta(saved: Saved, directory: Path) -> None:
+    """Write the description of a checkpoint to a directory with its files."""
+    (directory / META).write_text(json.dumps(asdict(saved)), "utf-8")
 
 
 def _read_meta(path: Path, checkpoint: str) -> Saved:
@@ -198,16 +210,17 @@ def stored_identity(store: ObjectStore, run: str, job: str) -> tuple[str, dict[s
     skipped here, because `restore` reports them.
     """
     for info in store.list(f"runs/{run}/checkpoints/{job}/"):
-        if info.key.endswith(f"/{_META}"):
+        if info.key.endswith(f"/{META}"):
             with suppress(ValueError, TypeError):
                 saved = Saved(**json.loads(store.get(info.key)))
                 return os.path.dirname(info.key), saved.identity
     return None
 
 
-def _describe(
+def describe(
     engine: Any, step: int, identity: Mapping[str, Any], state: Mapping[str, Any]
 ) -> Saved:
+    """Return the description of a checkpoint that `engine` writes now."""
     return Saved(
         step=step,
         parameters=parameter_digest(engine.module),

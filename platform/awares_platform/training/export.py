@@ -112,6 +112,13 @@ def export_adapter(
     return key
 
 
+def delete_policy(store: ObjectStore, run: str, name: str) -> None:
+    """Delete an exported policy and its adapter. A policy that does not exist does no harm."""
+    for key in (adapter_key(run, name), policy_key(run, name)):
+        store.delete(f"{key}/{MANIFEST}")
+        store.delete_prefix(f"{key}/")
+
+
 def _upload(
     directory: Path, store: ObjectStore, key: str, source: Path, meta: Mapping[str, Any] | None
 ) -> None:

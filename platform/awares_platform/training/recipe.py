@@ -27,7 +27,9 @@ from awares.errors import PolicyError
 from awares_platform.config import PlatformConfig, Section
 from awares_platform.config.curate import CurateConfig
 from awares_platform.config.engine import EngineConfig
+from awares_platform.config.evaluate import EvaluateConfig
 from awares_platform.config.method import MethodConfig
+from awares_platform.config.validation import ValidationConfig
 from awares_platform.method.environment import inputs
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
@@ -164,6 +166,7 @@ def sft_recipe(config: PlatformConfig, base: str, samples: str) -> Recipe:
             "run.seed": config.run.seed,
             "base policy": base,
             "data": _data(config.data.curated, samples),
+            "data.held_out": config.data.held_out,
         }
     )
 
@@ -187,8 +190,17 @@ def grpo_recipe(
             "starting policy": start,
             **({} if adapter is None else {"starting adapter": adapter}),
             "data": _data(config.data.curated, samples),
+            "data.held_out": config.data.held_out,
+            **_judged_by(config.grpo.validation, config.evaluate),
         }
     )
+
+
+def _judged_by(validation: ValidationConfig, evaluate: EvaluateConfig) -> Recipe:
+    """Return the settings of the scorer if the scorer decides which version is the best."""
+    if validation.metric != "accuracy":
+        return {}
+    return _named("evaluate", evaluate.model_dump(include={"scorer", "scorer_version"}))
 
 
 def evaluate_recipe(

@@ -40,7 +40,7 @@ Terms:
     shard     A *.bin object that holds the encoded bytes of many pieces.
     hop       One step of a reader towards a version: the reader loads one form.
     lease     A reader's request to keep the versions that it is downloading.
-    pin       A user's request to keep a version until it is unpinned.
+    pin       A request to keep a version until it is unpinned, by a user or by the GRPO job.
 """
 
 from awares_platform.weights.cadence import Cadence, Identity

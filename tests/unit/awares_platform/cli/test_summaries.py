@@ -9,9 +9,9 @@ from awares_platform.grpo.supervisor import step_note
 from awares_platform.sft.job import SftResult
 
 SFT = SftResult("runs/mini/policies/sft", 368, 0, {"loss/sft": 0.1}, wall_s=280.4)
-GRPO = GrpoResult("runs/mini/policies/awares", 120, {"reward/mean": 9.1}, wall_s=404.2)
+GRPO = GrpoResult("runs/mini/policies/awares", 120, 120, {"reward/mean": 9.1}, wall_s=404.2)
 LEFT_OUT = replace(GRPO, metrics={"reward/mean": 9.1, "data/unplayable": 3.0})
-EARLIER = GrpoResult("runs/mini/policies/awares", 120, {}, wall_s=0.1)
+EARLIER = GrpoResult("runs/mini/policies/awares", 120, 120, {}, wall_s=0.1)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,13 @@ EARLIER = GrpoResult("runs/mini/policies/awares", 120, {}, wall_s=0.1)
             ],
         ),
         (
+            replace(GRPO, best=80),
+            [
+                "grpo: finished 120 steps in 404 s; the best policy is that of step 80",
+                "policy: s3://a/b/runs/mini/policies/awares",
+            ],
+        ),
+        (
             EARLIER,
             [
                 "grpo: finished 120 steps by an earlier job",
@@ -35,7 +42,7 @@ EARLIER = GrpoResult("runs/mini/policies/awares", 120, {}, wall_s=0.1)
             ],
         ),
     ],
-    ids=["sft", "grpo", "left out", "earlier"],
+    ids=["sft", "grpo", "left out", "best", "earlier"],
 )
 def test_the_policy_is_named_with_its_address(
     result: SftResult | GrpoResult, lines: list[str]

@@ -4,13 +4,15 @@ The fake actor loads the versions that a test publishes on the Bus.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from awares.episode import Episode
+from awares.sample import Sample
 from awares_platform.engine.follow import Loaded
 from awares_platform.engine.load import LoadReport, Prefetched
 from awares_platform.grpo.actor import ActorLost
 from awares_platform.grpo.group import GroupRollout, Prompt
+from awares_platform.method.play import Played
 
 
 class Bus:
@@ -34,7 +36,8 @@ class FakeActor:
 
     The actor dies while it plays prompt number `dies_at`. It answers nothing any more from prompt
     number `frozen_at` on, as after SIGSTOP. At version `mismatch_at` it raises an error, as an
-    actor does after a canary mismatch. `placed` is set once the actor has a node.
+    actor does after a canary mismatch. It dies while it validates version `dies_validating`.
+    `placed` is set once the actor has a node.
     """
 
     def __init__(
@@ -51,6 +54,11 @@ class FakeActor:
         self.dead = asyncio.Event()
         self.mismatch_at: int | None = None
         self.frozen_at: int | None = None
+        self.dies_validating: int | None = None
+        # The errors that the next validations raise.
+        self.validation_errors: list[Exception] = []
+        # The answers to held-out questions, by version. Each answer is "7" without an entry.
+        self.answers: dict[int, str] = {}
         self.placed = placed
         self.running = asyncio.Event()
         self.running.set()
@@ -91,6 +99,19 @@ class FakeActor:
         if self.dead.is_set():
             raise ActorLost(self.name)
         return GroupRollout((self.episode(version), self.episode(version)), 0.0, 1.0)
+
+    async def validate(
+        self, version: int, samples: Sequence[Sample]
+    ) -> AsyncIterator[tuple[Played, ...]]:
+        self.log.append(f"{self.name} validates {version}")
+        await asyncio.sleep(0.001)
+        if version == self.dies_validating:
+            self.dead.set()
+            raise ActorLost(self.name)
+        if self.validation_errors:
+            raise self.validation_errors.pop(0)
+        answer = self.answers.get(version, "7")
+        yield tuple(Played(one, self.episode(version, answer), 0.0, "") for one in samples)
 
     def announce(self) -> None:
         self.log.append(f"announce {self.name}")

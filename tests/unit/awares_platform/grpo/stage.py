@@ -1,6 +1,7 @@
 """Connects a controller with fake actors and a fake journal. A test plays the learner's part."""
 
 import asyncio
+import json
 import math
 import threading
 from collections.abc import Callable, Collection, Container, Coroutine, Sequence
@@ -16,8 +17,11 @@ from awares_platform.grpo.controller import Controller
 from awares_platform.grpo.group import Group, GroupRollout, Member, Outcome, Position, Prompt
 from awares_platform.grpo.journal import Recovered, latest_attempts
 from awares_platform.grpo.prompts import Prompts
+from awares_platform.grpo.record_book import ValidationRecord
 from awares_platform.grpo.scoring import Scoring
 from awares_platform.grpo.segment import Training
+from awares_platform.grpo.shard import StepShard
+from awares_platform.grpo.validation import HeldOut, Validation
 from awares_platform.store.errors import StoreUnavailable
 from tests.unit.awares_platform.grpo.fake_actor import Bus, FakeActor
 
@@ -65,12 +69,41 @@ class SlowJournal(MemoryJournal):
         return held
 
 
+class MemoryBook:
+    """A fake record of validated versions, in memory.
+
+    `kept` are the pinned versions, and `unsaved` the versions whose snapshot is not complete.
+    """
+
+    def __init__(self) -> None:
+        self.record = ValidationRecord()
+        self.kept: set[int] = set()
+        self.unsaved: set[int] = set()
+
+    def read(self) -> ValidationRecord:
+        return ValidationRecord.of(json.loads(self.record.to_bytes()))
+
+    def write(self, record: ValidationRecord) -> None:
+        self.record = ValidationRecord.of(json.loads(record.to_bytes()))
+
+    def keep(self, version: int) -> None:
+        self.kept.add(version)
+
+    def drop(self, version: int) -> None:
+        self.kept.discard(version)
+
+    def complete(self, version: int) -> bool:
+        return version not in self.unsaved
+
+
 class Stage:
     """A controller with its settings, its fake actors and its fake journal.
 
     `dies_at` holds one value for each actor that will start: the prompt number at which the actor
     dies, or None. `mismatch_at` is the version at which the actors report a canary mismatch.
-    `outcome` is the outcome of all groups that can be played.
+    `outcome` is the outcome of all groups that can be played. `held_out` are the samples of
+    validation, and `book` has its record. `rewards` maps an answer to its reward, which is 1 if it
+    has no entry.
     """
 
     def __init__(
@@ -79,6 +112,8 @@ class Stage:
         episode: Callable[..., Episode],
         journal: MemoryJournal | None = None,
         hang_timeout_s: float = 90.0,
+        held_out: Sequence[Sample] = (),
+        book: MemoryBook | None = None,
         **settings: Any,
     ) -> None:
         self.settings = GrpoConfig.model_validate(
@@ -108,12 +143,25 @@ class Stage:
             Prompts(samples, 0), self.settings.groups_per_step, self.settings.staleness_bound
         )
         held: Any = self.journal
+        self.book = book or MemoryBook()
+        self.rewards: dict[str | None, float] = {}
+        steps, validation = self.settings.steps, self.settings.validation
         self.controller = Controller(
             self.settings,
             buffer,
             held,
             self.score,
             self.spawn,
+            Validation(
+                HeldOut(
+                    tuple(held_out),
+                    lambda answer, one: float(answer == one.answer),
+                    validation,
+                    steps,
+                ),
+                self.score,
+                self.book,
+            ),
             hang_timeout_s=hang_timeout_s,
         )
 
@@ -143,7 +191,12 @@ class Stage:
             scoring = Scoring(lambda episodes, _: [NAN] * len(episodes), self.settings)
             return scoring(prompt, rollout)
         members = tuple(
-            Member(episode, RewardValue(1.0, {}), True, 1.0 - 2 * index)
+            Member(
+                episode,
+                RewardValue(self.rewards.get(episode.answer, 1.0), {}),
+                True,
+                1.0 - 2 * index,
+            )
             for index, episode in enumerate(rollout.episodes)
         )
         return Group(prompt, members, self.outcome, 1.0)
@@ -174,12 +227,13 @@ class Stage:
     async def step(self, step: int, version: int) -> list[int] | None:
         """Take one learner step, publish `version` + 1, and return the numbers of settled prompts.
 
-        Return None if the controller has no batch for the learner.
+        Return None if the controller has no batch for the learner, or an order.
         """
         shard = await self.controller.batch(step, version, 0, 1)
-        if shard is None:
+        if not isinstance(shard, StepShard):
             return None
         self.bus.publish(version + 1)
+        await self.controller.announce(version + 1)
         await self.controller.learned(step, {"policy/kl": 0.0})
         position = shard.position
         return [number for number in range(position.watermark + 10) if number in position]

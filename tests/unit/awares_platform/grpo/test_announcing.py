@@ -43,8 +43,8 @@ def test_each_change_of_head_is_announced_once() -> None:
     async def scene() -> None:
         weights, announced = FakeSubscriber(), list[int | None]()
 
-        async def announce() -> None:
-            announced.append(weights.seen.version)
+        async def announce(version: int | None) -> None:
+            announced.append(version)
 
         watching = asyncio.create_task(announce_versions(cast(Any, weights), announce, 0.001))
         await until(lambda: weights.reads > 3)
@@ -83,19 +83,40 @@ def test_an_announcement_ends_the_wait_of_an_actor() -> None:
     play(scene())
 
 
+def test_an_actor_loads_nothing_while_another_task_needs_its_version() -> None:
+    async def scene() -> None:
+        weights, loading, loads = FakeSubscriber(), asyncio.Lock(), list[int]()
+        weights.publish(1)
+
+        async def read() -> None:
+            async for load in follow(
+                cast(Any, FakeEngine()), cast(Any, weights), None, 0.001, loading=loading
+            ):
+                loads.append(cast(Loaded, load).version)
+
+        async with loading:
+            reading = asyncio.create_task(read())
+            await asyncio.sleep(0.05)
+            assert loads == []
+        await until(lambda: loads == [1])
+        reading.cancel()
+
+    play(scene())
+
+
 def test_the_controller_tells_every_running_actor(stage: Callable[..., Stage]) -> None:
     async def scene() -> None:
         acted = stage(rollout_actors=70)
         running = asyncio.create_task(acted.controller.run())
         await acted.controller.attach(0, Position())
         await acted.rest(4)
-        await acted.controller.announce()
+        await acted.controller.announce(1)
         told = [line.split()[1] for line in acted.log if line.startswith("announce")]
         assert sorted(told) == sorted(actor.name for actor in acted.spawned)
         await acted.controller.close()
         await running
         told_before = len(acted.log)
-        await acted.controller.announce()  # No actor runs any more.
+        await acted.controller.announce(1)  # No actor runs any more.
         assert len(acted.log) == told_before
 
     play(scene())

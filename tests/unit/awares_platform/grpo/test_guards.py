@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from awares_platform.config import PlatformConfig
 from awares_platform.config.guards import GuardsConfig
 from awares_platform.grpo.guards import Guards, GuardTripped
 
@@ -19,7 +20,8 @@ def guards(
 
 
 def said(watch: Guards, *steps: dict[str, float]) -> list[list[str]]:
-    return [[*watch.check(step, metrics)] for step, metrics in enumerate(steps)]
+    rows = enumerate(steps)
+    return [[alarm.sentence for alarm in watch.check(step, metrics)] for step, metrics in rows]
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,9 @@ def said(watch: Guards, *steps: dict[str, float]) -> list[list[str]]:
         ({"policy/kl": float("nan")}, "kl", "is nan, above grpo.guards.kl_above=2"),
     ],
 )
-def test_each_guard_is_off_warns_or_stops(metrics: dict[str, float], key: str, words: str) -> None:
+def test_each_guard_is_off_or_warns_or_stops(
+    metrics: dict[str, float], key: str, words: str
+) -> None:
     off, stop = {key: "off"}, {key: "stop"}
     assert said(guards(settings=off), metrics, metrics) == [[], []]
     first, [warning] = said(guards(), metrics, metrics)
@@ -45,6 +49,48 @@ def test_each_guard_is_off_warns_or_stops(metrics: dict[str, float], key: str, w
         GuardTripped, match=f"stopped after step 1: .*grpo.guards.{key}=.warn. only warns"
     ):
         said(guards(settings=stop), metrics, metrics)
+
+
+def test_a_fall_of_the_held_out_accuracy_is_seen_at_once() -> None:
+    [[warning]] = said(guards(), {"validation/decline": 0.06})
+    assert warning == (
+        "step 0: the fall of the held-out accuracy at a higher reward is 0.06, above "
+        "grpo.guards.held_out_above=0.05: the policy learns the reward and not the task; change "
+        "method.reward"
+    )
+    assert said(guards(), {"validation/decline": 0.04}) == [[]]
+
+
+@pytest.mark.parametrize("key", ["kl", "call_rate", "malformed", "entropy", "held_out"])
+def test_a_guard_of_the_policy_may_restore_the_best_version(key: str) -> None:
+    watch = guards(settings={key: "restore-best"})
+    wrong = {
+        "policy/kl": 3.0,
+        "call/rate": 0.0,
+        "call/malformed": 0.5,
+        "policy/surprise": 0.0,
+        "validation/decline": 0.5,
+    }
+    alarms = [alarm for _ in range(2) for alarm in watch.check(7, wrong)]
+    assert sorted(alarm.restore for alarm in alarms) == [False] * 4 + [True]
+    # Nobody repeats an alarm, but after a reset the values of the restored policy count anew.
+    assert [*watch.check(8, wrong)] == []
+    watch.reset()
+    assert {alarm.sentence[:6] for _ in range(2) for alarm in watch.check(9, wrong)} == {"step 9"}
+
+
+@pytest.mark.parametrize("key", ["uniform", "disk_free_gib"])
+def test_the_best_version_does_not_mend_the_data_or_the_disk(key: str) -> None:
+    with pytest.raises(ValidationError, match=f"{key}\n.*Input should be 'off', 'warn' or 'stop'"):
+        guards(settings={key: "restore-best"})
+
+
+@pytest.mark.parametrize("off", [{"grpo": {"validation": {"every": 0}}}, {"data": {"held_out": 0}}])
+def test_a_guard_restores_only_in_a_run_that_validates(off: dict[str, dict[str, object]]) -> None:
+    grpo = {"guards": {"kl": "restore-best"}, **off.get("grpo", {})}
+    PlatformConfig.model_validate({"grpo": {"guards": {"kl": "restore-best"}}})
+    with pytest.raises(ValidationError, match='grpo.guards.kl="restore-best" needs validated'):
+        PlatformConfig.model_validate({**off, "grpo": grpo})
 
 
 def test_the_mean_counts_and_a_guard_speaks_once_until_its_metric_returns() -> None:

@@ -11,6 +11,8 @@ from ray.exceptions import ActorDiedError, RayTaskError
 
 from awares.errors import PolicyError
 from awares_platform.config import PlatformConfig
+from awares_platform.grpo.guards import GuardTripped
+from awares_platform.grpo.order import Restoration
 from awares_platform.grpo.supervisor import Supervisor
 from awares_platform.runtime.progress import Progress
 from awares_platform.store.errors import LaunchError
@@ -59,6 +61,10 @@ class ShortController(Part):
         self.left, self.ended = list(steps), ended
         self.open, self.run = Method(self._open), Method(self._run)
         self.record, self.shown = Method(self._record), Method(self._shown)
+        self.figures: dict[str, float] = {}
+        # The versions that the controller restores, one for each call.
+        self.restored: list[int | None] = []
+        self.restore = Method(self._restore)
 
     async def _open(self, config: PlatformConfig) -> tuple[int, int]:
         return 7, 1
@@ -69,11 +75,14 @@ class ShortController(Part):
     async def _record(self) -> tuple[int, dict[str, float]] | None:
         if self.left:
             step = self.left.pop(0)
-            return step, {"reward/mean": float(step)}
+            return step, {"reward/mean": float(step), **self.figures}
         if not self.ended:
             await self.dead.wait()
             raise ActorDiedError
         return None
+
+    async def _restore(self, most: int) -> Restoration:
+        return Restoration(self.restored.pop(0), 0 if self.restored else most)
 
     async def _shown(self, count: int) -> tuple[int, tuple[()]]:
         return 0, ()
@@ -108,7 +117,9 @@ class Record:
 Start = Callable[[], tuple[ShortController, ShortTrainer]]
 
 
-def steered(record: Any, starts: list[Start], restarts: int) -> tuple[dict[str, float], list[Part]]:
+def steered(
+    record: Any, starts: list[Start], restarts: int, guards: dict[str, Any] | None = None
+) -> tuple[dict[str, float], list[Part]]:
     """Run a supervisor. Return the job's metrics and the killed parts.
 
     Each attempt of the supervisor calls the next function of `starts`, which makes a controller and
@@ -118,7 +129,7 @@ def steered(record: Any, starts: list[Start], restarts: int) -> tuple[dict[str, 
         {
             "run": {"directory": str(record.directory), "hang_timeout_s": 0.5},
             "store": {"endpoint": "http://127.0.0.1:1"},
-            "grpo": {"learner_restarts": restarts},
+            "grpo": {"learner_restarts": restarts, "guards": guards or {}},
         }
     )
     killed: list[Part] = []
@@ -205,3 +216,37 @@ def test_missing_actors_are_told_only_below_the_fewest(
 def test_more_than_the_most_actors_are_refused_as_the_fewest() -> None:
     with pytest.raises(ValidationError, match=r"grpo\.rollout_actors_min=3 exceeds"):
         PlatformConfig.model_validate({"grpo": {"rollout_actors": 2, "rollout_actors_min": 3}})
+
+
+def far(restored: list[int | None]) -> Start:
+    """Return a start of parts whose KL divergence is too large in every step."""
+
+    def start() -> tuple[ShortController, ShortTrainer]:
+        controller = ShortController(range(6), ended=True)
+        controller.figures, controller.restored = {"policy/kl": 9.0}, restored
+        return controller, ShortTrainer()
+
+    return start
+
+
+def test_a_guard_restores_the_best_version_and_stops_the_run_after_the_last_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guards = {"window": 1, "kl": "restore-best", "max_restores": 1}
+    record = Record(tmp_path)
+    with pytest.raises(
+        GuardTripped, match="stopped after step 2: .*restored 1 times, and .*max_restores=1 allows"
+    ):
+        steered(record, [far([21, None])], restarts=0, guards=guards)
+    shown = capsys.readouterr().err
+    assert "step 1: the mean of policy/kl over 1 steps is 9, above" in shown
+    assert "the learner goes on from version 21, the best one" in shown
+
+
+def test_a_guard_cannot_restore_before_a_version_is_validated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guards = {"window": 1, "kl": "restore-best"}
+    metrics, _ = steered(Record(tmp_path), [far([None] * 7)], restarts=0, guards=guards)
+    assert metrics == {"reward/mean": 5.0, "policy/kl": 9.0}
+    assert "no version is validated yet, so none is restored" in capsys.readouterr().err

@@ -110,6 +110,8 @@ A_RESULT = {
     sft: {
         "sft.learning_rate=1e-4": "sft.learning_rate",
         "sft.epochs=3": "sft.epochs",
+        "sft.validate_every=50": "sft.validate_every",
+        "data.held_out=64": "data.held_out",
         "run.seed=1": "run.seed",
         "method.max_pixels=100352": "method.max_pixels",
         "policy.lora_rank=4": "policy.lora_rank",
@@ -131,6 +133,8 @@ A_RESULT = {
         "policy.lora_rank=4": "policy.lora_rank",
         "run.seed=1": "run.seed",
         "grpo.start=base": "grpo.start",
+        "grpo.validation.every=5": "grpo.validation.every",
+        "grpo.validation.patience=5": "grpo.validation.patience",
     },
     evaluate: {
         "evaluate.scorer=docvqa": "evaluate.scorer",
@@ -186,6 +190,7 @@ def test_every_other_setting_of_sft_and_policy_is_in_the_recipe() -> None:
         "sft.max_grad_norm",
         "sft.tool_turn_weight",
         "sft.batch_size",
+        "sft.validate_every",
         "policy.family",
         "policy.dtype",
         "policy.lora_rank",
@@ -267,3 +272,11 @@ def test_another_prompt_of_the_environment_is_another_recipe(
 def test_a_long_value_is_cut() -> None:
     [change] = changes({"method.system_prompt": "x" * 999}, {"method.system_prompt": "y"})
     assert len(change) < 150 and change.endswith('xxx... in the run and "y" now')
+
+
+def test_the_scorer_matters_to_grpo_only_if_it_chooses_the_best_version() -> None:
+    other = "evaluate.scorer=docvqa"
+    assert grpo(other) == grpo()
+    chosen = "grpo.validation.metric=accuracy"
+    [change] = changes(grpo(chosen), grpo(chosen, other))
+    assert change.startswith("evaluate.scorer is ")

@@ -1,0 +1,37 @@
+"""Divides curated training samples into samples to train on and held-out samples.
+
+The jobs sft and grpo train on the first part. They measure themselves on the second part while they
+train. The test split is only for the job evaluate.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+from awares.sample import Sample
+
+_LARGEST_PART = 10
+"""At most one in this many samples is held out."""
+
+
+def divide(samples: Sequence[Sample], count: int) -> tuple[list[Sample], list[Sample]]:
+    """Return the samples to train on and the held-out samples, each in the order of `samples`.
+
+    At most `count` samples are held out, and at most a tenth of all samples. All samples of an
+    image are in the same part. The images are taken in the order of the SHA-256 digests of their
+    hashes. An image is left out if its samples would exceed these limits. The result thus depends
+    only on the samples, and neither on their order nor on a seed.
+
+    Example:
+        divide(samples, 256)
+    """
+    left = min(count, len(samples) // _LARGEST_PART)
+    sizes: dict[str, int] = {}
+    for sample in samples:
+        sizes[sample.image] = sizes.get(sample.image, 0) + 1
+    chosen: set[str] = set()
+    for image in sorted(sizes, key=lambda image: hashlib.sha256(image.encode()).digest()):
+        if sizes[image] <= left:
+            chosen.add(image)
+            left -= sizes[image]
+    kept = [sample for sample in samples if sample.image not in chosen]
+    return kept, [sample for sample in samples if sample.image in chosen]

@@ -1,0 +1,52 @@
+"""Defines what the controller may tell the learner to do instead of a step."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Tells the learner to end the run before grpo.steps, because the best version is old.
+
+    Example:
+        Finish()
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Tells the learner to load the snapshot of `version`, and to go on from its weights.
+
+    Example:
+        Restore(version=21)
+    """
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Names the version that becomes the policy awares. The value None means the last version.
+
+    `figures` are its metrics on the held-out questions, or are empty.
+
+    Example:
+        Chosen(21, 20, {"validation/reward": 9.7})
+    """
+
+    version: int | None
+    step: int | None
+    figures: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Restoration:
+    """Says which version the learner will restore. The value None means no version.
+
+    `times` is the number of restorations in the run, with this one.
+
+    Example:
+        Restoration(version=21, times=1)
+    """
+
+    version: int | None
+    times: int
