@@ -12,6 +12,7 @@ import numpy as np
 from awares.errors import AwaresError, DataError
 from awares.sample import Label
 from awares_platform.config import PlatformConfig
+from awares_platform.curate.reply_log import ReplyLog
 from awares_platform.data.images import Images
 from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.method.answers import Answers
@@ -69,9 +70,9 @@ def _label_shard(batch: Columns, config: PlatformConfig) -> dict[str, Any]:
         for sample, columns in zip(rows.samples, rows.columns, strict=True)
     ]
     images = Images.of(store, config.data)
+    replies = ReplyLog.load(store, replies_prefix(config.data.name))
     with watchdog(config.run.hang_timeout_s):
-        labelled = asyncio.run(_label_all(config, answers, images))
-        require_labels(labelled, key)
+        labelled = asyncio.run(_label_all(config, answers, images, replies, key))
         store.put(key, encode_shard(labelled, fingerprint))
     labels = [one.sample.label for one in labelled if one.sample]
     faults = [f"{one.answers.sample.sample_id}: {one.fault}" for one in labelled if one.fault]
@@ -87,11 +88,28 @@ def _label_shard(batch: Columns, config: PlatformConfig) -> dict[str, Any]:
 
 
 async def _label_all(
-    config: PlatformConfig, answers: Sequence[Answers], images: Images
+    config: PlatformConfig,
+    answers: Sequence[Answers],
+    images: Images,
+    replies: ReplyLog,
+    key: str,
 ) -> list[Labelled]:
+    """Label the samples of the shard `key`. Raises DataError if replies cost all of its samples."""
     family = model_family(config.policy)
-    async with Labeller(config.method, config.curate, family, images) as labeller:
-        return await labeller(answers)
+    async with Labeller(config.method, config.curate, family, images, replies) as labeller:
+        labelled = await labeller(answers)
+    try:
+        require_labels(labelled, key)
+    except DataError:
+        await replies.forget_doubted()
+        raise
+    await replies.merge()
+    return labelled
+
+
+def replies_prefix(name: str) -> str:
+    """Return the key prefix of the replies about the data set `name`."""
+    return f"datasets/{name}/replies/"
 
 
 def require_labels(labelled: Sequence[Labelled], key: str) -> None:

@@ -29,11 +29,21 @@ async def ask(
     Unreadable if the second reply does not parse either, or if the endpoint refuses the question.
     Raises EndpointError if the endpoint cannot be used.
     """
-    reply = await endpoint.complete(messages, schema)
+    try:
+        reply = await endpoint.complete(messages, schema)
+    except Unreadable:
+        endpoint.doubt(messages, schema)
+        raise
     try:
         return read(reply)
     except Unreadable as error:
-        return read(await endpoint.complete([*messages, *_again(reply, error)], schema))
+        again = [*messages, *_again(reply, error)]
+    try:
+        return read(await endpoint.complete(again, schema))
+    except Unreadable:
+        endpoint.doubt(messages, schema)
+        endpoint.doubt(again, schema)
+        raise
 
 
 def _again(reply: str | None, error: Unreadable) -> list[_Turn]:

@@ -1,14 +1,16 @@
 """Asks an OpenAI-compatible chat endpoint. Each request returns one text, decoded greedily."""
 
 import asyncio
+import hashlib
+import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from urllib.request import getproxies_environment, proxy_bypass
 
 import httpx
@@ -60,19 +62,69 @@ class EndpointUsage:
         self.output_tokens += int(counted.get("completion_tokens") or 0)
 
 
+@dataclass(frozen=True, slots=True)
+class KeptReply:
+    """A reply of an endpoint, as a memory of replies keeps it.
+
+    `content` is None if the message has no content. `reason` and `message` describe the error if
+    the endpoint refuses the question, and are "" otherwise.
+
+    Example:
+        KeptReply("2")
+    """
+
+    content: str | None
+    reason: str = ""
+    message: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as a JSON object."""
+        return asdict(self)
+
+    def text(self) -> str | None:
+        """Return the content. Raises Unreadable if the endpoint refuses the question."""
+        if self.reason:
+            raise Unreadable(self.reason, self.message)
+        return self.content
+
+
+class ReplyMemory(Protocol):
+    """Remembers the replies of endpoints by a digest of the question.
+
+    `keep` returns once the reply survives a kill of the process. `doubt` notes that the reply is
+    unreadable.
+    """
+
+    def kept(self, key: str) -> KeptReply | None: ...
+
+    async def keep(self, key: str, reply: KeptReply) -> None: ...
+
+    def doubt(self, key: str) -> None: ...
+
+
+Fill = Callable[[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]]
+
+
 class ChatEndpoint:
     """A client of one chat endpoint, and an async context manager.
 
     The client sends at most `config.in_flight` requests at a time. If the endpoint asks it to wait
-    (Retry-After), all of its requests wait.
+    (Retry-After), all of its requests wait. `memory` holds earlier replies, which are not asked
+    again. `fill` replaces the images' hashes in the messages by the images, before they are sent.
 
     Example:
         async with ChatEndpoint(config) as endpoint:
             text = await endpoint.complete([{"role": "user", "content": "2 + 2?"}])
     """
 
-    def __init__(self, config: EndpointConfig) -> None:
+    def __init__(
+        self,
+        config: EndpointConfig,
+        memory: ReplyMemory | None = None,
+        fill: Fill | None = None,
+    ) -> None:
         self._config = config
+        self._memory, self._fill = memory, fill
         self._url = f"{config.url.rstrip('/')}/chat/completions"
         self._limit = asyncio.Semaphore(config.in_flight)
         self._client = _client(config)
@@ -105,23 +157,46 @@ class ChatEndpoint:
         Raises EndpointBusy if no attempt succeeds within the retry budget. Raises EndpointError if
         the endpoint cannot be used, and Unreadable if it refuses only these messages.
         """
-        end = time.monotonic() + self._config.retry_budget_s
+        key = self._key(messages, schema)
+        if self._memory and (known := self._memory.kept(key)):
+            return known.text()
         async with self._limit:
-            async for attempt in stamina.retry_context(
-                _wait, attempts=None, timeout=self._config.retry_budget_s
-            ):
-                with attempt:
-                    try:
-                        return await self._request(messages, schema)
-                    except EndpointBusy as error:
-                        self._pace.pause(error.retry_after_s)
-                        _require_time(error, end - time.monotonic())
-                        raise
+            sent = await asyncio.to_thread(self._fill, messages) if self._fill else messages
+            reply = await self._retried(sent, schema)
+            if self._memory:
+                await self._memory.keep(key, reply)
+        return reply.text()
+
+    def doubt(
+        self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None
+    ) -> None:
+        """Note that the reply to `messages` is unreadable."""
+        if self._memory:
+            self._memory.doubt(self._key(messages, schema))
+
+    def _key(self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None) -> str:
+        question = [self._config.model, self._config.max_tokens, schema, list(messages)]
+        return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
+
+    async def _retried(
+        self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None
+    ) -> KeptReply:
+        end = time.monotonic() + self._config.retry_budget_s
+        async for attempt in stamina.retry_context(
+            _wait, attempts=None, timeout=self._config.retry_budget_s
+        ):
+            with attempt:
+                try:
+                    return await self._request(messages, schema)
+                except EndpointBusy as error:
+                    self._pace.pause(error.retry_after_s)
+                    _require_time(error, end - time.monotonic())
+                    raise
         raise AssertionError("unreachable: the retry loop returns or raises")
 
     async def _request(
         self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None
-    ) -> str | None:
+    ) -> KeptReply:
         config = self._config
         body: dict[str, Any] = {
             "model": config.model,
@@ -156,13 +231,15 @@ class ChatEndpoint:
             )
         return response
 
-    def _reply(self, response: httpx.Response) -> str | None:
-        """Return the reply's content, and count its tokens."""
+    def _reply(self, response: httpx.Response) -> KeptReply:
+        """Return the reply, and count its tokens."""
         status, said = response.status_code, response.text[:200]
         if status in REFUSED and _is_filter(response.text):
-            raise Unreadable("filter", f"{self._url} filters the question: {said}")
+            return KeptReply(None, "filter", f"{self._url} filters the question: {said}")
         if status in REFUSED:
-            raise Unreadable("request", f"{self._url} refuses the question with {status}: {said}")
+            return KeptReply(
+                None, "request", f"{self._url} refuses the question with {status}: {said}"
+            )
         if status != 200:
             raise EndpointError(
                 f"{self._url} refused model {self._config.model!r} with {status}: {said}; "
@@ -180,10 +257,10 @@ class ChatEndpoint:
                 "set the endpoint's url to the base of its API, such as http://host:8000/v1"
             ) from error
         if choice.get("finish_reason") == "content_filter":
-            raise Unreadable("filter", f"{self._url} filters its reply: {said}")
+            return KeptReply(None, "filter", f"{self._url} filters its reply: {said}")
         if refusal and not content:
-            raise Unreadable("refusal", f"{self._url} refuses: {str(refusal)[:80]!r}")
-        return content if isinstance(content, str) else None
+            return KeptReply(None, "refusal", f"{self._url} refuses: {str(refusal)[:80]!r}")
+        return KeptReply(content if isinstance(content, str) else None)
 
 
 def _wait(error: Exception) -> bool | float:

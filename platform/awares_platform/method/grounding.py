@@ -10,7 +10,7 @@ import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from PIL.Image import Image
 
@@ -31,7 +31,7 @@ from awares_platform.method.box_units import (
     pixel_boxes,
     usual_unit,
 )
-from awares_platform.method.chat_client import ChatEndpoint, EndpointUsage
+from awares_platform.method.chat_client import ChatEndpoint, EndpointUsage, ReplyMemory
 from awares_platform.method.spoken import Unreadable
 
 KEY = "curate.grounding"
@@ -40,6 +40,8 @@ BUILT_IN = {
     "endpoint": "awares_platform.method.grounding:EndpointGrounding",
 }
 PROMPT = "grounding.txt"
+IMAGE = "images/"
+"""Precedes the hash of an image in the messages that a memory of replies sees."""
 _BOXES = {
     "type": "array",
     "items": {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4},
@@ -79,9 +81,13 @@ class EndpointGrounding:
     """
 
     def __init__(
-        self, endpoint: EndpointConfig, images: Callable[[str], Image], unit: str = "auto"
+        self,
+        endpoint: EndpointConfig,
+        images: Callable[[str], Image],
+        unit: str = "auto",
+        replies: ReplyMemory | None = None,
     ) -> None:
-        self._endpoint = ChatEndpoint(endpoint)
+        self._endpoint = ChatEndpoint(endpoint, replies, self._filled)
         self._prompt = prompt(PROMPT)
         self._images = images
         self._unit = None if unit == "auto" else BoxUnit(unit)
@@ -127,12 +133,19 @@ class EndpointGrounding:
         def read(reply: str | None) -> DrawnBoxes:
             return inside(read_boxes(reply), image.size)
 
-        url = await asyncio.to_thread(_data_url, image)
         content = [
-            {"type": "image_url", "image_url": {"url": url}},
+            {"type": "image_url", "image_url": {"url": f"{IMAGE}{sample.image}"}},
             {"type": "text", "text": f"{self._prompt}\n\nQuestion: {sample.question}"},
         ]
         return await ask(self._endpoint, [{"role": "user", "content": content}], read, SCHEMA)
+
+    def _filled(self, messages: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """Return `messages` with the image in the place of its hash."""
+        first, *others = messages
+        picture, text = first["content"]
+        image = self._images(picture["image_url"]["url"].removeprefix(IMAGE))
+        sent = {"type": "image_url", "image_url": {"url": _data_url(image)}}
+        return [{**first, "content": [sent, text]}, *others]
 
     def _placed(
         self, drawn: DrawnBoxes, size: Size, units: Mapping[frozenset[BoxUnit], BoxUnit | None]
@@ -177,12 +190,16 @@ def check_grounding(curate: CurateConfig) -> None:
     seams.check(_reference(curate), KEY, _offered(curate, None), curate.grounding_settings)
 
 
-def build_grounding(curate: CurateConfig, images: Callable[[str], Image]) -> Grounding:
-    """Build the configured grounding. `images` returns the image with a given content hash.
+def build_grounding(
+    curate: CurateConfig, images: Callable[[str], Image], replies: ReplyMemory | None = None
+) -> Grounding:
+    """Build the configured grounding, with the memory of its earlier replies.
+
+    `images` returns the image with a given content hash.
 
     Raises ConfigError if the grounding cannot be built.
     """
-    offered = _offered(curate, images)
+    offered = _offered(curate, images) | {"replies": replies}
     return seams.build(_reference(curate), Grounding, KEY, offered, curate.grounding_settings)
 
 
@@ -191,6 +208,7 @@ def _offered(curate: CurateConfig, images: Callable[[str], Image] | None) -> dic
         "endpoint": curate.grounding_endpoint,
         "images": images,
         "unit": curate.grounding_unit,
+        "replies": None,
     }
 
 

@@ -10,7 +10,7 @@ from awares.labels import Case, Judge, Judgement
 from awares_platform.config.curate import CurateConfig, EndpointConfig
 from awares_platform.method import seams
 from awares_platform.method.asking import ask, prompt
-from awares_platform.method.chat_client import ChatEndpoint, EndpointUsage
+from awares_platform.method.chat_client import ChatEndpoint, EndpointUsage, ReplyMemory
 from awares_platform.method.verdicts import read_verdict
 
 KEY = "curate.judge"
@@ -38,8 +38,8 @@ class EndpointJudge:
             judgement = await judge(case)
     """
 
-    def __init__(self, endpoint: EndpointConfig) -> None:
-        self._endpoint = ChatEndpoint(endpoint)
+    def __init__(self, endpoint: EndpointConfig, replies: ReplyMemory | None = None) -> None:
+        self._endpoint = ChatEndpoint(endpoint, replies)
         self._prompt = prompt(PROMPT)
 
     @property
@@ -71,14 +71,18 @@ def check_judge(curate: CurateConfig) -> None:
     seams.check(_reference(curate), KEY, _offered(curate), curate.judge_settings)
 
 
-def build_judge(curate: CurateConfig) -> Judge:
-    """Build the configured judge. Raises ConfigError if the judge cannot be built."""
-    return seams.build(_reference(curate), Judge, KEY, _offered(curate), curate.judge_settings)
+def build_judge(curate: CurateConfig, replies: ReplyMemory | None = None) -> Judge:
+    """Build the configured judge, with the memory of its earlier replies.
+
+    Raises ConfigError if the judge cannot be built.
+    """
+    offered = _offered(curate, replies)
+    return seams.build(_reference(curate), Judge, KEY, offered, curate.judge_settings)
 
 
 def _reference(curate: CurateConfig) -> str:
     return BUILT_IN.get(curate.judge, curate.judge)
 
 
-def _offered(curate: CurateConfig) -> dict[str, object]:
-    return {"endpoint": curate.judge_endpoint}
+def _offered(curate: CurateConfig, replies: ReplyMemory | None = None) -> dict[str, object]:
+    return {"endpoint": curate.judge_endpoint, "replies": replies}

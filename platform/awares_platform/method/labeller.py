@@ -27,6 +27,7 @@ from awares.tokens import Size
 from awares_platform.config.curate import CurateConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.method.answers import Answers
+from awares_platform.method.chat_client import ReplyMemory
 from awares_platform.method.environment import environment, episode_budget, episode_spec
 from awares_platform.method.grounding import Located, build_grounding, locate
 from awares_platform.method.judge import build_judge
@@ -57,6 +58,8 @@ class Labelled:
 class Labeller:
     """Labels samples with the configured judge, grounding and environment.
 
+    `replies` is the memory of earlier replies, if there is one.
+
     A labeller is an async context manager, because a judge or a grounding may hold connections.
     """
 
@@ -66,6 +69,7 @@ class Labeller:
         curate: CurateConfig,
         family: ModelFamily,
         images: Callable[[str], Image],
+        replies: ReplyMemory | None = None,
     ) -> None:
         self._method, self._environment = method, environment(method)
         # The labeller only asks whether the budget allows a request. `context` does not matter for
@@ -75,8 +79,8 @@ class Labeller:
         self._config = curate
         self._images = images
         self._stack = AsyncExitStack()
-        self._judge = build_judge(self._config)
-        self._grounding = build_grounding(self._config, images)
+        self._judge = build_judge(self._config, replies)
+        self._grounding = build_grounding(self._config, images, replies)
 
     async def __aenter__(self) -> "Labeller":
         for part in (self._judge, self._grounding):

@@ -1,0 +1,106 @@
+"""Remembers in the store what a judge and a grounding have replied, so that nobody asks again.
+
+    datasets/<name>/replies/<time>-<random>.jsonl    {"key", "reply"} a line
+
+The key is a digest of the model, its token limit, the schema and the messages, in which an image is
+its hash. A reply is in the store before anybody uses it. Replies that arrive while an object is
+being written share the next object, so few objects hold many replies. A killed job thus loses only
+the requests in flight.
+
+A later line replaces an earlier one with the same key. A line without a reply forgets the key.
+"""
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import Iterable
+
+from awares_platform.method.chat_client import KeptReply
+from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound
+
+
+class ReplyLog:
+    """The replies about one data set, in memory and in the store.
+
+    Example:
+        log = ReplyLog.load(store, "datasets/invoices/replies/")
+        await log.keep(key, KeptReply("2"))
+        log.kept(key)
+    """
+
+    def __init__(self, store: ObjectStore, prefix: str) -> None:
+        self._store, self._prefix = store, prefix
+        self._replies: dict[str, KeptReply | None] = {}
+        self._waiting: list[str] = []
+        self._written: list[str] = []
+        self._turn = asyncio.Lock()
+        self._doubted: set[str] = set()
+
+    @classmethod
+    def load(cls, store: ObjectStore, prefix: str) -> "ReplyLog":
+        """Read all replies below `prefix`. Raises StoreError if the store fails."""
+        log = cls(store, prefix)
+        for key in sorted(info.key for info in store.list(prefix)):
+            try:
+                log._read(store.get(key))
+            except NotFound:  # Another process has merged this object into a larger one.
+                continue
+        return log
+
+    def _read(self, data: bytes) -> None:
+        for line in data.decode().splitlines():
+            found = json.loads(line)
+            reply = found["reply"]
+            self._replies[found["key"]] = reply and KeptReply(**reply)
+
+    def kept(self, key: str) -> KeptReply | None:
+        """Return the reply to a question, or None if nobody has asked it."""
+        return self._replies.get(key)
+
+    async def keep(self, key: str, reply: KeptReply) -> None:
+        """Write a reply to the store. Raises StoreError if the store fails."""
+        self._replies[key] = reply
+        await self._write([key])
+
+    def doubt(self, key: str) -> None:
+        """Note that nobody could read the reply, so that `forget_doubted` forgets it."""
+        self._doubted.add(key)
+
+    async def forget_doubted(self) -> None:
+        """Forget the unreadable replies, because the endpoint may be mended and asked again."""
+        self._replies |= dict.fromkeys(self._doubted)
+        await self._write(sorted(self._doubted))
+
+    async def _write(self, keys: Iterable[str]) -> None:
+        """Write the replies of `keys`, together with those that wait for the same turn."""
+        self._waiting += keys
+        async with self._turn:
+            if self._waiting:
+                batch, self._waiting = self._waiting, []
+                await asyncio.to_thread(self._put, batch)
+
+    def _put(self, keys: Iterable[str]) -> None:
+        name = f"{self._prefix}{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.jsonl"
+        replies = ((key, self._replies[key]) for key in keys)
+        lines = [
+            json.dumps({"key": key, "reply": reply and reply.as_json()}) for key, reply in replies
+        ]
+        self._store.put(name, "\n".join(lines).encode())
+        self._written.append(name)
+
+    async def merge(self) -> None:
+        """Merge the objects that this log has written into one."""
+        async with self._turn:
+            await asyncio.to_thread(self._merge)
+
+    def _merge(self) -> None:
+        if len(self._written) < 2:
+            return
+        parts = [self._store.get(name) for name in self._written]
+        merged = f"{self._written[-1].removesuffix('.jsonl')}-merged.jsonl"
+        self._store.put(merged, b"\n".join(parts))
+        for name in self._written:
+            self._store.delete(name)
+        self._written = [merged]

@@ -1,0 +1,29 @@
+"""Labels one shard with a judge and a grounding behind endpoints. A test kills this process."""
+
+import json
+import sys
+
+import numpy as np
+
+from awares.sample import Sample
+from awares_platform.config import PlatformConfig
+from awares_platform.curate.label_shard import label_shard
+from awares_platform.data.rows import encode_rows
+
+
+def main() -> None:
+    """Label `count` samples of the image `image` with the setup that the arguments name."""
+    setup, count, image = sys.argv[1:]
+    config = PlatformConfig.model_validate_json(setup)
+    samples = [Sample(f"s{index}", image, f"question {index}", "7") for index in range(int(count))]
+    texts = [["1"] * len(samples), ["7"] * len(samples), [""] * len(samples)]
+    columns = dict(zip(("low_answer", "full_answer", "fault"), texts, strict=True))
+    rows = encode_rows(samples, columns | {"confidence": [0.5] * len(samples)})
+    values = {"key": "shard", "fingerprint": "ab12", "rows": rows, "failure": b""}
+    batch = {name: np.array([value], dtype=object) for name, value in values.items()}
+    found = label_shard(batch, config)
+    print(json.dumps({name: str(value[0]) for name, value in found.items()}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Tests on a real store that no reply of a judge or grounding is asked for twice."""
+
+import asyncio
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from awares_platform.config import PlatformConfig
+from awares_platform.curate.reply_log import ReplyLog
+from awares_platform.data.dataset import put_image
+from awares_platform.method.chat_client import KeptReply
+from awares_platform.store import ObjectStore
+from tests.chat_server import ChatServer, serving
+
+pytestmark = pytest.mark.integration
+COUNT = 24
+IN_FLIGHT = 2
+
+
+@pytest.fixture
+def server() -> Iterator[ChatServer]:
+    with serving() as server:
+        yield server
+
+
+def question(body: dict[str, Any]) -> str:
+    """Return a digest of a request."""
+    return hashlib.sha256(json.dumps(body["messages"]).encode()).hexdigest()
+
+
+def asked(server: ChatServer) -> Counter[str]:
+    return Counter(map(question, server.bodies))
+
+
+def setup(store: ObjectStore, server: ChatServer) -> PlatformConfig:
+    endpoint = {"url": server.url, "model": "m", "in_flight": IN_FLIGHT, "retry_budget_s": 5}
+    curate = {
+        "judge": "endpoint",
+        "judge_endpoint": endpoint,
+        "grounding": "endpoint",
+        "grounding_endpoint": endpoint,
+        "both_wrong": "LR",
+        "min_confidence": 0.0,
+    }
+    stored = {"url": store.config.url, "endpoint": store.config.endpoint}
+    return PlatformConfig.model_validate({"curate": curate, "store": stored})
+
+
+def process(config: PlatformConfig, image: str) -> subprocess.Popen[str]:
+    arguments = [config.model_dump_json(), str(COUNT), image]
+    command = [sys.executable, "-m", "tests.integration.labelling_process", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def label(config: PlatformConfig, image: str) -> dict[str, str]:
+    said, _ = process(config, image).communicate(timeout=120)
+    return json.loads(said.splitlines()[-1])
+
+
+def picture(store: ObjectStore, grey: int) -> str:
+    """Store an image of one colour. The tests share a prefix, so each one takes another colour."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (120, 120), (grey, grey, grey)).save(buffer, "PNG")
+    return put_image(store, buffer.getvalue())
+
+
+def good(body: dict[str, Any], count: int) -> tuple[int, str]:
+    time.sleep(0.05)
+    is_judge = body["messages"][0]["role"] == "system"
+    return 200, "2" if is_judge else "[[100, 200, 300, 400]]"
+
+
+def test_a_killed_labelling_asks_again_only_what_was_in_flight(
+    seaweed: ObjectStore, server: ChatServer
+) -> None:
+    config, image = setup(seaweed, server), picture(seaweed, 10)
+    for kill_at in (8, COUNT + 9):
+        server.reply = good
+        running = process(config, image)
+        while len(server.bodies) < kill_at:
+            assert running.poll() is None
+            time.sleep(0.01)
+        running.kill()
+        running.communicate()
+    result = label(config, image)
+    assert (result["hr"], result["unusable"], result["failure"]) == (str(COUNT), "0", "b''")
+    counts = asked(server)
+    assert len(counts) == 2 * COUNT
+    assert sum(counts.values()) - len(counts) <= 2 * IN_FLIGHT
+    before = len(server.bodies)
+    assert label(config, image)["hr"] == str(COUNT)
+    assert len(server.bodies) == before
+
+
+def test_unreadable_replies_of_a_lost_shard_are_asked_again_once_the_endpoint_is_mended(
+    seaweed: ObjectStore, server: ChatServer
+) -> None:
+    config, image = setup(seaweed, server), picture(seaweed, 20)
+    server.reply = lambda body, count: (200, None)
+    failed = label(config, image)
+    assert "DataError" in failed["failure"] and failed["hr"] == "0"
+    server.reply = good
+    assert label(config, image)["hr"] == str(COUNT)
+
+
+def test_replies_that_arrive_together_share_objects_and_are_merged(seaweed: ObjectStore) -> None:
+    async def keep() -> ReplyLog:
+        log = ReplyLog.load(seaweed, "replies/")
+        await asyncio.gather(*(log.keep(str(index), KeptReply("2")) for index in range(50)))
+        assert len([*seaweed.list("replies/")]) == 2
+        await log.keep("late", KeptReply(None, "refusal", "no"))
+        log.doubt("late")
+        await log.forget_doubted()
+        await log.merge()
+        return log
+
+    asyncio.run(keep())
+    assert len([*seaweed.list("replies/")]) == 1
+    again = ReplyLog.load(seaweed, "replies/")
+    assert again.kept("49") == KeptReply("2") and again.kept("late") is None
