@@ -17,6 +17,7 @@ box_units    tells fractions, thousandths and pixels apart, and converts boxes t
 spoken       separates a reply from a model's thoughts, and recognises refusals
 labeller     derives a sample's label and target crops from the two answers
 asking       asks a model for a reply in a form, and once more if the reply does not parse
+prompt_file  reads the prompts of the built-in judge and grounding
 rate_limit   keeps a client below a rate of requests and of tokens
 chat_client  asks a chat endpoint, for an LLM judge and for a grounding model
 """

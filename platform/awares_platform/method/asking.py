@@ -5,7 +5,6 @@ form as a JSON schema. The reply is parsed leniently in any case.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
 from typing import Any, TypeVar
 
 from awares_platform.method.chat_client import ChatEndpoint
@@ -53,8 +52,3 @@ def _again(reply: str | None, error: Unreadable) -> list[_Turn]:
         {"role": "assistant", "content": said},
         {"role": "user", "content": f"This reply cannot be used: {error}. {wish}"},
     ]
-
-
-def prompt(name: str) -> str:
-    """Return the text of the prompt file `name`, such as "judge.txt"."""
-    return resources.files("awares_platform.method").joinpath("prompts", name).read_text().strip()

@@ -20,8 +20,8 @@ from awares.grounding import Grounding
 from awares.sample import Sample
 from awares.tokens import Size
 from awares_platform.config.curate import CurateConfig, EndpointConfig
-from awares_platform.method import seams
-from awares_platform.method.asking import ask, prompt
+from awares_platform.method import prompt_file, seams
+from awares_platform.method.asking import ask
 from awares_platform.method.box_reply import DrawnBoxes, read_boxes
 from awares_platform.method.box_units import (
     BoxUnit,
@@ -39,7 +39,6 @@ BUILT_IN = {
     "annotations": "awares.grounding:Annotations",
     "endpoint": "awares_platform.method.grounding:EndpointGrounding",
 }
-PROMPT = "grounding.txt"
 IMAGE = "images/"
 """Precedes the hash of an image in the messages that a memory of replies sees."""
 _BOXES = {
@@ -88,7 +87,7 @@ class EndpointGrounding:
         replies: ReplyMemory | None = None,
     ) -> None:
         self._endpoint = ChatEndpoint(endpoint, replies, self._filled)
-        self._prompt = prompt(PROMPT)
+        self._prompt = prompt_file.prompt(prompt_file.GROUNDING)
         self._images = images
         self._unit = None if unit == "auto" else BoxUnit(unit)
         self._usual = usual_unit(endpoint.model)

@@ -8,8 +8,8 @@ from typing import Self
 
 from awares.labels import Case, Judge, Judgement
 from awares_platform.config.curate import CurateConfig, EndpointConfig
-from awares_platform.method import seams
-from awares_platform.method.asking import ask, prompt
+from awares_platform.method import prompt_file, seams
+from awares_platform.method.asking import ask
 from awares_platform.method.chat_client import ChatEndpoint, EndpointUsage, ReplyMemory
 from awares_platform.method.verdicts import read_verdict
 
@@ -19,7 +19,6 @@ BUILT_IN = {
     "endpoint": "awares_platform.method.judge:EndpointJudge",
 }
 
-PROMPT = "judge.txt"
 SCHEMA = {
     "type": "object",
     "properties": {"verdict": {"type": "integer", "enum": [0, 1, 2]}},
@@ -40,7 +39,7 @@ class EndpointJudge:
 
     def __init__(self, endpoint: EndpointConfig, replies: ReplyMemory | None = None) -> None:
         self._endpoint = ChatEndpoint(endpoint, replies)
-        self._prompt = prompt(PROMPT)
+        self._prompt = prompt_file.prompt(prompt_file.JUDGE)
 
     @property
     def usage(self) -> EndpointUsage:

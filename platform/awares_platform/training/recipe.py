@@ -30,7 +30,9 @@ from awares_platform.config.engine import EngineConfig
 from awares_platform.config.evaluate import EvaluateConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.config.validation import ValidationConfig
+from awares_platform.method import prompt_file
 from awares_platform.method.environment import inputs
+from awares_platform.method.prompt_file import prompt
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
 
@@ -117,12 +119,11 @@ _REWARD_ONLY = {
     "lambda_area",
     "malformed_cost",
     "similarity_model",
-    "system_prompt",
 }
 """The settings of [method] on which labels do not depend.
 
-The system prompt decides only whether a question fits into the context. If a longer prompt leaves
-no room for a labelled question, grpo and evaluate leave the question out.
+Labels depend on the system prompt, because curation leaves out a question if an episode with this
+prompt can exceed the context.
 """
 _PARTS = (
     "policy.family",
@@ -146,7 +147,9 @@ def label_recipe(
     return _with_code(
         {
             **_settings("method", method, _REWARD_ONLY),
+            "method.system_prompt": inputs(method)["system_prompt"],
             **_settings("curate", curate, _CURATE_OPERATION),
+            **_prompts(curate),
             **_engine(engine),
             "base policy": policy,
         }
@@ -277,6 +280,16 @@ def _settings(name: str, section: Section, left_out: Any) -> Recipe:
         inner = isinstance(getattr(section, key), Section)
         found |= _named(f"{name}.{key}", value) if inner else {f"{name}.{key}": value}
     return found
+
+
+def _prompts(curate: CurateConfig) -> Recipe:
+    """Return digests of the prompts of the endpoints that curation asks."""
+    files = {"judge": prompt_file.JUDGE, "grounding": prompt_file.GROUNDING}
+    asked = {name: file for name, file in files.items() if getattr(curate, name) == "endpoint"}
+    return {
+        f"prompt of curate.{name}": hashlib.sha256(prompt(file).encode()).hexdigest()[:16]
+        for name, file in asked.items()
+    }
 
 
 def _engine(engine: EngineConfig) -> Recipe:

@@ -53,7 +53,6 @@ NO_RESULT = {
         "curate.grounding_endpoint.timeout_s=3",
         "curate.grounding_endpoint.api_key_variable=OTHER_KEY",
         "method.alpha_miss=9",
-        "method.system_prompt=look closely",
         "engine.threads=2",
         "run.seed=5",
     ),
@@ -105,6 +104,7 @@ A_RESULT = {
         "curate.min_confidence=0.5": "curate.min_confidence",
         "method.mapping=iou": "method.mapping",
         "method.low_ratio=0.25": "method.low_ratio",
+        "method.system_prompt=look closely": "method.system_prompt",
         "engine.max_model_len=2048": "engine.max_model_len",
     },
     sft: {
@@ -145,6 +145,23 @@ A_RESULT = {
 }
 
 Of = Callable[..., Recipe]
+
+
+def test_a_changed_prompt_of_an_endpoint_makes_other_labels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = (
+        "curate.judge=endpoint",
+        "curate.both_wrong=LR",
+        "curate.judge_endpoint.url=http://judge/v1",
+        "curate.judge_endpoint.model=m",
+    )
+    before = curate(*asked)
+    assert "prompt of curate.judge" in before and "prompt of curate.grounding" not in before
+    monkeypatch.setattr(recipes, "prompt", lambda file: "Say 2.")
+    assert [one.split(" is ")[0] for one in changes(before, curate(*asked))] == [
+        "prompt of curate.judge"
+    ]
 
 
 @pytest.mark.parametrize(
