@@ -8,15 +8,20 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from awares.sample import Sample
 from awares_platform.config import PlatformConfig
+from awares_platform.curate.answerer import Answerer
 from awares_platform.curate.reply_log import ReplyLog
 from awares_platform.data.dataset import put_image
+from awares_platform.data.rows import decode_rows, encode_rows
+from awares_platform.method.answers import Answers
 from awares_platform.method.chat_client import KeptReply
 from awares_platform.store import ObjectStore
 from tests.chat_server import ChatServer, serving
@@ -127,3 +132,29 @@ def test_replies_that_arrive_together_share_objects_and_are_merged(seaweed: Obje
     assert len([*seaweed.list("replies/")]) == 1
     again = ReplyLog.load(seaweed, "replies/")
     assert again.kept("49") == KeptReply("2") and again.kept("late") is None
+
+
+def test_the_engine_is_asked_only_for_answers_that_are_not_in_the_store(
+    seaweed: ObjectStore, server: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    damaged = {"s1": "images/aa is damaged"}
+
+    async def answer(self: Answerer, samples: Sequence[Sample]) -> list[Answers]:
+        asked.append([one.sample_id for one in samples])
+        return [Answers(one, "1", "7", 0.5, damaged.get(one.sample_id, "")) for one in samples]
+
+    monkeypatch.setattr(Answerer, "_answer", answer)
+    samples = [Sample(f"s{index}", "a" * 64, "q", "7") for index in range(3)]
+    values = {"key": "k", "answers": "answers/ab12.parquet", "rows": encode_rows(samples)}
+    batch = {name: np.array([value], dtype=object) for name, value in values.items()}
+    answerer = Answerer(setup(seaweed, server))
+    answerer(batch)
+    damaged.clear()
+    for _ in range(2):
+        rows = decode_rows(answerer(batch)["rows"][0], "k")
+        assert [columns["fault"] for columns in rows.columns] == ["", "", ""]
+    assert asked == [["s0", "s1", "s2"], ["s1"]]
+    other = encode_rows([*samples[:2], Sample("s2", "a" * 64, "another question", "7")])
+    answerer(batch | {"rows": np.array([other], dtype=object)})
+    assert asked[2:] == [["s0", "s1", "s2"]]

@@ -12,9 +12,10 @@ from awares.chat import ChatFormat
 from awares.errors import AwaresError
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
+from awares_platform.curate.answered_rows import encode_answers, read_answers
 from awares_platform.curate.label_shard import Columns
 from awares_platform.data.dataset import Images
-from awares_platform.data.rows import decode_rows, encode_rows
+from awares_platform.data.rows import decode_rows
 from awares_platform.method.answers import Answers, answer_both
 from awares_platform.method.environment import base_prompt, system_prompt, vision_limits
 from awares_platform.method.family import model_family
@@ -46,11 +47,16 @@ class Answerer:
     shard until the actor ends. If the engine dies or hangs, the actor starts another one, and
     answers the shard again. If the actor itself is stopped, a watchdog kills it, and Ray Data
     starts it again.
+
+    The actor writes the answered shard to the store, at the key in the column "answers". It reads
+    this object first, and asks only about samples without a sound answer. Another judge or another
+    threshold therefore costs no new answers.
     """
 
     def __init__(self, config: PlatformConfig) -> None:
         self._config = config
-        self._images = Images.of(ObjectStore.from_config(config.store), config.data)
+        self._store = ObjectStore.from_config(config.store)
+        self._images = Images.of(self._store, config.data)
         self._limit = asyncio.Semaphore(config.curate.in_flight)
         self._loop = asyncio.new_event_loop()
         self._engine: Engine | None = None
@@ -60,23 +66,34 @@ class Answerer:
         samples = decode_rows(batch["rows"][0], str(batch["key"][0])).samples
         try:
             with watchdog(self._config.run.hang_timeout_s):
-                answers = restarting(
-                    lambda: self._loop.run_until_complete(self._attempt(samples)),
-                    self._losses,
-                    "curate.engine_restarts",
-                    log.warning,
-                    "the finished shards",
-                )
+                rows = self._answered(samples, str(batch["answers"][0]))
         except AwaresError as error:
             return {**batch, "failure": np.array([pickle.dumps(error)], dtype=object)}
-        columns = {
-            "low_answer": [one.low for one in answers],
-            "full_answer": [one.full for one in answers],
-            "confidence": [one.confidence for one in answers],
-            "fault": [one.fault for one in answers],
+        return {
+            **batch,
+            "rows": np.array([rows], dtype=object),
+            "failure": np.array([b""], dtype=object),
         }
-        rows = np.array([encode_rows(samples, columns)], dtype=object)
-        return {**batch, "rows": rows, "failure": np.array([b""], dtype=object)}
+
+    def _answered(self, samples: Sequence[Sample], key: str) -> bytes:
+        """Return the answered shard `key`, and write it if the store holds no complete one."""
+        earlier = read_answers(self._store, key, samples)
+        asked = [sample for sample, known in zip(samples, earlier, strict=True) if known is None]
+        new = iter(self._asked(asked) if asked else ())
+        rows = encode_answers([known or next(new) for known in earlier])
+        if asked:
+            self._store.put(key, rows)
+        return rows
+
+    def _asked(self, samples: Sequence[Sample]) -> list[Answers]:
+        """Ask the engine about the samples. If the engine is lost, start another one."""
+        return restarting(
+            lambda: self._loop.run_until_complete(self._attempt(samples)),
+            self._losses,
+            "curate.engine_restarts",
+            log.warning,
+            "the finished shards",
+        )
 
     async def _attempt(self, samples: Sequence[Sample]) -> list[Answers]:
         """Answer the samples. Raises PartLost if the engine dies or hangs."""
@@ -121,7 +138,7 @@ class Answerer:
         from awares_platform.training.source import resolve
 
         config = self._config
-        store, method = ObjectStore.from_config(config.store), config.method
+        store, method = self._store, config.method
         self._family = family = model_family(config.policy)
         policy = resolve(store, config.run.name, "base", config.policy.base, family)
         processor = load_processor(policy, family, method.min_pixels, method.max_pixels)

@@ -27,6 +27,7 @@ from awares.errors import DataError
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.config.data import DataConfig
+from awares_platform.curate.answered_rows import answers_key
 from awares_platform.curate.answerer import Answerer
 from awares_platform.curate.label_shard import LOST, label_shard
 from awares_platform.data.dataset import (
@@ -53,7 +54,7 @@ from awares_platform.runtime.run import Run
 from awares_platform.runtime.terminal import without_line
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
-from awares_platform.training.recipe import Recipe, digest, label_recipe
+from awares_platform.training.recipe import Recipe, answer_recipe, digest, label_recipe
 from awares_platform.training.source import base_digest
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,8 @@ class Shard:
     """A part of the split, which becomes one parquet file of the curated split.
 
     `key` is the store key of this file. `samples` have no labels yet. `fingerprint` is a digest of
-    everything on which the labels of the samples depend.
+    everything on which the labels of the samples depend. `answers` is the store key of the base
+    policy's answers, which depend on fewer settings.
 
     Example:
         Shard("datasets/awares-mini-curated/train/part-00003.parquet", (sample,), "ab12...")
@@ -82,6 +84,7 @@ class Shard:
     key: str
     samples: tuple[Sample, ...]
     fingerprint: str
+    answers: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,12 +238,14 @@ def plan(data: DataConfig, samples: Sequence[Sample], recipe: Recipe) -> list[Sh
     The fingerprint of a shard is a digest of its samples and of `recipe`, which is the result of
     `label_recipe`.
     """
-    size, settings = data.shard_rows, digest(recipe)
+    size, settings, asked = data.shard_rows, digest(recipe), digest(answer_recipe(recipe))
     shards = []
     for index, start in enumerate(range(0, len(samples), size)):
         part = tuple(samples[start : start + size])
         key = shard_key(data.curated, SPLIT, index)
-        shards.append(Shard(key, part, _digest([settings, *(repr(sample) for sample in part)])))
+        texts = [repr(sample) for sample in part]
+        answers = answers_key(data.name, _digest([asked, *texts]))
+        shards.append(Shard(key, part, _digest([settings, *texts]), answers))
     return shards
 
 
@@ -280,7 +285,12 @@ def _label(config: PlatformConfig, shards: Sequence[Shard]) -> Iterator[dict[str
     keep_from_terminal()
     curate = config.curate
     work = [
-        {"key": shard.key, "fingerprint": shard.fingerprint, "rows": encode_rows(shard.samples)}
+        {
+            "key": shard.key,
+            "fingerprint": shard.fingerprint,
+            "answers": shard.answers,
+            "rows": encode_rows(shard.samples),
+        }
         for shard in shards
     ]
     dataset = ray.data.from_items(work, override_num_blocks=len(work))

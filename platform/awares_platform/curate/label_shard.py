@@ -12,9 +12,10 @@ import numpy as np
 from awares.errors import AwaresError, DataError
 from awares.sample import Label
 from awares_platform.config import PlatformConfig
+from awares_platform.curate.answered_rows import decode_answers
 from awares_platform.curate.reply_log import ReplyLog
 from awares_platform.data.images import Images
-from awares_platform.data.rows import decode_rows, encode_rows
+from awares_platform.data.rows import encode_rows
 from awares_platform.method.answers import Answers
 from awares_platform.method.family import model_family
 from awares_platform.method.labeller import Labelled, Labeller
@@ -58,17 +59,7 @@ def label_shard(batch: Columns, config: PlatformConfig) -> Columns:
 def _label_shard(batch: Columns, config: PlatformConfig) -> dict[str, Any]:
     key, fingerprint = str(batch["key"][0]), str(batch["fingerprint"][0])
     store = ObjectStore.from_config(config.store)
-    rows = decode_rows(batch["rows"][0], key)
-    answers = [
-        Answers(
-            sample,
-            columns["low_answer"],
-            columns["full_answer"],
-            columns["confidence"],
-            columns["fault"],
-        )
-        for sample, columns in zip(rows.samples, rows.columns, strict=True)
-    ]
+    answers = decode_answers(batch["rows"][0], key)
     images = Images.of(store, config.data)
     replies = ReplyLog.load(store, replies_prefix(config.data.name))
     with watchdog(config.run.hang_timeout_s):

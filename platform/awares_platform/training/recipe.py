@@ -156,6 +156,16 @@ def label_recipe(
     )
 
 
+def answer_recipe(labels: Recipe) -> Recipe:
+    """Return the part of the labels' recipe that decides what the base policy answers."""
+    judging = ("curate.", "prompt of ", "code of curate.", "method.mapping", "method.coverage_tau")
+    return {
+        key: value
+        for key, value in labels.items()
+        if key == "curate.max_tokens" or not key.startswith(judging)
+    }
+
+
 def sft_recipe(config: PlatformConfig, base: str, samples: str) -> Recipe:
     """Return the recipe of the policy sft.
 

@@ -88,6 +88,23 @@ def test_a_fingerprint_changes_with_what_labels_depend_on_and_with_nothing_else(
     assert fingerprints(config(), other)[1] != base[1]
 
 
+def test_another_judge_keeps_the_answers_of_the_engine() -> None:
+    def answers(**sections: object) -> list[str]:
+        return [shard.answers for shard in planned(config(**sections), samples(4), "policy")]
+
+    base = answers()
+    assert len(set(base)) == 2 and base[0].startswith("datasets/awares-mini/answers/")
+    assert answers(curate={"min_confidence": 0.1, "both_wrong": "LR"}) == base
+    assert answers(method={"mapping": "coverage", "coverage_tau": 0.7}) == base
+    for changed in (
+        {"curate": {"max_tokens": 5}},
+        {"method": {"low_ratio": 0.25}},
+        {"method": {"base_prompt": "hello"}},
+        {"engine": {"dtype": "float16"}},
+    ):
+        assert not set(answers(**changed)) & set(base)
+
+
 def test_labels_of_another_policy_are_not_reused() -> None:
     one, other = (fingerprints(config(), samples(4), policy) for policy in ("ab12", "cd34"))
     assert not set(one) & set(other)

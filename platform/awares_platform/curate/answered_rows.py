@@ -1,0 +1,60 @@
+"""Stores the base policy's answers to a shard, so that the engine is not asked for them again.
+
+    datasets/<name>/answers/<digest>.parquet
+
+The digest covers the samples and every setting on which the answers depend.
+"""
+
+from collections.abc import Sequence
+
+from awares.sample import Sample
+from awares_platform.data.rows import decode_rows, encode_rows
+from awares_platform.method.answers import Answers
+from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound
+
+
+def answers_key(name: str, digest: str) -> str:
+    """Return the store key of an answered shard of the data set `name`."""
+    return f"datasets/{name}/answers/{digest}.parquet"
+
+
+def encode_answers(answers: Sequence[Answers]) -> bytes:
+    """Encode samples as a parquet file with their answers as additional columns."""
+    columns = {
+        "low_answer": [one.low for one in answers],
+        "full_answer": [one.full for one in answers],
+        "confidence": [one.confidence for one in answers],
+        "fault": [one.fault for one in answers],
+    }
+    return encode_rows([one.sample for one in answers], columns)
+
+
+def decode_answers(data: bytes, key: str) -> list[Answers]:
+    """Return the answers in a file that `encode_answers` has written."""
+    rows = decode_rows(data, key)
+    return [
+        Answers(
+            sample,
+            columns["low_answer"],
+            columns["full_answer"],
+            columns["confidence"],
+            columns["fault"],
+        )
+        for sample, columns in zip(rows.samples, rows.columns, strict=True)
+    ]
+
+
+def read_answers(store: ObjectStore, key: str, samples: Sequence[Sample]) -> list[Answers | None]:
+    """Return the stored answer to each sample.
+
+    The entry is None if there is no answer, or if the answer has a fault. The cause of a fault,
+    such as a damaged image, may have been mended.
+    """
+    try:
+        found = decode_answers(store.get(key), key)
+    except NotFound:
+        found = []
+    if [one.sample for one in found] != list(samples):
+        return [None for _ in samples]
+    return [None if one.fault else one for one in found]
