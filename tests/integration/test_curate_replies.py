@@ -140,11 +140,11 @@ def test_the_engine_is_asked_only_for_answers_that_are_not_in_the_store(
     asked: list[list[str]] = []
     damaged = {"s1": "images/aa is damaged"}
 
-    async def answer(self: Answerer, samples: Sequence[Sample]) -> list[Answers]:
+    def answer(self: Answerer, samples: Sequence[Sample]) -> list[Answers]:
         asked.append([one.sample_id for one in samples])
         return [Answers(one, "1", "7", 0.5, damaged.get(one.sample_id, "")) for one in samples]
 
-    monkeypatch.setattr(Answerer, "_answer", answer)
+    monkeypatch.setattr(Answerer, "_asked", answer)
     samples = [Sample(f"s{index}", "a" * 64, "q", "7") for index in range(3)]
     values = {"key": "k", "answers": "answers/ab12.parquet", "rows": encode_rows(samples)}
     batch = {name: np.array([value], dtype=object) for name, value in values.items()}

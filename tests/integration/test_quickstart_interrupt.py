@@ -54,6 +54,8 @@ def _earlier_run(config: PlatformConfig, store: ObjectStore, digest: str) -> Pat
         "runs/quickstart/sft/metrics.jsonl",
         "runs/other/kept",
         "datasets/awares-mini-curated/kept",
+        "datasets/awares-mini/answers/kept",
+        "datasets/awares-mini/train/kept",
     ):
         store.put(key, b"1")
     return directory
@@ -90,7 +92,9 @@ def test_another_setup_and_fresh_start_clean(config: PlatformConfig, fresh: bool
     assert (state.finished, state.wall_s) == ([], {})
     assert [path.name for path in directory.iterdir()] == ["progress.json"]
     assert not store.exists("runs/quickstart/sft/metrics.jsonl") and store.exists("runs/other/kept")
-    assert store.exists("datasets/awares-mini-curated/kept") is not fresh
+    for made in ("awares-mini-curated/kept", "awares-mini/answers/kept"):
+        assert store.exists(f"datasets/{made}") is not fresh
+    assert store.exists("datasets/awares-mini/train/kept")
 
 
 @pytest.mark.parametrize(

@@ -93,8 +93,9 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
 
     The state is new if there is no earlier quickstart, if the setup differs, or if `fresh` is true.
     In these cases, the function deletes the files and the objects of the run. If `fresh` is true,
-    it also deletes the curated data set. If `fresh` is false, it raises ConfigError in two cases:
-    progress.json is damaged, or the run was not made by a quickstart. It raises JobRefused instead
+    it also deletes the curated data set and the base policy's answers. If `fresh` is false, it
+    raises ConfigError in two cases: progress.json is damaged, or the run was not made by a
+    quickstart. It raises JobRefused instead
     of deleting what a running job uses.
     """
     path = directory / "progress.json"
@@ -115,6 +116,7 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
     store.delete_prefix(f"runs/{config.run.name}/")
     if fresh:
         store.delete_prefix(f"datasets/{config.data.curated}/")
+        store.delete_prefix(config.data.answers_prefix)
     shutil.rmtree(directory, ignore_errors=True)
     state.save()
     return state

@@ -63,3 +63,13 @@ class DataConfig(Section):
     def parts(self) -> dict[str, MixPart]:
         """Return the parts of the mix by their names."""
         return {name: MixPart.model_validate(part) for name, part in self.mix.items()}
+
+    @property
+    def answers_prefix(self) -> str:
+        """Key prefix of the base policy's answers, which curation keeps."""
+        return f"datasets/{self.name}/answers/"
+
+    @property
+    def replies_prefix(self) -> str:
+        """Key prefix of the replies of the judge and the grounding, which curation keeps."""
+        return f"datasets/{self.name}/replies/"

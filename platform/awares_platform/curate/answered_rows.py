@@ -14,11 +14,6 @@ from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
 
 
-def answers_key(name: str, digest: str) -> str:
-    """Return the store key of an answered shard of the data set `name`."""
-    return f"datasets/{name}/answers/{digest}.parquet"
-
-
 def encode_answers(answers: Sequence[Answers]) -> bytes:
     """Encode samples as a parquet file with their answers as additional columns."""
     columns = {

@@ -27,7 +27,6 @@ from awares.errors import DataError
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.config.data import DataConfig
-from awares_platform.curate.answered_rows import answers_key
 from awares_platform.curate.answerer import Answerer
 from awares_platform.curate.label_shard import LOST, label_shard
 from awares_platform.data.dataset import (
@@ -244,7 +243,7 @@ def plan(data: DataConfig, samples: Sequence[Sample], recipe: Recipe) -> list[Sh
         part = tuple(samples[start : start + size])
         key = shard_key(data.curated, SPLIT, index)
         texts = [repr(sample) for sample in part]
-        answers = answers_key(data.name, _digest([asked, *texts]))
+        answers = f"{data.answers_prefix}{_digest([asked, *texts])}.parquet"
         shards.append(Shard(key, part, _digest([settings, *texts]), answers))
     return shards
 

@@ -61,7 +61,7 @@ def _label_shard(batch: Columns, config: PlatformConfig) -> dict[str, Any]:
     store = ObjectStore.from_config(config.store)
     answers = decode_answers(batch["rows"][0], key)
     images = Images.of(store, config.data)
-    replies = ReplyLog.load(store, replies_prefix(config.data.name))
+    replies = ReplyLog.load(store, config.data.replies_prefix)
     with watchdog(config.run.hang_timeout_s):
         labelled = asyncio.run(_label_all(config, answers, images, replies, key))
         store.put(key, encode_shard(labelled, fingerprint))
@@ -96,11 +96,6 @@ async def _label_all(
         raise
     await replies.merge()
     return labelled
-
-
-def replies_prefix(name: str) -> str:
-    """Return the key prefix of the replies about the data set `name`."""
-    return f"datasets/{name}/replies/"
 
 
 def require_labels(labelled: Sequence[Labelled], key: str) -> None:
