@@ -37,7 +37,7 @@ Failures:
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -219,9 +219,10 @@ class ControllerActor(Controller):
         """Return the number of rollout actors that wait for a node."""
         return await super().ping() if self._opened else 0
 
-    async def open(self, config: PlatformConfig) -> tuple[int, int]:
+    async def open(self, config: PlatformConfig, reported: Collection[int] = ()) -> tuple[int, int]:
         """Read the data. Build the reward too, unless reward workers build it.
 
+        `reported` has the validated versions whose figures are in the metrics of the run.
         Return the number of usable samples and the number of unusable rows. Raises DataError or
         StoreError if the data cannot be used, and ConfigError if the reward cannot be built. Raises
         PolicyError if the starting policy does not exist.
@@ -251,6 +252,7 @@ class ControllerActor(Controller):
                 held_out_of(held_out, settings, config.evaluate),
                 self._rewards,
                 StoredBook(store, config.run.name),
+                reported,
             ),
             packed=config.policy.packed,
             hang_timeout_s=config.run.hang_timeout_s,

@@ -19,6 +19,7 @@ from awares_platform.data.dataset import Images
 from awares_platform.grpo.guards import Guards, GuardTripped
 from awares_platform.grpo.sample_table import sample_rows
 from awares_platform.runtime.driver import needs, reply
+from awares_platform.runtime.metrics import read
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.runtime.watch import FailureRate, Waiting, guarded, restarting, watch
@@ -100,7 +101,9 @@ class Supervisor:
         return f"each of {settings.learner_workers} learner ranks needs {place}" if waits else ""
 
     async def _train(self, controller: Any, trainer: Any, record: Run, progress: Progress) -> None:
-        samples, unusable = await _result(CONTROLLER, controller.open.remote(self._config))
+        samples, unusable = await _result(
+            CONTROLLER, controller.open.remote(self._config, _reported(record))
+        )
         left_out = f" ({unusable} unusable rows left out)" if unusable else ""
         progress.say(f"{samples} samples{left_out}")
         progress.say("starting the engines and the learner")
@@ -158,6 +161,14 @@ async def _result(name: str, task: Any) -> Any:
     """Return the result of a part's `task`. If it fails, raise its error without Ray's wrappers."""
     with unwrapped():
         return await reply(name, task)
+
+
+def _reported(record: Run) -> set[int]:
+    """Return the validated versions whose figures are in metrics.jsonl."""
+    path = record.directory / "metrics.jsonl"
+    rows = read(path) if path.exists() else ()
+    found = (row.values.get("validation/version") for row in rows)
+    return {int(version) for version in found if version is not None}
 
 
 def validation_note(step: int, metrics: dict[str, float]) -> str:

@@ -14,7 +14,7 @@ complete. After a restart, the versions that are still pending are validated.
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -65,16 +65,19 @@ class HeldOut:
 class Validation:
     """The validated and the pending versions of a run.
 
-    `score` computes rewards. All methods are called on one event loop.
+    `score` computes rewards. `reported` has the versions whose figures are in the metrics of the
+    run. All methods are called on one event loop.
 
     Example:
         validation = Validation(held_out, score, StoredBook(store, "mini"))
     """
 
-    def __init__(self, held_out: HeldOut, score: Score, book: Book) -> None:
+    def __init__(
+        self, held_out: HeldOut, score: Score, book: Book, reported: Collection[int] = ()
+    ) -> None:
         self.samples = held_out.samples
         self._held_out, self._settings = held_out, held_out.settings
-        self._score, self._book = score, book
+        self._score, self._book, self._reported = score, book, reported
         self._record: ValidationRecord | None = None
         self._queue: asyncio.Queue[DueVersion] = asyncio.Queue()
         self._queued: set[int] = set()
@@ -97,9 +100,10 @@ class Validation:
         self._lineage = lineage
         if self._record is None:
             self._record = await asyncio.to_thread(self._book.read)
-            # A killed job may have recorded its last version without reporting it.
-            for last in self._record.entries[-1:] if not anew else ():
-                self._results.put_nowait(last)
+            # A killed job may have recorded versions without reporting them.
+            for one in self._record.entries if not anew else ():
+                if one.version not in self._reported:
+                    self._results.put_nowait(one)
         if anew:
             await self._start_anew()
         for due in [*self._record.pending]:

@@ -61,14 +61,12 @@ def calls(path: Path) -> set[str]:
     """Return the names of the methods that a module calls on a boto3 client."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and isinstance(node.func.value, ast.Attribute | ast.Name)
-        ):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             owner = node.func.value
-            name = owner.attr if isinstance(owner, ast.Attribute) else owner.id
-            if name == "client" and node.func.attr not in ("stream", "meta"):
+            if isinstance(owner, ast.Call):  # seaweed.py calls `_client(keys).head_bucket(...)`.
+                owner = owner.func
+            name = getattr(owner, "attr", getattr(owner, "id", None))
+            if name in ("client", "_client") and node.func.attr not in ("stream", "meta"):
                 found.add(node.func.attr)
     return found
 

@@ -102,8 +102,8 @@ class Stage:
     `dies_at` holds one value for each actor that will start: the prompt number at which the actor
     dies, or None. `mismatch_at` is the version at which the actors report a canary mismatch.
     `outcome` is the outcome of all groups that can be played. `held_out` are the samples of
-    validation, and `book` has its record. `rewards` maps an answer to its reward, which is 1 if it
-    has no entry.
+    validation, `book` has its record, and `reported` the versions in the run's metrics. `rewards`
+    maps an answer to its reward, which is 1 if it has no entry.
     """
 
     def __init__(
@@ -114,6 +114,7 @@ class Stage:
         hang_timeout_s: float = 90.0,
         held_out: Sequence[Sample] = (),
         book: MemoryBook | None = None,
+        reported: Collection[int] = (),
         **settings: Any,
     ) -> None:
         self.settings = GrpoConfig.model_validate(
@@ -161,6 +162,7 @@ class Stage:
                 ),
                 self.score,
                 self.book,
+                reported,
             ),
             hang_timeout_s=hang_timeout_s,
         )
