@@ -132,7 +132,7 @@ def export_again_after_half_an_export(config: PlatformConfig, store: ObjectStore
     exported = json.loads(store.get(key))
     store.delete(key)
     again = sft.run(config)
-    assert again.resumed_from == again.steps == 4 and not again.metrics
+    assert again.resumed_from == again.steps > 0 and not again.metrics
     assert json.loads(store.get(key)) == exported
 
 

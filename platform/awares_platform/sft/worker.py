@@ -227,11 +227,17 @@ class SftWorker:
         return batch.to(self._device), tool_BT.to(self._device), unreadable
 
     def _stored_best(self, saved: checkpoint.Saved | None) -> Best | None:
-        """Return the best step that a checkpoint knows, or None if its snapshot is not complete."""
+        """Return the best step that a checkpoint knows, or None if its snapshot is not complete.
+
+        The checkpoint of the last step is itself the state of this step, so it needs no snapshot.
+        """
         found = saved and saved.state.get("best")
-        if not found or not snapshot.complete(self._store, self._run, self._job, found["step"]):
+        if not saved or not found:
             return None
-        return Best(**found)
+        last = found["step"] == saved.step == self._order.steps
+        if last or snapshot.complete(self._store, self._run, self._job, found["step"]):
+            return Best(**found)
+        return None
 
     def _validate(self, step: int) -> dict[str, float]:
         """Return the metrics after `step` steps, and keep the state if it is the best so far.
