@@ -112,6 +112,7 @@ def run(
 
     train(engine, 0)
     saved = out / "checkpoint"
+    saved.mkdir(exist_ok=True)
     shards.write(engine, saved)
     torch.distributed.barrier()
     train(engine, 1)

@@ -286,11 +286,11 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
     session: PlatformConfig, reference: sft.SftResult, tmp_path: Path
 ) -> None:
     """The test kills the job's SeaweedFS. The next job starts SeaweedFS on the same files."""
-    settings = session.sft.model_copy(update={"max_failures": 0})
+    settings = session.sft.model_copy(update={"max_failures": 0, "checkpoint_every": 1})
     job = _with_own_store(session.model_copy(update={"sft": settings}), tmp_path)
     rows = job.run.directory / "reference" / "sft" / "metrics.jsonl"
     command = start("sft", job)
-    wait_for(lambda: _steps(rows) >= 4 and _recorded(job), command)
+    wait_for(lambda: _steps(rows) >= 2 and _recorded(job), command)
     kill_store(command)
     status, shown, error = last_words(command)
     assert status == 2 and re.match(r"awares sft: .*(store\.endpoint|check the store)", error), (
@@ -303,8 +303,8 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
         place for place, (one, following) in enumerate(pairwise(steps), start=1) if following <= one
     )
     assert steps == [*range(1, begun + 1), *range(steps[begun], 11)]
-    # The job resumes from the checkpoint of step 3, or of a later step if the kill came late.
-    assert steps[begun] in (4, 7, 10)
+    # A first step of 2 or more shows that the job resumes from a checkpoint.
+    assert steps[begun] >= 2
     undisturbed = _weights(session)
     with disk(job) as reopened:
         assert _weights(job.model_copy(update={"store": reopened.config})) == undisturbed
@@ -312,9 +312,10 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
 
 def _recorded(job: PlatformConfig) -> bool:
     """Return whether Ray Train has recorded a checkpoint, which it does after the upload."""
-    key = f"runs/{job.run.name}/checkpoints/sft/checkpoint_manager_snapshot.json"
     with disk(job) as store:
-        return store.exists(key) and b"step-" in store.get(key)
+        keys = [info.key for info in store.list(f"runs/{job.run.name}/checkpoints/")]
+        snapshots = [key for key in keys if key.endswith("/checkpoint_manager_snapshot.json")]
+        return any(b"step-" in store.get(key) for key in snapshots)
 
 
 def test_ctrl_c_ends_the_job_with_one_line(session: PlatformConfig, tmp_path: Path) -> None:

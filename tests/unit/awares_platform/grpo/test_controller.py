@@ -33,6 +33,9 @@ def test_a_dead_actors_prompts_are_played_by_its_successor(stage: Callable[..., 
         await acted.controller.attach(0, Position())
         assert await acted.step(0, 0) == [0, 1]
         assert await acted.step(1, 1) == [0, 1, 2, 3]
+        rows = [await acted.controller.record() for _ in range(2)]
+        # The second step trains the prompts of the successor.
+        assert rows[1] is not None and rows[1][1]["actors/restarts"] == 1
         await acted.controller.close()
         await running
         assert [line for line in acted.log if "1" == line.split()[-1]] == [
