@@ -1,6 +1,7 @@
 """Tests how the driver starts lost parts of the job again, without Ray's processes."""
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -62,11 +63,13 @@ class ShortController(Part):
         self.open, self.run = Method(self._open), Method(self._run)
         self.record, self.shown = Method(self._record), Method(self._shown)
         self.figures: dict[str, float] = {}
+        self.reported: set[int] | None = None
         # The versions that the controller restores, one for each call.
         self.restored: list[int | None] = []
         self.restore = Method(self._restore)
 
-    async def _open(self, config: PlatformConfig) -> tuple[int, int]:
+    async def _open(self, config: PlatformConfig, reported: set[int]) -> tuple[int, int]:
+        self.reported = reported
         return 7, 1
 
     async def _run(self) -> None:
@@ -182,6 +185,15 @@ def test_a_lost_part_is_started_again(
     shown = capsys.readouterr().err
     assert said in shown and "the job goes on from its last checkpoint" in shown
     assert "7 samples (1 unusable rows left out)" in shown
+
+
+def test_a_controller_learns_which_versions_the_metrics_have(tmp_path: Path) -> None:
+    rows = [{"reward/mean": 8.0}, {"validation/version": 3.0}, {"validation/version": 5.0}]
+    lines = (json.dumps({"step": step, "time": 0.0, **row}) for step, row in enumerate(rows, 1))
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    controller, trainer = finishing()
+    steered(Record(tmp_path), [lambda: (controller, trainer)], restarts=0)
+    assert controller.reported == {3, 5}
 
 
 def test_parts_that_are_lost_too_often_end_the_job(tmp_path: Path) -> None:
