@@ -19,7 +19,7 @@ Points = Sequence[tuple[float, float]]
 """A curve as points (x, y) in ascending order of x."""
 
 CHANGED: Points = ((1e-6, 0.015), (1e-5, 0.094), (1e-4, 0.43))
-"""Points (learning rate, share of the bfloat16 weights that an AdamW step changes).
+"""Measured pairs of a learning rate and the share of bfloat16 weights that a step changes.
 
 tests/benchmarks/codec.py measures the shares, and platform/docs/weights.md has the table.
 """
@@ -49,7 +49,7 @@ DENSE = 0.78
 
 The number comes from the same table as CHANGED. zstd compresses the weights in an anchor."""
 ADAPTER_DELTA: Points = ((1e-5, 0.33), (1e-4, 0.41))
-"""Points (learning rate, bytes of an adapter's delta divided by its unencoded bytes).
+"""Measured pairs of a learning rate and an adapter's delta bytes over its unencoded bytes.
 
 The value is the largest of a training, which occurs at about the fifth step. Later deltas are
 smaller, down to half of it after 200 steps. tests/benchmarks/adapter_bytes.py measures the values.

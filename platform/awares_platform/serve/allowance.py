@@ -1,6 +1,6 @@
 """Counts what each API key uses, and refuses requests over the limits of a key.
 
-    replica -- admit, spend --> SharedAllowances (one actor for all replicas) -- Allowances
+    replica -- Counts.admit, Counts.spend --> Allowances, one deployment for all replicas
 
 The counts live in memory. If Ray Serve replaces the actor, all windows begin anew.
 """
@@ -39,21 +39,21 @@ class Refusal:
 
 
 class Allowances:
-    """The counts of all keys, in one process.
+    """The counts of all keys. Ray Serve deploys one copy for all replicas.
 
     Requests count within the last 60 seconds. Visual tokens count within 24 hours, which begin with
     the key's first answer.
 
     Example:
         allowances = Allowances()
-        allowances.admit("team-a", requests_per_minute=60, visual_tokens_per_day=None)  # None
+        await allowances.admit("team-a", requests_per_minute=60, visual_tokens_per_day=None)
     """
 
     def __init__(self) -> None:
         self._storage = MemoryStorage()
         self._window = MovingWindowRateLimiter(self._storage)
 
-    def admit(
+    async def admit(
         self, name: str, requests_per_minute: int | None, visual_tokens_per_day: int | None
     ) -> Refusal | None:
         """Count a request of the key `name`, or return a Refusal, which counts nothing.
@@ -78,34 +78,13 @@ class Allowances:
                 return Refusal("rate_limit_exceeded", message, _seconds(wait))
         return None
 
-    def spend(self, name: str, visual_tokens: int) -> None:
+    async def spend(self, name: str, visual_tokens: int) -> None:
         """Count the visual tokens of an answer."""
         self._storage.incr(_day(name), DAY_S, visual_tokens)
 
 
-class SharedAllowances:
-    """The deployment that counts for all replicas of the endpoint.
-
-    Example:
-        serve.deployment(SharedAllowances, name="allowances").bind()
-    """
-
-    def __init__(self) -> None:
-        self._counts = Allowances()
-
-    async def admit(
-        self, name: str, requests_per_minute: int | None, visual_tokens_per_day: int | None
-    ) -> Refusal | None:
-        """Do what Allowances.admit does."""
-        return self._counts.admit(name, requests_per_minute, visual_tokens_per_day)
-
-    async def spend(self, name: str, visual_tokens: int) -> None:
-        """Do what Allowances.spend does."""
-        self._counts.spend(name, visual_tokens)
-
-
 class Counts:
-    """Asks the deployment SharedAllowances, whose handle is `handle`.
+    """Asks the deployment of Allowances, whose handle is `handle`.
 
     A key without limits costs no call. If the deployment does not answer within PATIENCE_S seconds,
     the request is admitted, because a lost count must not stop the endpoint.

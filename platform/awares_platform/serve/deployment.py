@@ -16,7 +16,7 @@ from awares_platform.config.base import nearest
 from awares_platform.config.serve import ServeConfig
 from awares_platform.method.environment import environment
 from awares_platform.runtime.watch import ENGINE_MARGIN, watch
-from awares_platform.serve.allowance import Counts, SharedAllowances
+from awares_platform.serve.allowance import Allowances, Counts
 from awares_platform.serve.croploop import CropLoop
 from awares_platform.serve.gate import Gate
 from awares_platform.serve.keys import Keyring
@@ -34,7 +34,7 @@ class Replica:
     """One engine with the run's policy, and the HTTP application in front of it."""
 
     async def __init__(self, config: PlatformConfig, allowances: Any = None) -> None:
-        """Start the engine. `allowances` is the handle of SharedAllowances, if there are keys."""
+        """Start the engine. `allowances` is the handle of Allowances, if there are keys."""
         from awares.chat import ChatFormat
         from awares.images import DecodeLimits
         from awares_platform.engine.engine import Engine
@@ -157,7 +157,7 @@ def build_application(config: PlatformConfig) -> Application:
     if settings.keys_file is None:
         return deployment.bind(config)
     allowances = serve.deployment(
-        SharedAllowances,
+        Allowances,
         name="allowances",
         max_ongoing_requests=ALLOWANCE_CALLS,
         ray_actor_options={"num_cpus": 0},

@@ -280,12 +280,12 @@ class _Sorter:
 
     def _add(self, draft: Draft, writer: SplitsWriter) -> RefusedRow | None:
         digest = hashlib.sha256(draft.picture.data).hexdigest()
-        sample, look = draft.sample, draft.picture.look
-        if self.held.has_image(digest) or self.held.has(sample, look):
+        sample, image_hash = draft.sample, draft.picture.image_hash
+        if self.held.has_image(digest) or self.held.has(sample, image_hash):
             return RefusedRow(sample.sample_id, "in an evaluation set", sample.question)
-        if self.seen.has(sample, look):
+        if self.seen.has(sample, image_hash):
             return RefusedRow(sample.sample_id, "duplicate", sample.question)
         is_held_out = int(digest[:8], 16) < self.held_out * 2**32
         added = writer.add(HELD_OUT if is_held_out else self.split, draft, digest)
-        self.seen.add(added, look)
+        self.seen.add(added, image_hash)
         return None

@@ -16,7 +16,7 @@ from awares.errors import ConfigError, DataError
 from awares.sample import Sample
 from awares_platform.config.data import DataConfig, MixPart
 from awares_platform.data.dataset import Split, read_split, write_samples
-from awares_platform.data.intake.seen import LOOK, Seen
+from awares_platform.data.intake.seen import IMAGE_HASH, Seen
 from awares_platform.data.manifest import pack_indexes, read_manifest
 from awares_platform.data.packs import PackPlace, PackWriter, decode_index
 from awares_platform.runtime.job_lease import dataset_lease, hold
@@ -83,7 +83,7 @@ def _unseen(found: Split, held: Seen) -> list[Sample]:
         sample
         for sample, columns in pairs
         if not held.has_image(sample.image)
-        and not (columns.get(LOOK) and held.has(sample, int(columns[LOOK], 16)))
+        and not (columns.get(IMAGE_HASH) and held.has(sample, int(columns[IMAGE_HASH], 16)))
     ]
 
 

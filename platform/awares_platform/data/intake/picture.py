@@ -25,24 +25,24 @@ _FETCH_S = 60.0
 _KEPT_FORMATS = ("PNG", "JPEG")
 _KEPT_MODES = ("RGB", "L")
 _JPEG_QUALITY = 95
-_LOOK = (17, 16)
+_GREY_SIZE = (17, 16)
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
     """An image file as it is stored.
 
-    `size` is its width and height, and `original` the size before it was shrunk. `look` is a hash
-    of its look (see `look`).
+    `size` is its width and height, and `original` the size before it was shrunk. `image_hash`
+    is the result of `perceptual_hash`.
 
     Example:
-        Picture(data, size=(2000, 1545), original=(2200, 1700), look=0x1f3a)
+        Picture(data, size=(2000, 1545), original=(2200, 1700), image_hash=0x1f3a)
     """
 
     data: bytes
     size: Size
     original: Size
-    look: int
+    image_hash: int
 
 
 class PictureFinder:
@@ -123,7 +123,7 @@ def stored_form(data: bytes, max_side: int) -> Picture:
     kind = _format(data)
     if image.size != original or kind is None or not _is_plain(data):
         data = _encoded(image, kind or "PNG")
-    return Picture(data, image.size, original, look(image))
+    return Picture(data, image.size, original, perceptual_hash(image))
 
 
 def _format(data: bytes) -> str | None:
@@ -148,14 +148,14 @@ def _encoded(image: Image, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def look(image: Image) -> int:
+def perceptual_hash(image: Image) -> int:
     """Return a hash of 256 bits that hardly changes if an image is scaled or compressed again.
 
     The image becomes 17 x 16 grey pixels. Each bit says whether a pixel is darker than the next one
     in its row (the difference hash of Krawetz, 2013).
     """
-    width, height = _LOOK
-    tones = image.convert("L").resize(_LOOK, Resampling.BOX).tobytes()
+    width, height = _GREY_SIZE
+    tones = image.convert("L").resize(_GREY_SIZE, Resampling.BOX).tobytes()
     bits = (
         tones[row * width + column] < tones[row * width + column + 1]
         for row in range(height)

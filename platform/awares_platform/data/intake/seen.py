@@ -1,7 +1,7 @@
 """Finds duplicates within a data set, and rows that occur in evaluation sets as well.
 
 Two rows are the same if their questions and their answers are equal after `normalise` and their
-images look alike. Pages of one form look alike with different contents, so a similar look alone is
+images look alike. Pages of one form look alike with different contents, so a similar image alone is
 no reason to leave out a row.
 """
 
@@ -12,8 +12,8 @@ from awares.sample import Sample
 from awares.text_form import normalise
 from awares_platform.data.dataset import Split
 
-LOOK = "look"
-"""The column with the hash of the look of a row's image, as hexadecimal digits."""
+IMAGE_HASH = "perceptual_hash"
+"""The column with the perceptual hash of a row's image, as hexadecimal digits."""
 NEAR = 10
 """Two images look alike if at most this number of the 256 bits of their hashes differ."""
 
@@ -23,37 +23,37 @@ class Seen:
 
     Example:
         seen = Seen()
-        seen.add(sample, look)
-        seen.has(sample, look)  # True
+        seen.add(sample, image_hash)
+        seen.has(sample, image_hash)  # True
     """
 
     def __init__(self) -> None:
-        self._looks: dict[bytes, list[int]] = {}
+        self._hashes: dict[bytes, list[int]] = {}
         self._images: set[bytes] = set()
 
-    def add(self, sample: Sample, look: int | None) -> None:
-        """Remember a row. `look` is the hash of its image's look, or None if it is unknown."""
+    def add(self, sample: Sample, image_hash: int | None) -> None:
+        """Remember a row. `image_hash` is its image's `perceptual_hash`, or None."""
         self._images.add(bytes.fromhex(sample.image))
-        if look is not None:
-            self._looks.setdefault(_text_key(sample), []).append(look)
+        if image_hash is not None:
+            self._hashes.setdefault(_text_key(sample), []).append(image_hash)
 
     def add_split(self, split: Split) -> None:
-        """Remember the rows of a split. Rows that no import has written have no look."""
+        """Remember the rows of a split. A row without a perceptual hash matches by its image."""
         for sample, columns in zip(split.samples, split.columns, strict=True):
-            look = columns.get(LOOK)
-            self.add(sample, int(look, 16) if look else None)
+            image_hash = columns.get(IMAGE_HASH)
+            self.add(sample, int(image_hash, 16) if image_hash else None)
 
-    def has(self, sample: Sample, look: int) -> bool:
+    def has(self, sample: Sample, image_hash: int) -> bool:
         """Return whether the same row has been added."""
-        return _is_near(look, self._looks.get(_text_key(sample), ()))
+        return _is_near(image_hash, self._hashes.get(_text_key(sample), ()))
 
     def has_image(self, digest: str) -> bool:
         """Return whether a row with exactly this image has been added."""
         return bytes.fromhex(digest) in self._images
 
 
-def _is_near(look: int, others: Iterable[int]) -> bool:
-    return any((look ^ other).bit_count() <= NEAR for other in others)
+def _is_near(image_hash: int, others: Iterable[int]) -> bool:
+    return any((image_hash ^ other).bit_count() <= NEAR for other in others)
 
 
 def _text_key(sample: Sample) -> bytes:

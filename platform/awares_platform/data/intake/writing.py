@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from awares.sample import Sample
 from awares_platform.data.dataset import rename, shard_key
 from awares_platform.data.intake.reading import Draft, RefusedRow
-from awares_platform.data.intake.seen import LOOK, Seen
+from awares_platform.data.intake.seen import IMAGE_HASH, Seen
 from awares_platform.data.manifest import (
     SamplesDigest,
     split_prefix,
@@ -127,7 +127,7 @@ class SplitsWriter:
             self._content[split].add(rows.samples)
             for sample, columns in zip(rows.samples, rows.columns, strict=True):
                 self._ids[split].add(sample.sample_id)
-                seen.add(sample, int(columns[LOOK], 16))
+                seen.add(sample, int(columns[IMAGE_HASH], 16))
 
     @property
     def is_full(self) -> bool:
@@ -142,7 +142,7 @@ class SplitsWriter:
         self.counts.renamed += named.sample_id != sample.sample_id
         self.counts.rows[split] += 1
         self.counts.bytes += len(draft.picture.data)
-        self._open[split].append((named, draft.picture.look))
+        self._open[split].append((named, draft.picture.image_hash))
         return named
 
     def step(self, position: tuple[int, int]) -> None:
@@ -153,8 +153,8 @@ class SplitsWriter:
             if rows:
                 shards[split] = shard_key(self._name, split, len(self._shards[split]))
                 samples = [sample for sample, _ in rows]
-                looks = {LOOK: [f"{look:064x}" for _, look in rows]}
-                self._store.put(shards[split], encode_rows(samples, looks))
+                hashes = {IMAGE_HASH: [f"{image_hash:064x}" for _, image_hash in rows]}
+                self._store.put(shards[split], encode_rows(samples, hashes))
                 self._content[split].add(samples)
                 self._shards[split].append(shards[split])
         name = f"{self._steps}{self._done:05d}"

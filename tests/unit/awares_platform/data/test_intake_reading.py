@@ -18,7 +18,7 @@ from awares_platform.config.imports import ImportsConfig
 from awares_platform.data.intake.columns import choose_columns
 from awares_platform.data.intake.evidence import read_boxes
 from awares_platform.data.intake.hub import downloaded
-from awares_platform.data.intake.picture import PictureFinder, look, stored_form
+from awares_platform.data.intake.picture import PictureFinder, perceptual_hash, stored_form
 from awares_platform.data.intake.place import LocalRoot
 from awares_platform.data.intake.reading import Draft, RecordReader, RefusedRow, accepted
 from awares_platform.data.intake.refusal import Refused
@@ -264,11 +264,13 @@ def test_a_turned_photo_is_stored_upright_and_large_images_are_shrunk() -> None:
     assert (shrunk.size, shrunk.original) == ((30, 1000), (90, 3000))
 
 
-def test_looks_tell_pages_apart_and_not_their_sizes_or_formats() -> None:
-    first = look(page((800, 600)))
-    again = look(decode(encoded(page((800, 600)).resize((400, 300)), "JPEG", quality=80)))
+def test_hashes_tell_pages_apart_and_not_their_sizes_or_formats() -> None:
+    first = perceptual_hash(page((800, 600)))
+    again = perceptual_hash(
+        decode(encoded(page((800, 600)).resize((400, 300)), "JPEG", quality=80))
+    )
     assert (first ^ again).bit_count() <= NEAR
-    assert (first ^ look(page((800, 600), seed=1))).bit_count() > 5 * NEAR
+    assert (first ^ perceptual_hash(page((800, 600), seed=1))).bit_count() > 5 * NEAR
 
 
 def test_rows_are_the_same_if_texts_and_looks_are() -> None:

@@ -7,6 +7,7 @@ import stat
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from limits.storage import memory
 
 from awares.errors import ConfigError
-from awares_platform.serve.allowance import Allowances, Counts, Refusal, SharedAllowances
+from awares_platform.serve.allowance import Allowances, Counts, Refusal
 from awares_platform.serve.errors import RequestError
 from awares_platform.serve.gate import Gate
 from awares_platform.serve.keys import ApiKey, Keyring, KeysFile, hashed, new_key
@@ -142,33 +143,37 @@ def test_a_link_that_points_to_another_file_is_noticed(tmp_path: Path) -> None:
     assert ring.caller("Bearer new") == entry("new")
 
 
+def admit(counts: Allowances, *arguments: Any) -> Refusal | None:
+    return asyncio.run(counts.admit(*arguments))
+
+
 def test_requests_of_the_last_minute_are_limited(clock: Clock) -> None:
     counts = Allowances()
     for _ in range(2):
-        assert counts.admit("a", 2, None) is None
+        assert admit(counts, "a", 2, None) is None
         clock.now += 10
-    refusal = counts.admit("a", 2, None)
+    refusal = admit(counts, "a", 2, None)
     assert refusal == Refusal("rate_limit_exceeded", "key a may send 2 requests a minute", 40)
-    assert counts.admit("b", 2, None) is None
+    assert admit(counts, "b", 2, None) is None
     clock.now += 41
-    assert counts.admit("a", 2, None) is None
-    assert counts.admit("a", 2, None) is not None
+    assert admit(counts, "a", 2, None) is None
+    assert admit(counts, "a", 2, None) is not None
 
 
 def test_visual_tokens_of_a_day_are_limited(clock: Clock) -> None:
     counts = Allowances()
-    assert counts.admit("a", None, 100) is None
-    counts.spend("a", 60)
-    assert counts.admit("a", None, 100) is None
-    counts.spend("a", 60)
-    refusal = counts.admit("a", None, 100)
+    assert admit(counts, "a", None, 100) is None
+    asyncio.run(counts.spend("a", 60))
+    assert admit(counts, "a", None, 100) is None
+    asyncio.run(counts.spend("a", 60))
+    refusal = admit(counts, "a", None, 100)
     assert refusal is not None and refusal.code == "insufficient_quota"
     assert refusal.retry_after_s == 24 * 60 * 60
     clock.now += 24 * 60 * 60
-    assert counts.admit("a", None, 100) is None
+    assert admit(counts, "a", None, 100) is None
 
 
-def local(shared: SharedAllowances) -> Counts:
+def local(shared: Allowances) -> Counts:
     """Return the counts of a replica, which call `shared` without Ray."""
     methods = {name: SimpleNamespace(remote=getattr(shared, name)) for name in ("admit", "spend")}
     return Counts(SimpleNamespace(**methods))
@@ -181,7 +186,7 @@ def test_a_key_over_its_limits_gets_429_and_the_time_to_wait(
     rate = entry("rate", "rate", requests_per_minute=1)
     day = entry("day", "day", visual_tokens_per_day=5)
     ring = Keyring(path=written(tmp_path / "keys.json", rate, day, entry("free", "free")))
-    counts = local(SharedAllowances())
+    counts = local(Allowances())
     # Two replicas share the counts.
     clients = [client_for(gate=Gate(ring, counts)) for _ in range(2)]
 
@@ -202,7 +207,7 @@ def test_a_key_over_its_limits_gets_429_and_the_time_to_wait(
 def test_a_stream_spends_tokens(client_for, engine, chat_body, tmp_path) -> None:
     engine.script = ["7"] * 2
     path = written(tmp_path / "keys.json", entry("day", visual_tokens_per_day=1))
-    client = client_for(gate=Gate(Keyring(path=path), local(SharedAllowances())))
+    client = client_for(gate=Gate(Keyring(path=path), local(Allowances())))
     statuses = [
         client.post(CHAT, json=chat_body(stream=True), headers=bearer("day")).status_code
         for _ in range(2)
