@@ -1,6 +1,5 @@
 """Tests the sft job with real Ray Train, DeepSpeed, SeaweedFS and a tiny random Qwen2.5-VL."""
 
-import hashlib
 import json
 import os
 import random
@@ -18,20 +17,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from awares.crops import CropId
 from awares.errors import DataError
 from awares.families.qwen2_5_vl import QWEN2_5_VL as FAMILY
-from awares.mini.benchmark import generate_split
 from awares.mini.policy import build_model, save_policy
 from awares.mini.tokenizer import train_tokenizer
-from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.config.data import DataConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.config.sft import SftConfig
-from awares_platform.config.store import StoreConfig
-from awares_platform.data.dataset import put_image, read_manifest, write_samples
+from awares_platform.data.dataset import read_manifest, write_samples
 from awares_platform.data.images import image_key
 from awares_platform.data.manifest import samples_digest
 from awares_platform.runtime import metrics
@@ -46,11 +41,20 @@ from awares_platform.training.recipe import sft_recipe
 from awares_platform.training.shards import StoredSlices
 from awares_platform.training.source import resolve
 from tests.integration.standalone import disk, kill_store, last_words, start, wait_for
+from tests.integration.tiny_sft import (
+    SAMPLES,
+    curated,
+    finished_steps,
+    named,
+    recorded,
+    weight_digests,
+    with_own_store,
+)
 from tests.processes import descendants, family, gone
 
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
-SAMPLES, HELD_OUT = 44, 4
+HELD_OUT = 4
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +71,7 @@ def config(
 ) -> PlatformConfig:
     """Write curated samples with 0, 1 or 2 crops. Return the configuration of an sft job."""
     store = ObjectStore.from_config(seaweed.config.model_copy(update={"url": "s3://awares/sft"}))
-    write_samples(store, "tiny-curated", "train", list(_curated(store)))
+    write_samples(store, "tiny-curated", "train", list(curated(store)))
     return PlatformConfig(
         run=RunConfig(name="reference", directory=tmp_path_factory.mktemp("runs"), seed=3),
         store=store.config,
@@ -83,23 +87,6 @@ def config(
             max_failures=1,
         ),
     )
-
-
-def _curated(store: ObjectStore) -> Iterator[Sample]:
-    targets = ((), (CropId("4"),), (CropId("0"), CropId("5")))
-    for index, (png, sample) in enumerate(generate_split("train", SAMPLES, 0)):
-        crops = targets[index % 3]
-        image = put_image(store, png)
-        yield Sample(
-            sample_id=sample.sample_id,
-            image=image,
-            question=sample.question,
-            answer=sample.answer,
-            kind=sample.kind,
-            evidence=sample.evidence,
-            label=Label.HR if crops else Label.LR,
-            crops=crops,
-        )
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +170,7 @@ def test_a_finished_job_trains_again_when_its_base_has_changed(
 ) -> None:
     """The test flips one bit of one weight. The path, file names and file sizes do not change."""
     start = Path(shutil.copytree(base, tmp_path / "base"))
-    changed = _named(session, "changed").model_copy(
+    changed = named(session, "changed").model_copy(
         update={"policy": session.policy.model_copy(update={"base": str(start)})}
     )
     store = ObjectStore.from_config(changed.store)
@@ -204,9 +191,11 @@ def test_a_finished_job_trains_again_when_its_base_has_changed(
 def test_a_killed_worker_resumes_and_ends_with_the_same_weights(
     session: PlatformConfig, reference: sft.SftResult
 ) -> None:
-    killed = _named(session, "killed-worker")
+    killed = named(session, "killed-worker")
     rows = killed.run.directory / "killed-worker" / "sft" / "metrics.jsonl"
-    killer = _when(lambda: _steps(rows) >= 5, lambda: _train_worker().send_signal(signal.SIGKILL))
+    killer = _when(
+        lambda: finished_steps(rows) >= 5, lambda: _train_worker().send_signal(signal.SIGKILL)
+    )
     result = sft.run(killed)
     killer.join()
     assert result.steps == 10
@@ -214,7 +203,7 @@ def test_a_killed_worker_resumes_and_ends_with_the_same_weights(
     # The resumed run repeats the steps after the newest checkpoint, so metrics.jsonl has extra
     # lines. Equal weights show that the repeated steps use the same samples.
     assert len(lines) > 10
-    assert _weights(killed) == _weights(session)
+    assert weight_digests(killed) == weight_digests(session)
 
 
 @pytest.mark.usefixtures("polls_often")
@@ -223,22 +212,22 @@ def test_a_killed_driver_resumes_and_ends_with_the_same_weights(
 ) -> None:
     """Each step writes a checkpoint, so the job still trains when Ray Train records the first."""
     often = session.sft.model_copy(update={"checkpoint_every": 1})
-    killed = _named(session, "killed-driver").model_copy(update={"sft": often})
+    killed = named(session, "killed-driver").model_copy(update={"sft": often})
     rows = killed.run.directory / "killed-driver" / "sft" / "metrics.jsonl"
-    driver = start("sft", killed)
-    wait_for(lambda: _noted(killed), driver)
+    store, driver = ObjectStore.from_config(killed.store), start("sft", killed)
+    wait_for(lambda: recorded(store, "killed-driver"), driver)
     driver.kill()
     driver.wait()
-    assert _steps(rows) < 10
+    assert finished_steps(rows) < 10
     result = sft.run(killed)
     assert 0 < result.resumed_from < 10 and result.steps == 10
-    assert _weights(killed) == _weights(session)
+    assert weight_digests(killed) == weight_digests(session)
 
 
 def test_gradients_that_are_not_finite_stop_the_run(session: PlatformConfig) -> None:
     """The first step makes the weights so large that the loss of every later step is not finite."""
     settings = session.sft.model_copy(update={"learning_rate": 1e30, "warmup_ratio": 0.0})
-    diverging = _named(session, "diverging").model_copy(update={"sft": settings})
+    diverging = named(session, "diverging").model_copy(update={"sft": settings})
     cause = r"3 optimizer steps in a row, the last at step 3, .* lower sft\.learning_rate"
     with pytest.raises(Diverged, match=cause):
         sft.run(diverging)
@@ -250,7 +239,7 @@ def test_damaged_images_and_rows_are_left_out_and_counted(
 ) -> None:
     """Each micro-batch has one sample, so a damaged image leaves an empty micro-batch."""
     store = ObjectStore.from_config(session.store.model_copy(update={"url": "s3://awares/spoilt"}))
-    samples = list(_curated(store))[:8]
+    samples = list(curated(store))[:8]
     write_samples(
         store,
         "spoilt-curated",
@@ -259,7 +248,7 @@ def test_damaged_images_and_rows_are_left_out_and_counted(
     )
     for sample in samples[:2]:
         store.put(image_key(sample.image), b"rubbish")
-    spoilt = _named(session, "spoilt").model_copy(
+    spoilt = named(session, "spoilt").model_copy(
         update={
             "store": store.config,
             "data": DataConfig(name="spoilt", image_cache=str(session.run.directory / "images")),
@@ -275,7 +264,7 @@ def test_damaged_images_and_rows_are_left_out_and_counted(
         store.put(image_key(sample.image), b"rubbish")
     with pytest.raises(DataError, match="none of the 4 images of a batch is readable"):
         sft.run(
-            _named(spoilt, "hopeless").model_copy(
+            named(spoilt, "hopeless").model_copy(
                 update={"data": DataConfig(name="spoilt", image_cache=str(tmp_path))}
             )
         )
@@ -287,10 +276,12 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
 ) -> None:
     """The test kills the job's SeaweedFS. The next job starts SeaweedFS on the same files."""
     settings = session.sft.model_copy(update={"max_failures": 0, "checkpoint_every": 1})
-    job = _with_own_store(session.model_copy(update={"sft": settings}), tmp_path)
+    job = with_own_store(session.model_copy(update={"sft": settings}), tmp_path)
     rows = job.run.directory / "reference" / "sft" / "metrics.jsonl"
     command = start("sft", job)
-    wait_for(lambda: _steps(rows) >= 2 and _recorded(job), command)
+    wait_for(lambda: finished_steps(rows) >= 2, command)
+    with disk(job) as shared:
+        wait_for(lambda: recorded(shared, job.run.name), command)
     kill_store(command)
     status, shown, error = last_words(command)
     assert status == 2 and re.match(r"awares sft: .*(store\.endpoint|check the store)", error), (
@@ -305,25 +296,17 @@ def test_a_store_that_dies_is_one_error_and_what_it_held_goes_on(
     assert steps == [*range(1, begun + 1), *range(steps[begun], 11)]
     # A first step of 2 or more shows that the job resumes from a checkpoint.
     assert steps[begun] >= 2
-    undisturbed = _weights(session)
+    undisturbed = weight_digests(session)
     with disk(job) as reopened:
-        assert _weights(job.model_copy(update={"store": reopened.config})) == undisturbed
-
-
-def _recorded(job: PlatformConfig) -> bool:
-    """Return whether Ray Train has recorded a checkpoint, which it does after the upload."""
-    with disk(job) as store:
-        keys = [info.key for info in store.list(f"runs/{job.run.name}/checkpoints/")]
-        snapshots = [key for key in keys if key.endswith("/checkpoint_manager_snapshot.json")]
-        return any(b"step-" in store.get(key) for key in snapshots)
+        assert weight_digests(job.model_copy(update={"store": reopened.config})) == undisturbed
 
 
 def test_ctrl_c_ends_the_job_with_one_line(session: PlatformConfig, tmp_path: Path) -> None:
     """Like a terminal, the test sends SIGINT to the whole process group of the job at once."""
-    job = _with_own_store(session, tmp_path)
+    job = with_own_store(session, tmp_path)
     command = start("sft", job)
     rows = job.run.directory / job.run.name / "sft" / "metrics.jsonl"
-    wait_for(lambda: _steps(rows) >= 2, command)
+    wait_for(lambda: finished_steps(rows) >= 2, command)
     processes = family(psutil.Process(command.pid))
     os.killpg(command.pid, signal.SIGINT)
     status, shown, error = last_words(command)
@@ -336,7 +319,7 @@ def test_two_zero3_workers_train_on_the_same_batches_and_one_worker_resumes(
     session: PlatformConfig, reference: sft.SftResult
 ) -> None:
     settings = session.sft.model_copy(update={"workers": 2, "zero_stage": 3, "micro_batch": 4})
-    sharded = _named(session, "sharded").model_copy(update={"sft": settings})
+    sharded = named(session, "sharded").model_copy(update={"sft": settings})
     result = sft.run(sharded)
     one, two = (
         metrics.read(session.run.directory / name / "sft" / "metrics.jsonl")
@@ -346,11 +329,11 @@ def test_two_zero3_workers_train_on_the_same_batches_and_one_worker_resumes(
         assert left.values["loss/sft"] == pytest.approx(right.values["loss/sft"], rel=2e-2)
     assert one[0].values["loss/sft"] == pytest.approx(two[0].values["loss/sft"], rel=1e-5)
     assert result.steps == 10
-    store, trained = ObjectStore.from_config(sharded.store), _weights(sharded)
+    store, trained = ObjectStore.from_config(sharded.store), weight_digests(sharded)
     store.delete(f"{policy_key('sharded', 'sft')}/manifest.json")
     alone = sharded.model_copy(update={"sft": session.sft})
     assert sft.run(alone).steps == 10
-    assert _weights(alone) == trained
+    assert weight_digests(alone) == trained
 
 
 def _thrifty(config: PlatformConfig) -> PlatformConfig:
@@ -358,53 +341,6 @@ def _thrifty(config: PlatformConfig) -> PlatformConfig:
     policy = config.policy.model_copy(update={"gradient_checkpointing": True, "attn": "eager"})
     section = config.sft.model_copy(update={"micro_tokens": 200})
     return config.model_copy(update={"policy": policy, "sft": section})
-
-
-def _named(config: PlatformConfig, name: str) -> PlatformConfig:
-    return config.model_copy(update={"run": config.run.model_copy(update={"name": name})})
-
-
-def _with_own_store(config: PlatformConfig, directory: Path) -> PlatformConfig:
-    """Return the configuration of a job that starts its own SeaweedFS in `directory`.
-
-    The function runs this SeaweedFS once, and writes the curated samples and images to it.
-    """
-    job = config.model_copy(
-        update={
-            "run": config.run.model_copy(update={"directory": directory / "runs"}),
-            "store": StoreConfig(url="s3://awares/own", retry_budget_s=5),
-        }
-    )
-    with disk(job) as store:
-        write_samples(store, "tiny-curated", "train", list(_curated(store)))
-    return job
-
-
-def _weights(config: PlatformConfig) -> dict[str, str]:
-    store = ObjectStore.from_config(config.store)
-    path = resolve(store, config.run.name, "sft", config.policy.base, FAMILY)
-    return {
-        name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
-        for name, tensor in load_file(path / "model.safetensors").items()
-    }
-
-
-def _noted(config: PlatformConfig) -> bool:
-    """Return whether Ray Train has recorded a checkpoint in its snapshot file.
-
-    A killed run can resume only from a recorded checkpoint.
-    """
-    store = ObjectStore.from_config(config.store)
-    found = [
-        info.key
-        for info in store.list(f"runs/{config.run.name}/checkpoints/sft")
-        if info.key.endswith("snapshot.json")
-    ]
-    return any(b"step-0000000" in store.get(key) for key in found)
-
-
-def _steps(rows: Path) -> int:
-    return len(rows.read_text().splitlines()) if rows.exists() else 0
 
 
 def _train_worker() -> psutil.Process:
