@@ -116,6 +116,9 @@ class SimulatedActor:
     def __init__(self, fleet: Fleet, drawn: random.Random) -> None:
         self._fleet, self._drawn, self._version = fleet, drawn, -1
 
+    async def ping(self) -> None:
+        """Return at once, because a simulated engine never hangs."""
+
     async def start(self) -> None:
         await asyncio.sleep(self._drawn.random() * LOAD_S)
 
