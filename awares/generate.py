@@ -61,7 +61,8 @@ class GenerateRequest:
 class Generation:
     """Sampled ids, including the stop token, with the logprob and weight version of each id.
 
-    The logprobs come from the behaviour policy, which sampled the ids.
+    The logprobs come from the behaviour policy, which sampled the ids. `cached` counts the prompt's
+    tokens that the engine did not compute, because an earlier prompt began alike.
 
     Example:
         Generation((17, 151645), (-0.1, -0.02), (3, 3), FinishReason.STOP)
@@ -71,6 +72,7 @@ class Generation:
     logprobs: tuple[float, ...]
     versions: tuple[int, ...]
     finish: FinishReason
+    cached: int = 0
 
 
 class Generate(Protocol):

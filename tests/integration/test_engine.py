@@ -10,6 +10,7 @@ test_engine_failures.py starts its own engine.
 import asyncio
 import math
 import multiprocessing
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -167,6 +168,30 @@ def test_distinct_images_fill_the_view_cache_only(setup: Running, policy: Random
 
     before = setup.run(show(100, 8))
     assert setup.run(show(200, 24)) - before < 100e6
+
+
+def test_the_second_turn_reuses_the_first(setup: Running, policy: RandomPolicy) -> None:
+    first = _pictured(policy, 30)
+    turn = setup.run(setup.engine(first))
+    again = replace(first, token_ids=(*first.token_ids, *turn.token_ids))
+    shown, block = len(first.token_ids) - 1 + 25 * 25, CONFIG.block_size
+    reused = setup.run(setup.engine(again)).cached
+    assert turn.cached == 0 and reused >= shown // block * block > 600
+
+
+def test_a_caller_that_leaves_frees_its_place(setup: Running, policy: RandomPolicy) -> None:
+    """As many requests leave as the engine decodes at once. Each asks for 900 tokens."""
+    long = Sampling(temperature=1.0, max_tokens=900, min_tokens=900)
+
+    async def leave() -> float:
+        asked = asyncio.gather(*(setup.engine(policy.ask(one, long)) for one in range(64)))
+        await asyncio.sleep(1)
+        asked.cancel()
+        started = time.monotonic()
+        await setup.engine(policy.ask(0, Sampling(max_tokens=1)))
+        return time.monotonic() - started
+
+    assert setup.run(leave()) < 5
 
 
 def test_versions_change_within_a_generation_and_the_canary_passes(

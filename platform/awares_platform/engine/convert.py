@@ -36,11 +36,15 @@ def sampling_params(sampling: Sampling, chat: ChatFormat) -> "SamplingParams":
 
 
 def generation(
-    output: "CompletionOutput", spans: Sequence["WeightVersionSpan"] | None, version: int
+    output: "CompletionOutput",
+    spans: Sequence["WeightVersionSpan"] | None,
+    version: int,
+    cached: int,
 ) -> Generation:
     """Convert vLLM's output to a Generation.
 
     `spans` give the weight version of each token. Without spans, every token has `version`.
+    `cached` counts the prompt's tokens from the prefix cache.
     """
     ids, entries = tuple(output.token_ids), output.logprobs or ()
     logprobs = tuple(
@@ -49,4 +53,4 @@ def generation(
     covered = tuple(int(span.version) for span in spans or () for _ in range(span.start, span.end))
     versions = covered or (version,) * len(ids)
     finish = FinishReason.STOP if output.finish_reason == "stop" else FinishReason.LENGTH
-    return Generation(ids, logprobs, versions, finish)
+    return Generation(ids, logprobs, versions, finish, cached)

@@ -190,7 +190,7 @@ class Engine:
         # vLLM's spans name the version of the base weights, which adapters do not change.
         spans = output.outputs[0].weight_versions if adapter is None else None
         version = self._version if adapter is None else adapter.version
-        return generation(output.outputs[0], spans, version)
+        return generation(output.outputs[0], spans, version, output.num_cached_tokens or 0)
 
     async def score(self, token_ids: Sequence[int], images: Sequence[Image]) -> tuple[float, ...]:
         """Return the raw logprobs (temperature 1, no mask) of a sequence's text tokens.

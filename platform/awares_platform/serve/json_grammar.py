@@ -38,11 +38,24 @@ def json_grammar(schema: dict[str, Any]) -> str:
     if ignored := _IGNORED.intersection(_keywords(schema)):
         reason = f"{', '.join(sorted(ignored))} is not supported; leave it out"
         raise RequestError(f"{_PARAM} cannot be enforced: {reason}", param=_PARAM)
+    if any(isinstance(at, str) and at[:1] != "#" for at in _references(schema)):
+        reason = "$ref must begin with #, because no other document is read"
+        raise RequestError(f"{_PARAM} cannot be enforced: {reason}", param=_PARAM)
     try:
         return str(xgrammar.Grammar.from_json_schema(text, any_whitespace=False))
     # xgrammar documents no exception types, and any failure makes the schema unusable.
     except Exception as error:
         raise RequestError(f"{_PARAM} cannot be enforced: {error}", param=_PARAM) from None
+
+
+def _references(value: Any) -> Iterator[Any]:
+    """Yield the values of all keys `$ref` in a schema."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _references(one)
+    if isinstance(value, dict):
+        yield from (one for key, one in value.items() if key == "$ref")
+        yield from _references([*value.values()])
 
 
 def _keywords(schema: Any) -> Iterator[str]:

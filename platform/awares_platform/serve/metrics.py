@@ -1,7 +1,7 @@
 """Exports the endpoint's metrics to Prometheus.
 
-The metrics are requests by outcome, latency, visual tokens, crops, answers by how they ended, and
-detours on the way to an answer.
+The metrics are requests by outcome, latency, visual tokens, crops, cached tokens, answers by how
+they ended, and detours on the way to an answer.
 
 Without a connection to Ray, only GET /metrics of the replica has these metrics. A query for the
 retained token ratio is:
@@ -35,6 +35,8 @@ _COUNTERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "awares_serve_recoveries": (_RECOVERED, ("kind",)),
     "awares_serve_visual_tokens": ("Visual tokens that the policy looked at", ()),
     "awares_serve_full_tokens": ("Visual tokens that the same images have at full resolution", ()),
+    "awares_serve_prompt_tokens": ("Tokens of the prompts of all rounds", ()),
+    "awares_serve_cached_tokens": ("Tokens of these prompts that the engine had cached", ()),
     "awares_serve_crops": ("Crops that the policy asked for", ("crop",)),
 }
 _LATENCY = "Time of a request in its replica"
@@ -60,6 +62,8 @@ class EndpointMetrics:
             )
             self._count("awares_serve_visual_tokens", answer.visual_tokens)
             self._count("awares_serve_full_tokens", answer.full_tokens)
+            self._count("awares_serve_prompt_tokens", answer.played.prompted)
+            self._count("awares_serve_cached_tokens", answer.played.reused)
             for kind in answer.played.recoveries:
                 self._count("awares_serve_recoveries", 1, kind=kind)
             for region, count in count_regions(answer.played.regions, self._regions).items():

@@ -124,7 +124,11 @@ def usage(answers: Sequence[ServedAnswer]) -> dict[str, Any]:
         "prompt_tokens": prompt,
         "completion_tokens": sampled,
         "total_tokens": prompt + sampled,
-        "prompt_tokens_details": {"image_tokens": visual, "text_tokens": prompt - visual},
+        "prompt_tokens_details": {
+            "image_tokens": visual,
+            "text_tokens": prompt - visual,
+            "cached_tokens": answers[0].played.cached,
+        },
         "completion_tokens_details": {"reasoning_tokens": sum(answer.hidden for answer in answers)},
     }
 

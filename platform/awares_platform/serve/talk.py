@@ -83,8 +83,10 @@ class TalkResult:
     `ids` and `logprobs` belong to the answer. `cut` says whether a token limit ended the answer.
     `shown` are all views. `rounds` counts the calls of the engine. `sampled` counts the sampled
     tokens of all rounds. `prompt` counts the tokens of the last prompt without the policy's earlier
-    turns, and counts a view as its visual tokens. `version` is the weight version of the last
-    token. `regions` are the regions of all granted requests. `recoveries` are the detours.
+    turns, and counts a view as its visual tokens. `cached` counts the tokens of the last prompt
+    that the engine took from its cache. `prompted` counts the tokens of the prompts of all rounds,
+    and `reused` those from the cache. `version` is the weight version of the last token. `regions`
+    are the regions of all granted requests. `recoveries` are the detours.
     `engine_s` and `render_s` are seconds.
 
     Example:
@@ -100,6 +102,9 @@ class TalkResult:
     rounds: int = 0
     sampled: int = 0
     prompt: int = 0
+    cached: int = 0
+    prompted: int = 0
+    reused: int = 0
     version: int = 0
     recoveries: list[str] = field(default_factory=list)
     engine_s: float = 0.0
@@ -198,6 +203,9 @@ class Talk:
         if generation.versions:
             played.version = generation.versions[-1]
         played.prompt = self._length() - self._replies
+        played.cached = min(generation.cached, played.prompt)
+        played.prompted += self._length()
+        played.reused += generation.cached
         return generation
 
     def _read(self, generation: Generation) -> tuple[Parsed, str]:

@@ -55,7 +55,7 @@ class ScriptedEngine:
             line = "blocked"
         ids = self.chat.target(line)[: request.sampling.max_tokens]
         finish = FinishReason.STOP if ids[-1] in self.chat.stop_ids else FinishReason.LENGTH
-        return Generation(ids, (-0.5,) * len(ids), (3,) * len(ids), finish)
+        return Generation(ids, (-0.5,) * len(ids), (3,) * len(ids), finish, cached=10)
 
 
 @pytest.fixture(scope="session")

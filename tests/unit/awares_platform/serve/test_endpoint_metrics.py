@@ -54,7 +54,10 @@ def test_answers_count_tokens_and_crops(client_for, engine, chat_body, ledger):
     client = client_for()
     for _ in range(2):
         assert client.post(CHAT, json=chat_body()).status_code == 200
+    texts = sum(len(one.token_ids) - len(one.images) for one in engine.requests)
     assert ledger == {
+        ("awares_serve_prompt_tokens", ""): texts + 4 + 4 + (4 + 4 + 8),
+        ("awares_serve_cached_tokens", ""): 3 * 10,
         ("awares_serve_requests", "200 ok"): 2,
         ("awares_serve_latency_seconds", "200"): 2,
         ("awares_serve_answers", "answer"): 2,

@@ -49,6 +49,11 @@ HELLO = '{"model": "awares", "messages": [{"role": "user", "content": "hello"}]'
             '{"properties": {"contains": {"type": "integer", "multipleOf": 2}}}}}',
             "schema cannot be enforced: multipleOf is not supported",
         ),
+        (
+            '"response_format": {"type": "json_schema", "json_schema": '
+            '{"name": "a", "schema": {"$ref": "http://a/b"}}}',
+            "$ref must begin with #, because no other document is read",
+        ),
         ('"awares": {"mode": "best"}', "awares.mode"),
         ('"awares": {"budget": 0}', "awares.budget"),
     ],

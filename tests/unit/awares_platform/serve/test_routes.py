@@ -48,7 +48,7 @@ def test_a_crop_request_is_played_inside(client_for, engine, chat_body, chat):
         "prompt_tokens": text + 16,
         "completion_tokens": sampled,
         "total_tokens": text + 16 + sampled,
-        "prompt_tokens_details": {"image_tokens": 16, "text_tokens": text},
+        "prompt_tokens_details": {"image_tokens": 16, "text_tokens": text, "cached_tokens": 10},
         "completion_tokens_details": {"reasoning_tokens": sampled - len(chat.target("42"))},
     }
 
