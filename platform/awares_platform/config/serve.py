@@ -1,9 +1,9 @@
 """The section [serve]: the HTTP endpoint and its replicas."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from awares_platform.config.base import Section
 
@@ -45,12 +45,17 @@ class ServeConfig(Section):
     fetch_timeout_s: float = Field(default=5.0, gt=0)
     """Time limit for fetching one remote image, in seconds."""
 
-    max_request_bytes: int = Field(default=16 * 2**20, ge=1024)
-    """Maximum size of a request body in bytes. It is also the maximum size of a remote image."""
+    max_request_bytes: int = Field(default=16 * 2**20, ge=1024, le=64 * 2**20)
+    """Maximum size of a request body in bytes. It is also the maximum size of a remote image. A
+    proxy reads the whole body before it passes the request on."""
 
     max_image_pixels: int = Field(default=64_000_000, ge=1)
     """Maximum size of an image in pixels. The replica reads the size from the header before it
     decodes the image."""
+
+    max_pixels_in_flight: int = Field(default=160_000_000, ge=1)
+    """Maximum number of pixels of all images that one replica holds at once. Further requests wait.
+    A decoded pixel takes 4 bytes, and decoding takes several times as much for a moment."""
 
     max_question_chars: int = Field(default=4096, ge=1)
     """Maximum length of the texts of all messages of a request, in characters."""
@@ -85,3 +90,13 @@ class ServeConfig(Section):
 
     shutdown_timeout_s: float = Field(default=30.0, gt=0)
     """Time limit for a stopping replica to finish its requests, in seconds."""
+
+    @model_validator(mode="after")
+    def one_image_fits_a_replica(self) -> Self:
+        """Refuse images that are larger than all images of a replica may be together."""
+        if self.max_image_pixels > self.max_pixels_in_flight:
+            raise ValueError(
+                f"serve.max_image_pixels = {self.max_image_pixels} needs a "
+                "serve.max_pixels_in_flight that is at least as large"
+            )
+        return self

@@ -9,7 +9,8 @@ import io
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from PIL.Image import Image
@@ -20,12 +21,14 @@ from awares.episode_spec import EpisodeSpec
 from awares.errors import TooLong
 from awares.gallery import Gallery
 from awares.generate import Generate
-from awares.images import DecodeLimits, decode, render
+from awares.images import DecodeLimits
 from awares.tokens import Size, rtr_pixel, visual_tokens
 from awares.view import view_size
+from awares_platform.serve.admission import Admission
 from awares_platform.serve.allotment import ShownView, first_views
 from awares_platform.serve.errors import RequestError
 from awares_platform.serve.openai import ChatQuestion
+from awares_platform.serve.shelf import ImageFile, Shelf
 from awares_platform.serve.talk import Talk, TalkResult, Task, Tell
 
 log = logging.getLogger(__name__)
@@ -78,20 +81,24 @@ class ServedAnswer:
 class Prepared:
     """A question whose images are decoded, and the task of its conversations.
 
+    `release` must be called once when the images are no longer needed.
+
     Example:
-        Prepared(question, task, sizes=((112, 112),), decode_s=0.01)
+        Prepared(question, task, sizes=((112, 112),), decode_s=0.01, release=release)
     """
 
     question: ChatQuestion
     task: Task
     sizes: tuple[Size, ...]
     decode_s: float
+    release: Callable[[], None]
 
 
 class CropLoop:
     """Answers questions with an implementation of `Generate`, such as the engine.
 
     `most_images` is the largest number of views that the engine accepts in one prompt.
+    `most_pixels` bounds the decoded pixels of all requests together.
     """
 
     def __init__(
@@ -101,11 +108,19 @@ class CropLoop:
         spec: EpisodeSpec,
         limits: DecodeLimits,
         most_images: int,
+        most_pixels: int,
     ):
         assert spec.budget is not None, "serving has a budget"
         self._generate, self.chat, self._spec = generate, chat, spec
         self._budget: Budget = spec.budget
-        self._limits, self._most_images = limits, most_images
+        self._most_images = most_images
+        self._admission = Admission(most_pixels)
+        self._shelf = Shelf(limits)
+
+    @property
+    def pixels(self) -> int:
+        """The pixels of the images of all requests in flight."""
+        return self._admission.held
 
     @property
     def regions(self) -> tuple[str, ...]:
@@ -115,29 +130,59 @@ class CropLoop:
     async def prepare(self, question: ChatQuestion, images: Sequence[bytes]) -> Prepared:
         """Decode the images and choose the first views.
 
-        Raises RequestError for too many images, DataError for an unreadable image, and TooLong if
-        text, smallest views and answer do not fit the context.
+        The images wait until their pixels fit beside those of the other requests. Raises
+        RequestError for too many images or pixels, DataError for an unreadable image, and TooLong
+        if text, smallest views and answer do not fit the context.
         """
         if len(images) > self._most_images:
             limit = (
                 f"send at most {self._most_images} images (engine.max_images); got {len(images)}"
             )
             raise RequestError(limit, param="messages")
-        started = time.perf_counter()
-        decoded = [
-            await asyncio.to_thread(decode, data, self._limits, source=_name(index, len(images)))
-            for index, data in enumerate(images)
-        ]
-        decode_s = time.perf_counter() - started
-        sizes = tuple(image.size for image in decoded)
         prompt = self.chat.conversation(question.said, question.instructions)
-        tokens = min(self._budget.visual_tokens, question.budget or self._budget.visual_tokens)
         room = self._room(question, prompt)
-        first = first_views(self._spec, sizes, min(tokens, room), full=question.mode == "full")
-        task = Task(
+        with ExitStack() as held:
+            galleries, decode_s = await self._decoded(images, held)
+            task = self._task(question, prompt, galleries, room)
+            sizes = tuple(gallery.image.size for gallery in galleries)
+            return Prepared(question, task, sizes, decode_s, held.pop_all().close)
+
+    async def _decoded(
+        self, images: Sequence[bytes], held: ExitStack
+    ) -> tuple[list[Gallery], float]:
+        """Decode images once their pixels fit. Return their galleries, and the seconds it took.
+
+        The end of `held` gives the pixels back.
+        """
+        names = [_name(index, len(images)) for index in range(len(images))]
+        files = [await self._shelf.open(*one) for one in zip(images, names, strict=True)]
+        pixels = sum(file.pixels for file in files)
+        await self._admission.enter(pixels)
+        held.callback(self._admission.leave, pixels)
+        started = time.perf_counter()
+        galleries = [await self._borrowed(file, held) for file in files]
+        return galleries, time.perf_counter() - started
+
+    async def _borrowed(self, file: ImageFile, held: ExitStack) -> Gallery:
+        gallery = self._shelf.borrow(file)
+        held.callback(self._shelf.give_back, file)
+        return await gallery
+
+    def _task(
+        self,
+        question: ChatQuestion,
+        prompt: tuple[int, ...],
+        galleries: Sequence[Gallery],
+        room: int,
+    ) -> Task:
+        """Return the task of a question. Raises TooLong if the smallest views do not fit."""
+        tokens = min(self._budget.visual_tokens, question.budget or self._budget.visual_tokens)
+        images = tuple(gallery.image for gallery in galleries)
+        sizes = tuple(image.size for image in images)
+        return Task(
             prompt=prompt,
-            galleries=tuple(Gallery(image) for image in decoded),
-            first=first,
+            galleries=tuple(galleries),
+            first=first_views(self._spec, sizes, min(tokens, room), full=question.mode == "full"),
             asks=bool(images) and question.mode == "auto",
             crops=min(self._most_images, self._budget.crops + len(images)),
             tokens=tokens,
@@ -147,17 +192,17 @@ class CropLoop:
             grammar=question.grammar,
             session=uuid.uuid4().hex,
         )
-        return Prepared(question, task, sizes, decode_s)
 
     async def low_view(self, data: bytes) -> bytes:
         """Return the pixels of an image that the policy sees first, as a PNG file.
 
-        Raises DataError for an unreadable image.
+        Raises DataError for an unreadable image, and RequestError for one with too many pixels.
         """
-        image = await asyncio.to_thread(decode, data, self._limits)
         tokens = min(self._budget.visual_tokens, self._budget.context)
-        [first] = first_views(self._spec, (image.size,), tokens, full=False)
-        view = await asyncio.to_thread(render, image, first.view, self._spec.low_ratio)
+        with ExitStack() as held:
+            [gallery], _ = await self._decoded([data], held)
+            [first] = first_views(self._spec, (gallery.image.size,), tokens, full=False)
+            [view] = await gallery.show((first.view,), self._spec.low_ratio)
         return await asyncio.to_thread(_png, view)
 
     def _room(self, question: ChatQuestion, prompt: tuple[int, ...]) -> int:

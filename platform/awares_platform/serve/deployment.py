@@ -101,6 +101,7 @@ class Replica:
             episode_spec(config.method, family, greedy(settings.max_tokens), budget=budget),
             limits,
             config.engine.max_images,
+            settings.max_pixels_in_flight,
         )
 
     def __serve_build_asgi_app__(self) -> Starlette:

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from awares.errors import DataError
 from awares_platform.config.serve import ServeConfig
@@ -38,6 +39,7 @@ from awares_platform.serve.openai import model_card, model_list, parse_request
 from awares_platform.serve.page import Page
 from awares_platform.serve.remote import RemoteImages
 from awares_platform.serve.reply import DONE, Completion, event
+from awares_platform.serve.talk import Tell
 
 Healthy = Callable[[], Awaitable[None]]
 _STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
@@ -68,11 +70,8 @@ class Routes:
 
     async def health(self, request: Request) -> Response:
         """Answer GET /healthz and /readyz. They require no token, so that probes need no secret."""
-        try:
-            await self._healthy()
-        # Whatever error the check raises, the probe must get a status that it can read.
-        except Exception as error:
-            raise RequestError(f"not healthy: {error}", status=503, code="unhealthy") from error
+        if (error := await self._reason()) is not None:
+            raise _unhealthy(f"not healthy: {error}") from error
         return JSONResponse({"status": "ok"})
 
     async def metrics(self, request: Request) -> Response:
@@ -118,10 +117,11 @@ class Routes:
             prepared = await self._prepare(request)
             reply = self._reply(prepared)
             if prepared.question.stream:
-                stream = self._stream(prepared, reply, key, started)
-                kind = "text/event-stream; charset=utf-8"
-                return StreamingResponse(stream, media_type=kind, headers=_STREAM_HEADERS)
-            answers = await self._loop.play(prepared)
+                return HeldStream(self._stream(prepared, reply, key, started), prepared.release)
+            try:
+                answers = await self._play(prepared)
+            finally:
+                prepared.release()
         except (Exception, asyncio.CancelledError) as error:
             self._failed(error, key, started)
             raise
@@ -140,7 +140,7 @@ class Routes:
 
         async def play() -> list[ServedAnswer]:
             try:
-                return await self._loop.play(prepared, tell)
+                return await self._play(prepared, tell)
             finally:
                 queue.put_nowait(None)
 
@@ -165,6 +165,25 @@ class Routes:
             yield DONE
         finally:
             task.cancel()
+
+    async def _play(self, prepared: Prepared, tell: Tell | None = None) -> list[ServedAnswer]:
+        """Play the conversations. If the engine is dead, raise RequestError with status 503."""
+        try:
+            return await self._loop.play(prepared, tell)
+        except RequestError as error:
+            if error.status == 500 and await self._reason() is not None:
+                message = "the engine of this replica failed; send the request again"
+                raise _unhealthy(message) from error
+            raise
+
+    async def _reason(self) -> Exception | None:
+        """Return why the engine cannot answer, or None."""
+        try:
+            await self._healthy()
+        # Whatever error the check raises, the client must get a status that it can read.
+        except Exception as error:
+            return error
+        return None
 
     def _answered(
         self, answers: Sequence[ServedAnswer], key: ApiKey | None, started: float
@@ -206,13 +225,33 @@ class Routes:
         )
 
 
+def _unhealthy(message: str) -> RequestError:
+    return RequestError(message, status=503, code="unhealthy", retry_after_s=1)
+
+
+class HeldStream(StreamingResponse):
+    """A stream of events that calls `release` at its end, even if it never begins."""
+
+    def __init__(self, content: AsyncIterator[bytes], release: Callable[[], None]) -> None:
+        kind = "text/event-stream; charset=utf-8"
+        super().__init__(content, media_type=kind, headers=_STREAM_HEADERS)
+        self._release = release
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._release()
+
+
 async def read_body(request: Request, limit: int) -> bytes:
     """Read the request body. Raises RequestError (413) if the body exceeds `limit` bytes."""
     too_large = RequestError(
         f"the request is over {limit} bytes", status=413, code="request_too_large"
     )
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    if declared.isdecimal() and int(declared[:20]) > limit:
         raise too_large
     body = bytearray()
     async for piece in request.stream():

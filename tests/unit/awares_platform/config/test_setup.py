@@ -150,6 +150,10 @@ def test_the_last_override_of_a_key_counts(empty: Path) -> None:
             "store.url: 'http://bucket' is no store address: write s3://bucket/prefix",
         ),
         ("store.endpoint=127.0.0.1:9000", "store.endpoint: '127.0.0.1:9000' is no endpoint"),
+        (
+            "serve.max_pixels_in_flight=1000",
+            "serve.max_image_pixels = 64000000 needs a serve.max_pixels_in_flight that is at least",
+        ),
         ("learning_rate=1e-5", "override 'learning_rate=1e-5': write section.key=value"),
         ("grpo.learning_rate", "override 'grpo.learning_rate': write section.key=value"),
     ],

@@ -85,7 +85,7 @@ def crop_loop(engine: ScriptedEngine, chat: ChatFormat) -> CropLoop:
         sampling=Sampling(),
         budget=Budget(visual_tokens=128, crops=4, context=512, fit=True),
     )
-    return CropLoop(engine, chat, spec, DecodeLimits(max_pixels=1_000_000), most_images=8)
+    return CropLoop(engine, chat, spec, DecodeLimits(max_pixels=1_000_000), 8, 20_000_000)
 
 
 async def _healthy() -> None:

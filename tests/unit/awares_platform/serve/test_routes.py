@@ -6,6 +6,7 @@ import logging
 import pytest
 from PIL import Image
 
+from awares_platform.engine.engine import EngineError
 from awares_platform.serve import croploop
 
 CHAT = "/v1/chat/completions"
@@ -316,3 +317,14 @@ def test_a_crash_tells_the_client_nothing(client_for, chat_body, monkeypatch, ca
     with caplog.at_level(logging.CRITICAL):
         reply = client_for().post(CHAT, json=chat_body())
     assert reply.status_code == 500 and "secret" not in reply.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_whose_engine_dies_may_be_sent_again(client_for, engine, chat_body, stream):
+    async def dead():
+        raise EngineError("the engine failed: CUDA error; restart it")
+
+    engine.script = [EngineError("the engine hangs")]
+    reply = client_for(healthy=dead).post(CHAT, json=chat_body(stream=stream))
+    assert (reply.status_code, "unhealthy" in reply.text) == (200 if stream else 503, True)
+    assert stream or reply.headers["retry-after"] == "1"

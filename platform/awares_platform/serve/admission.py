@@ -1,0 +1,70 @@
+"""Bounds the pixels that the requests in flight hold as decoded images."""
+
+import asyncio
+from collections import deque
+
+from awares_platform.serve.errors import RequestError
+
+
+class Admission:
+    """Lets requests in, in the order of their arrival, while their pixels fit `most`.
+
+    Example:
+        admission = Admission(160_000_000)
+        await admission.enter(48_000_000)
+        try:
+            ...
+        finally:
+            admission.leave(48_000_000)
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @property
+    def held(self) -> int:
+        """The pixels of all requests that are in."""
+        return self._held
+
+    async def enter(self, pixels: int) -> None:
+        """Wait until `pixels` more pixels fit.
+
+        Raises RequestError (413) if they never fit.
+        """
+        if pixels > self._most:
+            raise RequestError(
+                f"the images have {pixels} pixels together; send at most {self._most}",
+                status=413,
+                param="messages",
+                code="too_many_pixels",
+            )
+        if not self._waiting and self._held + pixels <= self._most:
+            self._held += pixels
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((pixels, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.leave(pixels)
+            else:
+                self._admit()
+            raise
+
+    def leave(self, pixels: int) -> None:
+        """Give the pixels of a request back, and let in the requests that now fit."""
+        self._held -= pixels
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting:
+            pixels, turn = self._waiting[0]
+            if not turn.cancelled():
+                if self._held + pixels > self._most:
+                    return
+                self._held += pixels
+                turn.set_result(None)
+            self._waiting.popleft()

@@ -1,0 +1,98 @@
+"""Decodes images in threads, and shares them between the requests in flight.
+
+Equal files are decoded once, and each view of them is rendered once.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from awares.gallery import Gallery
+from awares.images import DecodeLimits, decode, header_pixels
+
+T = TypeVar("T")
+_DECODERS = 4
+"""The most images that are decoded at once. Decoding takes several times an image's memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An encoded image, and the number of pixels in its header.
+
+    `name` stands in error messages. `digest` is the SHA-256 hash of `data`.
+
+    Example:
+        ImageFile(data, "image 0", digest, pixels=12_544)
+    """
+
+    data: bytes
+    name: str
+    digest: bytes
+    pixels: int
+
+    @property
+    def key(self) -> tuple[bytes, str]:
+        """What equal files with equal names have in common."""
+        return self.digest, self.name
+
+
+@dataclass(slots=True)
+class _Entry:
+    gallery: asyncio.Future[Gallery]
+    users: int = 0
+
+
+class Shelf:
+    """The decoded images of the requests in flight.
+
+    Example:
+        shelf = Shelf(DecodeLimits())
+        file = await shelf.open(data, "image")
+        borrowed = shelf.borrow(file)
+        try:
+            gallery = await borrowed
+        finally:
+            shelf.give_back(file)
+    """
+
+    def __init__(self, limits: DecodeLimits) -> None:
+        self._limits = limits
+        self._threads = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
+        self._entries: dict[tuple[bytes, str], _Entry] = {}
+
+    async def open(self, data: bytes, name: str) -> ImageFile:
+        """Read the header of a file. Raises DataError if it is no image, or too large."""
+        return await self._run(lambda: self._open(data, name))
+
+    def borrow(self, file: ImageFile) -> Awaitable[Gallery]:
+        """Return the future gallery of a file. Call `give_back` once for each call.
+
+        The future raises DataError if the file is corrupt.
+        """
+        if file.key not in self._entries:
+            self._entries[file.key] = _Entry(asyncio.ensure_future(self._decode(file)))
+        entry = self._entries[file.key]
+        entry.users += 1
+        # If one request is cancelled, the others still need the image.
+        return asyncio.shield(entry.gallery)
+
+    def give_back(self, file: ImageFile) -> None:
+        """Forget the image when no request uses it any more."""
+        entry = self._entries[file.key]
+        entry.users -= 1
+        if not entry.users:
+            del self._entries[file.key]
+            entry.gallery.cancel()
+
+    def _open(self, data: bytes, name: str) -> ImageFile:
+        pixels = header_pixels(data, self._limits, source=name)
+        return ImageFile(data, name, hashlib.sha256(data).digest(), pixels)
+
+    async def _decode(self, file: ImageFile) -> Gallery:
+        return Gallery(await self._run(lambda: decode(file.data, self._limits, source=file.name)))
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
