@@ -25,12 +25,13 @@ NAMED = {"groupDefaults": "group", "jobDefaults": "job"}
 """Maps a key of values.yaml to the name of the key's schema under $defs."""
 SETTINGS = {
     "run": ("name",),
-    "engine": ("threads",),
+    "engine": ("threads", "tensor_parallel"),
     "curate": ("engines", "engine_cpus", "engine_gpus"),
     "sft": ("workers", "threads", "use_gpu"),
     "grpo": (
         *("rollout_actors", "rollout_cpus", "rollout_gpus"),
         *("learner_workers", "learner_cpus", "learner_gpus"),
+        *("reward_workers", "reward_cpus"),
     ),
     "evaluate": ("engine_cpus", "engine_gpus"),
     "serve": ("policy", "follow", "replica_cpus", "replica_gpus", "shutdown_timeout_s"),

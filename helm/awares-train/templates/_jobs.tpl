@@ -90,6 +90,7 @@ spec:
       {{- include "awares.plainContainer" . | nindent 6 }}
       env:
         {{- include "awares.homeEnv" . | nindent 8 }}
+        {{- include "awares.noGpuEnv" . | nindent 8 }}
       resources:
         {{- toYaml .Values.submitter.resources | nindent 8 }}
       volumeMounts:

@@ -59,6 +59,12 @@ for Ray's own pods. */}}
 - {name: PYTHONDONTWRITEBYTECODE, value: "1"}
 {{- end }}
 
+{{/* The variable that hides all GPUs from a container. NVIDIA's runtime may be the default runtime
+of a node. It then shows all GPUs of the node to every container that does not refuse them. */}}
+{{- define "awares.noGpuEnv" -}}
+- {name: NVIDIA_VISIBLE_DEVICES, value: void}
+{{- end }}
+
 {{/* Environment variables of every Ray container. OMP_NUM_THREADS keeps each process from using all
 cores. */}}
 {{- define "awares.env" -}}

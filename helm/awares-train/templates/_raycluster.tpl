@@ -71,7 +71,7 @@ headGroupSpec:
     {{- with .settings.head.objectStoreMemory }}
     object-store-memory: {{ int64 . | quote }}
     {{- end }}
-  resources: {CPU: "0"}
+  resources: {CPU: "0", GPU: "0"}
   labels: {awares/group: head}
   template:
     {{- include "awares.rayPod" (merge (dict "role" "head" "group" .settings.head) .) | nindent 4 }}
@@ -106,6 +106,7 @@ rayStartParams:
 {{- $counted := deepCopy .group.customResources }}
 {{- if not (kindIs "invalid" .group.numCpus) }}{{ $_ := set $counted "CPU"
     (.group.numCpus | toString) }}{{ end }}
+{{- if not .group.gpus }}{{ $_ := set $counted "GPU" "0" }}{{ end }}
 {{- with $counted }}
 resources:
   {{- toYaml . | nindent 2 }}

@@ -54,6 +54,9 @@ spec:
         {{- include "awares.rayPorts" . | nindent 8 }}
       env:
         {{- include "awares.env" $root | nindent 8 }}
+        {{- if not (get .group "gpus") }}
+        {{- include "awares.noGpuEnv" . | nindent 8 }}
+        {{- end }}
         {{- with .env }}{{ . | trim | nindent 8 }}{{ end }}
         {{- with $root.Values.pods.env }}{{ toYaml . | nindent 8 }}{{ end }}
       resources:

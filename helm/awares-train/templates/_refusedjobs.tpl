@@ -23,8 +23,6 @@ tests.doctor.enabled=true needs the RayCluster: set cluster.enabled=true, or run
 job's values), job (the values merged over jobDefaults). */}}
 {{- define "awares.refuseJob" }}
 {{- $root := .root }}{{ $job := .job }}{{ $path := .path }}
-{{- $policies := list }}{{ range $job.deletionRules }}{{ $policies = append $policies
-    .policy }}{{ end }}
 {{- if and $job.deletionRules (not (kindIs "invalid" $job.ttlSecondsAfterFinished)) }}
 {{ $path }}.deletionRules and {{ $path }}.ttlSecondsAfterFinished={{ $job.ttlSecondsAfterFinished }}
   are two ways to clean up, and KubeRay accepts only one: remove one of them
@@ -35,7 +33,8 @@ job's values), job (the values merged over jobDefaults). */}}
   {{ $job.suspend | ternary "suspend" "queue.kind=kueue, which suspends jobs" }}: use
   {{ $path }}.ttlSecondsAfterFinished instead
 {{- end }}
-{{- if and (has "DeleteWorkers" $policies) $root.Values.cluster.autoscaler.enabled }}
+{{- if and (contains "DeleteWorkers" (toJson $job.deletionRules))
+    $root.Values.cluster.autoscaler.enabled }}
 {{ $path }}.deletionRules with DeleteWorkers cannot be combined with cluster.autoscaler.enabled,
   which would start the workers again: use DeleteCluster, or set cluster.autoscaler.enabled=false
 {{- end }}
@@ -48,9 +47,10 @@ job's values), job (the values merged over jobDefaults). */}}
 {{- end }}
 {{- $seen = append $seen $rule }}
 {{- end }}
+{{- include "awares.refuseOrder" (dict "path" $path "rules" $job.deletionRules) }}
+{{- include "awares.refuseSchedule" (dict "path" $path "job" $job) }}
 {{- if eq $job.cluster "shared" }}
-{{- include "awares.refuseSharedJob" (dict "root" $root "path" $path "job" $job "given" .given
-    "policies" $policies) }}
+{{- include "awares.refuseSharedJob" (dict "root" $root "path" $path "job" $job "given" .given) }}
 {{- else }}
 {{- range $job.groups }}
 {{- if not (hasKey $root.Values.cluster.groups .) }}
@@ -65,8 +65,68 @@ job's values), job (the values merged over jobDefaults). */}}
 {{- end }}
 {{- end }}
 
+{{/* Refuse deletion rules that would delete the job before its cluster, or the cluster before its
+workers. Input: path, rules. */}}
+{{- define "awares.refuseOrder" }}
+{{- $order := list "DeleteWorkers" "DeleteCluster" "DeleteSelf" }}
+{{- range $index, $first := initial $order }}
+{{- range $later := slice $order (add1 $index) }}
+{{- range $rule := $.rules }}{{ range $other := $.rules }}
+{{- $same := eq (omit $rule.condition "ttlSeconds" | toJson)
+    (omit $other.condition "ttlSeconds" | toJson) }}
+{{- $wait := get $rule.condition "ttlSeconds" | int64 }}
+{{- $sooner := get $other.condition "ttlSeconds" | int64 }}
+{{- if and $same (eq $rule.policy $first) (eq $other.policy $later) (lt $sooner $wait) }}
+{{ $.path }}.deletionRules have {{ $later }} after {{ $sooner }} s, and {{ $first }} only after
+  {{ $wait }} s: give {{ $later }} at least the ttlSeconds of {{ $first }}
+{{- end }}
+{{- end }}{{ end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Refuse a schedule or a time zone that the operator cannot read. A time zone that Helm cannot
+load becomes UTC. If Helm loads no time zone at all, the machine has none, and nothing is refused.
+Input: path, job. */}}
+{{- define "awares.refuseSchedule" }}
+{{- $bounds := list (list 0 59 "minute" "") (list 0 23 "hour" "") (list 1 31 "day of the month" "")
+    (list 1 12 "month" "|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec")
+    (list 0 6 "day of the week" "|sun|mon|tue|wed|thu|fri|sat") }}
+{{- range $index, $field := contains " " .job.schedule | ternary (splitList " " .job.schedule)
+    list }}
+{{- $bound := index $bounds $index }}
+{{- $name := printf "([0-9]{1,2}%s)" (index $bound 3) }}
+{{- $wrong := false }}
+{{- range $part := splitList "," (lower $field) }}
+{{- if not (regexMatch (printf "^([*?]|%s(-%s)?)(/[1-9][0-9]*)?$" $name $name) $part) }}
+{{- $wrong = true }}
+{{- end }}
+{{- $ends := regexFindAll "[0-9]+" (splitList "/" $part | first) -1 }}
+{{- range $ends }}
+{{- if or (lt (atoi .) (first $bound)) (gt (atoi .) (index $bound 1)) }}{{ $wrong = true }}{{ end }}
+{{- end }}
+{{- if and (eq (len $ends) 2) (gt (first $ends | atoi) (last $ends | atoi)) }}
+{{- $wrong = true }}
+{{- end }}
+{{- end }}
+{{- if $wrong }}
+{{ $.path }}.schedule={{ $.job.schedule | quote }} has the {{ index $bound 2 }}
+  {{ $field | quote }}: use *, or numbers from {{ first $bound }} to {{ index $bound 1 }} with lists
+  (,), ranges (-) and steps (/)
+{{- end }}
+{{- end }}
+{{- $zone := .job.timeZone }}
+{{- $now := now }}
+{{- $known := ne (dateInZone "MST" $now "Asia/Tokyo") "UTC" }}
+{{- if and .job.schedule $known (eq (dateInZone "MST" $now $zone) "UTC")
+    (not (regexMatch "^((Etc/)?(UTC|UCT|Universal|Zulu))$" $zone)) }}
+{{ .path }}.timeZone={{ $zone | quote }} is no time zone: use a name such as Etc/UTC or
+  Europe/Berlin
+{{- end }}
+{{- end }}
+
 {{/* Refuse values that a job on the shared cluster cannot have. Input: root, path, given and job as
-in awares.refuseJob, and policies (of the job's deletion rules). */}}
+in awares.refuseJob. */}}
 {{- define "awares.refuseSharedJob" }}
 {{- if not .root.Values.cluster.enabled }}
 {{ .path }}.cluster=shared needs the RayCluster: set cluster.enabled=true, or
@@ -77,10 +137,12 @@ in awares.refuseJob, and policies (of the job's deletion rules). */}}
 {{ .path }}.cluster=shared allows neither suspend nor backoffLimit nor ttlSecondsAfterFinished,
   because they need a cluster of the job's own: remove them, or set {{ .path }}.cluster=own
 {{- end }}
-{{- range .policies }}
-{{- if has . (list "DeleteCluster" "DeleteWorkers") }}
-{{ $.path }}.deletionRules with {{ . }} would delete a shared cluster: use DeleteSelf or DeleteNone,
-  or set {{ $.path }}.cluster=own
+{{- if .job.deletionRules }}
+{{ .path }}.deletionRules have no effect with {{ .path }}.cluster=shared: remove them, or set
+  {{ .path }}.cluster=own
 {{- end }}
+{{- if eq .root.Values.queue.kind "volcano" }}
+{{ .path }}.cluster=shared with queue.kind=volcano would wait for ever, because Volcano queues no
+  job on an existing cluster: set {{ .path }}.cluster=own, or submit the job by ray job submit
 {{- end }}
 {{- end }}

@@ -119,7 +119,7 @@ pods.labels.{{ $key }} would replace a label by which policies, budgets and Serv
   remove it, or use another key
 {{- end }}
 {{- end }}
-{{- $ours := list "AWARES_SERVE_TOKEN" }}
+{{- $ours := list "AWARES_SERVE_TOKEN" "NVIDIA_VISIBLE_DEVICES" }}
 {{- range include "awares.env" . | fromYamlArray }}{{ $ours = append $ours .name }}{{ end }}
 {{- range .Values.pods.env }}
 {{- if has .name $ours }}

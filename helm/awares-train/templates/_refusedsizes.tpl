@@ -13,65 +13,181 @@ groups to include; empty for all). */}}
 {{ toYaml $found }}
 {{- end }}
 
-{{/* The number of GPUs or CPUs that groups offer with maxReplicas workers each. If numCpus is null,
-KubeRay counts the CPU limit, or the CPU request if there is no limit. Input: groups, kind (GPU or
+{{/* The number of GPUs or CPUs that Ray counts in one worker of a group. If numCpus is null,
+KubeRay counts the CPU limit, or the CPU request if there is no limit. Input: group, kind (GPU or
 CPU). */}}
+{{- define "awares.each" -}}
+{{- if eq .kind "GPU" -}}
+{{ .group.gpus }}
+{{- else if kindIs "invalid" .group.numCpus -}}
+{{- $resources := .group.resources -}}
+{{ dig "limits" "cpu" (dig "requests" "cpu" 0 $resources) $resources | include "awares.amount" |
+    float64 | ceil }}
+{{- else -}}
+{{ .group.numCpus }}
+{{- end -}}
+{{- end }}
+
+{{/* The number of GPUs or CPUs that groups offer with maxReplicas workers each. Input: groups, kind
+(GPU or CPU). */}}
 {{- define "awares.offered" -}}
 {{- $sum := 0.0 -}}
 {{- range .groups -}}
-{{- $each := .gpus | float64 -}}
-{{- if eq $.kind "CPU" -}}
-{{- $said := dig "limits" "cpu" (dig "requests" "cpu" 0 .resources) .resources | toString -}}
-{{- $cores := hasSuffix "m" $said | ternary (divf (trimSuffix "m" $said | float64) 1000.0)
-    (float64 $said) -}}
-{{- $each = kindIs "invalid" .numCpus | ternary (ceil $cores) (.numCpus | float64) -}}
-{{- end -}}
-{{- $sum = addf $sum (mulf .maxReplicas $each) -}}
+{{- $sum = addf $sum (mulf .maxReplicas (include "awares.each" (dict "group" . "kind" $.kind))) -}}
 {{- end -}}
 {{ $sum }}
 {{- end }}
 
-{{/* The number of GPUs and of CPUs that each job needs at the same time, as YAML. Input: the root.
-*/}}
-{{- define "awares.taken" -}}
-{{- range $kind := list "gpus" "cpus" }}
-{{ $kind }}:
-  grpo: {{ addf
-    (mulf (include "awares.setting" (list $ "grpo" "rollout_actors"))
-      (include "awares.setting" (list $ "grpo" (printf "rollout_%s" $kind))))
-    (mulf (include "awares.setting" (list $ "grpo" "learner_workers"))
-      (include "awares.setting" (list $ "grpo" (printf "learner_%s" $kind)))) }}
-  doctor: {{ addf (include "awares.setting" (list $ "grpo" (printf "rollout_%s" $kind)))
-    (mulf (include "awares.setting" (list $ "grpo" "learner_workers"))
-      (include "awares.setting" (list $ "grpo" (printf "learner_%s" $kind)))) }}
-  evaluate: {{ include "awares.setting" (list $ "evaluate" (printf "engine_%s" $kind)) }}
-  curate: {{ mulf (include "awares.setting" (list $ "curate" "engines"))
-    (include "awares.setting" (list $ "curate" (printf "engine_%s" $kind))) }}
-  {{- $threads := include "awares.setting" (list $ "sft" "threads") }}
-  {{- $gpus := eq (include "awares.setting" (list $ "sft" "use_gpu")) "true" | ternary 1 0 }}
-  sft: {{ mulf (include "awares.setting" (list $ "sft" "workers"))
-    (eq $kind "cpus" | ternary $threads $gpus) }}
-{{- end }}
+{{/* The groups whose labels match a selector of Ray, as YAML. A condition that only a running node
+can answer matches every group: a label of Ray's own, or a value with an operator. Input: groups,
+selector. */}}
+{{- define "awares.eligible" -}}
+{{- $found := dict -}}
+{{- range $name, $group := .groups -}}
+{{- $labels := merge (dict "awares/group" $name) $group.labels -}}
+{{- $matches := true -}}
+{{- range $key, $value := $.selector -}}
+{{- if not (or (hasPrefix "ray.io/" $key) (regexMatch "[!(]" $value)
+    (eq (get $labels $key | toString) $value)) }}{{ $matches = false }}{{ end -}}
+{{- end -}}
+{{- if $matches }}{{ $_ := set $found $name $group }}{{ end -}}
+{{- end -}}
+{{ toYaml $found }}
 {{- end }}
 
-{{/* Refuse a job that needs more GPUs or CPUs than its groups offer. Input: root, path, name, job.
-*/}}
+{{/* The number of actors that groups hold with maxReplicas workers each. A whole actor runs on one
+worker. Input: groups, and cpus and gpus of one actor. */}}
+{{- define "awares.room" -}}
+{{- $sum := 0.0 -}}
+{{- range $group := .groups -}}
+{{- $fit := 1e9 -}}
+{{- range $kind, $each := dict "CPU" $.cpus "GPU" $.gpus -}}
+{{- if gt (float64 $each) 0.0 -}}
+{{- $have := include "awares.each" (dict "group" $group "kind" $kind) | float64 -}}
+{{- $fit = minf $fit (floor (addf (divf $have $each) 1e-6)) -}}
+{{- end -}}
+{{- end -}}
+{{- $sum = addf $sum (mulf $group.maxReplicas $fit) -}}
+{{- end -}}
+{{ $sum }}
+{{- end }}
+
+{{/* The actors that each job runs at the same time, as YAML. The keys cpus and gpus name the
+settings of one actor. Input: the root. */}}
+{{- define "awares.needs" -}}
+{{- $learner := dict "number" "grpo.learner_workers" "cpus" "grpo.learner_cpus" "gpus"
+    "grpo.learner_gpus" "selector" "grpo.learner_selector" -}}
+{{- $rollout := dict "number" "grpo.rollout_actors" "cpus" "grpo.rollout_cpus" "gpus"
+    "grpo.rollout_gpus" "selector" "grpo.rollout_selector" "engine" true -}}
+{{- $reward := dict "number" "grpo.reward_workers" "cpus" "grpo.reward_cpus" -}}
+{{- $gpu := eq (include "awares.setting" (list . "sft" "use_gpu")) "true" | ternary 1 0 -}}
+grpo: {{ toJson (list $learner $rollout $reward) }}
+doctor: {{ toJson (list $learner (merge (dict "number" 1) $rollout)) }}
+curate:
+- {number: curate.engines, cpus: curate.engine_cpus, gpus: curate.engine_gpus, engine: true}
+evaluate: [{number: 1, cpus: evaluate.engine_cpus, gpus: evaluate.engine_gpus, engine: true}]
+sft: [{number: sft.workers, cpus: sft.threads, gpus: {{ $gpu }}, selector: sft.selector}]
+{{- end }}
+
+{{/* The value of a setting such as grpo.rollout_gpus. A number stands for itself, and an absent
+setting for 0. Input: a list of root and setting. */}}
+{{- define "awares.number" -}}
+{{- $path := last . | default 0 | toString | splitList "." -}}
+{{- if eq (len $path) 2 -}}
+{{ include "awares.setting" (concat (list (first .)) $path) }}
+{{- else -}}
+{{ first $path }}
+{{- end -}}
+{{- end }}
+
+{{/* Refuse a job that its groups cannot hold. Input: root, path, name, job. */}}
 {{- define "awares.refuseSize" }}
-{{- $taken := include "awares.taken" .root | fromYaml }}
+{{- $needs := include "awares.needs" .root | fromYaml }}
 {{- $names := eq .job.cluster "shared" | ternary list .job.groups }}
 {{- $groups := include "awares.groupsOf" (dict "root" .root "groups" .root.Values.cluster.groups
     "names" $names) | fromYaml }}
-{{- range $kind := list "GPU" "CPU" }}
-{{- $offered := include "awares.offered" (dict "groups" $groups "kind" $kind) | float64 }}
 {{- range append $.job.before $.name }}
-{{- $needed := dig (printf "%ss" (lower $kind)) . 0 $taken }}
-{{- if gt (float64 $needed) $offered }}
-{{- $section := eq . "doctor" | ternary "grpo" . }}
-{{ $.path }} needs {{ $needed }} {{ $kind }}s at once for setup.{{ $section }}, but its groups offer
-  {{ $offered }}: raise a group's maxReplicas or {{ eq $kind "GPU" | ternary "gpus" "numCpus" }}, or
-  lower the number in setup.{{ $section }}
+{{- $actors := list }}
+{{- range get $needs . }}
+{{- $actors = append $actors (include "awares.actor" (dict "root" $.root "need" .) | fromYaml) }}
+{{- end }}
+{{- include "awares.refuseRoom" (dict "path" $.path "section" (eq . "doctor" | ternary "grpo" .)
+    "groups" $groups "actors" $actors) }}
 {{- end }}
 {{- end }}
+
+{{/* One kind of actor as YAML: number, cpus, gpus, selector, and the names of these settings.
+Input: root, need (an entry of awares.needs). */}}
+{{- define "awares.actor" -}}
+{{- $root := .root -}}
+{{- $numbers := dict "names" .need "selector" dict -}}
+{{- range $key := list "number" "cpus" "gpus" -}}
+{{- $_ := set $numbers $key (include "awares.number" (list $root (get $.need $key)) | float64) -}}
+{{- end -}}
+{{- with get .need "selector" -}}
+{{- $path := splitList "." . -}}
+{{- $_ := set $numbers "selector" (dig (first $path) (last $path) dict $root.Values.setup) -}}
+{{- end -}}
+{{- if get .need "engine" -}}
+{{- $parallel := include "awares.setting" (list $root "engine" "tensor_parallel") -}}
+{{- $_ := set $numbers "parallel" (float64 $parallel) -}}
+{{- end -}}
+{{ toYaml $numbers }}
+{{- end }}
+
+{{/* Refuse actors that groups cannot hold: together, or one kind of them alone. Input: path,
+section (of the setup), groups, actors. */}}
+{{- define "awares.refuseRoom" }}
+{{- $usable := dict }}
+{{- $needed := dict "GPU" 0.0 "CPU" 0.0 }}
+{{- $room := true }}
+{{- range .actors }}
+{{- $usable = merge $usable (include "awares.eligible" (dict "groups" $.groups "selector"
+    .selector) | fromYaml) }}
+{{- $_ := set $needed "GPU" (addf $needed.GPU (mulf .number .gpus)) }}
+{{- $_ := set $needed "CPU" (addf $needed.CPU (mulf .number .cpus)) }}
+{{- end }}
+{{- range $kind := list "GPU" "CPU" }}
+{{- $offered := include "awares.offered" (dict "groups" $usable "kind" $kind) | float64 }}
+{{- if and $usable (gt (get $needed $kind) $offered) }}
+{{- $room = false }}
+{{ $.path }} needs {{ get $needed $kind }} {{ $kind }}s at once for setup.{{ $.section }}, but its
+  groups offer {{ $offered }}: raise a group's maxReplicas or
+  {{ eq $kind "GPU" | ternary "gpus" "numCpus" }}, or lower the number in setup.{{ $.section }}
+{{- end }}
+{{- end }}
+{{- range .actors }}
+{{- if and $room (gt .number 0.0) }}
+{{- include "awares.refuseActor" (dict "path" $.path "groups" $.groups "actor" .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Refuse one kind of actor that no group may run, or for which a worker is too small. Input:
+path, groups, actor. */}}
+{{- define "awares.refuseActor" }}
+{{- $actor := .actor }}
+{{- $names := $actor.names }}
+{{- $groups := include "awares.eligible" (dict "groups" .groups "selector" $actor.selector) |
+    fromYaml }}
+{{- $room := include "awares.room" (dict "groups" $groups "cpus" $actor.cpus "gpus" $actor.gpus) |
+    float64 }}
+{{- $have := keys $groups | sortAlpha | join ", " }}
+{{- $parallel := get $actor "parallel" | default 1.0 }}
+{{- $size := get $names "gpus" | toString | contains "." | ternary $names.gpus $names.cpus }}
+{{- if not $groups }}
+{{ .path }}: none of its groups ({{ keys .groups | sortAlpha | join ", " }}) has the labels of
+  setup.{{ $names.selector }}={{ toJson $actor.selector }}: add the labels to a group, or change the
+  selector
+{{- else if lt $room $actor.number }}
+{{ .path }} needs {{ $actor.gpus }} GPUs and {{ $actor.cpus }} CPUs on one worker for each of
+  {{ $actor.number }} actors (setup.{{ $size }}), but {{ $have }} can hold {{ $room }} of them:
+  raise the gpus, numCpus or maxReplicas of {{ $have }}, or lower setup.{{ $size }}
+{{- end }}
+{{- if and (gt $actor.gpus 0.0) (gt $parallel 1.0) (lt $actor.gpus $parallel) }}
+{{ .path }}: setup.engine.tensor_parallel={{ $parallel }} needs as many GPUs in each engine, but
+  setup.{{ $names.gpus }}={{ $actor.gpus }}: raise setup.{{ $names.gpus }} to {{ $parallel }}, or
+  set setup.engine.tensor_parallel=1
 {{- end }}
 {{- end }}
 

@@ -69,22 +69,21 @@
 endpoint.autoscaling.minReplicas={{ $scale.minReplicas }} exceeds
   maxReplicas={{ $scale.maxReplicas }}: raise endpoint.autoscaling.maxReplicas, or lower minReplicas
 {{- end }}
+{{- if lt (int $scale.minReplicas) 1 }}
+endpoint.autoscaling.minReplicas={{ $scale.minReplicas }} would leave no worker with a proxy, and
+  the head takes no requests, so the first request would wait for ever: set it to 1 or more
+{{- end }}
 {{- if lt (int $scale.maxReplicas) 1 }}
 endpoint.autoscaling.maxReplicas={{ $scale.maxReplicas }} serves nothing: set it to 1 or more, or
   set endpoint.enabled=false
 {{- end }}
 {{- $groups := include "awares.groupsOf" (dict "root" . "groups" $endpoint.groups) | fromYaml }}
-{{- range $kind := list "CPU" "GPU" }}
-{{- $each := include "awares.setting" (list $ "serve" (printf "replica_%ss" (lower $kind))) }}
-{{- $needed := mulf $scale.maxReplicas $each }}
-{{- $offered := include "awares.offered" (dict "groups" $groups "kind" $kind) | float64 }}
-{{- if gt $needed $offered }}
-endpoint.autoscaling.maxReplicas={{ $scale.maxReplicas }} with
-  setup.serve.replica_{{ lower $kind }}s={{ $each }} needs {{ $needed }} {{ $kind }}s, but
-  endpoint.groups offer {{ $offered }}: raise a group's maxReplicas or
-  {{ eq $kind "GPU" | ternary "gpus" "numCpus" }}, or lower endpoint.autoscaling.maxReplicas
-{{- end }}
-{{- end }}
+{{- $replica := dict "number" $scale.maxReplicas "cpus" "serve.replica_cpus" "gpus"
+    "serve.replica_gpus" "engine" true }}
+{{- $actor := include "awares.actor" (dict "root" . "need" $replica) | fromYaml }}
+{{- include "awares.refuseRoom" (dict "path"
+    (printf "endpoint.autoscaling.maxReplicas=%v" $scale.maxReplicas) "section" "serve" "groups"
+    $groups "actors" (list $actor)) }}
 {{- include "awares.refuseUpgrade" $endpoint }}
 {{- if and $endpoint.ingress.enabled (not $endpoint.ingress.host) }}
 endpoint.ingress.enabled needs endpoint.ingress.host: set it to the host name that clients use

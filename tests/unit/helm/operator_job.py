@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterator
+from itertools import pairwise
 from typing import Any
 
 Spec = dict[str, Any]
+_DEPLOYED = "jobDeploymentStatus"
 
 
 def _rules(spec: Spec) -> list[Spec]:
@@ -75,6 +77,20 @@ def deletion_rules_are_distinct(spec: Spec, _: Collection[str]) -> Iterator[str]
             yield f"{count} deletion rules say {key[0]} on {key[-1]}"
 
 
+def deletion_rules_are_in_order(spec: Spec, _: Collection[str]) -> Iterator[str]:
+    """Of the rules on the same status, workers go first, then the cluster, then the job."""
+    order = ("DeleteWorkers", "DeleteCluster", "DeleteSelf")
+    seconds: dict[tuple[str, ...], dict[str, int]] = {}
+    for rule in _rules(spec):
+        status = (rule["condition"].get("jobStatus", ""), rule["condition"].get(_DEPLOYED, ""))
+        seconds.setdefault(status, {})[rule["policy"]] = rule["condition"].get("ttlSeconds", 0)
+    for policies in seconds.values():
+        present = [policy for policy in order if policy in policies]
+        for first, second in pairwise(present):
+            if policies[first] > policies[second]:
+                yield f"{second} after {policies[second]} s comes before {first}"
+
+
 def deadlines_are_positive(spec: Spec, _: Collection[str]) -> Iterator[str]:
     for key in ("activeDeadlineSeconds", "preRunningDeadlineSeconds"):
         if spec.get(key) is not None and spec[key] <= 0:
@@ -119,6 +135,7 @@ RULES = (
     one_way_of_deletion,
     deletion_rules_are_allowed,
     deletion_rules_are_distinct,
+    deletion_rules_are_in_order,
     deadlines_are_positive,
     interactive_jobs_do_not_retry,
     sidecars_submit_alone,

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.unit.helm.cases import CASES, GPU, JOBS, docs, on_base
+from tests.unit.helm.cases import CASES, GPU, JOBS, Case, docs, on_base
+from tests.unit.helm.pods import containers, expand
 from tests.unit.helm.references import cluster_specs
-from tests.unit.helm.render import Doc, of_kind, render
+from tests.unit.helm.render import Doc, name_of, of_kind, render
 
 
 def cluster(changes: dict[str, Any]) -> Doc:
@@ -35,6 +36,24 @@ def test_the_head_runs_no_tasks() -> None:
             for doc in case.docs()
             for spec in cluster_specs(doc)
         ].count("0") == sum(len(cluster_specs(doc)) for doc in case.docs())
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_pods_without_gpus_neither_see_nor_count_any(case: Case) -> None:
+    """A pod without a GPU limit hides the node's GPUs, and its Ray node counts none.
+
+    Where NVIDIA's runtime is the default runtime, such a pod would see all GPUs of its node.
+    """
+    for pod in expand(case.docs()):
+        for container in containers(pod):
+            limits = container["resources"]["limits"]
+            hidden = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"} in container["env"]
+            assert hidden is not any(name.endswith("/gpu") for name in limits), name_of(pod)
+    for spec in (spec for doc in case.docs() for spec in cluster_specs(doc)):
+        for one in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+            limits = one["template"]["spec"]["containers"][0]["resources"]["limits"]
+            counted = (one.get("resources") or {}).get("GPU")
+            assert counted == (None if "nvidia.com/gpu" in limits else "0")
 
 
 def test_the_autoscaler_is_version_2_with_timeouts_and_priorities() -> None:

@@ -120,8 +120,8 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "replicas that the endpoint's GPUs cannot carry": (
         {"endpoint": {"autoscaling": {"maxReplicas": 3}}, "setup": {"serve": {"replica_gpus": 1}}},
         (
-            "endpoint.autoscaling.maxReplicas=3 with setup.serve.replica_gpus=1 needs 3 GPUs, "
-            "but endpoint.groups offer 1",
+            "endpoint.autoscaling.maxReplicas=3 needs 3 GPUs at once for setup.serve, "
+            "but its groups offer 1",
             "raise a group's",
         ),
     ),

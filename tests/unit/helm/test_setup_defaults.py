@@ -51,8 +51,9 @@ def test_no_template_repeats_a_default() -> None:
 @pytest.mark.parametrize("section", sorted(chart.SETTINGS))
 def test_every_default_is_read(section: str) -> None:
     text = "\n".join(path.read_text("utf-8") for path in TEMPLATES)
-    reads = re.findall(rf'"awares\.setting" \(list [.$]+ "{section}" (.*?)\)', text)
+    reads = re.findall(rf'"awares\.setting" \(list [.$\w]+ "{section}" (.*?)\)', text)
     patterns = [re.findall(r'"([a-z_%]+)"', read)[0].replace("%s", r"\w+") for read in reads]
+    patterns += re.findall(rf'(?:number|cpus|gpus)"?:?\s+"?{section}\.(\w+)', text)
     unread = [
         key for key in chart.SETTINGS[section] if not any(re.fullmatch(p, key) for p in patterns)
     ]
@@ -68,7 +69,7 @@ def test_every_default_is_read(section: str) -> None:
         ("sft", "workers", 90, "CPUs at once for setup.sft"),
         ("curate", "engines", 90, "CPUs at once for setup.curate"),
         ("evaluate", "engine_gpus", 1.0, "GPUs at once for setup.evaluate"),
-        ("serve", "replica_cpus", 90.0, "with setup.serve.replica_cpus=90"),
+        ("serve", "replica_cpus", 90.0, "CPUs at once for setup.serve"),
     ],
 )
 def test_a_changed_default_of_the_configuration_changes_the_rendered_chart(
