@@ -20,6 +20,7 @@ from awares_platform.grpo.prompts import Prompts, labelled
 from awares_platform.method.family import model_family
 from awares_platform.runtime.session import store_session
 from awares_platform.store import ObjectStore
+from awares_platform.training.curated_set import with_labels
 from awares_platform.training.source import resolve
 
 ROOT = Path(__file__).parents[2]
@@ -124,6 +125,7 @@ def write_work(directory: Path, policy: Path, config: PlatformConfig, threads: i
     count = config.grpo.steps * config.grpo.groups_per_step
     with store_session(config) as local:
         store = ObjectStore.from_config(local.store)
+        local = with_labels(local, store)
         samples = labelled(read_split(store, local.data.curated, "train").samples)
         prompts = Prompts(samples, local.run.seed)
         ordered = [prompts[number].sample for number in range(count)]

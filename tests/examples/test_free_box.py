@@ -138,7 +138,7 @@ def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
     asked, store = environment(config.method), ObjectStore.from_config(config.store)
     with open_session(config) as session:
         curated = curate.run(session)
-        samples = read_samples(store, config.data.curated, "train")
+        samples = read_samples(store, curated.dataset.split("/")[1], "train")
         check_demonstrations(samples, asked)
         sft.run(session)
         grpo.run(session)

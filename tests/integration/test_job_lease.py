@@ -213,7 +213,7 @@ def test_one_of_several_jobs_takes_a_lease_over(store: ObjectStore) -> None:
 
 
 JOBS = {
-    "curate": (curate.run, "datasets/awares-mini-curated/lease.json", "data.name"),
+    "curate": (curate.run, "datasets/awares-mini/lease.json", "data.name"),
     "sft": (sft.run, "runs/mini/sft/lease.json", "run.name"),
     "grpo": (grpo.run, "runs/mini/grpo/lease.json", "run.name"),
     "evaluate": (evaluate.run, "runs/mini/evaluate/lease.json", "run.name"),

@@ -21,6 +21,7 @@ from tests.processes import family, gone
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 STOP_S = 60
+LABELS = "awares-mini-curated-9f2c"
 
 
 @pytest.fixture
@@ -53,11 +54,13 @@ def _earlier_run(config: PlatformConfig, store: ObjectStore, digest: str) -> Pat
     for key in (
         "runs/quickstart/sft/metrics.jsonl",
         "runs/other/kept",
-        "datasets/awares-mini-curated/kept",
+        f"datasets/{LABELS}/kept",
         "datasets/awares-mini/answers/kept",
         "datasets/awares-mini/train/kept",
     ):
         store.put(key, b"1")
+    recorded = {"data": {"labels": LABELS}}
+    store.put("runs/quickstart/curate/config.json", json.dumps(recorded).encode())
     return directory
 
 
@@ -69,9 +72,7 @@ def test_the_same_setup_goes_on(config: PlatformConfig) -> None:
     assert store.exists("runs/quickstart/sft/metrics.jsonl")
 
 
-@pytest.mark.parametrize(
-    "lease", [run_lease("quickstart", "grpo"), dataset_lease("awares-mini-curated")]
-)
+@pytest.mark.parametrize("lease", [run_lease("quickstart", "grpo"), dataset_lease(LABELS)])
 def test_the_objects_of_a_running_job_are_not_deleted(config: PlatformConfig, lease: str) -> None:
     store = ObjectStore.from_config(config.store)
     directory = _earlier_run(config, store, "another")
@@ -92,7 +93,7 @@ def test_another_setup_and_fresh_start_clean(config: PlatformConfig, fresh: bool
     assert (state.finished, state.wall_s) == ([], {})
     assert [path.name for path in directory.iterdir()] == ["progress.json"]
     assert not store.exists("runs/quickstart/sft/metrics.jsonl") and store.exists("runs/other/kept")
-    for made in ("awares-mini-curated/kept", "awares-mini/answers/kept"):
+    for made in (f"{LABELS}/kept", "awares-mini/answers/kept"):
         assert store.exists(f"datasets/{made}") is not fresh
     assert store.exists("datasets/awares-mini/train/kept")
 

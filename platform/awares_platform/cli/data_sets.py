@@ -21,6 +21,7 @@ from awares_platform.store import ObjectStore
 SHOWN = 50
 """The number of samples that the page shows, drawn at random with a fixed seed."""
 _MOST_KINDS = 12
+_RULES = ("judge", "min_confidence", "both_wrong")
 
 
 def run(
@@ -57,8 +58,18 @@ def listing(store: ObjectStore) -> Iterator[str]:
     yield f"{'rows':>9}  data set"
     for name, split in _finished(store):
         manifest = read_manifest(store, name, split)
-        source = _recipe(manifest).get("source", "")
-        yield f"{manifest.get('rows', '?'):>9}  {name}/{split}{f'  from {source}' * bool(source)}"
+        yield f"{manifest.get('rows', '?'):>9}  {name}/{split}{_origin(_recipe(manifest))}"
+
+
+def _origin(recipe: Mapping[str, Any]) -> str:
+    """Return the source of an import, or the rules that have made the labels of a curated set."""
+    if source := recipe.get("source"):
+        return f"  from {source}"
+    rules = recipe.get("settings")
+    if not isinstance(rules, dict):
+        return ""
+    judge, least, wrong = (rules.get(f"curate.{key}") for key in _RULES)
+    return f"  judge {judge}, min_confidence {least}, both_wrong {wrong}"
 
 
 def _finished(store: ObjectStore) -> Iterator[tuple[str, str]]:

@@ -32,6 +32,7 @@ from awares_platform.runtime.job_lease import dataset_lease, hold, run_lease
 from awares_platform.runtime.ports import free_port
 from awares_platform.runtime.run import versions
 from awares_platform.store import ObjectStore
+from awares_platform.training.curated_set import recorded_labels
 
 JOBS = ("curate", "sft", "grpo", "evaluate", "serve")
 REPORTED = (
@@ -93,10 +94,9 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
 
     The state is new if there is no earlier quickstart, if the setup differs, or if `fresh` is true.
     In these cases, the function deletes the files and the objects of the run. If `fresh` is true,
-    it also deletes the curated data set and the base policy's answers. If `fresh` is false, it
-    raises ConfigError in two cases: progress.json is damaged, or the run was not made by a
-    quickstart. It raises JobRefused instead
-    of deleting what a running job uses.
+    it also deletes the curated data set of the earlier run and the base policy's answers. If
+    `fresh` is false, it raises ConfigError in two cases: progress.json is damaged, or the run was
+    not made by a quickstart. It raises JobRefused instead of deleting what a running job uses.
     """
     path = directory / "progress.json"
     state = QuickstartState(path, fingerprint(config))
@@ -112,10 +112,11 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
                 f"run {config.run.name!r} exists, and no quickstart made it: "
                 "choose another run.name, or discard it with --fresh"
             )
-    _check_idle(store, config.run.name, config.data.curated if fresh else None)
+    curated = recorded_labels(store, config.run.name, "curate", config.data).curated
+    _check_idle(store, config.run.name, curated if fresh else None)
     store.delete_prefix(f"runs/{config.run.name}/")
     if fresh:
-        store.delete_prefix(f"datasets/{config.data.curated}/")
+        store.delete_prefix(f"datasets/{curated}/")
         store.delete_prefix(config.data.answers_prefix)
     shutil.rmtree(directory, ignore_errors=True)
     state.save()

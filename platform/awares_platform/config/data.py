@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 from awares_platform.config.base import Section, Table
 
 CURATED = "-curated"
-"""The suffix that curation appends to the name of the data set that it labels."""
+"""The mark in the name of a curated set. It follows the name of the data set."""
 
 
 class MixPart(Section):
@@ -25,7 +25,10 @@ class DataConfig(Section):
     """
 
     name: str = Field(default="awares-mini", pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    """Name of the data set; curation writes <name>-curated."""
+    """Name of the data set. Curation writes <name>-curated-<digest of the recipe>."""
+    labels: str = Field(default="", pattern=r"^([a-z0-9][a-z0-9._-]*)?$")
+    """Name of the curated set that sft and grpo read. "" means the set that `awares curate` writes
+    with this setup, or else labels of your own in <name>-curated."""
     source: Literal["mini", "store"] = "mini"
     """Origin of the data set. "mini" generates AwaRes-Mini once. "store" expects the splits train
     and test in the store; `awares import` writes such a split."""
@@ -50,8 +53,8 @@ class DataConfig(Section):
 
     @property
     def curated(self) -> str:
-        """Name of the curated data set."""
-        return f"{self.name}{CURATED}"
+        """Name of the curated set: `labels`, or the name of a set with labels of your own."""
+        return self.labels or f"{self.name}{CURATED}"
 
     @field_validator("mix")
     @classmethod

@@ -23,7 +23,7 @@ from itertools import chain, islice
 from typing import Any, cast
 
 from awares.environment import Environment, count_regions
-from awares.errors import DataError
+from awares.errors import ConfigError, DataError
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.config.data import DataConfig
@@ -38,7 +38,6 @@ from awares_platform.data.dataset import (
     read_split,
     shard_key,
     split_prefix,
-    withdraw_manifest,
     write_manifest,
 )
 from awares_platform.data.image_sizes import sample_sizes
@@ -53,7 +52,14 @@ from awares_platform.runtime.run import Run
 from awares_platform.runtime.terminal import without_line
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
-from awares_platform.training.recipe import Recipe, answer_recipe, digest, label_recipe
+from awares_platform.training.curated_set import set_name
+from awares_platform.training.recipe import (
+    Recipe,
+    answer_recipe,
+    digest,
+    label_recipe,
+    set_recipe,
+)
 from awares_platform.training.source import base_digest
 
 log = logging.getLogger(__name__)
@@ -142,32 +148,49 @@ def run(config: PlatformConfig) -> CurateResult:
     """
     started = time.monotonic()
     store = ObjectStore.from_config(config.store)
+    if config.data.source == "mini":
+        with hold(store, dataset_lease(config.data.name), "curate", "data.name"):
+            ensure_mini(config.data, store)
+    policy = base_digest(config.store, config.policy.base, model_family(config.policy))
+    labels = label_recipe(config.method, config.engine, config.curate, policy)
+    source = read_manifest(store, config.data.name, SPLIT)
+    recipe = set_recipe(config.data, labels, source)
+    config = _named(config, set_name(config.data, recipe))
     with hold(store, dataset_lease(config.data.curated), "curate", "data.name"):
-        return _curate(config, store, started)
+        return _curate(config, store, labels, recipe, started)
 
 
-def _curate(config: PlatformConfig, store: ObjectStore, started: float) -> CurateResult:
-    """Curate the train split. `started` is the monotonic time of the job's start."""
+def _named(config: PlatformConfig, name: str) -> PlatformConfig:
+    """Return the configuration with the curated set's name. Raises ConfigError for another name."""
+    if config.data.labels not in ("", name):
+        raise ConfigError(
+            f"data.labels={config.data.labels} names labels of another recipe, and curate would "
+            f"write {name}: clear data.labels, or go on with the job that reads the labels"
+        )
+    return config.model_copy(update={"data": config.data.model_copy(update={"labels": name})})
+
+
+def _curate(
+    config: PlatformConfig, store: ObjectStore, labels: Recipe, recipe: Recipe, started: float
+) -> CurateResult:
+    """Curate the train split. `started` is the monotonic time of the job's start.
+
+    `labels` is the recipe of the labels, and `recipe` is that of the set.
+    """
     asked, family = environment(config.method), model_family(config.policy)
     name = config.data.curated
-    if config.data.source == "mini":
-        ensure_mini(config.data, store)
-    policy = base_digest(config.store, config.policy.base, family)
-    recipe = label_recipe(config.method, config.engine, config.curate, policy)
     with Run(config, "curate", recipe) as record:
         source = read_split(store, config.data.name, SPLIT, config.data.train_samples)
         images = Images.of(store, config.data)
         sizes = sample_sizes(images, [sample.image for sample in source.samples])
         log_ratios(sizes, config.method, family)
-        shards = plan(config.data, source.samples, recipe)
+        shards = plan(config.data, source.samples, labels)
         pending = [shard for shard in shards if not is_finished(store, shard)]
         if len(pending) < len(shards):
             log.info(
                 "resuming: %d of %d shards are finished", len(shards) - len(pending), len(shards)
             )
         resumed = len(shards) - len(pending)
-        if pending:
-            withdraw_manifest(store, name, SPLIT)
         _label_all(config, pending, record, len(shards))
         write_curated(store, config.data, shards, recipe)
         curated = read_split(store, name, SPLIT)

@@ -112,11 +112,16 @@ def read_manifest(store: ObjectStore, name: str, split: str) -> dict[str, Any]:
     return manifest
 
 
+def is_written(store: ObjectStore, name: str, split: str) -> bool:
+    """Return whether the split is finished."""
+    return store.exists(_key(name, split))
+
+
 def pack_indexes(store: ObjectStore, splits: Sequence[tuple[str, str]]) -> Iterator[str]:
     """Yield the key of each pack index of `splits`. Skip a split without a manifest."""
     found: set[str] = set()
     for name, split in splits:
-        if not store.exists(_key(name, split)):
+        if not is_written(store, name, split):
             continue
         key = read_manifest(store, name, split).get("images")
         if key and key not in found:
@@ -126,7 +131,7 @@ def pack_indexes(store: ObjectStore, splits: Sequence[tuple[str, str]]) -> Itera
 
 def remedy(name: str) -> str:
     """Return the advice for a data set without a usable split."""
-    if name.endswith(CURATED):
+    if CURATED in name:
         return "run `awares curate` first"
     return 'import it with `awares import`, or set data.source = "mini"'
 

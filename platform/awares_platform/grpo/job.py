@@ -71,6 +71,7 @@ from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint
+from awares_platform.training.curated_set import with_labels
 from awares_platform.training.export import policy_key, read_meta
 from awares_platform.training.inputs import check_stored
 from awares_platform.training.lineage import check_lineage, policy_digest
@@ -152,6 +153,7 @@ def _train(config: PlatformConfig, store: ObjectStore, claim: LeaseClaim) -> dic
     starting_policy(store, run, settings.start, config.policy, model_family(config.policy))
     if settings.start != "base":
         check_stored(store, policy_key(run, settings.start), config.method)
+    config = with_labels(config, store)
     recipe = recipe_of(config, store)
     if is_finished(store, run, recipe):
         log.info(

@@ -19,6 +19,7 @@ from awares_platform.method.environment import vision_limits
 from awares_platform.method.family import model_family
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import StoreError
+from awares_platform.training.curated_set import recorded_labels
 from awares_platform.weights import Subscriber, WeightsError
 
 log = logging.getLogger(__name__)
@@ -47,10 +48,11 @@ class Following:
         than [method] describes.
         """
         limits = vision_limits(config.method, model_family(config.policy))
+        data = await asyncio.to_thread(recorded_labels, store, config.run.name, "grpo", config.data)
         canary = await asyncio.to_thread(
             build,
             store,
-            config.data,
+            data,
             chat,
             limits,
             config.method.low_ratio,

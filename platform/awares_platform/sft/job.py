@@ -53,6 +53,7 @@ from awares_platform.runtime.watch import (
 from awares_platform.sft.order import SampleOrder
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint
+from awares_platform.training.curated_set import with_labels
 from awares_platform.training.export import policy_key, read_meta
 from awares_platform.training.failure import unwrapped
 from awares_platform.training.identity import content_digest
@@ -106,7 +107,7 @@ def run(config: PlatformConfig) -> SftResult:
     config = config.model_copy(update={"policy": pinned(config.policy)})
     store = ObjectStore.from_config(config.store)
     with hold(store, run_lease(config.run.name, "sft"), "sft") as claim:
-        return _train(config, store, claim, started)
+        return _train(with_labels(config, store), store, claim, started)
 
 
 def _train(

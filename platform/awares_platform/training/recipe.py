@@ -26,10 +26,12 @@ from typing import Any
 from awares.errors import PolicyError
 from awares_platform.config import PlatformConfig, Section
 from awares_platform.config.curate import CurateConfig
+from awares_platform.config.data import CURATED, DataConfig
 from awares_platform.config.engine import EngineConfig
 from awares_platform.config.evaluate import EvaluateConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.config.validation import ValidationConfig
+from awares_platform.data.manifest import samples_digest
 from awares_platform.method import prompt_file
 from awares_platform.method.environment import inputs
 from awares_platform.method.prompt_file import prompt
@@ -156,6 +158,20 @@ def label_recipe(
     )
 
 
+def set_recipe(data: DataConfig, labels: Recipe, source: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of a curated set, whose digest is a part of the set's name.
+
+    `labels` is the result of `label_recipe`. `source` is the manifest of the split that is labelled
+    by `data`. The recipe is a JSON object.
+    """
+    content = {
+        "data": _data(data.name, samples_digest(source)),
+        "data.train_samples": min(data.train_samples, source["rows"]),
+        "data.shard_rows": data.shard_rows,
+    }
+    return json.loads(json.dumps({**labels, **content}))
+
+
 def answer_recipe(labels: Recipe) -> Recipe:
     """Return the part of the labels' recipe that decides what the base policy answers."""
     judging = ("curate.", "prompt of ", "code of curate.", "method.mapping", "method.coverage_tau")
@@ -178,7 +194,7 @@ def sft_recipe(config: PlatformConfig, base: str, samples: str) -> Recipe:
             **_settings("sft", config.sft, _SFT_OPERATION),
             "run.seed": config.run.seed,
             "base policy": base,
-            "data": _data(config.data.curated, samples),
+            "data": _curated(config.data, samples),
             "data.held_out": config.data.held_out,
         }
     )
@@ -202,7 +218,7 @@ def grpo_recipe(
             "run.seed": config.run.seed,
             "starting policy": start,
             **({} if adapter is None else {"starting adapter": adapter}),
-            "data": _data(config.data.curated, samples),
+            "data": _curated(config.data, samples),
             "data.held_out": config.data.held_out,
             **_judged_by(config.grpo.validation, config.evaluate),
         }
@@ -245,13 +261,13 @@ def digest(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
-def changes(before: Recipe, now: Recipe) -> list[str]:
+def changes(before: Recipe, now: Recipe, where: str = "in the run") -> list[str]:
     """Return a text for each key whose value differs, such as "run.seed is 0 in the run and 1 now".
 
-    A key that is absent has the value null.
+    A key that is absent has the value null. `where` says what has the recipe `before`.
     """
     return [
-        f"{key} is {_shown(before.get(key))} in the run and {_shown(now.get(key))} now"
+        f"{key} is {_shown(before.get(key))} {where} and {_shown(now.get(key))} now"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]
@@ -313,6 +329,11 @@ def _named(name: str, values: Mapping[str, Any]) -> Recipe:
 
 def _data(name: str, samples: str) -> str:
     return f"{name} {samples[:16]}"
+
+
+def _curated(data: DataConfig, samples: str) -> str:
+    """Return the entry of a curated set. Sets of one data set with the same samples are equal."""
+    return _data(f"{data.name}{CURATED}", samples)
 
 
 def _with_code(recipe: Recipe) -> Recipe:

@@ -1,0 +1,106 @@
+"""Finds the curated set of a setup, which is named by the recipe of its labels.
+
+    datasets/<data.name>-curated-<digest of the recipe>/train/
+
+Runs with other settings or other samples thus never write the same keys. A job finds the name when
+it starts, and passes it on as data.labels. Its processes read this set even if they are restarted
+while another run curates the same data set.
+"""
+
+import json
+from collections.abc import Iterator
+
+from awares.errors import DataError
+from awares_platform.config import PlatformConfig
+from awares_platform.config.data import CURATED, DataConfig
+from awares_platform.data.manifest import is_written, read_manifest
+from awares_platform.method.family import model_family
+from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound
+from awares_platform.training.recipe import Recipe, changes, digest, label_recipe, set_recipe
+from awares_platform.training.source import base_digest
+
+SPLIT = "train"
+_DIGITS = 12
+_SHOWN_CHANGES = 3
+
+
+def set_name(data: DataConfig, recipe: Recipe) -> str:
+    """Return the name of the curated set with this recipe, which `set_recipe` returns."""
+    return f"{data.name}{CURATED}-{digest(recipe)[:_DIGITS]}"
+
+
+def with_labels(config: PlatformConfig, store: ObjectStore) -> PlatformConfig:
+    """Return the configuration with the name of its curated set in data.labels.
+
+    If the store has no set with the recipe of this setup, the set <data.name>-curated is taken. It
+    holds labels of the user's own, or labels of the same recipe from before sets had digests in
+    their names. Raises DataError if there is no set, or only sets with another recipe. Raises
+    PolicyError if the base policy cannot be read.
+    """
+    data = config.data
+    if data.labels:
+        read_manifest(store, data.labels, SPLIT)
+        return config
+    policy = base_digest(config.store, config.policy.base, model_family(config.policy))
+    labels = label_recipe(config.method, config.engine, config.curate, policy)
+    name = _found(store, data, labels)
+    return config.model_copy(update={"data": data.model_copy(update={"labels": name})})
+
+
+def _found(store: ObjectStore, data: DataConfig, labels: Recipe) -> str:
+    """Return the name of the curated set of `data` whose labels have the recipe `labels`."""
+    wanted, name = labels, ""
+    if is_written(store, data.name, SPLIT):
+        wanted = set_recipe(data, labels, read_manifest(store, data.name, SPLIT))
+        name = set_name(data, wanted)
+        if is_written(store, name, SPLIT):
+            return name
+    own = f"{data.name}{CURATED}"
+    recipe = _recipe(store, own) if is_written(store, own, SPLIT) else None
+    # A set from before sets had digests in their names records the recipe of its labels alone.
+    if recipe is not None and not (recipe and changes(recipe, labels)):
+        return own
+    raise DataError(_missing(store, data, wanted, name or own))
+
+
+def _missing(store: ObjectStore, data: DataConfig, wanted: Recipe, name: str) -> str:
+    """Return the message for a setup without labels. It names the set with the nearest recipe."""
+    message = f"data set {name!r} is not in {store.config.url}: run `awares curate` first"
+    others = {one: changes(_recipe(store, one), wanted, "there") for one in _sets(store, data.name)}
+    if not others:
+        return message
+    nearest = min(others, key=lambda one: len(others[one]))
+    found = others[nearest]
+    more = f"; and {len(found) - _SHOWN_CHANGES} more" if len(found) > _SHOWN_CHANGES else ""
+    return (
+        f"{message}, or set data.labels={nearest} to use the labels of another recipe "
+        f"({'; '.join(found[:_SHOWN_CHANGES])}{more})"
+    )
+
+
+def _sets(store: ObjectStore, name: str) -> Iterator[str]:
+    """Yield the names of the finished curated sets of the data set `name`."""
+    for entry in store.list(f"datasets/{name}{CURATED}"):
+        parts = entry.key.split("/")
+        if parts[2:] == [SPLIT, "manifest.json"]:
+            yield parts[1]
+
+
+def _recipe(store: ObjectStore, name: str) -> Recipe:
+    """Return the recipe that a curated set records, or {} if it holds labels of the user's own."""
+    made = read_manifest(store, name, SPLIT).get("recipe")
+    settings = made.get("settings") if isinstance(made, dict) else None
+    return settings if isinstance(settings, dict) else {}
+
+
+def recorded_labels(store: ObjectStore, run: str, job: str, data: DataConfig) -> DataConfig:
+    """Return `data` with the curated set that a job of a run has recorded, if it has recorded one.
+
+    An endpoint that follows a learner must compare it on the samples that the learner has used.
+    """
+    try:
+        found = json.loads(store.get(f"runs/{run}/{job}/config.json"))["data"]["labels"]
+    except (NotFound, ValueError, LookupError, TypeError):
+        return data
+    return data.model_copy(update={"labels": found})
