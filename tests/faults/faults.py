@@ -17,6 +17,25 @@ PROCESSES = {
     "reward worker": "ray::RewardActor",
 }
 """The beginning of each process's command line. Ray Train's controller runs in the trainer."""
+KILLED = {
+    "controller": r"the controller is dead: ",
+    "trainer": r"the trainer is dead: ",
+    "learner": r"learner rank 0 is gone \(The actor died",
+    "rollout actor": r"rollout actor 0 is gone \(The actor died",
+    "engine": r"rollout actor 0 is gone \(the engine failed: ",
+    "reward worker": r"reward worker 0 is gone \(The actor died",
+}
+"""Matches the line that names a killed process."""
+STOPPED = {
+    "controller": r"the controller hangs: it gave no answer",
+    "trainer": r"the trainer hangs: it gave no answer",
+    "learner": r"learner rank 0 is gone \(it gave no answer",
+    "rollout actor": r"rollout actor 0 is gone \(the actor hangs: it gave no answer",
+    "engine": r"rollout actor 0 is gone \(the engine (hangs|gave no answer)",
+    "reward worker": r"reward worker 0 is gone \(the reward worker hangs: it gave no answer",
+}
+"""Matches the line that names a stopped process."""
+_NODE = r"rollout actor 0 is gone \(.*node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +45,16 @@ class MatrixFault:
     `part` is what the fault strikes. `name` is the text in the table. A process gets `signal`. A
     fault of the store or of the disk lasts `seconds`, and requests to the store get `reply`. A
     notice comes `seconds` before its node is lost. A step must follow within `limit_s` seconds
-    after the fault, or after its end.
+    after the fault, or after its end. The job must say a line that matches `told`.
 
     Example:
-        MatrixFault("process", "kill -9 of the engine", 120, signal=SIGKILL, victim="engine")
+        MatrixFault("driver", "kill -9 of the driver", 120, "taking over from ")
     """
 
     part: Part
     name: str
     limit_s: float
+    told: str
     victim: str = ""
     signal: Signals = SIGKILL
     seconds: float = 0.0
@@ -43,32 +63,31 @@ class MatrixFault:
 
 def _on_processes() -> list[MatrixFault]:
     return [
-        MatrixFault("process", f"{word} of the {name}", limit_s, victim=name, signal=number)
-        for word, number, limit_s in (
-            ("kill -9", SIGKILL, 120),
-            ("SIGSTOP", SIGSTOP, 180),
+        MatrixFault("process", f"{word} of the {name}", limit_s, told[name], name, number)
+        for word, number, limit_s, told in (
+            ("kill -9", SIGKILL, 120, KILLED),
+            ("SIGSTOP", SIGSTOP, 180, STOPPED),
         )
         for name in PROCESSES
     ]
 
 
 def _on_the_store() -> list[MatrixFault]:
-    outages = [
-        MatrixFault("store", f"store away for {s} s", 120, seconds=s, reply=proxied.Reset())
-        for s in (5, 30, 60)
+    outages = [(f"store away for {s} s", s, proxied.Reset()) for s in (5, 30, 60)]
+    failing = ("500s from the store for 30 s", 30, proxied.Status(500))
+    told = r"s3://\S+: no answer; retrying"
+    return [
+        MatrixFault("store", name, 120, told, seconds=seconds, reply=reply)
+        for name, seconds, reply in (*outages, failing)
     ]
-    failing = MatrixFault(
-        "store", "500s from the store for 30 s", 120, seconds=30, reply=proxied.Status(500)
-    )
-    return [*outages, failing]
 
 
 MATRIX = [
     *_on_processes(),
-    MatrixFault("node", "kill -9 of a raylet", 120),
-    MatrixFault("node", "SIGSTOP of a raylet", 180, signal=SIGSTOP),
-    MatrixFault("notice", "notice, then kill -9 of a raylet after 20 s", 120, seconds=20),
-    MatrixFault("driver", "kill -9 of the driver", 120),
+    MatrixFault("node", "kill -9 of a raylet", 120, _NODE),
+    MatrixFault("node", "SIGSTOP of a raylet", 180, _NODE, signal=SIGSTOP),
+    MatrixFault("notice", "notice, then kill -9 of a raylet after 20 s", 120, _NODE, seconds=20),
+    MatrixFault("driver", "kill -9 of the driver", 120, "taking over from "),
     *_on_the_store(),
-    MatrixFault("disk", "disk full for 30 s", 120, seconds=30),
+    MatrixFault("disk", "disk full for 30 s", 120, "the free space of ", seconds=30),
 ]

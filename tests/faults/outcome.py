@@ -12,10 +12,13 @@ from awares_platform.grpo.group import Outcome
 from awares_platform.grpo.job import journal_of
 from awares_platform.runtime import metrics
 from awares_platform.runtime.processor import resolved
+from awares_platform.runtime.session import TERMINATED
 from awares_platform.store import ObjectStore
 
-WRONG = re.compile(r"Traceback|another grpo job|StoreError|AssertionError")
-"""Matches a line that blames the wrong cause, or that no user should see."""
+WRONG = re.compile(r"another grpo job|StoreError|AssertionError")
+"""Matches a line that blames the wrong cause."""
+OURS = re.compile(r"grpo \[ *\d+ s\]: |[IWE] [\d:]{8} awares|awares grpo: |grpo: |policy: |next: ")
+"""Matches the beginning of a line of this project. Any other line is foreign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +26,12 @@ class Struck:
     """What a fault did to the job.
 
     `version` is the newest version at the strike. The process was gone after `gone_s` seconds. The
-    next step followed `step_s` seconds after the strike, or after the end of the fault. `said` has
-    the lines that the job printed meanwhile. `failed` is the reason if no step followed in time.
+    next step followed `step_s` seconds after the strike, or after the end of the fault. `told` is
+    the line of the job that names the part and the cause, or "" if there is none. `failed` is the
+    reason if no step followed in time.
 
     Example:
-        Struck("kill -9 of the engine", 12, 120, 0.4, 31.0, ["..."], "")
+        Struck("kill -9 of the engine", 12, 120, 0.4, 31.0, "rollout actor 0 is gone", "")
     """
 
     name: str
@@ -35,7 +39,7 @@ class Struck:
     limit_s: float
     gone_s: float | None
     step_s: float
-    said: list[str]
+    told: str
     failed: str
 
 
@@ -50,15 +54,31 @@ def prepare(config: PlatformConfig, store: ObjectStore) -> None:
     write_samples(store, config.data.curated, "train", labelled)
 
 
-def check(config: PlatformConfig, store: ObjectStore, said: Sequence[str]) -> dict[str, str]:
-    """Return a fault for each check that fails. The text is empty for a check that passes."""
+def telling(pattern: str, said: Sequence[str]) -> str:
+    """Return the first line that matches `pattern`, without its time, or ""."""
+    return next((found[0] for line in said if (found := re.search(f"{pattern}.*", line))), "")
+
+
+def check(
+    config: PlatformConfig, store: ObjectStore, said: Sequence[str], status: int | None
+) -> dict[str, str]:
+    """Return a fault for each check that fails. The text is empty for a check that passes.
+
+    `status` is the exit status of the job, which SIGTERM has ended.
+    """
     session = config.model_copy(
         update={
             "store": config.store.model_copy(update={"endpoint": store.config.endpoint}),
             "engine": resolved(config.engine),
         }
     )
-    return {**_journal(session, store), "messages": "; ".join(filter(WRONG.search, said))}
+    foreign = [line for line in said if not OURS.match(line)]
+    return {
+        **_journal(session, store),
+        "messages": "; ".join(filter(WRONG.search, said)),
+        "foreign lines": "; ".join(foreign),
+        "exit": "" if status == TERMINATED else f"status {status}",
+    }
 
 
 def _journal(config: PlatformConfig, store: ObjectStore) -> dict[str, str]:

@@ -10,7 +10,7 @@ import psutil
 from tests.faults.cluster import RayCluster
 from tests.faults.faults import PROCESSES, MatrixFault
 from tests.faults.job import GrpoJob
-from tests.faults.outcome import Struck
+from tests.faults.outcome import Struck, telling
 from tests.integration.fault_rules import Faults
 from tests.processes import descendants, family, gone, kill
 
@@ -34,7 +34,7 @@ class Strike:
         self._every = every
 
     def __call__(self, fault: MatrixFault) -> Struck:
-        """Strike with `fault`, and wait for the step that begins after the fault has ended.
+        """Strike with `fault`, and wait until the job has named it and has taken a further step.
 
         The step that was in flight may still be published, so the method waits for two versions.
         """
@@ -50,8 +50,9 @@ class Strike:
         failed, gone_s = "", None
         try:
             gone_s = hit(fault)
-            left = struck_at + fault.seconds + fault.limit_s - time.monotonic()
-            self._job.wait_for_version(self._job.version() + 2, left)
+            until = struck_at + fault.seconds + fault.limit_s
+            self._wait_for_line(fault.told, lines, until)
+            self._job.wait_for_version(self._job.version() + 2, until - time.monotonic())
         except (TimeoutError, AssertionError) as error:
             failed = str(error)
         return Struck(
@@ -60,9 +61,16 @@ class Strike:
             limit_s=fault.limit_s,
             gone_s=gone_s,
             step_s=time.monotonic() - struck_at - fault.seconds,
-            said=self._job.said[lines:],
+            told=telling(fault.told, self._job.said[lines:]),
             failed=failed,
         )
+
+    def _wait_for_line(self, pattern: str, first: int, until: float) -> None:
+        """Wait until a line after the first `first` lines matches. Raises TimeoutError."""
+        while not telling(pattern, self._job.said[first:]):
+            if time.monotonic() > until or self._job.process.poll() is not None:
+                raise TimeoutError("the job did not name the fault")
+            time.sleep(0.1)
 
     def _process(self, fault: MatrixFault) -> float:
         """Send the signal, and return the seconds until the process is gone."""

@@ -33,7 +33,7 @@ SECRET = re.compile(rb"SECRET_(ACCESS_)?KEY[\"'\\]*\s*[:=]\s*[\"'\\]*\w{4,}", re
 SESSION = """
 import os, sys, time, ray
 sys.path[:0] = [".", "platform"]
-from awares_platform.runtime import logs
+from awares_platform.runtime import logs, session as sessions
 from awares_platform.runtime.session import session
 from awares_platform.config import load
 from awares_platform.store import ObjectStore
@@ -48,11 +48,18 @@ def work(store):
 def wait():
     time.sleep(600)
 
+@ray.remote(max_retries=0)
+def die():
+    os._exit(1)
+
 logs.configure()
 with session(load("jobs/configs/mini.toml", sys.argv[1:])) as config:
     print("worker", *ray.get(work.remote(config.store)), flush=True)
     print("stored", ObjectStore.from_config(config.store).get("from-worker").decode(), flush=True)
     if os.environ.get("HOLD"):
+        sessions._check_sources(["ab" * 28])
+        ray.wait([die.remote()])
+        time.sleep(2)  # Ray's line about a dead worker follows the loss of its task.
         print("holding", flush=True)
         ray.get(wait.remote())
 """
@@ -79,7 +86,8 @@ def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     try:
         while (line := process.stdout.readline()) and line != "holding\n":
             lines.append(line)
-        assert lines[-2:] == [f"worker 1 0 {os.nice(0)}\n", "stored 1\n"]
+        # Ray itself would print lines about the worker that has died.
+        assert lines == [f"worker 1 0 {os.nice(0)}\n", "stored 1\n"]
         yield process
     finally:
         process.kill()
@@ -102,6 +110,9 @@ def test_a_session_leaves_nothing_running(
         shown = held.stderr.read()
         assert held.wait() == 128 + number, shown
         assert "received" not in shown
+        assert re.search(
+            r"the sources of node (ab){28} are not checked: The task is not sch", shown
+        )
     # If SIGKILL ends the session, Ray's agents take about a minute to end.
     assert not gone(processes, within_s=120 if number == signal.SIGKILL else 40)
     with sessions.store_session(

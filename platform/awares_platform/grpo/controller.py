@@ -97,10 +97,8 @@ class Controller:
 
     async def run(self) -> None:
         """Keep the actors running until `close`. Raises the error that stopped the run."""
-        tending = [
-            asyncio.create_task(self._fleet.tend(index, self._drive))
-            for index in range(self._settings.rollout_actors)
-        ]
+        actors = range(self._settings.rollout_actors)
+        tending = [asyncio.create_task(self._fleet.tend(index, self._drive)) for index in actors]
         closing = asyncio.create_task(self._until(lambda: self._closed))
         tasks = [*tending, closing, asyncio.create_task(self._validation.run(self._report))]
         try:
@@ -372,8 +370,9 @@ class Controller:
         self._failure = error
         await self.close()
 
-    async def ping(self) -> int:
-        """Return the number of rollout actors that wait for a node."""
+    @property
+    def unplaced(self) -> int:
+        """The number of rollout actors that wait for a node."""
         return len(self._fleet.unplaced)
 
     async def close(self) -> None:

@@ -65,6 +65,7 @@ from awares_platform.grpo.record_book import StoredBook
 from awares_platform.grpo.supervisor import Supervisor
 from awares_platform.grpo.validation import HeldOut, Validation
 from awares_platform.method.family import model_family
+from awares_platform.runtime.collected_warnings import CollectedWarnings, Sign
 from awares_platform.runtime.driver import beside_driver
 from awares_platform.runtime.job_lease import LeaseClaim, hold, run_lease
 from awares_platform.runtime.progress import Progress
@@ -216,10 +217,11 @@ class ControllerActor(Controller):
 
     def __init__(self) -> None:
         self._opened = False
+        self._warnings = CollectedWarnings.collect()
 
-    async def ping(self) -> int:
-        """Return the number of rollout actors that wait for a node."""
-        return await super().ping() if self._opened else 0
+    async def ping(self) -> Sign:
+        """Return the number of rollout actors that wait for a node, and the new warnings."""
+        return Sign(self.unplaced if self._opened else 0, self._warnings.take())
 
     async def open(self, config: PlatformConfig, reported: Collection[int] = ()) -> tuple[int, int]:
         """Read the data. Build the reward too, unless reward workers build it.
@@ -330,5 +332,6 @@ def _trainer(config: PlatformConfig, controller: Any, loop: dict[str, Any]) -> T
             "grpo",
             settings.learner_restarts,
             settings.keep_checkpoints,
+            "learner rank",
         ),
     )

@@ -14,6 +14,7 @@ from awares_platform.grpo.group import Group, GroupRollout, Prompt
 from awares_platform.grpo.rewarding import Asked, RewardPool, WorkerLost
 from awares_platform.grpo.scoring import Scoring, values
 from awares_platform.method.reward import build_reward
+from awares_platform.runtime.driver import first_line
 from awares_platform.runtime.watch import PartLost, guarded, watch
 from awares_platform.training.failure import cause
 
@@ -115,4 +116,4 @@ async def _answer(reference: Any) -> Any:
     except RayTaskError as error:
         raise cause(error) from None
     except RayError as error:
-        raise WorkerLost((str(error).splitlines() or [type(error).__name__])[0]) from None
+        raise WorkerLost(first_line(error)) from None

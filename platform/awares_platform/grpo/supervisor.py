@@ -18,6 +18,7 @@ from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images
 from awares_platform.grpo.guards import Guards, GuardTripped
 from awares_platform.grpo.sample_table import sample_rows
+from awares_platform.runtime.collected_warnings import Sign
 from awares_platform.runtime.driver import needs, reply
 from awares_platform.runtime.metrics import read
 from awares_platform.runtime.progress import Progress
@@ -71,19 +72,26 @@ class Supervisor:
 
     async def _attempt(self, record: Run, progress: Progress) -> None:
         controller, trainer = self._start()
-        actors, learner = Waiting(progress.say), Waiting(progress.say)
         try:
             await guarded(
                 self._train(controller, trainer, record, progress),
-                self._watch(CONTROLLER, controller, lambda count: actors.tell(self._short(count))),
-                self._watch(TRAINER, trainer, lambda waits: learner.tell(self._ranks(waits))),
+                self._watch(CONTROLLER, controller, progress.say, self._short),
+                self._watch(TRAINER, trainer, progress.say, self._ranks),
             )
         finally:
             self._kill(trainer)
             self._kill(controller)
 
-    async def _watch(self, name: str, part: Any, heard: Callable[[Any], None]) -> None:
-        limit_s = self._config.run.hang_timeout_s
+    async def _watch(
+        self, name: str, part: Any, say: Callable[[str], None], missing: Callable[[int], str]
+    ) -> None:
+        """Ping the part. Show its warnings, and what it waits for, as `missing` states it."""
+        waiting, limit_s = Waiting(say), self._config.run.hang_timeout_s
+
+        def heard(sign: Sign) -> None:
+            sign.tell(say)
+            waiting.tell(missing(sign.waiting))
+
         await watch(name, lambda: reply(name, part.ping.remote()), limit_s, heard)
 
     def _short(self, count: int) -> str:
@@ -95,10 +103,10 @@ class Supervisor:
             return ""
         return f"{count} of {settings.rollout_actors} rollout actors need {place}"
 
-    def _ranks(self, waits: bool) -> str:
+    def _ranks(self, waiting: int) -> str:
         settings = self._settings
         place = needs(settings.learner_cpus, settings.learner_gpus, settings.learner_selector)
-        return f"each of {settings.learner_workers} learner ranks needs {place}" if waits else ""
+        return f"each of {settings.learner_workers} learner ranks needs {place}" if waiting else ""
 
     async def _train(self, controller: Any, trainer: Any, record: Run, progress: Progress) -> None:
         samples, unusable = await _result(

@@ -101,5 +101,5 @@ class Watched:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of the error's message, or the name of its type."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Return the first line of the error's message without a full stop, or its type's name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

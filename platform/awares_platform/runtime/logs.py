@@ -7,7 +7,8 @@ import sys
 import traceback
 
 _PLAIN = "%(levelname).1s %(asctime)s %(name)s: %(message)s"
-_OURS = ("awares", "awares_platform")
+OURS = ("awares", "awares_platform")
+"""The loggers of this project."""
 _NOISY = ("botocore", "urllib3", "stamina", "httpx", "filelock", "fsspec")
 
 _RAY_TOKEN = "ray._private.authentication.authentication_token_setup"
@@ -25,7 +26,7 @@ def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> N
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if json_lines else logging.Formatter(_PLAIN, "%H:%M:%S"))
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
-    for name in _OURS:
+    for name in OURS:
         logging.getLogger(name).setLevel(level)
     # Without a UTF-8 locale, Ray Data cannot write some characters to its own log file. By default,
     # Python prints a traceback for each line with such a character.

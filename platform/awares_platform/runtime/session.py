@@ -19,13 +19,15 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import ray
+from ray._private import worker as ray_worker
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from awares.errors import ConfigError, DataError, PolicyError
@@ -33,6 +35,7 @@ from awares_platform.config import PlatformConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.config.store import StoreConfig
 from awares_platform.runtime import ray_directory, source_tree
+from awares_platform.runtime.driver import first_line
 from awares_platform.runtime.processor import resolved
 from awares_platform.store import ObjectStore, keys, seaweed
 from awares_platform.store.errors import LaunchError
@@ -60,6 +63,7 @@ _SLOTS = 8
 _OBJECT_STORE_BYTES = 2**30
 _CHECK_BUDGET_S = 10.0
 _RETRY_S = 0.5
+_ANSWER_S = 120.0
 _STOP_S = 10.0
 TERMINATED = 128 + signal.SIGTERM
 """The exit status of a process that SIGTERM has ended."""
@@ -258,6 +262,9 @@ def _submitted_variables() -> Mapping[str, str]:
 
 
 def _initialise(worker_logs: bool, **options: Any) -> None:
+    # Even without the logs of workers, Ray prints lines about each process that dies. The jobs name
+    # each lost process in their own lines.
+    ray_worker._worker_logs_enabled = worker_logs
     try:
         ray.init(log_to_driver=worker_logs, logging_level=logging.WARNING, **options)
     except Exception as error:  # Ray raises a plain Exception if a node starts too slowly.
@@ -269,17 +276,27 @@ def _initialise(worker_logs: bool, **options: Any) -> None:
     _check_sources()
 
 
-def _check_sources() -> None:
-    """Raise LaunchError unless every node has the same source files as the driver."""
+def _check_sources(nodes: Sequence[str] = ()) -> None:
+    """Raise LaunchError unless every node has the same source files as the driver.
+
+    `nodes` are ids of nodes; by default, they are all living nodes. A node that is lost meanwhile
+    has no files to check.
+    """
     driver = source_tree.here()
     task = ray.remote(num_cpus=0)(source_tree.here)
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    nodes = nodes or [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     checks = [
         task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote()
         for node in nodes
     ]
-    for node, worker in zip(nodes, ray.get(checks, timeout=120), strict=True):
-        source_tree.require_same(driver, worker, node)
+    ray.wait(checks, num_returns=len(checks), timeout=_ANSWER_S)
+    for node, check in zip(nodes, checks, strict=True):
+        try:
+            source_tree.require_same(driver, ray.get(check, timeout=0), node)
+        except RayTaskError:
+            raise
+        except RayError as error:
+            log.warning("the sources of node %s are not checked: %s", node, first_line(error))
 
 
 @contextmanager

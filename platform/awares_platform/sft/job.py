@@ -38,6 +38,7 @@ from awares_platform.data.image_sizes import read_sizes
 from awares_platform.data.images import Images
 from awares_platform.data.manifest import samples_digest
 from awares_platform.method.family import model_family
+from awares_platform.runtime.collected_warnings import Sign
 from awares_platform.runtime.driver import beside_driver, needs, reply
 from awares_platform.runtime.job_lease import LeaseClaim, hold, run_lease
 from awares_platform.runtime.progress import Progress
@@ -185,15 +186,15 @@ class _Training:
         queue = Queue(actor_options=beside_driver())
         trainer: Any = ray.remote(**beside_driver(max_concurrency=2))(FitActor).remote()
         waiting, limit_s = Waiting(progress.say), self._config.run.hang_timeout_s
+
+        def heard(sign: Sign) -> None:
+            sign.tell(progress.say)
+            waiting.tell(_ranks(self._config.sft) if sign.waiting else "")
+
         try:
             await guarded(
                 self._train(trainer, queue, record, progress),
-                watch(
-                    _TRAINER,
-                    lambda: reply(_TRAINER, trainer.ping.remote()),
-                    limit_s,
-                    lambda waits: waiting.tell(_ranks(self._config.sft) if waits else ""),
-                ),
+                watch(_TRAINER, lambda: reply(_TRAINER, trainer.ping.remote()), limit_s, heard),
             )
         finally:
             ray.kill(trainer)
@@ -275,7 +276,12 @@ def _trainer(config: PlatformConfig, loop: dict[str, Any], queue: Queue) -> This
             label_selector=settings.selector or None,
         ),
         run_config=checkpoint.run_config(
-            config.store, config.run.name, job, settings.max_failures, settings.keep_checkpoints
+            config.store,
+            config.run.name,
+            job,
+            settings.max_failures,
+            settings.keep_checkpoints,
+            "sft worker",
         ),
     )
 

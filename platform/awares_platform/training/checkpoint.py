@@ -65,12 +65,13 @@ class Saved:
 
 
 def run_config(
-    store: StoreConfig, run: str, job: str, max_failures: int, keep: int
+    store: StoreConfig, run: str, job: str, max_failures: int, keep: int, worker: str
 ) -> ray.train.RunConfig:
     """Return Ray Train's configuration for the job `job` of the run `run`.
 
     Ray Train keeps its files and the newest `keep` checkpoints in the store. It restarts failed
-    workers up to `max_failures` times within an hour; -1 sets no limit.
+    workers up to `max_failures` times within an hour; -1 sets no limit. `worker` names a worker in
+    messages.
     """
     parts = (store.bucket, store.prefix, "runs", run, "checkpoints")
     path = "/".join(part for part in parts if part)
@@ -81,7 +82,7 @@ def run_config(
         # Ray Train would count the failures of the whole run. FailFast counts the last hour only.
         failure_config=ray.train.FailureConfig(max_failures=-1),
         checkpoint_config=ray.train.CheckpointConfig(num_to_keep=keep),
-        callbacks=[FailFast(max_failures)],
+        callbacks=[FailFast(max_failures, worker)],
     )
 
 

@@ -13,9 +13,11 @@ from typing import Any
 
 from ray.exceptions import RayActorError, RayTaskError
 from ray.train import TrainingFailedError, UserCallback
+from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 from awares.errors import AwaresError, ConfigError, DataError, PolicyError
+from awares_platform.runtime.driver import first_line
 from awares_platform.runtime.job_lease import JobFenced
 from awares_platform.runtime.watch import FailureRate
 from awares_platform.weights.writer import WriterFenced
@@ -65,13 +67,16 @@ the learner of that job in turn.
 class FailFast(UserCallback):
     """Ends training after an error of a type in FINAL, or if workers fail too often.
 
-    `most` is the accepted number of failures within an hour; -1 accepts all. If a callback raises
-    an error, Ray Train treats the error as a failure of its controller. Ray Train never retries
-    such a failure.
+    `most` is the accepted number of failures within an hour; -1 accepts all. `worker` names a
+    worker in messages. If a callback raises an error, Ray Train treats the error as a failure of
+    its controller. Ray Train never retries such a failure.
+
+    Example:
+        FailFast(3, "learner rank")
     """
 
-    def __init__(self, most: int) -> None:
-        self._failures = FailureRate(most)
+    def __init__(self, most: int, worker: str = "worker") -> None:
+        self._failures, self._worker = FailureRate(most), worker
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Raise the error that must end the training, if there is one.
@@ -86,11 +91,29 @@ class FailFast(UserCallback):
                 raise error
         if errors and not any(map(_reclaimed, errors)) and self._failures.count():
             raise errors[0]
+        for rank, error in worker_exceptions.items():
+            log.warning(
+                "%s %d is gone (%s); training goes on from its last checkpoint",
+                self._worker,
+                rank,
+                _reason(error),
+            )
+
+
+def _of_ray(error: Exception) -> Exception:
+    """Return Ray's error if Ray Train's health check has failed with it. Else return `error`."""
+    return getattr(error, "health_check_failure", error)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, WorkerHealthCheckTimeoutError):
+        return "it gave no answer within run.hang_timeout_s"
+    return first_line(_of_ray(error))
 
 
 def _reclaimed(error: Exception) -> bool:
     """Return whether a worker is lost because the cloud has taken its node back."""
-    inner = getattr(error, "health_check_failure", error)
+    inner = _of_ray(error)
     return isinstance(inner, RayActorError) and inner.preempted
 
 

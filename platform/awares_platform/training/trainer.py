@@ -16,6 +16,8 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.constants import WORKER_HEALTH_CHECK_TIMEOUT_S_ENV_VAR
 from ray.train.v2._internal.execution.controller import TrainController
 
+from awares_platform.runtime.collected_warnings import CollectedWarnings, Sign
+
 _WAITING = {"INITIALIZING", "SCHEDULING", "RESCHEDULING", "RESTARTING"}
 """Ray Train's states in which no worker runs."""
 
@@ -43,6 +45,9 @@ class TrainingProcess:
 
     _controller: TrainController | None = None
 
+    def __init__(self) -> None:
+        self._warnings = CollectedWarnings.collect()
+
     def train(self, trainer: ThisProcessTrainer, hang_timeout_s: float) -> None:
         """Run the trainer to its end.
 
@@ -53,8 +58,11 @@ class TrainingProcess:
         trainer.started = self._steered_by
         trainer.fit()
 
-    def ping(self) -> bool:
-        """Return whether the workers are still waiting for nodes, or starting."""
+    def ping(self) -> Sign:
+        """Return 1 as the number that waits if the workers wait for nodes, or start."""
+        return Sign(int(self._waits()), self._warnings.take())
+
+    def _waits(self) -> bool:
         if self._controller is None:
             return False
         return self._controller.get_state()._state_type.state_name in _WAITING

@@ -48,10 +48,10 @@ def test_an_actor_without_a_node_is_awaited_and_stops_no_run(stage: Callable[...
         step = asyncio.create_task(acted.step(0, 0))
         await asyncio.sleep(3.0)
         assert not step.done() and not running.done()
-        assert await acted.controller.ping() == 1
+        assert acted.controller.unplaced == 1
         acted.placed.set()
         assert await step == [0, 1]
-        assert await acted.controller.ping() == 0
+        assert acted.controller.unplaced == 0
         await acted.controller.close()
         await running
 

@@ -15,6 +15,7 @@ from awares_platform.config import PlatformConfig
 from awares_platform.grpo.guards import GuardTripped
 from awares_platform.grpo.order import Restoration
 from awares_platform.grpo.supervisor import Supervisor
+from awares_platform.runtime.collected_warnings import Sign
 from awares_platform.runtime.progress import Progress
 from awares_platform.store.errors import LaunchError
 
@@ -36,18 +37,20 @@ class Part:
     def __init__(self, silent_after: int | None = None) -> None:
         self.silent_after, self.pings = silent_after, 0
         self.dead = asyncio.Event()
+        self.warnings: tuple[str, ...] = ()
         self.ping = Method(self._ping)
 
     def kill(self) -> None:
         self.dead.set()
 
-    async def _ping(self) -> int:
+    async def _ping(self) -> Sign:
         self.pings += 1
         if self.silent_after is not None and self.pings > self.silent_after:
             await asyncio.Event().wait()
         if self.dead.is_set():
             raise ActorDiedError
-        return 0
+        warnings, self.warnings = self.warnings, ()
+        return Sign(0, warnings)
 
 
 class ShortController(Part):
@@ -185,6 +188,21 @@ def test_a_lost_part_is_started_again(
     shown = capsys.readouterr().err
     assert said in shown and "the job goes on from its last checkpoint" in shown
     assert "7 samples (1 unusable rows left out)" in shown
+
+
+def test_the_warnings_of_the_parts_reach_the_console_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warning() -> tuple[ShortController, ShortTrainer]:
+        controller, trainer = ShortController(range(2), ended=False), ShortTrainer(silent_after=3)
+        controller.warnings = ("rollout actor 0 is gone (killed)",)
+        trainer.warnings = ("learner rank 1 is gone (killed)",)
+        return controller, trainer
+
+    steered(Record(tmp_path), [warning, finishing], restarts=1)
+    shown = capsys.readouterr().err
+    assert shown.count("]: rollout actor 0 is gone (killed)\n") == 1
+    assert shown.count("]: learner rank 1 is gone (killed)\n") == 1
 
 
 def test_a_controller_learns_which_versions_the_metrics_have(tmp_path: Path) -> None:

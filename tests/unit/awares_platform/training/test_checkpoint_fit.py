@@ -50,7 +50,7 @@ def test_a_checkpoint_without_a_description_is_named(content: bytes | None, tmp_
 
 def test_ray_train_writes_under_the_runs_prefix() -> None:
     store = StoreConfig(url="s3://bucket/team/mini", endpoint="http://127.0.0.1:9000")
-    config = checkpoint.run_config(store, "r1", "sft", max_failures=2, keep=3)
+    config = checkpoint.run_config(store, "r1", "sft", max_failures=2, keep=3, worker="sft worker")
     assert config.storage_path == "bucket/team/mini/runs/r1/checkpoints" and config.name == "sft"
     # Ray Train's own limit is off (-1), because it counts the failures of the whole run. FailFast
     # counts only the failures of the last hour.
@@ -77,6 +77,24 @@ def test_nodes_that_the_cloud_takes_back_are_no_failures() -> None:
         fail_fast.after_exception(None, {0: WorkerHealthCheckFailedError("lost", reclaimed)})
     with pytest.raises(WorkerHealthCheckFailedError):
         fail_fast.after_exception(None, {0: WorkerHealthCheckFailedError("", ActorDiedError())})
+
+
+def test_each_lost_worker_is_named_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    from ray.exceptions import ActorDiedError
+    from ray.train.v2._internal.exceptions import (
+        WorkerHealthCheckFailedError,
+        WorkerHealthCheckTimeoutError,
+    )
+
+    dead = WorkerHealthCheckFailedError("A worker health check failed.", ActorDiedError())
+    lost = {0: dead, 1: WorkerHealthCheckTimeoutError("hanging for 30.02 seconds")}
+    FailFast(3, "learner rank").after_exception(None, lost)
+    assert caplog.messages == [
+        "learner rank 0 is gone (The actor died unexpectedly before finishing this task); "
+        "training goes on from its last checkpoint",
+        "learner rank 1 is gone (it gave no answer within run.hang_timeout_s); "
+        "training goes on from its last checkpoint",
+    ]
 
 
 @pytest.mark.parametrize("fenced", [WriterFenced("epoch 2"), JobFenced("process 7")])

@@ -1,0 +1,71 @@
+"""Collects the warnings that a process logs, so that the job's driver can show them.
+
+    log.warning --> CollectedWarnings --Sign, the answer to a ping--> driver --> terminal
+
+The logs of Ray's processes do not reach the terminal, unless run.worker_logs is true.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+from awares_platform.runtime.logs import OURS
+
+_MOST = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """The answer of a process to a ping.
+
+    `waiting` is the number of processes that the process waits for, because they have no node.
+    `warnings` are the warnings that the process has logged since its last answer.
+
+    Example:
+        Sign(1, ("rollout actor 0 is gone (...)",)).tell(progress.say)
+    """
+
+    waiting: int
+    warnings: tuple[str, ...] = ()
+
+    def tell(self, say: Callable[[str], None]) -> None:
+        """Show the warnings, each on its line."""
+        for line in self.warnings:
+            say(line)
+
+
+class CollectedWarnings(logging.Handler):
+    """Keeps the newest warnings of this project that this process logs, until `take`.
+
+    Example:
+        warnings = CollectedWarnings.collect()
+        warnings.take()  # ("rollout actor 0 is gone (...)",)
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._lines: deque[str] = deque(maxlen=_MOST)
+
+    @classmethod
+    def collect(cls) -> Self:
+        """Collect from now on."""
+        handler = cls()
+        for name in OURS:
+            logging.getLogger(name).addHandler(handler)
+        return handler
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the record's message. The caller holds the handler's lock."""
+        self._lines.append(record.getMessage())
+
+    def take(self) -> tuple[str, ...]:
+        """Return the warnings since the last call."""
+        self.acquire()
+        try:
+            lines = tuple(self._lines)
+            self._lines.clear()
+        finally:
+            self.release()
+        return lines
