@@ -63,10 +63,11 @@ def all_of(objects: Objects, name: str) -> list[Body]:
 def preset(name: str) -> list[str]:
     """Return helm's arguments for a preset.
 
-    All presets but `trial` leave the bucket to the user, so their arguments also set a bucket.
+    All presets but `trial` leave the bucket and the target to the user, so their arguments also set
+    these values.
     """
     path = CHART / "presets" / f"{name}.yaml"
-    given = [] if name == "trial" else ["--set", "store.bucket=awares"]
+    given = [] if name == "trial" else ["--set", "store.bucket=awares,target=eks"]
     return ["-f", str(path), *given]
 
 

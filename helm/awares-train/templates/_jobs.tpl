@@ -85,6 +85,9 @@ metadata:
 spec:
   restartPolicy: Never
   {{- include "awares.plainPod" . | nindent 2 }}
+  {{- with include "awares.placement" (dict "root" . "pool" "cpu") | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
   containers:
     - name: ray-job-submitter
       {{- include "awares.plainContainer" . | nindent 6 }}

@@ -3,9 +3,7 @@ cluster. In the inputs, root is the chart's root context ($). */}}
 
 {{/* A group's values merged over groupDefaults, as YAML. Input: root, group. */}}
 {{- define "awares.group" -}}
-{{- $group := include "awares.over" (dict "defaults" .root.Values.groupDefaults "given" .group) |
-    fromYaml -}}
-{{ set $group "nodeSelector" (include "awares.present" $group.nodeSelector | fromYaml) | toYaml }}
+{{ include "awares.over" (dict "defaults" .root.Values.groupDefaults "given" .group) }}
 {{- end }}
 
 {{/* The entries of a map that are not null, as YAML. A user sets an entry of a preset to null to

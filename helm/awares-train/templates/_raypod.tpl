@@ -3,8 +3,6 @@
 
 {{- define "awares.rayPod" -}}
 {{- $root := .root -}}
-{{- $spot := and (eq .role "worker") .group.spot.enabled | ternary (get .group "spot")
-    (dict "nodeSelector" dict "tolerations" list) -}}
 {{- $keys := eq .role "worker" | ternary (get . "keys") "" -}}
 {{- $stay := dict "cluster-autoscaler.kubernetes.io/safe-to-evict" "false" -}}
 metadata:
@@ -28,14 +26,10 @@ spec:
       (include "awares.queuePodPriority" .) }}
   priorityClassName: {{ . | quote }}
   {{- end }}
-  {{- $nodes := include "awares.present" .group.nodeSelector | fromYaml }}
-  {{- with merge $nodes (include "awares.present" $spot.nodeSelector | fromYaml) }}
-  nodeSelector:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with concat .group.tolerations $spot.tolerations }}
-  tolerations:
-    {{- toYaml . | nindent 4 }}
+  {{- $pool := get .group "pool" }}
+  {{- if eq .role "worker" }}{{ $pool = include "awares.pool" . }}{{ end }}
+  {{- with include "awares.placement" (dict "root" $root "pool" $pool "settings" .group) | trim }}
+  {{- . | nindent 2 }}
   {{- end }}
   {{- with get .group "topologySpread" }}
   topologySpreadConstraints:

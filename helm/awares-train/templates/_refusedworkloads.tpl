@@ -14,7 +14,8 @@
 {{- range $name, $given := $settings.groups }}
 {{- $group := include "awares.group" (dict "root" $ "group" $given) | fromYaml }}
 {{- if $group.enabled }}
-{{- include "awares.refuseGroup" (dict "path" (printf "%s.groups.%s" $part $name) "group" $group) }}
+{{- include "awares.refuseGroup" (dict "path" (printf "%s.groups.%s" $part $name) "group" $group
+    "target" $.Values.target) }}
 {{- end }}
 {{- end }}
 {{- if not (include "awares.groupsOf" (dict "root" $ "groups" $settings.groups) | fromYaml) }}
@@ -30,12 +31,14 @@
 {{- end }}
 {{- end }}
 
-{{/* Refuse wrong values of one group. Input: path, group. */}}
+{{/* Refuse wrong values of one group. Input: path, group, target. */}}
 {{- define "awares.refuseGroup" }}
 {{- $group := .group }}
-{{- if and (gt (int $group.gpus) 0) (not $group.nodeSelector) }}
-{{ .path }}.gpus={{ $group.gpus }} without {{ .path }}.nodeSelector: name the nodes by a label, such
-  as nvidia.com/gpu.product, so that a run never mixes accelerators
+{{- if and (gt (int $group.gpus) 0) (not .target)
+    (not (include "awares.present" $group.nodeSelector | fromYaml)) }}
+{{ .path }}.gpus={{ $group.gpus }} without {{ .path }}.nodeSelector: set target to the kind of your
+  cluster (eks, gke, aks or onprem), or name the nodes by a label that their pool declares, so that
+  a run never mixes accelerators
 {{- end }}
 {{- if gt (int $group.minReplicas) (int $group.maxReplicas) }}
 {{ .path }}.minReplicas={{ $group.minReplicas }} exceeds maxReplicas={{ $group.maxReplicas }}: raise

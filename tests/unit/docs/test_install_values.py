@@ -24,12 +24,15 @@ def blocks() -> list[str]:
     return [
         block
         for block in found
-        if re.match(r"(image|store|setup|cluster|endpoint|serviceAccounts|networkPolicy):", block)
+        if re.match(
+            r"(target|image|queue|store|setup|cluster|endpoint|serviceAccounts|networkPolicy):",
+            block,
+        )
     ]
 
 
 def test_the_blocks_are_found() -> None:
-    assert len(blocks()) == 5
+    assert len(blocks()) == 4
 
 
 @pytest.mark.parametrize("block", blocks(), ids=lambda block: block.split(":")[0])
@@ -45,14 +48,15 @@ def test_it_renders(block: str, tmp_path: Path) -> None:
         "--values",
         str(values),
         "--set",
-        "store.bucket=my-bucket",
+        "store.bucket=my-bucket,target=eks",
     ]
     done = subprocess.run(
         [helm, "template", "awares-train", str(CHART), *options], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     rendered = done.stdout
-    for leaf in leaves(yaml.safe_load(block)):
+    written = {key: value for key, value in yaml.safe_load(block).items() if key != "target"}
+    for leaf in leaves(written):
         assert leaf in rendered, f"the rendered chart does not contain {leaf!r} of the block"
 
 

@@ -18,7 +18,7 @@ SECRETS = {
     "Secret/endpoint": frozenset({"token"}),
 }
 PRESETS = ("trial", "one-node", "two-pools", "serve-only")
-GPU = {"nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}}
+GPU = {"nodeSelector": {"example.org/accelerator": "h100"}}
 BASE: dict[str, Any] = {
     "store": {"bucket": "training-runs", "existingSecret": "store"},
     "auth": {"existingSecret": "ray"},
@@ -85,7 +85,8 @@ def _queue(kind: str) -> dict[str, Any]:
     return {"queue": {"kind": kind, "name": "research", "priorityClass": "batch"}}
 
 
-PRESET_VALUES = {
+PRESET_VALUES: dict[str, Any] = {
+    "target": "eks",
     "store": {"bucket": "training-runs", "existingSecret": "store"},
     "auth": {"existingSecret": "ray"},
     "endpoint": {"token": {"existingSecret": "endpoint"}},

@@ -8,22 +8,23 @@ import os
 import re
 import shutil
 import subprocess
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.unit.helm.pods import expand
 from tests.unit.helm.render import render
 from tests.unit.helm.security import amount
+from tests.unit.manifests import placement
 
 ROOT = Path(__file__).parents[3]
 MANIFESTS = ROOT / "manifests"
 FILES = sorted(MANIFESTS.glob("*.yaml"))
 AWS = {"bucketlifecycle", "bucketpolicy", "iampolicy"}
 """Files of these kinds are inputs of AWS commands. They hold no Kubernetes objects."""
-CLOUD = AWS | {"nodepool", "ec2nodeclass", "computeclass"}
+CLOUD = AWS | {"nodepool", "ec2nodeclass", "aksnodeclass", "computeclass"}
 """Files of these kinds work on only one cloud, so the kustomization omits these files."""
 
 
@@ -123,38 +124,28 @@ def documented_queue() -> dict[str, Any]:
     return yaml.safe_load(block)
 
 
-def test_the_queue_has_room_for_each_job_in_its_own_pools() -> None:
+@pytest.mark.parametrize("target", placement.TARGETS)
+def test_the_queue_admits_each_job_with_every_pod_in_its_own_pool(target: str) -> None:
+    """Every resource that a pod requests is covered, and the sums of each pool fit its quota."""
     (queue,) = by("clusterqueue")
+    (group,) = queue["spec"]["resourceGroups"]
     pools = {
         flavor["metadata"]["name"]: flavor["spec"]["nodeLabels"]["awares-train/pool"]
         for flavor in by("resourceflavor")
     }
     quotas = {
         (pools[flavor["name"]], resource["name"]): amount(resource["nominalQuota"])
-        for flavor in queue["spec"]["resourceGroups"][0]["flavors"]
+        for flavor in group["flavors"]
         for resource in flavor["resources"]
     }
-    docs = render({"store": {"bucket": "runs"}} | documented_queue(), "two-pools")
-    jobs = {
-        job["metadata"]["labels"]["app.kubernetes.io/component"]: job["spec"]
-        for job in docs
-        if job["kind"] == "RayJob"
-    }
-    assert set(jobs) == {"job-curate", "job-sft", "job-grpo", "job-evaluate"}
-    for name, job in jobs.items():
-        asked: Counter[tuple[str, str]] = Counter()
-        for group in job["rayClusterSpec"]["workerGroupSpecs"]:
-            pod = group["template"]["spec"]
-            for resource, quantity in pod["containers"][0]["resources"]["requests"].items():
-                asked[pod["nodeSelector"]["awares-train/pool"], resource] += group[
-                    "replicas"
-                ] * amount(quantity)
-        over = {
-            key: value
-            for key, value in asked.items()
-            if key[1] != "ephemeral-storage" and value > quotas[key]
-        }
-        assert over == {}, name
+    values = {"store": {"bucket": "runs"}, "target": target} | documented_queue()
+    docs = [doc for doc in render(values, "two-pools") if doc["kind"] in ("RayJob", "RayService")]
+    requested = {name for pod in expand(docs) for name in placement.requests(pod)}
+    assert requested == set(group["coveredResources"])
+    for resource in requested:
+        for owner, sums in placement.used(docs, resource).items():
+            over = {pool: value for pool, value in sums.items() if value > quotas[pool, resource]}
+            assert over == {}, f"{owner} requests too much {resource}"
 
 
 def test_node_pools_carry_the_labels_that_flavors_select() -> None:
@@ -166,16 +157,15 @@ def test_node_pools_carry_the_labels_that_flavors_select() -> None:
         one["spec"]["nodePoolConfig"]["nodeLabels"]["awares-train/pool"]
         for one in by("computeclass")
     }
-    gpu = {
-        flavor["spec"]["nodeLabels"]["awares-train/pool"]
-        for flavor in by("resourceflavor")
-        if "nodeTaints" in flavor["spec"]
-    }
-    assert pools == classes == gpu == {"learner", "rollout"}
+    flavors = {flavor["spec"]["nodeLabels"]["awares-train/pool"] for flavor in by("resourceflavor")}
+    assert pools == classes == flavors == {"learner", "rollout", "endpoint", "cpu"}
 
 
 def test_gpu_pools_are_tainted_and_flavors_tolerate_it() -> None:
     for pool in by("nodepool"):
+        if pool["metadata"]["name"] == "awares-cpu":
+            assert "taints" not in pool["spec"]["template"]["spec"]
+            continue
         assert {"key": "nvidia.com/gpu", "value": "true", "effect": "NoSchedule"} in pool["spec"][
             "template"
         ]["spec"]["taints"]
@@ -186,12 +176,12 @@ def test_gpu_pools_are_tainted_and_flavors_tolerate_it() -> None:
         )
 
 
-def test_each_cloud_has_a_pool_for_learners_and_a_spot_pool_for_rollouts() -> None:
+def test_each_cloud_has_the_same_pools() -> None:
     names = {path.name for path in FILES if kind(path) in ("nodepool", "computeclass")}
     assert {name.partition(".")[2] for name in names} == {
         f"{cloud}-{pool}.yaml"
         for cloud in ("eks", "gke", "aks")
-        for pool in ("learner", "rollout-spot")
+        for pool in ("learner", "rollout-spot", "endpoint", "cpu")
     }
 
 
