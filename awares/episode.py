@@ -57,7 +57,8 @@ class Turn:
     sampled token: the id, the behaviour logprob, and the version of the weights. `text` is the
     decoded text of the sampled ids. `crops` are the regions that the turn requests, if the request
     is granted. `area` is the cost of these regions as a share of the image's area. `stop` says how
-    the turn ended the episode, or is None if the episode went on.
+    the turn ended the episode, or is None if the episode went on. `cut` says whether the text ended
+    at the token limit; the journal of grpo does not keep it.
 
     Example:
         Turn((1, 9, 2), (View(),), (17, 151645), (-0.1, 0.0), (3, 3), "7", (), StopReason.ANSWER)
@@ -72,6 +73,7 @@ class Turn:
     crops: tuple[str, ...]
     stop: StopReason | None
     area: float = 0.0
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +205,7 @@ async def _play(
             crops=asked.regions if asked else (),
             stop=stop,
             area=spec.environment.cost(asked, size) if asked else 0.0,
+            cut=generation.finish is FinishReason.LENGTH,
         )
         turns.append(turn)
         if asked is None:

@@ -20,6 +20,7 @@ has no answer, its answer_reward is 0.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from awares.episode import Episode, StopReason
@@ -171,7 +172,7 @@ def answer_reward(name: str, similarity_model: str = BUNDLED) -> AnswerReward:
     if name == "exact":
         return _by_scorer(scorers.exact)
     if name == "anls":
-        return _by_scorer(scorers.docvqa)
+        return _by_scorer(partial(scorers.docvqa, version="repaired"))
     raise ConfigError(
         f"method.reward_settings.answer = {name!r} is unknown; use similarity, exact or anls"
     )

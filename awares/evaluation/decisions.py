@@ -24,7 +24,8 @@ class Decisions:
 
     call_rate            share of all episodes that have a call
     valid_parse_rate     number of episodes with a call, divided by the number of episodes that
-                         have a call or end with a malformed request in the first turn
+                         have a call or end with a malformed request in the first turn; a request
+                         that the token limit has cut does not count
     mean_area            mean area that an episode with a call requests, as a share of the image
     histogram            number of requests for each region; "none" counts episodes without a call
 
@@ -117,8 +118,10 @@ def _boxes(regions: Sequence[str], environment: Environment) -> list[Box]:
 
 
 def _refused(episode: Episode) -> bool:
-    """Return whether the episode ended with a malformed request in its first turn."""
-    return len(episode.turns) == 1 and episode.stop is StopReason.MALFORMED
+    """Return whether the episode ended with a malformed request, not a cut one, in turn 1."""
+    if len(episode.turns) != 1 or episode.turns[0].cut:
+        return False
+    return episode.stop is StopReason.MALFORMED
 
 
 def _histogram(episodes: Sequence[Episode], environment: Environment) -> dict[str, int]:

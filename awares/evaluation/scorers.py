@@ -1,11 +1,11 @@
 """Scores a prediction against the accepted answers, by the rules of the benchmark suite lmms-eval.
 
-lmms-eval changed its rules over time, so a scorer has a name and a version. The paper's figures
-follow the version "2026-03". The present version is "2026-08". The scorers keep the oddities of
-lmms-eval: in ChartQA "5%" does not match "5", and in POPE "Yes." is wrong. If a scorer repaired
-these oddities, its scores could not be compared with published scores. There is one exception: all
-scorers compare texts in one Unicode form (`awares.text_form`), so that a decomposed accent or an
-invisible character does not make a right answer wrong.
+lmms-eval changed its rules over time, so a scorer has a name and a version. "2026-03" equals
+lmms-eval 0.7.1, which the paper's figures follow, and "2026-08" equals lmms-eval 0.7.3. Both keep
+the faults of lmms-eval, because their scores must be comparable with published scores: in POPE
+"Yes." is wrong, and in V*Bench "The bus" names the option B. The version "repaired" has the same
+rules without these faults. It compares texts in one Unicode form (`awares.text_form`), so that a
+decomposed accent or an invisible character does not make a right answer wrong.
 
     exact          equal to an answer after `awares.labels.normalise` (AwaRes-Mini)
     chartqa        a number within 5 % of the answer, or the same text, ignoring case
@@ -15,19 +15,25 @@ invisible character does not make a right answer wrong.
     pope           equal to the answer, yes or no
     realworldqa    the same text, or the same option if the answer is a letter
     vstar_bench    the letter of the right option
+
+As in lmms-eval, all of them except `exact` first remove what a model writes between `<think>` and
+`</think>`. tests/lmms_eval/table.json holds scores that lmms-eval itself has given.
 """
 
-import math
 import re
+import string
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Literal, cast, get_args
 
 from awares.errors import ConfigError
+from awares.evaluation.edit_distance import edit_distance
+from awares.evaluation.option_letter import extracted, letter, starred
+from awares.evaluation.reasoning import without_reasoning
 from awares.sample import Sample
 from awares.text_form import normalise, one_form
 
-Version = Literal["2026-03", "2026-08"]
+Version = Literal["2026-03", "2026-08", "repaired"]
 
 Scorer = Callable[[str, Sequence[str], str], float]
 """A function of (prediction, accepted answers, question) that returns a score in [0, 1]."""
@@ -36,14 +42,9 @@ _RELAXED = 0.05
 _ANLS_THRESHOLD = 0.5
 _WORDS = "zero one two three four five six seven eight nine ten".split()
 _NUMBER_WORDS = {word: str(number) for number, word in enumerate(_WORDS)}
-_LETTER_RULES = (
-    re.compile(r"ANSWER\s*(?:IS|:)?\s*:?\s*\(?([A-D])\b"),
-    re.compile(r"^\s*\(?([A-D])\s*[).:,]"),
-    re.compile(r"\(([A-D])\)"),
-    re.compile(r"(?:OPTION|CHOICE)\s*:?\s*\(?([A-D])\b"),
-    re.compile(r"^\s*([A-D])\s*$"),
-    re.compile(r"\b([A-D])[.)](?:\s|$)"),
-)
+_OPTIONS = frozenset("ABCD")
+_WIDE_ASCII = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " "}
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def exact(prediction: str, answers: Sequence[str], question: str = "") -> float:
@@ -51,18 +52,29 @@ def exact(prediction: str, answers: Sequence[str], question: str = "") -> float:
     return float(normalise(prediction) in map(normalise, answers))
 
 
-def chartqa(prediction: str, answers: Sequence[str], question: str = "") -> float:
+def _answered(prediction: str, version: Version) -> str:
+    """Return the prediction without its reasoning, and in one form for "repaired"."""
+    return _as_given(without_reasoning(prediction), version)
+
+
+def _as_given(text: str, version: Version, *, fold_width: bool = True) -> str:
+    return one_form(text, fold_width=fold_width) if version == "repaired" else text
+
+
+def chartqa(
+    prediction: str, answers: Sequence[str], question: str = "", *, version: Version = "2026-08"
+) -> float:
     """Return the relaxed accuracy (Methani et al., PlotQA, arXiv 1909.00997).
 
     If prediction and answer are numbers and the answer is not 0, the difference may be up to 5 % of
     the answer. A number with a trailing % is divided by 100. Any other prediction must equal the
     answer, ignoring case.
     """
-    return max(float(_relaxed(prediction, answer)) for answer in answers)
+    said = _answered(prediction, version)
+    return float(any(_relaxed(said, _as_given(answer, version)) for answer in answers))
 
 
 def _relaxed(prediction: str, answer: str) -> bool:
-    prediction, answer = one_form(prediction), one_form(answer)
     value, target = _number(prediction), _number(answer)
     if value is not None and target:
         return abs(value - target) / abs(target) <= _RELAXED
@@ -76,34 +88,26 @@ def _number(text: str) -> float | None:
         return None
 
 
-def docvqa(prediction: str, answers: Sequence[str], question: str = "") -> float:
+def docvqa(
+    prediction: str, answers: Sequence[str], question: str = "", *, version: Version = "2026-08"
+) -> float:
     """Return ANLS (Biten et al., arXiv 1905.13648), which is 1 minus the relative edit distance.
 
     The relative edit distance is the edit distance divided by the length of the longer string. The
     accepted answer with the smallest distance counts. A score below 0.5 becomes 0. The distance
-    ignores case and repeated spaces, but the length counts all characters.
+    ignores case and repeated spaces, but the length counts all characters. The published versions
+    count them in upper case, where a ligature or ß has two.
     """
-    similarity = 1 - min(_relative_distance(prediction, answer) for answer in answers)
+    said = _answered(prediction, version)
+    similarity = 1 - min(_relative_distance(said, answer, version) for answer in answers)
     return similarity if similarity >= _ANLS_THRESHOLD else 0.0
 
 
-def _relative_distance(prediction: str, answer: str) -> float:
-    prediction, answer = one_form(prediction), one_form(answer)
-    length = max(len(prediction), len(answer))
-    said, true = (" ".join(text.lower().split()) for text in (prediction, answer))
+def _relative_distance(prediction: str, answer: str, version: Version) -> float:
+    texts = prediction, _as_given(answer, version)
+    length = max(len(text if version == "repaired" else text.upper()) for text in texts)
+    said, true = (" ".join(text.lower().split()) for text in texts)
     return edit_distance(said, true) / length if length else 0.0
-
-
-def edit_distance(first: str, second: str) -> int:
-    """Return the Levenshtein distance: an insertion, deletion or substitution costs 1."""
-    previous = list(range(len(second) + 1))
-    for row, left in enumerate(first, start=1):
-        current = [row]
-        for column, right in enumerate(second, start=1):
-            substituted = previous[column - 1] + (left != right)
-            current.append(min(previous[column] + 1, current[-1] + 1, substituted))
-        previous = current
-    return previous[-1]
 
 
 def ocrbench(
@@ -113,11 +117,12 @@ def ocrbench(
 
     The version "2026-08" first replaces each full-width character by its ASCII equivalent.
     """
-    return float(any(_flat(answer, version) in _flat(prediction, version) for answer in answers))
+    said = _flat(without_reasoning(prediction), version)
+    return float(any(_flat(answer, version) in said for answer in answers))
 
 
 def _flat(text: str, version: Version) -> str:
-    form = one_form(text, fold_width=version == "2026-08")
+    form = text.translate(_WIDE_ASCII) if version == "2026-08" else _as_given(text, version)
     return form.lower().strip().replace("\n", " ")
 
 
@@ -129,22 +134,32 @@ def ocrbench_math(
     Upper and lower case must match. The version "2026-03" lower-cases the prediction, but not the
     answers.
     """
-    said = prediction.lower() if version == "2026-03" else prediction
-    return float(any(_squeezed(answer) in _squeezed(said) for answer in answers))
+    said = without_reasoning(prediction)
+    said = _squeezed(said.lower() if version == "2026-03" else said, version)
+    return float(any(_squeezed(answer, version) in said for answer in answers))
 
 
-def _squeezed(text: str) -> str:
-    form = one_form(text, fold_width=False)
+def _squeezed(text: str, version: Version) -> str:
+    form = _as_given(text, version, fold_width=False)
     return form.strip().replace("\n", " ").replace(" ", "")
 
 
-def pope(prediction: str, answers: Sequence[str], question: str = "") -> float:
-    """Return 1 if the prediction is exactly the answer, yes or no, ignoring case."""
-    return float(_lower(prediction) in map(_lower, answers))
+def pope(
+    prediction: str, answers: Sequence[str], question: str = "", *, version: Version = "2026-08"
+) -> float:
+    """Return 1 if the prediction is exactly the answer, yes or no, ignoring case.
+
+    In the version "repaired" the first word of the prediction decides, so that "Yes." is yes.
+    """
+    said = yes_or_no(without_reasoning(prediction), version)
+    return float(said in [yes_or_no(answer, version) for answer in answers])
 
 
-def _lower(text: str) -> str:
-    return one_form(text).lower().strip()
+def yes_or_no(text: str, version: Version) -> str:
+    """Return what POPE compares: "yes", "no" or another text."""
+    said = _as_given(text, version).lower().strip()
+    first = re.match(r"\W*(yes|no)\b", said) if version == "repaired" else None
+    return first[1] if first else said
 
 
 def realworldqa(
@@ -152,47 +167,76 @@ def realworldqa(
 ) -> float:
     """Return 1 if the prediction equals the answer, ignoring case and a final full stop.
 
-    If the answer is the letter of an option, the two versions differ. "2026-08" extracts the letter
-    from the prediction with the function `letter`. "2026-03" accepts the letter, and also the text
-    that the question gives for the option. "2026-03" also replaces a number word, such as "two", by
-    its digits.
+    "2026-03" replaces a number word, such as "two", by its digits. It removes the punctuation, and
+    replaces a prediction that contains the text of an option by the option's letter. "2026-08"
+    reads the letter from the prediction with `option_letter.extracted` if the answer is a letter.
+    "repaired" reads it with `option_letter.letter`, and also accepts the option's text.
     """
-    return float(any(_realworld(prediction, answer, question, version) for answer in answers))
+    right = _REALWORLD[version]
+    return float(any(right(prediction, answer, question) for answer in answers))
 
 
-def _realworld(prediction: str, answer: str, question: str, version: Version) -> bool:
-    if version == "2026-08":
-        if (option := one_form(answer).strip()) in set("ABCD"):
-            return letter(prediction) == option
-        return _bare(prediction) == _bare(answer)
-    said = _NUMBER_WORDS.get(_bare(prediction), _bare(prediction))
-    found = re.findall(r"^\s*\(?([A-D])[.)]\s*(.+?)\s*$", question, re.MULTILINE)
-    options = {_bare(text): key.lower() for key, text in found}
-    return options.get(said, said) == _bare(answer)
+def _realworld_2026_03(prediction: str, answer: str, question: str) -> bool:
+    said = _NUMBER_WORDS.get(prediction.lower(), prediction)
+    words = re.sub(r"[^\w\s]", "", said).strip()
+    texts, letters = _choices(question)
+    found = texts.search(words)
+    return _compared(letters.get(found[0], words) if found else words) == _compared(answer)
 
 
-def _bare(text: str) -> str:
-    return _lower(text).rstrip(".")
+@lru_cache(maxsize=4096)
+def _choices(question: str) -> tuple[re.Pattern[str], dict[str, str]]:
+    """Return a pattern of the options' texts in a question, and the letter of each text.
 
-
-def vstar_bench(prediction: str, answers: Sequence[str], question: str = "") -> float:
-    """Return 1 if the prediction names the letter of the right option."""
-    return float(letter(prediction) in [one_form(answer).strip().upper() for answer in answers])
-
-
-def letter(prediction: str) -> str | None:
-    """Return the option, A to D, that a prediction names, or None if the option is unclear.
-
-    The first matching pattern of `_LETTER_RULES` decides. If no pattern matches, the text must
-    contain exactly one of the letters as a separate word.
+    The letters are counted from A, whatever letters the question shows.
     """
-    text = one_form(prediction).upper().strip()
-    for rule in _LETTER_RULES:
-        match = rule.search(text)
-        if match:
-            return match[1]
-    alone = set(re.findall(r"\b([A-D])\b", text))
-    return alone.pop() if len(alone) == 1 else None
+    texts = [text.strip() for text in re.findall(r"\b[A-Z]\.\s+([^\n]*)", question)]
+    letters = {text: chr(ord("A") + place) for place, text in enumerate(texts)}
+    return re.compile("|".join(map(re.escape, texts))), letters
+
+
+def _compared(text: str) -> str:
+    """Return the text in lower case, without ASCII punctuation, and no longer than before.
+
+    The published version keeps texts in numpy arrays, which cut a text that becomes longer.
+    """
+    return text.lower()[: len(text)].translate(_NO_PUNCTUATION)
+
+
+def _realworld_2026_08(prediction: str, answer: str, question: str) -> bool:
+    said, answer = without_reasoning(prediction), answer.strip()
+    if answer.upper() in _OPTIONS:
+        return extracted(said) == answer.upper()
+    return said.lower().strip().rstrip(".") == answer.lower()
+
+
+def _realworld_repaired(prediction: str, answer: str, question: str) -> bool:
+    said, true = _answered(prediction, "repaired"), one_form(answer).strip()
+    options = {normalise(text): option for text, option in _choices(question)[1].items()}
+    if true.upper() in _OPTIONS:
+        return (options.get(normalise(said)) or letter(said)) == true.upper()
+    said, true = normalise(said), normalise(true)
+    return _NUMBER_WORDS.get(said, said) == _NUMBER_WORDS.get(true, true)
+
+
+_REALWORLD: dict[Version, Callable[[str, str, str], bool]] = {
+    "2026-03": _realworld_2026_03,
+    "2026-08": _realworld_2026_08,
+    "repaired": _realworld_repaired,
+}
+
+
+def vstar_bench(
+    prediction: str, answers: Sequence[str], question: str = "", *, version: Version = "2026-08"
+) -> float:
+    """Return 1 if the prediction names the letter of the right option.
+
+    The published versions read the letter with `option_letter.starred`, and "repaired" with
+    `option_letter.letter`.
+    """
+    said = _answered(prediction, version)
+    read = letter(said) if version == "repaired" else starred(said)
+    return float(read in [_as_given(answer, version).strip().upper() for answer in answers])
 
 
 def scorer(name: str, version: str = "2026-08") -> Scorer:
@@ -204,20 +248,20 @@ def scorer(name: str, version: str = "2026-08") -> Scorer:
     if version not in get_args(Version):
         known = ", ".join(get_args(Version))
         raise ConfigError(f"scorer version {version!r} is unknown; use one of {known}")
-    rules = cast(Version, version)
-    table: dict[str, Scorer] = {
-        "exact": exact,
+    if name == "exact":
+        return exact
+    table = {
         "chartqa": chartqa,
         "docvqa": docvqa,
-        "ocrbench": partial(ocrbench, version=rules),
-        "ocrbench_math": partial(ocrbench_math, version=rules),
+        "ocrbench": ocrbench,
+        "ocrbench_math": ocrbench_math,
         "pope": pope,
-        "realworldqa": partial(realworldqa, version=rules),
+        "realworldqa": realworldqa,
         "vstar_bench": vstar_bench,
     }
     if name not in table:
-        raise ConfigError(f"scorer {name!r} is unknown; use one of {', '.join(table)}")
-    return table[name]
+        raise ConfigError(f"scorer {name!r} is unknown; use one of {', '.join(('exact', *table))}")
+    return partial(table[name], version=cast(Version, version))
 
 
 def score_answer(answer: str | None, sample: Sample, default: Scorer, version: str) -> float:
@@ -231,13 +275,19 @@ def score_answer(answer: str | None, sample: Sample, default: Scorer, version: s
     return own(answer, sample.answers, sample.question)
 
 
-def yes_no_f1(predictions: Sequence[str], answers: Sequence[str]) -> float:
-    """Return POPE's F1 score of the answer "yes", or NaN if F1 is undefined (arXiv 2305.10355).
+def yes_no_f1(
+    predictions: Sequence[str], answers: Sequence[str], version: Version = "2026-08"
+) -> float:
+    """Return POPE's F1 score of the answer "yes" (arXiv 2305.10355), or 0 without a right yes.
 
-    As in the published figures, a prediction that is neither "yes" nor "no" is ignored.
+    In the published versions, a prediction that is neither "yes" nor "no" is ignored. In the
+    version "repaired" it counts as "no".
     """
-    said, true = (list(map(_lower, texts)) for texts in (predictions, answers))
+    said = [yes_or_no(without_reasoning(prediction), version) for prediction in predictions]
+    if version == "repaired":
+        said = ["yes" if text == "yes" else "no" for text in said]
+    true = [yes_or_no(answer, version) for answer in answers]
     pairs = list(zip(said, true, strict=True))
     hits = pairs.count(("yes", "yes"))
     errors = pairs.count(("yes", "no")) + pairs.count(("no", "yes"))
-    return 2 * hits / (2 * hits + errors) if hits + errors else math.nan
+    return 2 * hits / (2 * hits + errors) if hits else 0.0

@@ -41,8 +41,10 @@ class EvaluateConfig(Section):
     """Token limit of a turn."""
     scorer: str = "exact"
     """Name of the scorer in awares.evaluation.scorers."""
-    scorer_version: Literal["2026-03", "2026-08"] = "2026-08"
-    """Version of the scorer's rules. The paper's figures use "2026-03"; "2026-08" is newer."""
+    scorer_version: Literal["2026-03", "2026-08", "repaired"] = "2026-08"
+    """Version of the scorer's rules. "2026-03" and "2026-08" equal lmms-eval 0.7.1 and 0.7.3 with
+    their faults; the paper's figures use the first. "repaired" has the rules without these faults.
+    The results hold the accuracy by each version."""
     engine_restarts: int = Field(default=3, ge=0)
     """Number of restarts of the engine within an hour before the job fails. A restart keeps the
     finished episodes."""

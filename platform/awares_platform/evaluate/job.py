@@ -21,7 +21,6 @@ from typing import Any
 
 from awares.environment import Environment
 from awares.errors import DataError, PolicyError
-from awares.evaluation.scorers import scorer
 from awares.family import ModelFamily
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
@@ -43,7 +42,7 @@ from awares_platform.evaluate.results import (
     comparisons,
     label_counts,
     policy_metrics,
-    table,
+    tables,
 )
 from awares_platform.evaluate.scored import Scored, score_all
 from awares_platform.method.answers import Answers, both
@@ -113,7 +112,6 @@ def run(config: PlatformConfig) -> EvaluateResult:
 def _evaluate(config: PlatformConfig, store: ObjectStore, started: float) -> EvaluateResult:
     """Evaluate the policies. `started` is the monotonic time of the job's start."""
     asked = environment(config.method)
-    score = scorer(config.evaluate.scorer, config.evaluate.scorer_version)
     check_policies(
         store,
         config.run.name,
@@ -138,8 +136,9 @@ def _evaluate(config: PlatformConfig, store: ObjectStore, started: float) -> Eva
             for sample in latency_subset(config.evaluate, config.run.seed, split.samples)
         }
         reward = build_reward(config.method)
+        name, version = config.evaluate.scorer, config.evaluate.scorer_version
         scored = {
-            policy: score_all(rows, labelled, score, alone, reward, config.evaluate.scorer_version)
+            policy: score_all(rows, labelled, name, alone, reward, version)
             for policy, rows in played.items()
         }
         results = assemble(
@@ -157,7 +156,7 @@ def _evaluate(config: PlatformConfig, store: ObjectStore, started: float) -> Eva
         chosen = scored[list(scored)[-1]][: config.tracking.samples]
         record.samples(trained, lambda: [_sample_row(one, images) for one in chosen])
     path, wall_s = record.directory / "results.json", time.monotonic() - started
-    return EvaluateResult(results, table(results), path, record.key, wall_s)
+    return EvaluateResult(results, tables(results), path, record.key, wall_s)
 
 
 def recipe_of(config: PlatformConfig, store: ObjectStore) -> Recipe:
@@ -184,7 +183,7 @@ def write_files(
 ) -> None:
     """Write the episodes, the table and the results to the run's directory and to the store."""
     files = {f"episodes-{policy}.parquet": encode_episodes(rows) for policy, rows in scored.items()}
-    files["table.md"] = f"{table(results)}\n\n{caption(results)}\n".encode()
+    files["table.md"] = f"{tables(results)}\n\n{caption(results)}\n".encode()
     files["results.json"] = json.dumps(results, indent=1).encode()
     for name, data in files.items():
         (record.directory / name).write_bytes(data)

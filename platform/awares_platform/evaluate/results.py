@@ -57,6 +57,7 @@ def policy_metrics(
         "errors": summary.errors,
         "accuracy": summary.accuracy,
         "accuracy_ci95": list(summary.accuracy_ci95),
+        "accuracy_by_version": _by_version(scored),
         "reward": sum(earned) / len(earned) if earned else None,
         "rtr_token": summary.rtr_token,
         "rtr_pixel": summary.rtr_pixel,
@@ -75,6 +76,12 @@ def policy_metrics(
             decisions(((one.episode, one.sample) for one in scored), asked)
         )
     return row
+
+
+def _by_version(scored: Sequence[Scored]) -> dict[str, float]:
+    """Return the accuracy by each version of the scorers."""
+    versions = scored[0].by_version
+    return {name: sum(one.by_version[name] for one in scored) / len(scored) for name in versions}
 
 
 def _unanswered(episode: Episode) -> bool:
@@ -128,17 +135,17 @@ def comparisons(scored: Mapping[str, Sequence[Scored]], seed: int) -> dict[str, 
     """Return the difference in accuracy between awares and each other policy.
 
     Each difference comes with a 95 % interval. The interval is computed from pairs of scores,
-    because all policies answered the same questions.
+    because all policies answered the same questions. It is clustered by image.
     """
     if "awares" not in scored:
         return {}
-    found = {}
+    found, images = {}, [one.sample.image for one in scored["awares"]]
     for name in (name for name in scored if name != "awares"):
         pairs = [[one.score for one in scored[policy]] for policy in ("awares", name)]
         mean = sum(pairs[0]) / len(pairs[0]) - sum(pairs[1]) / len(pairs[1])
         found[f"awares-{name}"] = {
             "accuracy": mean,
-            "accuracy_ci95": list(difference(pairs[0], pairs[1], seed=seed)),
+            "accuracy_ci95": list(difference(pairs[0], pairs[1], images, seed=seed)),
         }
     return found
 
@@ -203,6 +210,31 @@ def caption(results: Mapping[str, Any]) -> str:
             "from the decoded image to the last token."
         )
     return text
+
+
+def tables(results: Mapping[str, Any]) -> str:
+    """Return the tables of the results, one below the other."""
+    return "\n\n".join(filter(None, (table(results), versions_table(results))))
+
+
+def versions_table(results: Mapping[str, Any]) -> str:
+    """Return a Markdown table with the accuracies by each version of the scorers.
+
+    The result is "" if the versions agree for all policies.
+    """
+    rows = {
+        NAMES[name]: row["accuracy_by_version"]
+        for name, row in results["policies"].items()
+        if len(set(row.get("accuracy_by_version", {}).values())) > 1
+    }
+    if not rows:
+        return ""
+    head = "| accuracy by | " + " | ".join(next(iter(rows.values()))) + " |"
+    lines = [
+        f"| {name} | " + " | ".join(f"{value:.1%}" for value in row.values()) + " |"
+        for name, row in rows.items()
+    ]
+    return "\n".join([head, "|---" * (1 + len(next(iter(rows.values())))) + "|", *lines])
 
 
 def claims(policies: Mapping[str, Mapping[str, Any]]) -> str:

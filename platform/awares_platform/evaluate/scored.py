@@ -1,10 +1,11 @@
 """Scores played episodes with the benchmark's score and with GRPO's reward."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import get_args
 
 from awares.episode import Episode, StopReason
-from awares.evaluation.scorers import Scorer, score_answer
+from awares.evaluation.scorers import Version, score_answer, scorer
 from awares.reward import Reward
 from awares.sample import Sample
 from awares_platform.method.play import Played
@@ -17,7 +18,7 @@ class Scored:
     `sample` holds the benchmark's annotation. `labelled` holds the label and crops that this
     evaluation derives from the answers of the policies low and full. `latency_s` is None unless the
     question ran alone on the engine. `reward` is None if `labelled` has no label or the episode
-    failed.
+    failed. `by_version` holds the score by each version of the scorers.
 
     Example:
         Scored(sample, labelled, episode, score=1.0, latency_s=0.021, reward=10.0)
@@ -29,35 +30,38 @@ class Scored:
     score: float
     latency_s: float | None
     reward: float | None = None
+    by_version: Mapping[str, float] = field(default_factory=dict)
 
 
 def score_all(
     rows: Sequence[Played],
     labelled: dict[str, Sample],
-    score: Scorer,
+    name: str,
     alone: set[str],
     reward: Reward,
     version: str = "2026-08",
 ) -> list[Scored]:
     """Score a policy's episodes. An episode without an answer scores 0.
 
-    A sample that names a scorer is scored by it, in its `version`, and any other one by `score`.
+    A sample that names a scorer is scored by it, and any other one by the scorer `name`, in its
+    `version`.
 
     `labelled` maps the id of a sample to the sample with its derived label. `alone` holds the ids
     of the samples that ran alone on the engine.
     """
     rewards = _rewards(rows, labelled, reward)
-    return [
-        Scored(
-            one.sample,
-            labelled[one.sample.sample_id],
-            episode,
-            score_answer(episode.answer, one.sample, score, version),
-            one.latency_s if one.sample.sample_id in alone else None,
-            rewards.get(one.sample.sample_id),
-        )
-        for one, episode in _with_episodes(rows)
-    ]
+    scorers = {known: scorer(name, known) for known in get_args(Version)}
+    found = []
+    for one, episode in _with_episodes(rows):
+        sample, identity = one.sample, one.sample.sample_id
+        scores = {
+            known: score_answer(episode.answer, sample, default, known)
+            for known, default in scorers.items()
+        }
+        latency_s = one.latency_s if identity in alone else None
+        values = (scores[version], latency_s, rewards.get(identity), scores)
+        found.append(Scored(sample, labelled[identity], episode, *values))
+    return found
 
 
 def _rewards(

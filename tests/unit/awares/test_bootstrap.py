@@ -36,3 +36,21 @@ def test_about_95_of_100_intervals_hold_the_mean():
     intervals = [interval(values, seed=i, resamples=400) for i, values in enumerate(samples)]
     held = [low <= 0.3 <= high for low, high in intervals]
     assert 0.9 <= np.mean(held) <= 0.99
+
+
+def test_values_of_one_cluster_are_drawn_together():
+    """Check that five equal questions about each of 40 images count as 40 questions, not 200."""
+    images = [float(number % 2) for number in range(40)]
+    values = [value for value in images for _ in range(5)]
+    clusters = [number for number in range(40) for _ in range(5)]
+    clustered = interval(values, clusters, seed=2)
+    assert clustered == pytest.approx(interval(images, seed=2))
+    low, high = interval(values, seed=2)
+    assert (clustered[1] - clustered[0]) / (high - low) == pytest.approx(5**0.5, rel=0.1)
+    assert difference(values, [0.0] * 200, clusters, seed=2) == clustered
+
+
+def test_a_cluster_weighs_as_much_as_it_has_values():
+    low, high = interval([1.0, 1.0, 1.0, 0.0], ["a", "a", "a", "b"])
+    assert (low, high) == (0.0, 1.0)
+    assert interval([0.25, 0.75, 0.5], ["a", "a", "b"]) == (0.5, 0.5)

@@ -1,3 +1,6 @@
+from dataclasses import replace
+from itertools import count
+
 import pytest
 
 from awares.crops import CropId, area_fraction, crop_box, iou
@@ -8,6 +11,7 @@ from awares.sample import Label, Sample
 from tests.spoken_turn import spoken_turn
 
 C, S = CropId, StopReason
+IMAGES = count()
 
 
 def pair(label, target, asked, stop=S.ANSWER, rtr=0.25):
@@ -24,7 +28,7 @@ def pair(label, target, asked, stop=S.ANSWER, rtr=0.25):
         visual_tokens=4,
         rtr_token=rtr,
         rtr_pixel=rtr,
-    ), Sample("s", "h", "?", "7", label=label, crops=target)
+    ), Sample("s", f"h{next(IMAGES)}", "?", "7", label=label, crops=target)
 
 
 PAIRS = [
@@ -68,6 +72,15 @@ def test_by_hand():
         "8": 0,
         "all": 1,
     }
+
+
+def test_a_request_that_the_token_limit_cut_says_nothing_about_the_form():
+    episode, sample = pair(Label.LR, (), (), S.MALFORMED)
+    cut = replace(episode, turns=(replace(episode.turns[0], cut=True),))
+    called, refused = PAIRS[0], (episode, sample)
+    assert decisions([called, refused]).valid_parse_rate == 0.5
+    assert decisions([called, refused, (cut, sample)]).valid_parse_rate == 0.5
+    assert decisions([(cut, sample)]).valid_parse_rate is None
 
 
 def test_nothing_to_count_is_none_not_zero():

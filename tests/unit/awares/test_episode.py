@@ -225,6 +225,7 @@ def test_the_token_limit_keeps_a_cut_answer_but_no_cut_request(chat, spec, text,
         (),
         1,
     )
+    assert episode.turns[0].cut and not play(chat, spec, "7")[0].turns[0].cut
 
 
 @pytest.mark.parametrize("label", list(Label))

@@ -14,7 +14,6 @@ from awares.crops import CropId
 from awares.environment import Request
 from awares.episode import Episode, StopReason, Turn
 from awares.errors import DataError, PolicyError
-from awares.evaluation.scorers import scorer
 from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.reward import CropReward
 from awares.sample import Label, Sample
@@ -31,6 +30,7 @@ from awares_platform.evaluate.job import (
 )
 from awares_platform.evaluate.playing import latency_subset
 from awares_platform.evaluate.policies import POLICIES
+from awares_platform.evaluate.results import policy_metrics, versions_table
 from awares_platform.evaluate.scored import score_all
 from awares_platform.method.play import Played
 from awares_platform.store import ObjectStore
@@ -110,7 +110,7 @@ def test_labels_come_from_the_low_and_full_answers() -> None:
 def test_scores_and_latencies() -> None:
     rows = [played(0, "7.", 0.5), played(1, "8"), played(2, None)]
     labelled = {one.sample.sample_id: one.sample for one in rows}
-    found = score_all(rows, labelled, scorer("exact"), {"s0"}, REWARD)
+    found = score_all(rows, labelled, "exact", {"s0"}, REWARD)
     assert [(one.score, one.latency_s) for one in found] == [(1.0, 0.5), (0.0, None), (0.0, None)]
 
 
@@ -124,15 +124,32 @@ def test_a_sample_may_have_several_answers_and_its_own_scorer() -> None:
         for row in rows
     ]
     labelled = {one.sample.sample_id: one.sample for one in rows}
-    found = score_all(rows, labelled, scorer("exact"), set(), REWARD)
+    found = score_all(rows, labelled, "exact", set(), REWARD)
     assert [one.score for one in found] == [1.0, 1.0, 0.0]
+
+
+def test_the_results_hold_the_accuracy_by_each_version_of_the_scorers() -> None:
+    rows = [played(0, "Answer: B"), played(1, "B")]
+    rows = [replace(row, sample=replace(row.sample, answer="B")) for row in rows]
+    labelled = {one.sample.sample_id: one.sample for one in rows}
+    for version, accuracy in {"2026-03": 0.5, "2026-08": 0.5, "repaired": 1.0}.items():
+        found = score_all(rows, labelled, "vstar_bench", set(), REWARD, version)
+        row = policy_metrics(found, may_call=False, seed=0)
+        assert row["accuracy"] == accuracy == row["accuracy_by_version"][version]
+        assert versions_table({"policies": {"full": row}}).splitlines() == [
+            "| accuracy by | 2026-03 | 2026-08 | repaired |",
+            "|---|---|---|---|",
+            "| full resolution | 50.0% | 50.0% | 100.0% |",
+        ]
+        alike = policy_metrics(found[1:], may_call=False, seed=0)
+        assert versions_table({"policies": {"full": alike}}) == ""
 
 
 def test_rewards_as_in_training_where_there_is_a_label() -> None:
     labels = (Label.LR, Label.HR, None)
     rows = [played(index, "7") for index in range(3)]
     labelled = {f"s{index}": sample(index, label) for index, label in enumerate(labels)}
-    found = score_all(rows, labelled, scorer("exact"), set(), REWARD)
+    found = score_all(rows, labelled, "exact", set(), REWARD)
     assert [one.reward for one in found] == [10.0, 8.0, None]
 
 
@@ -152,8 +169,7 @@ def test_results_hold_what_readers_rely_on() -> None:
     rows = {policy: [played(0, "7"), played(1, "1")] for policy in ("full", "awares")}
     labelled = {one.sample.sample_id: one.sample for one in rows["full"]}
     scored = {
-        policy: score_all(ones, labelled, scorer("exact"), {"s0"}, REWARD)
-        for policy, ones in rows.items()
+        policy: score_all(ones, labelled, "exact", {"s0"}, REWARD) for policy, ones in rows.items()
     }
     results = assemble(
         CONFIG.run, CONFIG.evaluate, TEN_CROPS, scored, labelled, unusable=1, faults=2

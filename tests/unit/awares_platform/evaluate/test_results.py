@@ -32,7 +32,7 @@ def scored(
     """
     sample = Sample(
         f"s{index}",
-        "a" * 64,
+        f"{index}" * 64,
         "q",
         "7",
         kind="digit on",
