@@ -1,5 +1,6 @@
 """Defines the commands `awares import` and `awares data`."""
 
+import importlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -74,7 +75,7 @@ def _import(config: PlatformConfig, source: str, split: str, dry: bool) -> str:
 
 
 def data(
-    action: tyro.conf.Positional[Literal["ls", "show", "stats", "rm", "mix"]],
+    action: tyro.conf.Positional[Literal["ls", "show", "stats", "rm", "mix", "agreement"]],
     name: tyro.conf.Positional[str] = "",
     overrides: Overrides = (),
     /,
@@ -82,11 +83,12 @@ def data(
     split: str = "",
     out: Path | None = None,
 ) -> int:
-    """List, show, count, delete or mix the data sets in the store.
+    """List, show, count, delete or mix the data sets in the store, or compare two judges.
 
     `show` writes a page with thumbnails of fifty samples. `stats` counts rows, images, kinds,
     labels, crops and the rows that an import has left out. `rm` deletes a split or a whole data
     set, but no images. `mix` writes the data set data.name from those that data.mix names.
+    `agreement` asks curate.second_judge about a curated set, and prints Cohen's kappa.
 
     Args:
         action: What to do.
@@ -103,6 +105,10 @@ def data(
 
         with session.store_session(settings) as resolved:
             store = ObjectStore.from_config(resolved.store)
+            if action == "agreement":
+                measure = importlib.import_module("awares_platform.curate.agreement").measure
+                print(measure(store, settings.data, settings.curate, name).summary())
+                return
             print(data_sets.run(store, settings.data, action, name, split, out))
 
     return guarded("data", execute)

@@ -45,16 +45,36 @@ class CurateConfig(Section):
     judge: str = Field(default="match", json_schema_extra={"pattern": "^(match|endpoint|.+:.+)$"})
     """Judge of the answers. "match" compares normalised answers with the truth. "endpoint" asks an
     LLM; the paper uses LLaMA-3.3-70B. module:attribute names an `awares.Judge` of your own."""
+    judge_form: Literal["compare", "each"] = "compare"
+    """How the judge "endpoint" is asked. "compare" asks which of the two answers is better, as the
+    paper does. "each" asks of each answer whether it is right, which tells both wrong from both
+    right. Different answers are then two questions."""
+    judge_prompt: str = ""
+    """File with the prompt of the judge "endpoint", or the prompt itself if it has several lines.
+    It has the placeholders {question}, {reference}, {answer_1} and {answer_2}; with "each", it has
+    {answer} instead of the last two. "" takes the built-in prompt."""
     judge_settings: Table = Field(default_factory=dict)
     """Arguments of a judge of your own."""
     judge_endpoint: EndpointConfig = EndpointConfig()
     """The LLM judge's endpoint."""
+    second_judge: str = Field(
+        default="match", json_schema_extra={"pattern": "^(match|endpoint|.+:.+)$"}
+    )
+    """Judge with which `awares data agreement` compares the verdicts of a curated set. The choices
+    are those of `judge`."""
+    second_judge_settings: Table = Field(default_factory=dict)
+    """Arguments of a second judge of your own."""
+    second_judge_endpoint: EndpointConfig = EndpointConfig()
+    """The second judge's endpoint. The paper compares with DeepSeek-V3.2."""
     grounding: str = Field(
         default="annotations", json_schema_extra={"pattern": "^(annotations|endpoint|.+:.+)$"}
     )
     """Source of the evidence boxes. "annotations" takes the boxes of the data set. "endpoint" asks
     a grounding model; the paper uses Qwen3-VL-235B-A22B. module:attribute names an
     `awares.Grounding` of your own."""
+    grounding_prompt: str = ""
+    """File with the prompt of the grounding "endpoint", or the prompt itself if it has several
+    lines. It has the placeholder {question}. "" takes the built-in prompt."""
     grounding_settings: Table = Field(default_factory=dict)
     """Arguments of a grounding of your own."""
     grounding_endpoint: EndpointConfig = EndpointConfig()
@@ -83,11 +103,11 @@ class CurateConfig(Section):
     engine_gpus: float = Field(default=0.0, ge=0)
     """GPUs that Ray reserves per engine actor."""
 
-    @field_validator("judge", "grounding")
+    @field_validator("judge", "second_judge", "grounding")
     @classmethod
     def parts_are_built_in_or_named_by_module(cls, value: str, info: ValidationInfo) -> str:
         """Refuse a name that is neither built in nor of the form module:attribute."""
-        names = JUDGES if info.field_name == "judge" else GROUNDINGS
+        names = GROUNDINGS if info.field_name == "grounding" else JUDGES
         module, _, attribute = value.partition(":")
         if value not in names and not (module and attribute):
             known = ", ".join(f'"{name}"' for name in names)
@@ -101,6 +121,7 @@ class CurateConfig(Section):
         """Refuse the choice "endpoint" if the endpoint's URL or model is missing."""
         for choice, section in (
             ("judge", self.judge_endpoint),
+            ("second_judge", self.second_judge_endpoint),
             ("grounding", self.grounding_endpoint),
         ):
             if getattr(self, choice) == "endpoint" and not (section.url and section.model):
@@ -113,12 +134,13 @@ class CurateConfig(Section):
     def dropping_needs_a_judge_that_tells_wrong_from_right(self) -> Self:
         """Refuse `both_wrong` = "drop" with an LLM judge.
 
-        An LLM judge gives the verdict 0 if both answers are right, and also if both are wrong. This
-        verdict thus does not show which samples to drop.
+        An LLM judge that compares gives the verdict 0 if both answers are right, and also if both
+        are wrong. This verdict thus does not show which samples to drop.
         """
-        if self.both_wrong == "drop" and self.judge == "endpoint":
+        if self.both_wrong == "drop" and self.judge == "endpoint" and self.judge_form != "each":
             raise ValueError(
-                'curate.both_wrong = "drop" needs curate.judge = "match": '
-                "an LLM judge's 0 stands for both right and for both wrong"
+                'curate.both_wrong = "drop" needs curate.judge = "match" or curate.judge_form = '
+                '"each": the 0 of an LLM judge that compares stands for both right and for both '
+                "wrong"
             )
         return self

@@ -45,6 +45,7 @@ from awares_platform.data.images import Images
 from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.method.environment import environment
 from awares_platform.method.family import model_family
+from awares_platform.method.prompt_file import with_texts
 from awares_platform.method.ratios import log_ratios
 from awares_platform.runtime.job_lease import dataset_lease, hold
 from awares_platform.runtime.progress import Progress
@@ -151,6 +152,7 @@ def run(config: PlatformConfig) -> CurateResult:
     if config.data.source == "mini":
         with hold(store, dataset_lease(config.data.name), "curate", "data.name"):
             ensure_mini(config.data, store)
+    config = config.model_copy(update={"curate": with_texts(config.curate)})
     policy = base_digest(config.store, config.policy.base, model_family(config.policy))
     labels = label_recipe(config.method, config.engine, config.curate, policy)
     source = read_manifest(store, config.data.name, SPLIT)

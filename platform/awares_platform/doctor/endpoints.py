@@ -13,7 +13,8 @@ from awares.mini.benchmark import generate_split
 from awares_platform.config.curate import CurateConfig, EndpointConfig
 from awares_platform.doctor.finding import Finding
 from awares_platform.method.grounding import EndpointGrounding, check_grounding
-from awares_platform.method.judge import EndpointJudge, check_judge
+from awares_platform.method.judge import EndpointJudge, build_judge, check_judge
+from awares_platform.method.prompt_file import grounding_prompt
 
 JUDGE, GROUNDING = "judge", "grounding"
 REACHABLE = (
@@ -34,7 +35,10 @@ def check_judge_endpoint(curate: CurateConfig) -> list[Finding]:
         return [Finding(JUDGE, "skip", f"the judge {curate.judge!r} has no endpoint")]
 
     async def ask() -> None:
-        async with EndpointJudge(_hurried(curate.judge_endpoint)) as judge:
+        hurried = curate.model_copy(update={"judge_endpoint": _hurried(curate.judge_endpoint)})
+        judge = build_judge(hurried)
+        assert isinstance(judge, EndpointJudge)
+        async with judge:
             await judge(Case("What is 2 + 2?", truth="4", low_answer="5", full_answer="4"))
 
     return _asked(JUDGE, curate.judge_endpoint, ask)
@@ -54,7 +58,8 @@ def check_grounding_endpoint(curate: CurateConfig) -> list[Finding]:
 
     async def ask() -> None:
         endpoint = _hurried(curate.grounding_endpoint)
-        async with EndpointGrounding(endpoint, lambda _: image) as grounding:
+        prompt = grounding_prompt(curate)
+        async with EndpointGrounding(endpoint, lambda _: image, prompt=prompt) as grounding:
             await grounding.boxes(sample)
 
     return _asked(GROUNDING, curate.grounding_endpoint, ask)

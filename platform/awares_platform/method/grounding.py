@@ -20,7 +20,7 @@ from awares.grounding import Grounding
 from awares.sample import Sample
 from awares.tokens import Size
 from awares_platform.config.curate import CurateConfig, EndpointConfig
-from awares_platform.method import prompt_file, seams
+from awares_platform.method import seams
 from awares_platform.method.asking import ask
 from awares_platform.method.box_reply import DrawnBoxes, read_boxes
 from awares_platform.method.box_units import (
@@ -32,6 +32,7 @@ from awares_platform.method.box_units import (
     usual_unit,
 )
 from awares_platform.method.chat_client import ChatEndpoint, EndpointUsage, ReplyMemory
+from awares_platform.method.prompt_file import GROUNDING, PromptText, built_in, grounding_prompt
 from awares_platform.method.spoken import Unreadable
 
 KEY = "curate.grounding"
@@ -85,9 +86,10 @@ class EndpointGrounding:
         images: Callable[[str], Image],
         unit: str = "auto",
         replies: ReplyMemory | None = None,
+        prompt: PromptText | None = None,
     ) -> None:
         self._endpoint = ChatEndpoint(endpoint, replies, self._filled)
-        self._prompt = prompt_file.prompt(prompt_file.GROUNDING)
+        self._prompt = prompt or built_in(GROUNDING)
         self._images = images
         self._unit = None if unit == "auto" else BoxUnit(unit)
         self._usual = usual_unit(endpoint.model)
@@ -134,7 +136,7 @@ class EndpointGrounding:
 
         content = [
             {"type": "image_url", "image_url": {"url": f"{IMAGE}{sample.image}"}},
-            {"type": "text", "text": f"{self._prompt}\n\nQuestion: {sample.question}"},
+            {"type": "text", "text": self._prompt.fill({"question": sample.question})},
         ]
         return await ask(self._endpoint, [{"role": "user", "content": content}], read, SCHEMA)
 
@@ -203,12 +205,15 @@ def build_grounding(
 
 
 def _offered(curate: CurateConfig, images: Callable[[str], Image] | None) -> dict[str, object]:
-    return {
+    offered: dict[str, object] = {
         "endpoint": curate.grounding_endpoint,
         "images": images,
         "unit": curate.grounding_unit,
         "replies": None,
     }
+    # Another grounding may have a parameter "prompt" of its own.
+    own = {"prompt": grounding_prompt(curate)} if curate.grounding == "endpoint" else {}
+    return offered | own
 
 
 def _reference(curate: CurateConfig) -> str:

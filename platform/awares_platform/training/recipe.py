@@ -32,9 +32,8 @@ from awares_platform.config.evaluate import EvaluateConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.config.validation import ValidationConfig
 from awares_platform.data.manifest import samples_digest
-from awares_platform.method import prompt_file
 from awares_platform.method.environment import inputs
-from awares_platform.method.prompt_file import prompt
+from awares_platform.method.prompt_file import grounding_prompt, judge_prompt
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
 
@@ -63,6 +62,12 @@ _CURATE_OPERATION = {
     "engine_cpus": True,
     "engine_gpus": True,
     "engine_restarts": True,
+    # Recipes have digests of the prompts' texts instead.
+    "judge_prompt": True,
+    "grounding_prompt": True,
+    "second_judge": True,
+    "second_judge_settings": True,
+    "second_judge_endpoint": True,
     "judge_endpoint": _ENDPOINT_OPERATION,
     "grounding_endpoint": _ENDPOINT_OPERATION,
 }
@@ -310,12 +315,9 @@ def _settings(name: str, section: Section, left_out: Any) -> Recipe:
 
 def _prompts(curate: CurateConfig) -> Recipe:
     """Return digests of the prompts of the endpoints that curation asks."""
-    files = {"judge": prompt_file.JUDGE, "grounding": prompt_file.GROUNDING}
-    asked = {name: file for name, file in files.items() if getattr(curate, name) == "endpoint"}
-    return {
-        f"prompt of curate.{name}": hashlib.sha256(prompt(file).encode()).hexdigest()[:16]
-        for name, file in asked.items()
-    }
+    prompts = {"judge": judge_prompt, "grounding": grounding_prompt}
+    asked = {name: read for name, read in prompts.items() if getattr(curate, name) == "endpoint"}
+    return {f"prompt of curate.{name}": read(curate).digest() for name, read in asked.items()}
 
 
 def _engine(engine: EngineConfig) -> Recipe:

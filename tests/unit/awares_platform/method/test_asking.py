@@ -1,6 +1,7 @@
 """Tests how a judge and a grounding are asked by a real server that misbehaves."""
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -10,12 +11,12 @@ import pytest
 from PIL import Image
 
 from awares.errors import DataError
-from awares.labels import Case, Judgement
+from awares.labels import Case, Judgement, Verdict
 from awares.sample import Sample
-from awares_platform.config.curate import EndpointConfig
+from awares_platform.config.curate import CurateConfig, EndpointConfig
 from awares_platform.method.chat_client import EndpointError, EndpointUsage, retry_after
 from awares_platform.method.grounding import EndpointGrounding, Located
-from awares_platform.method.judge import EndpointJudge
+from awares_platform.method.judge import EachAnswerJudge, EndpointJudge, build_judge
 from awares_platform.method.spoken import Unreadable
 from tests.chat_server import ChatServer, message, serving
 
@@ -89,6 +90,37 @@ def test_a_schema_is_sent_until_the_server_refuses_it(server: ChatServer) -> Non
     assert ["response_format" in body for body in server.bodies] == [True, False, False]
     schema = server.bodies[0]["response_format"]["json_schema"]["schema"]
     assert schema["properties"]["verdict"]["enum"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("right", "verdict", "both_wrong"),
+    [
+        ({"one": True, "seven": True}, 0, False),
+        ({"one": False, "seven": False}, 0, True),
+        ({"one": True, "seven": False}, 1, False),
+        ({"one": False, "seven": True}, 2, False),
+    ],
+)
+def test_a_judge_of_each_answer_alone_tells_both_wrong_from_both_right(
+    server: ChatServer, right: dict[str, bool], verdict: int, both_wrong: bool
+) -> None:
+    def reply(body: Any, count: int) -> tuple[int, str]:
+        answer = body["messages"][1]["content"].split("\nAnswer: ")[1].split("\n")[0]
+        return 200, json.dumps({"right": right[answer]})
+
+    async def judged(case: Case) -> Judgement:
+        settings = {"judge": "endpoint", "judge_form": "each", "judge_endpoint": endpoint(server)}
+        judge = build_judge(CurateConfig.model_validate(settings))
+        assert isinstance(judge, EachAnswerJudge)
+        async with judge:
+            return await judge(case)
+
+    server.reply = reply
+    assert asyncio.run(judged(CASE)) == Judgement(Verdict(verdict), both_wrong)
+    assert len(server.bodies) == 2
+    same = Case("digit?", "7", "one", "one")
+    assert asyncio.run(judged(same)) == Judgement(Verdict.TIE, not right["one"])
+    assert len(server.bodies) == 3, "equal answers are one question"
 
 
 def test_retry_after_is_honoured_by_all_requests(server: ChatServer) -> None:

@@ -20,6 +20,7 @@ from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.setup import load
 from awares_platform.config.sft import SftConfig
 from awares_platform.data.manifest import SamplesDigest
+from awares_platform.method.prompt_file import PromptText
 from awares_platform.training import recipe as recipes
 from awares_platform.training.recipe import Recipe, changes, digest, require_same
 
@@ -158,7 +159,8 @@ def test_a_changed_prompt_of_an_endpoint_makes_other_labels(
     )
     before = curate(*asked)
     assert "prompt of curate.judge" in before and "prompt of curate.grounding" not in before
-    monkeypatch.setattr(recipes, "prompt", lambda file: "Say 2.")
+    monkeypatch.setattr(recipes, "judge_prompt", lambda curate: PromptText("Say 2."))
+    monkeypatch.setattr(recipes, "grounding_prompt", lambda curate: PromptText("Say where."))
     assert [one.split(" is ")[0] for one in changes(before, curate(*asked))] == [
         "prompt of curate.judge"
     ]
