@@ -114,7 +114,9 @@ def stop(name: str, struck: list[str]) -> None:
     struck.append(name)
 
 
-def test_a_killed_curation_resumes_and_completes(config: PlatformConfig, tmp_path: Path) -> None:
+def test_a_killed_curation_resumes_and_completes(
+    config: PlatformConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     store = ObjectStore.from_config(config.store)
     ensure_mini(config.data, store)
     source = read_samples(store, "awares-mini", "train")
@@ -128,6 +130,10 @@ def test_a_killed_curation_resumes_and_completes(config: PlatformConfig, tmp_pat
         result = run(session)
         again = run(session)
     assert struck == [ACTOR, ENGINE]
+    shown = capfd.readouterr()
+    assert "the process of an answerer has died; another one answers its shard" in shown.err
+    assert "the answerer has lost its engine: the engine gave no answer" in shown.err
+    assert "(raylet)" not in shown.out + shown.err
     assert 1 <= result.shards_resumed < SHARDS and result.shards == SHARDS
     assert {key: etag for key, etag in curated_etags(store).items() if key in left} == left
     assert again.shards_resumed == SHARDS

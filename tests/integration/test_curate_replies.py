@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import json
+import pickle
 import subprocess
 import sys
 import time
@@ -18,12 +19,14 @@ from PIL import Image
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.curate.answerer import Answerer
+from awares_platform.curate.losses import LossReports
 from awares_platform.curate.reply_log import ReplyLog
 from awares_platform.data.dataset import put_image
 from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.method.answers import Answers
 from awares_platform.method.chat_client import KeptReply
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import LaunchError
 from tests.chat_server import ChatServer, serving
 
 pytestmark = pytest.mark.integration
@@ -134,6 +137,27 @@ def test_replies_that_arrive_together_share_objects_and_are_merged(seaweed: Obje
     assert again.kept("49") == KeptReply("2") and again.kept("late") is None
 
 
+class LocalReports(LossReports):
+    """The reports of an answerer outside of Ray. `reason` is the reason to end the job, or ""."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(None)
+        self.reason = reason
+
+    def lost_before(self) -> str:
+        return self.reason
+
+
+def test_an_answerer_that_died_too_often_ends_the_job(
+    seaweed: ObjectStore, server: ChatServer
+) -> None:
+    answerer = Answerer(setup(seaweed, server), LocalReports("it died 4 times"))
+    values = {"key": "k", "answers": "answers/ab12.parquet", "rows": encode_rows([])}
+    batch = {name: np.array([value], dtype=object) for name, value in values.items()}
+    error = pickle.loads(answerer(batch)["failure"][0])
+    assert isinstance(error, LaunchError) and str(error) == "it died 4 times"
+
+
 def test_the_engine_is_asked_only_for_answers_that_are_not_in_the_store(
     seaweed: ObjectStore, server: ChatServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,7 +172,7 @@ def test_the_engine_is_asked_only_for_answers_that_are_not_in_the_store(
     samples = [Sample(f"s{index}", "a" * 64, "q", "7") for index in range(3)]
     values = {"key": "k", "answers": "answers/ab12.parquet", "rows": encode_rows(samples)}
     batch = {name: np.array([value], dtype=object) for name, value in values.items()}
-    answerer = Answerer(setup(seaweed, server))
+    answerer = Answerer(setup(seaweed, server), LocalReports(""))
     answerer(batch)
     damaged.clear()
     for _ in range(2):

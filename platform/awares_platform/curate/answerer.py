@@ -1,7 +1,6 @@
 """Defines the Ray Data actor that answers questions at low and at full resolution."""
 
 import asyncio
-import logging
 import pickle
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from awares.sample import Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.curate.answered_rows import encode_answers, read_answers
 from awares_platform.curate.label_shard import Columns
+from awares_platform.curate.losses import LossReports
 from awares_platform.data.dataset import Images
 from awares_platform.data.rows import decode_rows
 from awares_platform.method.answers import Answers, answer_both
@@ -29,11 +29,10 @@ from awares_platform.runtime.watch import (
 )
 from awares_platform.runtime.watchdog import watchdog
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import LaunchError
 
 if TYPE_CHECKING:
     from awares_platform.engine.engine import Engine
-
-log = logging.getLogger(__name__)
 
 
 class Answerer:
@@ -46,15 +45,16 @@ class Answerer:
     would wrap it in long tracebacks. The engine runs on an event loop of the actor, from the first
     shard until the actor ends. If the engine dies or hangs, the actor starts another one, and
     answers the shard again. If the actor itself is stopped, a watchdog kills it, and Ray Data
-    starts it again.
+    starts it again. `reports` counts these losses, and shows them to the user.
 
     The actor writes the answered shard to the store, at the key in the column "answers". It reads
     this object first, and asks only about samples without a sound answer. Another judge or another
     threshold therefore costs no new answers.
     """
 
-    def __init__(self, config: PlatformConfig) -> None:
-        self._config = config
+    def __init__(self, config: PlatformConfig, reports: LossReports) -> None:
+        self._config, self._reports = config, reports
+        self._lost_too_often = reports.lost_before()
         self._store = ObjectStore.from_config(config.store)
         self._images = Images.of(self._store, config.data)
         self._limit = asyncio.Semaphore(config.curate.in_flight)
@@ -65,6 +65,8 @@ class Answerer:
     def __call__(self, batch: Columns) -> Columns:
         samples = decode_rows(batch["rows"][0], str(batch["key"][0])).samples
         try:
+            if self._lost_too_often:
+                raise LaunchError(self._lost_too_often)
             with watchdog(self._config.run.hang_timeout_s):
                 rows = self._answered(samples, str(batch["answers"][0]))
         except AwaresError as error:
@@ -91,7 +93,7 @@ class Answerer:
             lambda: self._loop.run_until_complete(self._attempt(samples)),
             self._losses,
             "curate.engine_restarts",
-            log.warning,
+            self._reports.tell,
             "the finished shards",
         )
 

@@ -17,7 +17,7 @@ import logging
 import pickle
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, cast
@@ -27,6 +27,7 @@ from awares.errors import ConfigError, DataError
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.config.data import DataConfig
+from awares_platform.curate import losses
 from awares_platform.curate.answerer import Answerer
 from awares_platform.curate.label_shard import LOST, label_shard
 from awares_platform.data.dataset import (
@@ -239,7 +240,8 @@ def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, sh
     ) as progress:
         if pending:
             progress.say("starting the engine")
-        for done, counts in enumerate(_label(config, pending), start=shards - len(pending) + 1):
+        rows = _label(config, pending, progress.say)
+        for done, counts in enumerate(rows, start=shards - len(pending) + 1):
             for reason in json.loads(counts["faults"])[:REPORTED_FAULTS]:
                 log.warning("%s: skipped %s", counts["key"], reason)
             record.metrics(done, shard_metrics(counts))
@@ -295,13 +297,23 @@ def is_finished(store: ObjectStore, shard: Shard) -> bool:
     return same and not rows.faults and not empty
 
 
-def _label(config: PlatformConfig, shards: Sequence[Shard]) -> Iterator[dict[str, Any]]:
+def _label(
+    config: PlatformConfig, shards: Sequence[Shard], say: Callable[[str], None]
+) -> Iterator[dict[str, Any]]:
     """Run both stages, and yield the result of `label_shard` for each finished shard.
 
-    Raises the AwaresError of a stage that fails.
+    `say` shows a line to the user, such as the loss of an answerer. Raises the AwaresError of a
+    stage that fails, and LaunchError if an answerer is lost too often.
     """
     if not shards:
         return
+    with losses.shown(config.curate.engine_restarts, say) as reports:
+        yield from _labelled(config, shards, reports)
+
+
+def _labelled(
+    config: PlatformConfig, shards: Sequence[Shard], reports: losses.LossReports
+) -> Iterator[dict[str, Any]]:
     import ray.data
 
     from awares_platform.training.failure import unwrapped
@@ -321,7 +333,7 @@ def _label(config: PlatformConfig, shards: Sequence[Shard]) -> Iterator[dict[str
     dataset.context.enable_progress_bars = False
     answered = dataset.map_batches(
         Answerer,
-        fn_constructor_args=(config,),
+        fn_constructor_args=(config, reports),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=min(curate.engines, len(work))),
         num_cpus=curate.engine_cpus,

@@ -5,7 +5,7 @@ An integration test runs the whole pipeline.
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import cast
 
@@ -198,7 +198,10 @@ def test_progress_names_the_start_of_the_engine_before_any_count(
         def metrics(self, step: int, values: dict[str, float]) -> None:
             pass
 
-    def label(config: PlatformConfig, pending: list[Shard]) -> Iterator[dict[str, object]]:
+    def label(
+        config: PlatformConfig, pending: list[Shard], say: Callable[[str], None]
+    ) -> Iterator[dict[str, object]]:
+        say("an answerer is lost")
         print("the engine starts", file=sys.stderr)
         yield counts
 
@@ -206,6 +209,7 @@ def test_progress_names_the_start_of_the_engine_before_any_count(
     job._label_all(config(), [Shard("k", tuple(samples(4)), "ab12")], cast(Run, Record()), 1)
     assert [line.split(": ")[-1] for line in capsys.readouterr().err.splitlines()] == [
         "starting the engine",
+        "an answerer is lost",
         "the engine starts",
         "4/4 questions 1 of the last 4 HR",
         "4/4 questions done",

@@ -1,0 +1,101 @@
+"""Counts the answerers that die, and shows their messages on the driver's terminal.
+
+    Answerer --lost, tell--> Losses (an actor beside the driver) --lines--> shown: progress.say
+
+Ray Data starts a dead answerer again without limit, and without a line on the terminal.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from awares_platform.runtime.driver import beside_driver
+from awares_platform.runtime.watch import FailureRate
+
+_EVERY_S = 2.0
+
+
+class Losses:
+    """The losses of all answerers. `most` is the accepted number an hour for each answerer.
+
+    Example:
+        losses = Losses(3)
+        losses.lost("a1")  # "", because the first losses are accepted
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._rates: dict[str, FailureRate] = {}
+        self._lines: list[str] = []
+
+    def lost(self, answerer: str) -> str:
+        """Count a loss of this answerer. Return the reason to end the job, or ""."""
+        rate = self._rates.setdefault(answerer, FailureRate(self._most))
+        if rate.count():
+            return (
+                f"the process of an answerer died {rate.recent} times within an hour: find the "
+                "cause in Ray's logs, then run the job again, or raise curate.engine_restarts"
+            )
+        self.tell("the process of an answerer has died; another one answers its shard")
+        return ""
+
+    def tell(self, line: str) -> None:
+        """Keep a line for the driver."""
+        self._lines.append(line)
+
+    def lines(self) -> list[str]:
+        """Return the lines since the last call."""
+        lines, self._lines = self._lines, []
+        return lines
+
+
+class LossReports:
+    """An answerer's handle of the job's Losses.
+
+    Example:
+        reports = LossReports(handle)
+        if reason := reports.lost_before():
+            raise LaunchError(reason)
+    """
+
+    def __init__(self, losses: Any) -> None:
+        self._losses = losses
+
+    def tell(self, line: str) -> None:
+        """Show the line on the driver's terminal."""
+        self._losses.tell.remote(line)
+
+    def lost_before(self) -> str:
+        """Count a loss if this process replaces a dead one. Return the reason to end, or ""."""
+        here = ray.get_runtime_context()
+        if not here.was_current_actor_reconstructed:
+            return ""
+        return ray.get(self._losses.lost.remote(here.get_actor_id()))
+
+
+@contextmanager
+def shown(most: int, say: Callable[[str], None]) -> Iterator[LossReports]:
+    """Yield the reports for the answerers of a job. Meanwhile, `say` shows their lines."""
+    losses: Any = ray.remote(**beside_driver())(Losses).remote(most)
+    done = threading.Event()
+
+    def show() -> None:
+        over = False
+        with suppress(RayError):
+            while not over:
+                over = done.wait(_EVERY_S)
+                for line in ray.get(losses.lines.remote()):
+                    say(line)
+
+    showing = threading.Thread(target=show, daemon=True)
+    showing.start()
+    try:
+        yield LossReports(losses)
+    finally:
+        done.set()
+        showing.join()
+        ray.kill(losses)
