@@ -35,7 +35,8 @@ STOPPED = {
     "reward worker": r"reward worker 0 is gone \(the reward worker hangs: it gave no answer",
 }
 """Matches the line that names a stopped process."""
-_NODE = r"rollout actor 0 is gone \(.*node"
+NODE = r"(rollout actor|learner rank) 0 is gone \(.* node "
+"""Matches the line that names a lost node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,9 @@ def _on_the_store() -> list[MatrixFault]:
 
 MATRIX = [
     *_on_processes(),
-    MatrixFault("node", "kill -9 of a raylet", 120, _NODE),
-    MatrixFault("node", "SIGSTOP of a raylet", 180, _NODE, signal=SIGSTOP),
-    MatrixFault("notice", "notice, then kill -9 of a raylet after 20 s", 120, _NODE, seconds=20),
+    MatrixFault("node", "kill -9 of a raylet", 120, NODE),
+    MatrixFault("node", "SIGSTOP of a raylet", 180, NODE, signal=SIGSTOP),
+    MatrixFault("notice", "notice, then kill -9 of a raylet after 20 s", 120, NODE, seconds=20),
     MatrixFault("driver", "kill -9 of the driver", 120, "taking over from "),
     *_on_the_store(),
     MatrixFault("disk", "disk full for 30 s", 120, "the free space of ", seconds=30),

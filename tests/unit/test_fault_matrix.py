@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
 from awares_platform.training.failure import FailFast
-from tests.faults.faults import KILLED, MATRIX, STOPPED
+from tests.faults.faults import KILLED, MATRIX, NODE, STOPPED
 from tests.faults.matrix import PARTS, moments
 from tests.faults.outcome import telling
 from tests.faults.table import FIGURES, table
@@ -76,6 +76,7 @@ def test_the_committed_table_is_made_from_the_committed_results() -> None:
     [
         (ActorDiedError(), KILLED["learner"]),
         (WorkerHealthCheckTimeoutError("hanging for 30.02 s"), STOPPED["learner"]),
+        (ActorUnavailableError("recvmsg: reset by peer", b"a" * 16), NODE),
     ],
 )
 def test_a_lost_learner_is_named_as_the_matrix_expects(

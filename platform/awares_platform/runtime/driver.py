@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from awares_platform.runtime.watch import ENGINE_MARGIN, PartLost, Waiting, guarded, watch
@@ -101,5 +101,10 @@ class Watched:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of the error's message without a full stop, or its type's name."""
+    """Return the first line of the error's message without a full stop, or its type's name.
+
+    The message of a lost connection is about sockets, so the function returns other words for it.
+    """
+    if isinstance(error, ActorUnavailableError):
+        return "the connection to it is lost; its process or its node may be dead"
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

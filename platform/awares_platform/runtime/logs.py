@@ -4,8 +4,10 @@ import json
 import logging
 import os
 import sys
+import threading
 import traceback
 
+log = logging.getLogger(__name__)
 _PLAIN = "%(levelname).1s %(asctime)s %(name)s: %(message)s"
 OURS = ("awares", "awares_platform")
 """The loggers of this project."""
@@ -32,8 +34,28 @@ def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> N
     # Python prints a traceback for each line with such a character.
     logging.raiseExceptions = False
     logging.getLogger(_RAY_TOKEN).addFilter(_is_no_token_notice)
+    threading.excepthook = _log_failed_thread
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(level, logging.ERROR))
+
+
+def _log_failed_thread(failed: threading.ExceptHookArgs) -> None:
+    """Log the exception that has ended a thread. Only a thread of this project gets a traceback."""
+    if failed.exc_value is None or failed.exc_type is SystemExit:
+        return
+    modules = [
+        str(frame.f_globals.get("__name__"))
+        for frame, _ in traceback.walk_tb(failed.exc_traceback)
+        if frame.f_globals.get("__name__") != "threading"
+    ]
+    ours = any(module.partition(".")[0] in OURS for module in modules)
+    log.error(
+        "a thread of %s has failed: %s: %s",
+        modules[0] if modules else "a library",
+        failed.exc_type.__name__,
+        failed.exc_value,
+        exc_info=failed.exc_value if ours else None,
+    )
 
 
 def _is_no_token_notice(record: logging.LogRecord) -> bool:

@@ -3,8 +3,8 @@
     job -- report(step, {"area/name": value}) --+-- metrics.jsonl -- read -- report.html
                                                 +-- Ray's metrics agent -- Prometheus
 
-If the disk or the exporter fails, the failure is logged once and the run continues. The package
-`tracking` sends the same values to TensorBoard and other trackers.
+If the disk or the exporter fails, the failure is logged once and the run continues. Rows that
+cannot be written wait in memory. The package `tracking` sends the values to other trackers.
 """
 
 import json
@@ -12,6 +12,7 @@ import logging
 import math
 import re
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 from awares_platform.runtime.prometheus import Gauges
 
 log = logging.getLogger(__name__)
+_MOST_UNWRITTEN = 10_000
 _KEY = re.compile(r"[a-z0-9_]+(/[A-Za-z0-9_.@-]+)+")
 
 
@@ -38,27 +40,40 @@ class Row:
 
 
 class MetricsWriter:
-    """Appends rows to `<directory>/metrics.jsonl`, and copies the values to `gauges` if given."""
+    """Appends rows to `<directory>/metrics.jsonl`, and copies the values to `gauges` if given.
+
+    If the file cannot be written, such as on a full disk, the next report writes the row, too.
+    """
 
     def __init__(self, directory: Path, gauges: Gauges | None = None) -> None:
         self.path = directory / "metrics.jsonl"
         self._gauges = gauges
         self._failed = False
+        self._unwritten: deque[str] = deque(maxlen=_MOST_UNWRITTEN)
 
     def report(self, step: int, values: Mapping[str, float]) -> None:
         """Record the `values` of a step. Each key has the form "area/name"."""
         assert all(_KEY.fullmatch(key) for key in values), f"metric keys are area/name: {[*values]}"
         finite = {key: float(x) if math.isfinite(x) else None for key, x in values.items()}
         row = Row(step, round(time.time(), 3), finite)
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": row.step, "time": row.time, **row.values}) + "\n")
-        except OSError as error:
-            if not self._failed:
-                log.warning("%s: metrics are not recorded (%s); the run goes on", self.path, error)
-            self._failed = True
+        self._unwritten.append(
+            json.dumps({"step": row.step, "time": row.time, **row.values}) + "\n"
+        )
+        self._write()
         if self._gauges:
             self._gauges.report(values)
+
+    def _write(self) -> None:
+        # A failed write may have left a part of a line. The empty line ends this part.
+        text = ("\n" if len(self._unwritten) > 1 else "") + "".join(self._unwritten)
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+            self._unwritten.clear()
+        except OSError as error:
+            if not self._failed:
+                log.warning("%s: metrics wait in memory (%s); the run goes on", self.path, error)
+            self._failed = True
 
 
 def read(path: Path) -> list[Row]:

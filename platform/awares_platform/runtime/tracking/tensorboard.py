@@ -1,7 +1,8 @@
 """Writes TensorBoard events: scalars, the configuration as text, samples, and hyperparameters."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ class TensorBoard:
 
     Each series has a directory of its own, so that TensorBoard draws one line for each series in
     one chart. If a resumed job repeats steps, TensorBoard hides the earlier values of these steps.
+    After an error, such as a full disk, the next values go to new files.
 
     Raises ImportError if TensorBoard is not installed.
     """
@@ -31,28 +33,31 @@ class TensorBoard:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Write each value as a scalar."""
-        writer = self._writer("", step)
-        for key, value in values.items():
-            writer.add_scalar(key, value, step)
+        with self._renewed(""):
+            writer = self._writer("", step)
+            for key, value in values.items():
+                writer.add_scalar(key, value, step)
         self._last |= values
 
     def series(self, step: int, area: str, values: Mapping[str, Mapping[str, float]]) -> None:
         """Write the values of each series under the tags "area/name"."""
         for name, row in values.items():
-            writer = self._writer(name, step)
-            for key, value in row.items():
-                writer.add_scalar(f"{area}/{key}", value, step)
+            with self._renewed(name):
+                writer = self._writer(name, step)
+                for key, value in row.items():
+                    writer.add_scalar(f"{area}/{key}", value, step)
             self._last |= {f"{name}/{key}": value for key, value in row.items()}
 
     def samples(self, step: int, rows: Sequence[SampleRow]) -> None:
         """Write each sample as an image and a text."""
         import numpy as np
 
-        writer = self._writer("", step)
-        for index, row in enumerate(rows):
-            tag = f"samples/{index}"
-            writer.add_image(tag, np.asarray(row.image.convert("RGB")), step, dataformats="HWC")
-            writer.add_text(tag, describe(row), step)
+        with self._renewed(""):
+            writer = self._writer("", step)
+            for index, row in enumerate(rows):
+                tag = f"samples/{index}"
+                writer.add_image(tag, np.asarray(row.image.convert("RGB")), step, dataformats="HWC")
+                writer.add_text(tag, describe(row), step)
 
     def close(self) -> None:
         """Write the settings as hyperparameters, and the last values as their results."""
@@ -67,6 +72,15 @@ class TensorBoard:
                 writer.add_scalar(key, value)
         for writer in self._writers.values():
             writer.close()
+
+    @contextmanager
+    def _renewed(self, series: str) -> Iterator[None]:
+        """Forget the writer of `series` if the block fails. It would accept nothing more."""
+        try:
+            yield
+        except Exception:
+            self._writers.pop(series, None)
+            raise
 
     def _writer(self, series: str, step: int) -> Any:
         if series not in self._writers:

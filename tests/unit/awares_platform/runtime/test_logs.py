@@ -1,6 +1,7 @@
 import json
 import logging
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,18 @@ def test_rays_notice_of_its_token_is_dropped_and_its_warnings_are_kept() -> None
     finally:
         logger.removeHandler(handler)
     assert [line.partition(" for")[0] for line in seen] == ["Token authentication is disabled"]
+
+
+def test_only_a_thread_of_the_project_gets_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    before = threading.excepthook
+    logs.configure()
+    try:
+        for work, module in ((json.loads, "json"), (JsonFormatter().format, "runtime.logs")):
+            thread = threading.Thread(target=work, args=(None,))
+            thread.start()
+            thread.join()
+            shown = capsys.readouterr().err
+            assert f"has failed: {'TypeError' if module == 'json' else 'AttributeError'}" in shown
+            assert module in shown and ("Traceback" in shown) is (module == "runtime.logs")
+    finally:
+        threading.excepthook = before

@@ -42,3 +42,10 @@ def test_a_failing_disk_is_logged_once_and_stops_nothing(
         writer.report(1, {"a/x": 1.0})
     assert [record.getMessage() for record in caplog.records] == [caplog.records[0].getMessage()]
     assert "the run goes on" in caplog.text
+    (tmp_path / "metrics.jsonl").rmdir()
+    (tmp_path / "metrics.jsonl").write_text('{"step": 7, "ti')
+    writer.report(2, {"a/x": 3.0})
+    writer.report(3, {"a/x": 4.0})
+    assert [(row.step, row.values["a/x"]) for row in read(writer.path)] == [
+        (0, 1.0), (1, 1.0), (2, 3.0), (3, 4.0),
+    ]  # fmt: skip

@@ -4,6 +4,8 @@ import json
 import logging
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +28,33 @@ from awares_platform.runtime.tracking.samples import FRAME, SIDE, sample_row
 from awares_platform.runtime.tracking.tensorboard import TensorBoard
 from awares_platform.runtime.tracking.tracker import SampleRow, TrackedJob
 from awares_platform.runtime.tracking.tracking import Tracking
+
+FULL = """
+import resource, sys, time
+from pathlib import Path
+from awares_platform.runtime import logs
+from awares_platform.runtime.tracking.tensorboard import TensorBoard
+from awares_platform.runtime.tracking.tracker import TrackedJob
+from awares_platform.runtime.tracking.tracking import Tracking
+
+def metrics(step):
+    tracking.metrics(step, {"reward/mean": float(step)})
+    time.sleep(0.5)
+
+logs.configure()
+tracking = Tracking({"TensorBoard": TensorBoard(TrackedJob("r", "j", Path(sys.argv[1]), "t", {}))})
+while not [*Path(sys.argv[1]).glob("tensorboard/events*")]:
+    metrics(1)
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1, most))
+metrics(2)
+metrics(3)
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+metrics(4)
+tracking.close()
+"""
+"""A program whose files cannot grow for a while, as on a full disk. sys.argv[1] is the job's
+directory."""
 
 
 @pytest.fixture
@@ -119,6 +148,19 @@ def test_a_resumed_job_continues_its_tensorboard_curve(job: TrackedJob) -> None:
         tracking.close()
     found = events(job.directory / "tensorboard").Scalars("reward/mean")
     assert [(event.step, event.value) for event in found] == [(1, 31), (2, 32), (3, 23), (4, 24)]
+
+
+def test_tensorboard_goes_on_after_a_full_disk_with_our_lines_only(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = events(tmp_path / "tensorboard").Scalars("reward/mean")
+    assert (4, 4.0) in [(event.step, event.value) for event in found]
+    lines = [line.partition(" ")[2].partition(" ")[2] for line in done.stderr.splitlines()]
+    assert sorted(line.partition(": [")[0] for line in lines) == [
+        "awares_platform.runtime.logs: a thread of tensorboard.summary.writer.event_file_writer "
+        "has failed: OSError",
+        "awares_platform.runtime.tracking.courier: TensorBoard lacks values (OSError",
+    ], done.stderr
 
 
 def test_mlflow_continues_the_run_of_a_resumed_job(
