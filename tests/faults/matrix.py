@@ -4,8 +4,9 @@
     PYTHONPATH=.:platform python -m tests.faults.matrix --table runs/faults > tests/faults/README.md
 
 A part is one run of the job with a quarter of the faults, one after the other. Part 0 is the run
-without a fault. Each fault strikes a random number of versions after the job has recovered from the
-one before, and a random fraction of a second later. After --seconds, the run ends.
+without a fault. Part 5 has the faults that --repeat names, such as those that were mended. Each
+fault strikes a random number of versions after the job has recovered from the one before, and a
+random fraction of a second later. After --seconds, the run ends.
 
 The job runs on a real Ray cluster of two nodes, with a real SeaweedFS behind a proxy. The run's
 directory is a small file system in memory, so that the disk can be full. Mounting it needs root.
@@ -20,7 +21,7 @@ import secrets
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -82,12 +83,17 @@ def settings(endpoint: str, disk: Path, part: int) -> PlatformConfig:
     )
 
 
-def moments(part: int) -> list[tuple[MatrixFault, int, float]]:
-    """Return the faults of a part, and the versions and seconds between them."""
-    if part == 0:
-        return []
+def moments(part: int, repeated: Sequence[str] = ()) -> list[tuple[MatrixFault, int, float]]:
+    """Return the faults of a part, and the versions and seconds between them.
+
+    `repeated` names the faults of the last part.
+    """
     chance = random.Random(SEED)
-    faults = chance.sample(MATRIX, len(MATRIX))[part - 1 :: PARTS]
+    faults = chance.sample(MATRIX, len(MATRIX))
+    if part > PARTS:
+        faults = [fault for fault in faults if fault.name in repeated]
+    else:
+        faults = faults[part - 1 :: PARTS] if part else []
     return [(fault, chance.randint(*APART), chance.random()) for fault in faults]
 
 
@@ -116,7 +122,7 @@ def variables(address: str = "") -> dict[str, str]:
     return {**os.environ, **own, **({"RAY_ADDRESS": address} if address else {})}
 
 
-def run(part: int, results: Path, seconds: float) -> None:
+def run(part: int, results: Path, seconds: float, repeated: Sequence[str]) -> None:
     """Run a part for at most `seconds` seconds, check it, and write the outcome to `results`.
 
     The lines of the job go there, too.
@@ -136,7 +142,7 @@ def run(part: int, results: Path, seconds: float) -> None:
             job = GrpoJob(config, store, variables(nodes.address), Path(scratch))
             try:
                 strike = Strike(job, nodes, faults, disk, EVERY)
-                strike_all(part, job, strike, struck, until)
+                strike_all(moments(part, repeated), job, strike, struck, until)
                 job.process.terminate()
                 status = job.process.wait(60)
             except (TimeoutError, subprocess.TimeoutExpired):
@@ -159,15 +165,21 @@ def running(job: GrpoJob) -> set[psutil.Process]:
     return family(psutil.Process(job.process.pid)) if job.process.poll() is None else set()
 
 
-def strike_all(part: int, job: GrpoJob, strike: Strike, struck: list[Struck], until: float) -> None:
-    """Strike the job with each fault of the part, and append to `struck` what each one did.
+def strike_all(
+    planned: Sequence[tuple[MatrixFault, int, float]],
+    job: GrpoJob,
+    strike: Strike,
+    struck: list[Struck],
+    until: float,
+) -> None:
+    """Strike the job with each planned fault, and append to `struck` what each one did.
 
     Stop at the time `until`, or after a fault that ends the job. Without faults, wait until then.
     """
     job.wait_for_version(2, 300)
-    if part == 0:
+    if not planned:
         time.sleep(max(0.0, until - time.monotonic()))
-    for fault, versions, pause_s in moments(part):
+    for fault, versions, pause_s in planned:
         if time.monotonic() + fault.seconds + LEFT_S > until:
             break
         job.wait_for_version(job.version() + versions, 120)
@@ -181,7 +193,8 @@ def strike_all(part: int, job: GrpoJob, strike: Strike, struck: list[Struck], un
 def main() -> None:
     """Run a part of the matrix, or print the table of all results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", type=int, choices=range(PARTS + 1))
+    parser.add_argument("--part", type=int, choices=range(PARTS + 2))
+    parser.add_argument("--repeat", nargs="*", default=(), help="the faults of the last part")
     parser.add_argument("--seconds", type=float, default=900.0, help="the time of the part")
     parser.add_argument("--results", type=Path, default=Path("runs/faults"))
     parser.add_argument("--table", type=Path, help="print the table of the results here")
@@ -189,7 +202,7 @@ def main() -> None:
     if given.table:
         print(table(given.table), end="")
     else:
-        run(given.part, given.results, given.seconds)
+        run(given.part, given.results, given.seconds, given.repeat)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,9 @@ def test_each_fault_strikes_in_one_part_and_always_at_the_same_moment() -> None:
     assert len(struck) == len(MATRIX) == 21
     assert {fault.name for fault in struck} == {fault.name for fault in MATRIX}
     assert moments(0) == []
+    assert [fault.name for fault, _, _ in moments(PARTS + 1, ["SIGSTOP of a raylet"])] == [
+        "SIGSTOP of a raylet"
+    ]
     assert [(fault.name, after) for fault, after, _ in moments(2)][:2] == [
         ("SIGSTOP of a raylet", 3),
         ("kill -9 of the driver", 9),
