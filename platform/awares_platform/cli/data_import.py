@@ -75,7 +75,7 @@ def _import(config: PlatformConfig, source: str, split: str, dry: bool) -> str:
 
 
 def data(
-    action: tyro.conf.Positional[Literal["ls", "show", "stats", "rm", "mix", "agreement"]],
+    action: tyro.conf.Positional[Literal["ls", "show", "stats", "rm", "mix", "agreement", "sheet"]],
     name: tyro.conf.Positional[str] = "",
     overrides: Overrides = (),
     /,
@@ -88,13 +88,15 @@ def data(
     `show` writes a page with thumbnails of fifty samples. `stats` counts rows, images, kinds,
     labels, crops and the rows that an import has left out. `rm` deletes a split or a whole data
     set, but no images. `mix` writes the data set data.name from those that data.mix names.
-    `agreement` asks curate.second_judge about a curated set, and prints Cohen's kappa.
+    `agreement` asks curate.second_judge about a curated set, and prints Cohen's kappa. `sheet`
+    writes the datasheet of a curated set as a page and as JSON.
 
     Args:
         action: What to do.
         name: Name of the data set; ls and mix need none.
         split: Split of the data set. The default is all splits, and for show the first one.
-        out: File of the page that show writes; by default <name>-<split>.html.
+        out: File of the page that show or sheet writes; by default <name>-<split>.html. The
+            datasheet's JSON has the same name with the ending .json.
     """
 
     def execute() -> None:
@@ -108,6 +110,11 @@ def data(
             if action == "agreement":
                 measure = importlib.import_module("awares_platform.curate.agreement").measure
                 print(measure(store, settings.data, settings.curate, name).summary())
+                return
+            if action == "sheet":
+                datasheet = importlib.import_module("awares_platform.curate.datasheet").datasheet
+                facts = datasheet(store, settings.curate, name)
+                print(data_sets.sheet(store, settings.data, facts, out))
                 return
             print(data_sets.run(store, settings.data, action, name, split, out))
 

@@ -2,18 +2,25 @@
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 from PIL import ImageDraw
 from PIL.Image import Image, Resampling
 
+from awares.crops import CropId, crop_box
 from awares.errors import DataError
 from awares.sample import Sample
 
 THUMBNAIL = 320
 """The longest side of a thumbnail in pixels."""
+_RED, _BLUE = (220, 0, 0), (0, 90, 220)
+_CROPS = frozenset(CropId)
+"""The crops that can be drawn. The regions of another environment are only named."""
 _STYLE = (
+    "section{display:flex;flex-wrap:wrap;gap:2em;margin-bottom:2em;align-items:start}"
+    "table{border-collapse:collapse}caption{font-weight:600;text-align:left}"
+    "th{font-weight:400;text-align:left;padding-right:1em}td{overflow-wrap:anywhere;max-width:30em}"
     "body{font:15px system-ui;margin:2em}main{display:grid;gap:1em;"
     f"grid-template-columns:repeat(auto-fill,minmax({THUMBNAIL}px,1fr))}}"
     "figure{margin:0;border:1px solid #ccc;padding:.6em}img{max-width:100%}"
@@ -21,16 +28,43 @@ _STYLE = (
 )
 
 
-def page(title: str, samples: Sequence[Sample], images: Callable[[str], Image]) -> str:
-    """Return an HTML page that needs no other file. It shows the boxes of the evidence in red.
+def page(
+    title: str,
+    samples: Sequence[Sample],
+    images: Callable[[str], Image],
+    facts: Mapping[str, object] | None = None,
+) -> str:
+    """Return an HTML page that needs no other file.
 
-    `images` maps the hash of an image to the image. A missing image leaves a note in its place.
+    It shows the boxes of the evidence in red, and the target crops in blue. `images` maps the hash
+    of an image to the image. A missing image leaves a note in its place. `facts` become tables
+    above the samples.
     """
     figures = "\n".join(_figure(sample, images) for sample in samples)
+    tables = "\n".join(_table(name, value) for name, value in (facts or {}).items())
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style><h1>{escape(title)}</h1><main>\n{figures}\n</main></html>\n"
+        f"<style>{_STYLE}</style><h1>{escape(title)}</h1><section>\n{tables}\n</section>"
+        f"<main>\n{figures}\n</main></html>\n"
     )
+
+
+def _table(name: str, value: object) -> str:
+    """Return a fact as a table. A mapping has one row for each key."""
+    rows = value if isinstance(value, Mapping) else {"": value}
+    cells = "\n".join(
+        f"<tr><th>{escape(str(key))}</th><td>{escape(_text(one))}</td></tr>"
+        for key, one in rows.items()
+    )
+    return f"<table><caption>{escape(name)}</caption>\n{cells}\n</table>"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_text(one)}" for key, one in value.items())
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def _figure(sample: Sample, images: Callable[[str], Image]) -> str:
@@ -52,10 +86,11 @@ def _thumbnail(sample: Sample, images: Callable[[str], Image]) -> str:
     width, height = (max(1, round(side * scale)) for side in image.size)
     small = image.resize((width, height), Resampling.LANCZOS)
     draw = ImageDraw.Draw(small)
-    for left, top, right, bottom in sample.evidence:
-        corners = (left * scale, top * scale, right * scale - 1, bottom * scale - 1)
-        if corners[0] <= corners[2] and corners[1] <= corners[3]:
-            draw.rectangle(corners, outline=(220, 0, 0), width=2)
+    drawn = [(crop_box(CropId(one), image.size), _BLUE) for one in sample.crops if one in _CROPS]
+    for box, colour in [*drawn, *((box, _RED) for box in sample.evidence)]:
+        left, top, right, bottom = (side * scale for side in box)
+        if left <= right - 1 and top <= bottom - 1:
+            draw.rectangle((left, top, right - 1, bottom - 1), outline=colour, width=2)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=80)
     data = base64.b64encode(buffer.getvalue()).decode()

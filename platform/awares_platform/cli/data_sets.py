@@ -1,5 +1,6 @@
 """Implements `awares data ls|show|stats|rm|mix` for the data sets in the store."""
 
+import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,11 +47,32 @@ def run(
         return _remove(store, name, split)
     if action == "stats":
         return "\n\n".join("\n".join(stats(store, data, name, one)) for one in splits)
-    path = out or Path(f"{name}-{splits[0]}.html")
-    samples = read_split(store, name, splits[0]).samples
+    return show(store, data, name, splits[0], out or Path(f"{name}-{splits[0]}.html"))
+
+
+def show(
+    store: ObjectStore,
+    data: DataConfig,
+    name: str,
+    split: str,
+    path: Path,
+    facts: Mapping[str, object] | None = None,
+) -> str:
+    """Write a page with `facts` and fifty samples of a split, and return a line about it."""
+    samples = read_split(store, name, split).samples
     drawn = random.Random(0).sample(samples, min(SHOWN, len(samples)))
-    path.write_text(page(f"{name}/{splits[0]}", drawn, _images(store, data, name, splits)), "utf-8")
-    return f"{len(drawn)} of {len(samples)} samples of {name}/{splits[0]} are shown in {path}"
+    images = _images(store, data, name, [split])
+    path.write_text(page(f"{name}/{split}", drawn, images, facts), "utf-8")
+    return f"{len(drawn)} of {len(samples)} samples of {name}/{split} are shown in {path}"
+
+
+def sheet(store: ObjectStore, data: DataConfig, facts: Mapping[str, Any], out: Path | None) -> str:
+    """Write a datasheet as a page and as JSON, and return the lines about them."""
+    name = facts["name"]
+    path = out or Path(f"{name}-train.html")
+    beside = path.with_suffix(".json")
+    beside.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+    return f"{show(store, data, name, 'train', path, facts)}\nits datasheet is in {beside}, too"
 
 
 def listing(store: ObjectStore) -> Iterator[str]:

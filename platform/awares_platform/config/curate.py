@@ -33,6 +33,10 @@ class EndpointConfig(Section):
     """Maximum rate at which one process sends requests. 0 sets no limit."""
     tokens_per_minute: int = Field(default=0, ge=0)
     """Maximum rate of tokens, of requests and replies together, in one process. 0 sets no limit."""
+    input_price: float = Field(default=0.0, ge=0)
+    """Price per million input tokens, for curate.budget and the datasheet."""
+    output_price: float = Field(default=0.0, ge=0)
+    """Price per million output tokens, in the same currency."""
 
 
 class CurateConfig(Section):
@@ -82,6 +86,9 @@ class CurateConfig(Section):
     grounding_unit: Literal["auto", "fractions", "thousandths", "pixels"] = "auto"
     """Unit of the grounding model's coordinates. "auto" reads the unit off the replies of a shard,
     and refuses what stays ambiguous. The model is asked for "thousandths" (0 to 1000)."""
+    budget: float = Field(default=0.0, ge=0)
+    """Largest cost of all replies about a data set, in the currency of the endpoints' prices. If it
+    is spent, curation stops and can go on later. 0 sets no limit."""
     both_wrong: Literal["LR", "drop"] = "drop"
     """What happens to a sample that the base policy answers wrongly at both resolutions. "drop"
     leaves the sample out; "LR" labels it LR, as the paper does."""

@@ -98,7 +98,7 @@ def measure(store: ObjectStore, data: DataConfig, curate: CurateConfig, name: st
     if not all("verdict" in columns for columns in split.columns):
         raise DataError(f"{name} has no verdicts: name a set that `awares curate` has written")
     labelled_by = data.model_copy(update={"name": name.rpartition(CURATED)[0] or data.name})
-    replies = ReplyLog.load(store, labelled_by.replies_prefix)
+    replies = ReplyLog.load(store, labelled_by.replies_prefix, curate.budget)
     second = asyncio.run(_verdicts(second_judge(curate, replies), split, curate, replies))
     table: Counter[str] = Counter(
         f"{columns['verdict']} {verdict}"

@@ -50,7 +50,7 @@ from awares_platform.method.prompt_file import with_texts
 from awares_platform.method.ratios import log_ratios
 from awares_platform.runtime.job_lease import dataset_lease, hold
 from awares_platform.runtime.progress import Progress
-from awares_platform.runtime.run import Run
+from awares_platform.runtime.run import Run, versions
 from awares_platform.runtime.terminal import without_line
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
@@ -228,7 +228,11 @@ def write_curated(
             f"none of the {sum(len(shard.samples) for shard in shards)} questions of {data.name} "
             "has a label; the log and metrics.jsonl of curate say why each one is left out"
         )
-    made = {"fingerprint": _digest(shard.fingerprint for shard in shards), "settings": recipe}
+    made = {
+        "fingerprint": _digest(shard.fingerprint for shard in shards),
+        "settings": recipe,
+        "versions": versions(),
+    }
     images = read_manifest(store, data.name, SPLIT).get("images")
     write_manifest(store, data.curated, SPLIT, keys, rows, made, images, content=content.hex())
 

@@ -4,7 +4,8 @@ import asyncio
 import json
 import pickle
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from awares_platform.curate.reply_log import ReplyLog
 from awares_platform.data.images import Images
 from awares_platform.data.rows import encode_rows
 from awares_platform.method.answers import Answers
+from awares_platform.method.chat_client import EndpointUsage
 from awares_platform.method.family import model_family
 from awares_platform.method.labeller import Labelled, Labeller
 from awares_platform.runtime.watchdog import watchdog
@@ -28,6 +30,9 @@ NOT_A_REPLY = frozenset({"", "answer", "data"})
 """The values of `Labelled.reason` for a sample that no reply of a judge or grounding has cost."""
 LOST = "lost"
 """The key of a shard's metadata for the number of samples that unreadable replies have cost."""
+COUNTS = "counts"
+"""The key of a shard's metadata for its counts, which the datasheet adds up."""
+BOTH_WRONG = "both answers wrong"
 FEWEST_LOST = 4
 SHOWN = 3
 
@@ -61,10 +66,10 @@ def _label_shard(batch: Columns, config: PlatformConfig) -> dict[str, Any]:
     store = ObjectStore.from_config(config.store)
     answers = decode_answers(batch["rows"][0], key)
     images = Images.of(store, config.data)
-    replies = ReplyLog.load(store, config.data.replies_prefix)
+    replies = ReplyLog.load(store, config.data.replies_prefix, config.curate.budget)
     with watchdog(config.run.hang_timeout_s):
-        labelled = asyncio.run(_label_all(config, answers, images, replies, key))
-        store.put(key, encode_shard(labelled, fingerprint))
+        labelled, usage = asyncio.run(_label_all(config, answers, images, replies, key))
+        store.put(key, encode_shard(labelled, fingerprint, usage))
     labels = [one.sample.label for one in labelled if one.sample]
     faults = [f"{one.answers.sample.sample_id}: {one.fault}" for one in labelled if one.fault]
     counts = {
@@ -84,8 +89,11 @@ async def _label_all(
     images: Images,
     replies: ReplyLog,
     key: str,
-) -> list[Labelled]:
-    """Label the samples of the shard `key`. Raises DataError if replies cost all of its samples."""
+) -> tuple[list[Labelled], Mapping[str, EndpointUsage]]:
+    """Label the samples of the shard `key`. Raises DataError if replies cost all of its samples.
+
+    Return the labelled samples, and what the judge and the grounding have used.
+    """
     family = model_family(config.policy)
     async with Labeller(config.method, config.curate, family, images, replies) as labeller:
         labelled = await labeller(answers)
@@ -95,7 +103,7 @@ async def _label_all(
         await replies.forget_doubted()
         raise
     await replies.merge()
-    return labelled
+    return labelled, labeller.usage
 
 
 def require_labels(labelled: Sequence[Labelled], key: str) -> None:
@@ -116,10 +124,13 @@ def require_labels(labelled: Sequence[Labelled], key: str) -> None:
     )
 
 
-def encode_shard(labelled: Sequence[Labelled], fingerprint: str) -> bytes:
+def encode_shard(
+    labelled: Sequence[Labelled], fingerprint: str, usage: Mapping[str, EndpointUsage] | None = None
+) -> bytes:
     """Encode the samples that have a label, with their answers, confidence and verdict.
 
-    The metadata has the number of samples that unreadable replies cost.
+    The metadata has the number of samples that unreadable replies cost, and the counts of the
+    datasheet.
     """
     usable = [(one.sample, one) for one in labelled if one.sample]
     columns = {
@@ -129,5 +140,10 @@ def encode_shard(labelled: Sequence[Labelled], fingerprint: str) -> bytes:
         "verdict": ["" if one.verdict is None else one.verdict.name for _, one in usable],
     }
     lost = sum(one.reason not in NOT_A_REPLY for one in labelled)
-    metadata = {"fingerprint": fingerprint, LOST: str(lost)}
+    counts = {
+        "left out": Counter(one.reason or BOTH_WRONG for one in labelled if not one.sample),
+        "dropped boxes": sum(one.dropped_boxes for one in labelled),
+        "used": {name: asdict(one) for name, one in (usage or {}).items()},
+    }
+    metadata = {"fingerprint": fingerprint, LOST: str(lost), COUNTS: json.dumps(counts)}
     return encode_rows([sample for sample, _ in usable], columns, metadata)

@@ -16,9 +16,14 @@ import time
 import uuid
 from collections.abc import Iterable
 
+from awares.errors import AwaresError
 from awares_platform.method.chat_client import KeptReply
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
+
+
+class BudgetSpent(AwaresError):
+    """The replies about a data set have cost as much as curate.budget allows."""
 
 
 class ReplyLog:
@@ -30,8 +35,9 @@ class ReplyLog:
         log.kept(key)
     """
 
-    def __init__(self, store: ObjectStore, prefix: str) -> None:
+    def __init__(self, store: ObjectStore, prefix: str, budget: float = 0.0) -> None:
         self._store, self._prefix = store, prefix
+        self._budget, self._cost = budget, 0.0
         self._replies: dict[str, KeptReply | None] = {}
         self._waiting: list[str] = []
         self._written: list[str] = []
@@ -39,9 +45,12 @@ class ReplyLog:
         self._doubted: set[str] = set()
 
     @classmethod
-    def load(cls, store: ObjectStore, prefix: str) -> "ReplyLog":
-        """Read all replies below `prefix`. Raises StoreError if the store fails."""
-        log = cls(store, prefix)
+    def load(cls, store: ObjectStore, prefix: str, budget: float = 0.0) -> "ReplyLog":
+        """Read all replies below `prefix`. Raises StoreError if the store fails.
+
+        `budget` is the largest cost of all replies together, or 0 without a limit.
+        """
+        log = cls(store, prefix, budget)
         for key in sorted(info.key for info in store.list(prefix)):
             try:
                 log._read(store.get(key))
@@ -52,8 +61,21 @@ class ReplyLog:
     def _read(self, data: bytes) -> None:
         for line in data.decode().splitlines():
             found = json.loads(line)
-            reply = found["reply"]
-            self._replies[found["key"]] = reply and KeptReply(**reply)
+            reply = KeptReply(**found["reply"]) if found["reply"] else None
+            # While a process merges objects, a reply may be in two of them.
+            if reply is not None and reply != self._replies.get(found["key"]):
+                self._cost += reply.cost
+            self._replies[found["key"]] = reply
+
+    def spent(self) -> AwaresError | None:
+        """Return an error that says how to go on if the budget is spent, and else None."""
+        if not self._budget or self._cost < self._budget:
+            return None
+        return BudgetSpent(
+            f"curate.budget={self._budget:g} is spent: the replies below {self._prefix} have cost "
+            f"{self._cost:.2f}. Raise curate.budget and run the command again; it goes on where it "
+            "stopped, and pays for no reply twice"
+        )
 
     def kept(self, key: str) -> KeptReply | None:
         """Return the reply to a question, or None if nobody has asked it."""
@@ -62,6 +84,7 @@ class ReplyLog:
     async def keep(self, key: str, reply: KeptReply) -> None:
         """Write a reply to the store. Raises StoreError if the store fails."""
         self._replies[key] = reply
+        self._cost += reply.cost
         await self._write([key])
 
     def doubt(self, key: str) -> None:

@@ -45,7 +45,9 @@ class EndpointBusy(EndpointError):
 
 @dataclass(slots=True)
 class EndpointUsage:
-    """The requests that an endpoint has answered, and the tokens that it has counted.
+    """The replies of an endpoint, and the tokens that it has counted.
+
+    Replies that a memory holds count as well, because somebody has paid for them.
 
     Example:
         EndpointUsage(requests=2, input_tokens=610, output_tokens=14)
@@ -55,11 +57,11 @@ class EndpointUsage:
     input_tokens: int = 0
     output_tokens: int = 0
 
-    def add(self, counted: Mapping[str, Any]) -> None:
-        """Add one reply. `counted` is the object "usage" of the reply."""
+    def add(self, reply: "KeptReply") -> None:
+        """Add one reply."""
         self.requests += 1
-        self.input_tokens += int(counted.get("prompt_tokens") or 0)
-        self.output_tokens += int(counted.get("completion_tokens") or 0)
+        self.input_tokens += reply.input_tokens
+        self.output_tokens += reply.output_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ class KeptReply:
     """A reply of an endpoint, as a memory of replies keeps it.
 
     `content` is None if the message has no content. `reason` and `message` describe the error if
-    the endpoint refuses the question, and are "" otherwise.
+    the endpoint refuses the question, and are "" otherwise. `cost` is in the currency of the
+    endpoint's prices.
 
     Example:
         KeptReply("2")
@@ -76,6 +79,9 @@ class KeptReply:
     content: str | None
     reason: str = ""
     message: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as a JSON object."""
@@ -92,10 +98,12 @@ class ReplyMemory(Protocol):
     """Remembers the replies of endpoints by a digest of the question.
 
     `keep` returns once the reply survives a kill of the process. `doubt` notes that the reply is
-    unreadable.
+    unreadable. `spent` returns an error if no further reply may be paid, and else None.
     """
 
     def kept(self, key: str) -> KeptReply | None: ...
+
+    def spent(self) -> AwaresError | None: ...
 
     async def keep(self, key: str, reply: KeptReply) -> None: ...
 
@@ -130,6 +138,7 @@ class ChatEndpoint:
         self._client = _client(config)
         self._pace = RateLimit(config.requests_per_minute, config.tokens_per_minute)
         self._takes_schema = True
+        self._draining = asyncio.Lock()
         self.usage = EndpointUsage()
 
     async def __aenter__(self) -> Self:
@@ -155,17 +164,38 @@ class ChatEndpoint:
         `schema` is the JSON schema of the reply. A server that does not take it is asked without.
 
         Raises EndpointBusy if no attempt succeeds within the retry budget. Raises EndpointError if
-        the endpoint cannot be used, and Unreadable if it refuses only these messages.
+        the endpoint cannot be used, and Unreadable if it refuses only these messages. If the memory
+        says that the budget is spent, its error is raised once no request is in flight.
         """
         key = self._key(messages, schema)
-        if self._memory and (known := self._memory.kept(key)):
-            return known.text()
-        async with self._limit:
-            sent = await asyncio.to_thread(self._fill, messages) if self._fill else messages
-            reply = await self._retried(sent, schema)
-            if self._memory:
-                await self._memory.keep(key, reply)
+        reply = self._memory.kept(key) if self._memory else None
+        if reply is None:
+            reply = await self._paid(key, messages, schema)
+        self.usage.add(reply)
         return reply.text()
+
+    async def _paid(
+        self, key: str, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None
+    ) -> KeptReply:
+        """Return a new reply, which the memory then keeps."""
+        async with self._limit:
+            error = self._memory.spent() if self._memory else None
+            if error is None:
+                sent = await asyncio.to_thread(self._fill, messages) if self._fill else messages
+                reply = await self._retried(sent, schema)
+                if self._memory:
+                    await self._memory.keep(key, reply)
+                return reply
+        await self._drain()
+        raise error
+
+    async def _drain(self) -> None:
+        """Wait until no request is in flight, so that each reply that is paid is kept."""
+        async with self._draining:
+            for _ in range(self._config.in_flight):
+                await self._limit.acquire()
+            for _ in range(self._config.in_flight):
+                self._limit.release()
 
     def doubt(
         self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None
@@ -249,18 +279,30 @@ class ChatEndpoint:
             found = response.json()
             choice = found["choices"][0]
             content, refusal = choice["message"].get("content"), choice["message"].get("refusal")
-            self.usage.add(found.get("usage") or {})
-            self._pace.spend((found.get("usage") or {}).get("total_tokens") or 0)
+            counted = found.get("usage") or {}
+            asked = int(counted.get("prompt_tokens") or 0)
+            said_tokens = int(counted.get("completion_tokens") or 0)
+            self._pace.spend(counted.get("total_tokens") or 0)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise EndpointError(
                 f"{self._url} does not speak the OpenAI chat protocol: {said}; "
                 "set the endpoint's url to the base of its API, such as http://host:8000/v1"
             ) from error
         if choice.get("finish_reason") == "content_filter":
-            return KeptReply(None, "filter", f"{self._url} filters its reply: {said}")
-        if refusal and not content:
-            return KeptReply(None, "refusal", f"{self._url} refuses: {str(refusal)[:80]!r}")
-        return KeptReply(content if isinstance(content, str) else None)
+            refused = ("filter", f"{self._url} filters its reply: {said}")
+        elif refusal and not content:
+            refused = ("refusal", f"{self._url} refuses: {str(refusal)[:80]!r}")
+        else:
+            refused = ("", "")
+        text = content if isinstance(content, str) and not refused[0] else None
+        return KeptReply(
+            text, *refused, asked, said_tokens, _cost(self._config, asked, said_tokens)
+        )
+
+
+def _cost(config: EndpointConfig, input_tokens: int, output_tokens: int) -> float:
+    """Return the cost of a reply, in the currency of the endpoint's prices."""
+    return (input_tokens * config.input_price + output_tokens * config.output_price) / 1e6
 
 
 def _wait(error: Exception) -> bool | float:

@@ -27,7 +27,7 @@ from awares.tokens import Size
 from awares_platform.config.curate import CurateConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.method.answers import Answers
-from awares_platform.method.chat_client import ReplyMemory
+from awares_platform.method.chat_client import EndpointUsage, ReplyMemory
 from awares_platform.method.environment import environment, episode_budget, episode_spec
 from awares_platform.method.grounding import Located, build_grounding, locate
 from awares_platform.method.judge import build_judge
@@ -90,6 +90,16 @@ class Labeller:
 
     async def __aexit__(self, *reason: object) -> None:
         await self._stack.aclose()
+
+    @property
+    def usage(self) -> dict[str, EndpointUsage]:
+        """The replies and tokens of the judge and of the grounding, as far as they have endpoints.
+
+        Replies that the memory held count as well.
+        """
+        parts = {"judge": self._judge, "grounding": self._grounding}
+        found = {name: getattr(part, "usage", None) for name, part in parts.items()}
+        return {name: one for name, one in found.items() if isinstance(one, EndpointUsage)}
 
     async def __call__(self, batch: Sequence[Answers]) -> list[Labelled]:
         """Label the samples concurrently, and return the results in the order of `batch`.

@@ -55,6 +55,8 @@ _ENDPOINT_OPERATION = {
     "in_flight",
     "requests_per_minute",
     "tokens_per_minute",
+    "input_price",
+    "output_price",
 }
 _CURATE_OPERATION = {
     "in_flight": True,
@@ -62,6 +64,7 @@ _CURATE_OPERATION = {
     "engine_cpus": True,
     "engine_gpus": True,
     "engine_restarts": True,
+    "budget": True,
     # Recipes have digests of the prompts' texts instead.
     "judge_prompt": True,
     "grounding_prompt": True,

@@ -142,7 +142,8 @@ def test_a_shard_keeps_answers_and_verdicts_of_what_is_usable() -> None:
     assert rows.columns == (
         {"low_answer": "1", "full_answer": "7", "confidence": 0.5, "verdict": "FULL"},
     )
-    assert rows.metadata == {"fingerprint": "ab12", "lost": "0"}
+    counts = '{"left out": {"data": 1}, "dropped boxes": 0, "used": {}}'
+    assert rows.metadata == {"fingerprint": "ab12", "lost": "0", "counts": counts}
 
 
 def test_a_shard_that_is_lost_to_unreadable_replies_is_a_fault_that_shows_them() -> None:
