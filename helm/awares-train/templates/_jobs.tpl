@@ -17,16 +17,35 @@ commands must therefore be one quoted argument of `sh -c`. Input: name, job. */}
 {{- define "awares.entrypoint" -}}
 {{- $job := .job -}}
 {{- $commands := list -}}
-{{- range append $job.before .name -}}
+{{- $wait := include "awares.waits" . | eq "yes" | ternary (list "run.wait_s=86400") list -}}
+{{- range concat $job.before (list .name) $job.after -}}
 {{- $words := concat (list "python" (printf "jobs/%s.py" .) "--config" "/etc/awares/setup.toml")
-    $job.args -}}
+    $wait $job.args -}}
 {{- $commands = append $commands (join " " $words) -}}
 {{- end -}}
-{{- if $job.before -}}
+{{- if gt (len $commands) 1 -}}
 sh -c "{{ join " && " $commands }}"
 {{- else -}}
 {{ first $commands }}
 {{- end -}}
+{{- end }}
+
+{{/* "yes" if another job of the release, which may still run, writes what this job reads. A queue
+starts jobs in any order. Input: root, name, job. */}}
+{{- define "awares.waits" -}}
+{{- $order := list "curate" "sft" "grpo" "evaluate" -}}
+{{- $own := concat .job.before (list .name) -}}
+{{- $found := false -}}
+{{- $passed := false -}}
+{{- range $other := $order -}}
+{{- if eq $other $.name }}{{ $passed = true }}{{ end -}}
+{{- $job := include "awares.job" (dict "root" $.root "job" (get $.root.Values.jobs $other)) |
+    fromYaml -}}
+{{- if and $job.enabled (not $job.schedule) (not $passed) (not (has $other $own)) -}}
+{{- $found = true -}}
+{{- end -}}
+{{- end -}}
+{{- if and $found (has .name $order) }}yes{{ end -}}
 {{- end }}
 
 {{/* The spec of a RayJob. Input: root, name, job. */}}

@@ -60,8 +60,9 @@ job's values), job (the values merged over jobDefaults). */}}
 {{- end }}
 {{- end }}
 {{- include "awares.refuseSize" . }}
-{{- if has .name $job.before }}
-{{ $path }}.before names the job itself: remove {{ .name }}
+{{- if has .name (concat $job.before $job.after) }}
+{{ $path }}.{{ has .name $job.before | ternary "before" "after" }} names the job itself: remove
+  {{ .name }}
 {{- end }}
 {{- end }}
 

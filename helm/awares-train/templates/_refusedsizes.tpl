@@ -106,7 +106,7 @@ setting for 0. Input: a list of root and setting. */}}
 {{- $names := eq .job.cluster "shared" | ternary list .job.groups }}
 {{- $groups := include "awares.groupsOf" (dict "root" .root "groups" .root.Values.cluster.groups
     "names" $names) | fromYaml }}
-{{- range append $.job.before $.name }}
+{{- range concat $.job.before (list $.name) (get $.job "after" | default list) }}
 {{- $actors := list }}
 {{- range get $needs . }}
 {{- $actors = append $actors (include "awares.actor" (dict "root" $.root "need" .) | fromYaml) }}

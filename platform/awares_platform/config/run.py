@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from pydantic import PositiveFloat, field_validator
+from pydantic import Field, PositiveFloat, field_validator
 
 from awares_platform.config.base import Section
 
@@ -26,6 +26,10 @@ class RunConfig(Section):
     hang_timeout_s: PositiveFloat = 90.0
     """Seconds without a sign of life after which a process of a job counts as hung. The job then
     kills the process and starts it again."""
+
+    wait_s: float = Field(default=0.0, ge=0)
+    """Seconds that sft, grpo and evaluate wait for the results of the jobs before them. A job that
+    waits keeps its nodes. With 0, a job ends at once if its input is missing."""
 
     worker_logs: bool = False
     """Print the output of Ray's workers. Ray's log files always contain this output."""

@@ -51,6 +51,7 @@ from awares_platform.method.family import model_family
 from awares_platform.method.labeller import Labelled, Labeller
 from awares_platform.method.ratios import log_ratios
 from awares_platform.method.reward import build_reward
+from awares_platform.runtime.awaited import awaited
 from awares_platform.runtime.job_lease import hold, run_lease
 from awares_platform.runtime.run import Run
 from awares_platform.runtime.tracking.samples import sample_row
@@ -112,14 +113,8 @@ def run(config: PlatformConfig) -> EvaluateResult:
 def _evaluate(config: PlatformConfig, store: ObjectStore, started: float) -> EvaluateResult:
     """Evaluate the policies. `started` is the monotonic time of the job's start."""
     asked = environment(config.method)
-    check_policies(
-        store,
-        config.run.name,
-        config.policy,
-        config.grpo,
-        config.evaluate.policies,
-        config.method,
-    )
+    inputs = (config.policy, config.grpo, config.evaluate.policies, config.method)
+    awaited("evaluate", config.run.wait_s, lambda: check_policies(store, config.run.name, *inputs))
     if config.data.source == "mini":
         ensure_mini(config.data, store)
     with Run(config, "evaluate", recipe_of(config, store)) as record:

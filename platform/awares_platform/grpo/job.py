@@ -65,6 +65,7 @@ from awares_platform.grpo.record_book import StoredBook
 from awares_platform.grpo.supervisor import Supervisor
 from awares_platform.grpo.validation import HeldOut, Validation
 from awares_platform.method.family import model_family
+from awares_platform.runtime.awaited import awaited
 from awares_platform.runtime.collected_warnings import CollectedWarnings, Sign
 from awares_platform.runtime.driver import beside_driver
 from awares_platform.runtime.job_lease import LeaseClaim, hold, run_lease
@@ -136,7 +137,8 @@ def run(config: PlatformConfig) -> GrpoResult:
     started = time.monotonic()
     store = ObjectStore.from_config(config.store)
     with hold(store, run_lease(config.run.name, "grpo"), "grpo") as claim:
-        metrics = _train(config, store, claim)
+        found = awaited("grpo", config.run.wait_s, lambda: _with_inputs(config, store))
+        metrics = _train(found, store, claim)
     seconds, policy = time.monotonic() - started, policy_key(config.run.name, "awares")
     meta = read_meta(store, config.run.name, "awares")
     assert meta is not None, "the learner has exported the policy"
@@ -149,12 +151,6 @@ def _train(config: PlatformConfig, store: ObjectStore, claim: LeaseClaim) -> dic
     Return {} if an earlier job has already finished the policy.
     """
     run, settings = config.run.name, config.grpo
-    check_lineage(store, run, "awares", config.policy.base, settings.start)
-    # Report a missing policy here, before any actor starts.
-    starting_policy(store, run, settings.start, config.policy, model_family(config.policy))
-    if settings.start != "base":
-        check_stored(store, policy_key(run, settings.start), config.method)
-    config = with_labels(config, store)
     recipe = recipe_of(config, store)
     if is_finished(store, run, recipe):
         log.info(
@@ -167,6 +163,19 @@ def _train(config: PlatformConfig, store: ObjectStore, claim: LeaseClaim) -> dic
         Progress("grpo", total=settings.steps, unit="steps", quiet_s=0.0) as progress,
     ):
         return Supervisor(config, _start, loop).steer(record, progress)
+
+
+def _with_inputs(config: PlatformConfig, store: ObjectStore) -> PlatformConfig:
+    """Return the configuration with its curated set, after a check of the starting policy.
+
+    The check reports a missing policy before any actor starts.
+    """
+    run, start = config.run.name, config.grpo.start
+    check_lineage(store, run, "awares", config.policy.base, start)
+    starting_policy(store, run, start, config.policy, model_family(config.policy))
+    if start != "base":
+        check_stored(store, policy_key(run, start), config.method)
+    return with_labels(config, store)
 
 
 def recipe_of(config: PlatformConfig, store: ObjectStore) -> Recipe:

@@ -38,6 +38,7 @@ from awares_platform.data.image_sizes import read_sizes
 from awares_platform.data.images import Images
 from awares_platform.data.manifest import samples_digest
 from awares_platform.method.family import model_family
+from awares_platform.runtime.awaited import awaited
 from awares_platform.runtime.collected_warnings import Sign
 from awares_platform.runtime.driver import beside_driver, needs, reply
 from awares_platform.runtime.job_lease import LeaseClaim, hold, run_lease
@@ -108,7 +109,8 @@ def run(config: PlatformConfig) -> SftResult:
     config = config.model_copy(update={"policy": pinned(config.policy)})
     store = ObjectStore.from_config(config.store)
     with hold(store, run_lease(config.run.name, "sft"), "sft") as claim:
-        return _train(with_labels(config, store), store, claim, started)
+        found = awaited("sft", config.run.wait_s, lambda: with_labels(config, store))
+        return _train(found, store, claim, started)
 
 
 def _train(

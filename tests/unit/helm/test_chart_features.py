@@ -3,6 +3,7 @@
 No preset sets most of these values, so no golden file covers them.
 """
 
+import re
 from typing import Any
 
 import pytest
@@ -206,6 +207,25 @@ def test_a_job_has_retries_deadlines_and_suspension() -> None:
         spec["preRunningDeadlineSeconds"],
     ) == (5, 9000000, 60)
     assert spec["suspend"] is True and spec["submitterConfig"]["backoffLimit"] == 7
+
+
+def test_jobs_of_after_run_last() -> None:
+    entrypoint = job({"before": ["sft"], "after": ["evaluate"]})["entrypoint"]
+    assert re.findall(r"jobs/(\w+)", entrypoint) == ["sft", "grpo", "evaluate"]
+
+
+def test_a_job_waits_for_another_job_of_the_release() -> None:
+    """A queue starts jobs in any order, so a job waits for the results of the jobs before it."""
+    found = {
+        doc["metadata"]["labels"]["app.kubernetes.io/component"]: doc["spec"]["entrypoint"]
+        for doc in of_kind(docs("kueue"), "RayJob")
+    }
+    assert {name for name, command in found.items() if "run.wait_s=86400" in command} == {
+        "job-sft",
+        "job-grpo",
+        "job-evaluate",
+    }
+    assert "wait_s" not in job({"before": ["curate", "sft"]})["entrypoint"]
 
 
 def test_jobs_of_before_run_first_with_the_same_arguments() -> None:

@@ -140,6 +140,8 @@ def test_the_queue_admits_each_job_with_every_pod_in_its_own_pool(target: str) -
     }
     values = {"store": {"bucket": "runs"}, "target": target} | documented_queue()
     docs = [doc for doc in render(values, "two-pools") if doc["kind"] in ("RayJob", "RayService")]
+    jobs = [doc["spec"] for doc in docs if doc["kind"] == "RayJob"]
+    assert ["suspend" in job for job in jobs] == [False], "Kueue starts suspended jobs in any order"
     requested = {name for pod in expand(docs) for name in placement.requests(pod)}
     assert requested == set(group["coveredResources"])
     for resource in requested:
