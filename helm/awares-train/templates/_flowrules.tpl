@@ -146,8 +146,10 @@ egress:
       - ipBlock: {cidr: {{ . }}}
       {{- end }}
     ports:
-      - {port: 53, protocol: UDP}
-      - {port: 53, protocol: TCP}
+      {{- range .ports }}
+      - {port: {{ . }}, protocol: UDP}
+      - {port: {{ . }}, protocol: TCP}
+      {{- end }}
 {{- end }}
 
 {{/* Rules for traffic from Prometheus to every Ray pod. A head also exposes metrics of its

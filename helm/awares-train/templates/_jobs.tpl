@@ -100,19 +100,24 @@ pod's first container. */}}
 metadata:
   labels:
     {{- include "awares.podLabels" (dict "root" . "component" "submitter") | nindent 4 }}
-    {{- with .Values.pods.labels }}{{ toYaml . | nindent 4 }}{{ end }}
+    {{- with merge (deepCopy .Values.pods.labels) .Values.commonLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
 spec:
   restartPolicy: Never
+  serviceAccountName: {{ include "awares.serviceAccount" (dict "root" . "who" "runs") | quote }}
   {{- include "awares.plainPod" . | nindent 2 }}
   {{- with include "awares.placement" (dict "root" . "pool" "cpu") | trim }}
   {{- . | nindent 2 }}
   {{- end }}
+  {{- with include "awares.initContainers" . | trim }}{{ . | nindent 2 }}{{ end }}
   containers:
     - name: ray-job-submitter
       {{- include "awares.plainContainer" . | nindent 6 }}
       env:
         {{- include "awares.homeEnv" . | nindent 8 }}
         {{- include "awares.noGpuEnv" . | nindent 8 }}
+        {{- with .Values.pods.env }}{{ toYaml . | nindent 8 }}{{ end }}
       resources:
         {{- toYaml .Values.submitter.resources | nindent 8 }}
       volumeMounts:

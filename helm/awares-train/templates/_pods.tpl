@@ -2,9 +2,11 @@
 
 {{- define "awares.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: {{ int64 .Values.podSecurity.runAsUser }}
-runAsGroup: {{ int64 .Values.podSecurity.runAsGroup }}
-fsGroup: {{ int64 .Values.podSecurity.fsGroup }}
+{{- range $key := list "runAsUser" "runAsGroup" "fsGroup" }}
+{{- with get $.Values.podSecurity $key }}
+{{ $key }}: {{ int64 . }}
+{{- end }}
+{{- end }}
 seccompProfile:
   type: RuntimeDefault
 {{- end }}
@@ -18,6 +20,32 @@ capabilities:
   drop: [ALL]
 seccompProfile:
   type: RuntimeDefault
+{{- end }}
+
+{{/* The directory of the certificates in pods.caBundle. */}}
+{{- define "awares.caFile" -}}
+/etc/awares-ca/{{ .Values.pods.caBundle.key }}
+{{- end }}
+
+{{/* "yes" if the user names certificates. */}}
+{{- define "awares.hasCa" -}}
+{{- if or .Values.pods.caBundle.configMap .Values.pods.caBundle.secret }}yes{{ end -}}
+{{- end }}
+
+{{/* The variables that name the proxies and the certificates. Programs read the names of proxies in
+capital or in small letters. */}}
+{{- define "awares.networkEnv" -}}
+{{- range $name, $key := dict "HTTP_PROXY" "http" "HTTPS_PROXY" "https" "NO_PROXY" "noProxy" }}
+{{- with get $.Values.pods.proxy $key }}
+- {name: {{ $name }}, value: {{ . | quote }}}
+- {name: {{ lower $name }}, value: {{ . | quote }}}
+{{- end }}
+{{- end }}
+{{- if include "awares.hasCa" . }}
+{{- range list "AWS_CA_BUNDLE" "SSL_CERT_FILE" "REQUESTS_CA_BUNDLE" }}
+- {name: {{ . }}, value: {{ include "awares.caFile" $ | quote }}}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* The store's credentials as environment variables. */}}
@@ -57,6 +85,7 @@ for Ray's own pods. */}}
 - {name: HOME, value: /home/awares}
 - {name: PYTHONPATH, value: "/opt/awares:/opt/awares/platform"}
 - {name: PYTHONDONTWRITEBYTECODE, value: "1"}
+{{- include "awares.networkEnv" . }}
 {{- end }}
 
 {{/* The variable that hides all GPUs from a container. NVIDIA's runtime may be the default runtime
@@ -96,6 +125,18 @@ empty), setup (whether the pod reads setup.toml). */}}
 - name: keys
   secret: {secretName: {{ .keys | quote }}, items: [{key: keys.json, path: keys.json}]}
 {{- end }}
+{{- $pods := .root.Values.pods }}
+{{- if include "awares.hasCa" .root }}
+- name: ca
+  {{- if $pods.caBundle.configMap }}
+  configMap: {name: {{ $pods.caBundle.configMap | quote }}}
+  {{- else }}
+  secret: {secretName: {{ $pods.caBundle.secret | quote }}}
+  {{- end }}
+{{- end }}
+{{- with $pods.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "awares.mounts" -}}
@@ -110,6 +151,12 @@ empty), setup (whether the pod reads setup.toml). */}}
 {{- if .keys }}
 - {name: keys, mountPath: /etc/awares-keys, readOnly: true}
 {{- end }}
+{{- if include "awares.hasCa" .root }}
+- {name: ca, mountPath: /etc/awares-ca, readOnly: true}
+{{- end }}
+{{- with .root.Values.pods.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{/* The part that all pod specs share. It gives a pod no token of the Kubernetes API. */}}
@@ -122,14 +169,31 @@ imagePullSecrets:
   - name: {{ . | quote }}
   {{- end }}
 {{- end }}
+{{- range $key := list "affinity" "runtimeClassName" "schedulerName" }}
+{{- with get $.Values.pods $key }}
+{{ $key }}: {{ toJson . }}
+{{- end }}
+{{- end }}
 securityContext:
-  {{- include "awares.podSecurity" . | nindent 2 }}
+  {{- include "awares.podSecurity" . | trim | nindent 2 }}
+{{- end }}
+
+{{/* The containers of the user that run before the containers of a pod. */}}
+{{- define "awares.initContainers" -}}
+{{- with .Values.pods.initContainers }}
+initContainers:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- define "awares.plainContainer" -}}
 image: {{ include "awares.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 workingDir: /opt/awares
+{{- with .Values.pods.envFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 securityContext:
   {{- include "awares.containerSecurity" . | nindent 2 }}
 {{- end }}

@@ -150,6 +150,9 @@ volumeMounts:
 {{- define "awares.faultTolerance" -}}
 backend: redis
 redisAddress: {{ .redisAddress | quote }}
+{{- with .username }}
+redisUsername: {value: {{ . | quote }}}
+{{- end }}
 {{- if .existingSecret }}
 redisPassword:
   valueFrom:

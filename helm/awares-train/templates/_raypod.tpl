@@ -8,9 +8,12 @@
 metadata:
   labels:
     {{- include "awares.podLabels" . | nindent 4 }}
-    {{- with $root.Values.pods.labels }}{{ toYaml . | nindent 4 }}{{ end }}
+    {{- with merge (deepCopy $root.Values.pods.labels) $root.Values.commonLabels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
   annotations:
-    {{- toYaml (merge (deepCopy $root.Values.pods.annotations) $stay) | nindent 4 }}
+    {{- $given := get .group "annotations" | default dict }}
+    {{- toYaml (merge (deepCopy $given) $root.Values.pods.annotations $stay) | nindent 4 }}
     {{- with include "awares.queuePodAnnotations" . | trim }}{{ . | nindent 4 }}{{ end }}
 spec:
   serviceAccountName: {{ include "awares.serviceAccount" (dict "root" $root "who" .account) |
@@ -22,6 +25,10 @@ spec:
   {{- include "awares.plainPod" $root | nindent 2 }}
   {{- end }}
   terminationGracePeriodSeconds: {{ .grace }}
+  {{- if get .group "hostNetwork" }}
+  hostNetwork: true
+  dnsPolicy: ClusterFirstWithHostNet
+  {{- end }}
   {{- with get .group "priorityClassName" | default .settings.priorityClassName | default
       (include "awares.queuePodPriority" .) }}
   priorityClassName: {{ . | quote }}
@@ -41,9 +48,15 @@ spec:
           {{- include "awares.podLabels" $ | nindent 10 }}
           ray.io/group: {{ $.name }}
   {{- end }}
+  {{- with include "awares.initContainers" $root | trim }}{{ . | nindent 2 }}{{ end }}
   containers:
     - name: ray-{{ .role }}
-      {{- include "awares.plainContainer" $root | nindent 6 }}
+      {{- $container := include "awares.plainContainer" $root }}
+      {{- if get .group "lockMemory" }}
+      {{- /* RDMA pins memory, which needs the capability IPC_LOCK. */}}
+      {{- $container = $container | replace "drop: [ALL]" "drop: [ALL]\n    add: [IPC_LOCK]" }}
+      {{- end }}
+      {{- $container | nindent 6 }}
       ports:
         {{- include "awares.rayPorts" . | nindent 8 }}
       env:
@@ -52,7 +65,9 @@ spec:
         {{- include "awares.noGpuEnv" . | nindent 8 }}
         {{- end }}
         {{- with .env }}{{ . | trim | nindent 8 }}{{ end }}
-        {{- with $root.Values.pods.env }}{{ toYaml . | nindent 8 }}{{ end }}
+        {{- with concat $root.Values.pods.env (get .group "env" | default list) }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
       resources:
         {{- include "awares.rayResources" .group | trim | nindent 8 }}
       volumeMounts:

@@ -25,6 +25,7 @@ endpoint.token.existingSecret is not set: run kubectl create secret generic awar
 {{- if .Values.seaweedfs.enabled }}
 store.existingSecret is not set, and SeaweedFS needs keys: name a Secret with AWS_ACCESS_KEY_ID and
   AWS_SECRET_ACCESS_KEY
+{{- else if .Values.store.podIdentity }}
 {{- else if and $accounts.runs.create (not $accounts.runs.annotations) }}
 store.existingSecret is not set, and serviceAccounts.runs.annotations name no cloud identity: name a
   Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or annotate the service account
@@ -32,6 +33,16 @@ store.existingSecret is not set, and serviceAccounts.runs.annotations name no cl
     (not $accounts.endpoint.annotations) }}
 store.existingSecret is not set, and serviceAccounts.endpoint.annotations name no cloud identity:
   name a Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or annotate the service account
+{{- end }}
+{{- end }}
+{{- if not .Values.store.existingSecret }}
+{{- range $who, $account := $accounts }}
+{{- range $key := keys $account.annotations | sortAlpha }}
+{{- if or (hasPrefix "iam.gke.io/" $key) (hasPrefix "azure.workload.identity/" $key) }}
+serviceAccounts.{{ $who }}.annotations.{{ $key }} gives no keys for S3, and the platform speaks
+  only S3: name a Secret with keys of an S3-compatible store in store.existingSecret
+{{- end }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- include "awares.refuseExternalSecret" . }}
@@ -113,10 +124,14 @@ serviceAccounts.{{ $who }}.create=false without serviceAccounts.{{ $who }}.name:
 {{/* Refuse labels and environment variables in the user's `pods` that the chart or KubeRay sets,
 because the user's value would replace the other value. */}}
 {{- define "awares.refusePods" }}
-{{- range $key := keys .Values.pods.labels | sortAlpha }}
-{{- if regexMatch "^(ray[.]io/.*|app[.]kubernetes[.]io/(instance|part-of|component))$" $key }}
-pods.labels.{{ $key }} would replace a label by which policies, budgets and Services select pods:
+{{- range $place, $labels := dict "pods.labels" .Values.pods.labels "commonLabels"
+    .Values.commonLabels }}
+{{- range $key := keys $labels | sortAlpha }}
+{{- if regexMatch
+    "^(ray[.]io/.*|app[.]kubernetes[.]io/(instance|part-of|component)|helm[.]sh/chart)$" $key }}
+{{ $place }}.{{ $key }} would replace a label by which policies, budgets and Services select pods:
   remove it, or use another key
+{{- end }}
 {{- end }}
 {{- end }}
 {{- $ours := list "AWARES_SERVE_TOKEN" "NVIDIA_VISIBLE_DEVICES" }}

@@ -23,9 +23,10 @@
   {{ $part }}.enabled=false
 {{- end }}
 {{- if and $settings.gcsFaultTolerance.enabled (not
-    (regexMatch "^[^:]+:[0-9]+$" $settings.gcsFaultTolerance.redisAddress)) }}
+    (regexMatch "^(rediss?://)?[^:/]+:[0-9]+$" $settings.gcsFaultTolerance.redisAddress)) }}
 {{ $part }}.gcsFaultTolerance.redisAddress={{ $settings.gcsFaultTolerance.redisAddress | quote }} is
-  not an address: set it to the host:port of a Redis server
+  not an address: set it to the host:port of a Redis server, or to
+  rediss://host:port for TLS
 {{- end }}
 {{- end }}
 {{- end }}

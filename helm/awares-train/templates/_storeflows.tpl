@@ -40,6 +40,14 @@ egress:
       {{- end }}
     ports:
       {{- include "awares.storePorts" . | trim | nindent 6 }}
+  {{- with .Values.networkPolicy.identity.cidrs }}
+  - to:
+      {{- range . }}
+      - ipBlock: {cidr: {{ . }}}
+      {{- end }}
+    ports:
+      - {port: 80, protocol: TCP}
+  {{- end }}
 {{- end }}
 
 {{/* The ports of S3 and of the servers from which models are downloaded. */}}

@@ -160,7 +160,9 @@ def test_every_value_is_described() -> None:
     ] == []
 
 
-def test_only_labels_annotations_and_global_are_open() -> None:
+def test_only_labels_annotations_global_and_kubernetes_types_are_open() -> None:
+    """$defs.objects and $defs.map hold types of Kubernetes, which its API server checks."""
+
     def open_maps(node: Any, path: str) -> Iterator[str]:
         if isinstance(node, list):
             for item in node:
@@ -171,7 +173,11 @@ def test_only_labels_annotations_and_global_are_open() -> None:
             for key, item in node.items():
                 yield from open_maps(item, f"{path}.{key}".lstrip("."))
 
-    assert list(open_maps(schema(), "")) == ["properties.global"]
+    assert list(open_maps(schema(), "")) == [
+        "properties.global",
+        "$defs.objects.items",
+        "$defs.map",
+    ]
 
 
 def test_defaults_and_presets_fit_the_schema() -> None:
