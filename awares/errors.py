@@ -5,6 +5,7 @@ AwaresError
 +-- DataError        An image, a row or a file is unreadable or incomplete.
 |   +-- TooLong      An episode about a question can exceed the engine's context.
 +-- PolicyError      A model, a processor or a checkpoint is unsuitable for the run.
++-- Fenced           Another process has taken over what this process writes.
 
 The platform defines further subclasses, for example in store/errors.py, weights/manifest.py and
 engine/launch.py.
@@ -29,3 +30,7 @@ class TooLong(DataError):
 
 class PolicyError(AwaresError):
     """Raised if a model, processor or checkpoint is unsuitable for the run."""
+
+
+class Fenced(AwaresError):
+    """Raised if another process has taken over what this process writes."""

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from awares_platform.cli.doctor.trainee import Trainee
 from awares_platform.config import PlatformConfig
-from awares_platform.doctor.trainee import Trainee
 from tests.integration.loading_rank import peak
 from tests.integration.process_group import process_group
 

@@ -6,9 +6,9 @@ from functools import partial
 
 import pytest
 
-from awares_platform.doctor import storage
-from awares_platform.doctor.examine import examine
-from awares_platform.doctor.finding import Finding
+from awares_platform.cli.doctor import storage
+from awares_platform.cli.doctor.examine import examine
+from awares_platform.cli.doctor.finding import Finding
 from awares_platform.store import ObjectStore
 from tests.integration.fault import Call, Stall, Status
 from tests.integration.fault_proxy import proxy

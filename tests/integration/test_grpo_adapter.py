@@ -27,6 +27,7 @@ from awares_platform.config import PlatformConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.data.dataset import ensure_mini, read_samples, write_samples
 from awares_platform.engine.canary import CanaryMismatch
+from awares_platform.engine.exported_load import Exported
 from awares_platform.evaluate.evaluator import Evaluator
 from awares_platform.grpo.group import GroupRollout, Prompt
 from awares_platform.grpo.job import run
@@ -262,16 +263,16 @@ async def refuse_incomplete_exports(
 
 async def load_zeros(evaluator: Evaluator, samples: list[Sample]) -> None:
     """Load an adapter of zeros into the engine, instead of the exported adapter."""
-    publish = evaluator._publish
+    publish = evaluator._loader._publish
 
-    def damaged(path: Path, adapter: Path | None, extra: dict[str, Any]) -> int:
-        assert adapter is not None
-        tensors, scale = read_peft(adapter)
+    def damaged(exported: Exported, extra: dict[str, Any], above: int) -> int:
+        assert exported.adapter is not None
+        tensors, scale = read_peft(exported.adapter)
         with tempfile.TemporaryDirectory() as directory:
             zeros = {name: tensor * 0 for name, tensor in tensors.items()}
             write_peft(zeros, scale, Path(directory))
-            return publish(path, Path(directory), extra)
+            return publish(replace(exported, adapter=Path(directory)), extra, above)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluator, "_publish", damaged)
+        patch.setattr(evaluator._loader, "_publish", damaged)
         await evaluator.load("awares", samples)

@@ -21,9 +21,9 @@ from transformers import (
 
 from awares.mini.policy import build_config, build_processor, save_policy
 from awares.mini.tokenizer import train_tokenizer
+from awares_platform.cli.doctor.trainee import Trainee
 from awares_platform.config import PlatformConfig
 from awares_platform.config.policy import PolicyConfig
-from awares_platform.doctor.trainee import Trainee
 from awares_platform.engine.canary import learner_logprobs
 from awares_platform.method.family import model_family
 from awares_platform.training.policy import load_policy

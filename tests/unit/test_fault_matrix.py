@@ -8,6 +8,7 @@ import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
+from awares_platform.runtime.watch import FailureRate
 from awares_platform.training.failure import FailFast
 from tests.faults.faults import KILLED, MATRIX, NODE, STOPPED
 from tests.faults.matrix import PARTS, moments
@@ -85,6 +86,6 @@ def test_the_committed_table_is_made_from_the_committed_results() -> None:
 def test_a_lost_learner_is_named_as_the_matrix_expects(
     error: Exception, pattern: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    FailFast(3, "learner rank").after_exception(None, {0: error})
+    FailFast(FailureRate(3).count, "learner rank").after_exception(None, {0: error})
     [line] = caplog.messages
     assert telling(pattern, [f"grpo [   3 s]: {line}"]) == line

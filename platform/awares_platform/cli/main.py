@@ -275,7 +275,7 @@ def doctor(
         from awares_platform.runtime import session
 
         with session.session(settings, check_store=False) as resolved:
-            examine = importlib.import_module("awares_platform.doctor.job").run
+            examine = importlib.import_module("awares_platform.cli.doctor.job").run
             failed.append(examine(resolved, seconds, wait, json))
 
     return guarded("doctor", execute) or int(any(failed))

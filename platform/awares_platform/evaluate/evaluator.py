@@ -6,23 +6,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from awares.chat import ChatFormat
 from awares.sample import Sample
 from awares.tokens import VisionLimits
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images
-from awares_platform.engine.adapters import stays_adapter
-from awares_platform.engine.canary import (
-    Canary,
-    Logprobs,
-    check_fit,
-    learner_logprobs,
-    to_extra,
-)
+from awares_platform.engine.canary import Canary, check_fit
 from awares_platform.engine.canary_samples import usable
 from awares_platform.engine.engine import Engine, LoadReport
+from awares_platform.engine.exported_load import Exported, ExportedLoader
 from awares_platform.engine.launch import EngineError
 from awares_platform.evaluate.policies import POLICIES, Weights
 from awares_platform.method.environment import base_prompt, system_prompt, vision_limits
@@ -30,16 +22,9 @@ from awares_platform.method.family import model_family
 from awares_platform.method.play import Played, play
 from awares_platform.runtime.watch import PartLost
 from awares_platform.store import ObjectStore
-from awares_platform.training import inputs, lora
-from awares_platform.training.merge import check_complete
+from awares_platform.training import inputs
 from awares_platform.training.policy import load_processor
 from awares_platform.training.source import resolve, resolve_adapter
-from awares_platform.weights.adapter import rank_in, read_peft
-from awares_platform.weights.cadence import Cadence, Identity
-from awares_platform.weights.checkpoint import Checkpoint
-from awares_platform.weights.manifest import folder
-from awares_platform.weights.publish import Publisher
-from awares_platform.weights.subscribe import Subscriber
 
 
 class ColdEngine(Engine):
@@ -76,7 +61,6 @@ class Evaluator:
         self._images = Images.of(self._store, config.data)
         self._limit = asyncio.Semaphore(config.evaluate.in_flight)
         self._alone = asyncio.Semaphore(1)
-        self._bus = f"{config.run.name}/evaluate"
         # The engine while it plays, or None while it starts or stops.
         self._playing: Engine | None = None
 
@@ -102,10 +86,14 @@ class Evaluator:
         self._base_chat, self._policy_chat = (
             ChatFormat(tokenizer, prompt, family.chat) for prompt in prompts
         )
-        self._base, self._base_logprobs = base, dict[str, Logprobs]()
-        self._engine = await self._launch(base, 0)
-        self._publisher, self._scale = self._claim(None), None
-        self._subscriber = Subscriber(self._store, self._bus)
+        self._base, self._engine = base, await self._launch(base, 0)
+        self._loader = ExportedLoader(
+            self._store,
+            f"{config.run.name}/evaluate",
+            family,
+            config.engine.dtype,
+            self._processor(base),
+        )
 
     async def load(self, weights: Weights, probes: Sequence[Sample]) -> LoadReport:
         """Load a trained policy into the engine, and check the engine with a canary.
@@ -120,23 +108,19 @@ class Evaluator:
         CanaryMismatch if the engine's logprobs of the canary, or their change since version 0,
         differ too much from transformers' logprobs. Raises PartLost if the engine dies meanwhile.
         """
-        path, (start, adapter) = await self._directory(weights), await self._trained_from(weights)
-        inputs.check(path, self._config.method)
+        exported = await self._exported(weights)
+        inputs.check(exported.policy, self._config.method)
+        await asyncio.to_thread(exported.check, self._family)
         limits = vision_limits(self._config.method, self._family)
         ratio, chat = self._config.method.low_ratio, self._policy_chat
         samples = usable(probes, lambda sample: self._check_fit(sample, limits))
         canary = Canary.build(samples, self._images, chat, limits, ratio)
-        if adapter is not None:
-            await asyncio.to_thread(check_complete, start, adapter, path, self._family)
-        extra = await asyncio.to_thread(self._expected, path, start, adapter, canary)
-        rank = 0 if adapter is None else rank_in(adapter)
-        rank = rank if stays_adapter(self._config.engine.dtype, rank) else 0
-        if self._started != (start, rank):
+        rank = exported.engine_rank(self._config.engine.dtype)
+        if self._started != (exported.start, rank):
             await self._stop()
-            self._engine = await self._launch(start, rank)
-        version = await asyncio.to_thread(self._publish, path, adapter, extra)
+            self._engine = await self._launch(exported.start, rank)
         with _losing():
-            return await self._engine.load_version(self._subscriber, version, canary)
+            return await self._loader.load(self._engine, exported, canary)
 
     async def _launch(self, policy: Path, rank: int) -> ColdEngine:
         """Start an engine for adapters of at most rank `rank`, or for none if `rank` is 0."""
@@ -153,13 +137,14 @@ class Evaluator:
         self._playing = engine
         return engine
 
-    async def _trained_from(self, weights: Weights) -> tuple[Path, Path | None]:
-        """Return the directory of version 0, and the directory of the adapter or None."""
+    async def _exported(self, weights: Weights) -> Exported:
+        """Return the directories of the policy `weights`, of version 0 and of the adapter."""
+        path = await self._directory(weights)
         run, base = self._config.run.name, self._config.policy.base
         found = await asyncio.to_thread(
             resolve_adapter, self._store, run, weights, base, self._family
         )
-        return found or (self._base, None)
+        return Exported(path, *(found or (self._base, None)))
 
     async def _directory(self, weights: Weights) -> Path:
         run, base = self._config.run.name, self._config.policy.base
@@ -174,49 +159,6 @@ class Evaluator:
         size, ratio = self._images(sample.image).size, self._config.method.low_ratio
         context = self._config.engine.max_model_len
         check_fit(sample, size, self._policy_chat, limits, ratio, context)
-
-    def _expected(
-        self, path: Path, start: Path, adapter: Path | None, canary: Canary
-    ) -> dict[str, Any]:
-        """Return the `extra` of a manifest, with canary logprobs that transformers computes.
-
-        The policy is the whole policy in `path`, or `adapter` on the policy in `start`.
-        """
-        if adapter is None:
-            before = self._base_logprobs.get(canary.digest)
-            if before is None:
-                before = self._logprobs(self._model(start), canary)
-                self._base_logprobs[canary.digest] = before
-            return {"canary": to_extra(canary, self._logprobs(self._model(path), canary), before)}
-        model = self._model(start)
-        lora.attach_trained(model, self._family, *read_peft(adapter))
-        with lora.adapters_off(model):
-            before = self._logprobs(model, canary)
-        return {"canary": to_extra(canary, self._logprobs(model, canary), before)}
-
-    def _model(self, path: Path) -> Any:
-        dtype = getattr(torch, self._config.engine.dtype)
-        model, _ = self._family.load_model(path, dtype=dtype, local_files_only=True)
-        return model.eval()
-
-    def _logprobs(self, model: Any, canary: Canary) -> Logprobs:
-        return learner_logprobs(model, self._processor(self._base), canary)
-
-    def _publish(self, path: Path, adapter: Path | None, extra: dict[str, Any]) -> int:
-        """Publish `adapter`, or the policy in `path` if `adapter` is None. Return the version."""
-        tensors, scale = (Checkpoint(path), None) if adapter is None else read_peft(adapter)
-        dtype, current = getattr(torch, self._config.engine.dtype), self._family.current_name
-        state = {current(name): tensor.to(dtype) for name, tensor in tensors.items()}
-        if scale != self._scale:
-            self._publisher, self._scale = self._claim(scale), scale
-        version = max(self._publisher.version or 0, self._engine.version) + 1
-        self._publisher.publish(version, state, extra)
-        return version
-
-    def _claim(self, scale: float | None) -> Publisher:
-        """Return a publisher of adapters with this scale, or of whole weights if it is None."""
-        identity, cadence = Identity(adapter=scale), Cadence(keep=1)
-        return Publisher(self._store, self._bus, identity=identity, cadence=cadence)
 
     async def play(self, policy: str, samples: Sequence[Sample]) -> list[Played]:
         """Play the samples, evaluate.in_flight at a time. Return results in the same order.
@@ -250,7 +192,7 @@ class Evaluator:
     async def stop(self) -> None:
         """Stop the engine, and delete the weights that `load` has published."""
         await self._stop()
-        await asyncio.to_thread(self._store.delete_prefix, f"{folder(self._bus)}/")
+        await asyncio.to_thread(self._loader.delete)
 
     async def _stop(self) -> None:
         self._playing = None

@@ -71,6 +71,7 @@ from awares_platform.runtime.driver import beside_driver
 from awares_platform.runtime.job_lease import LeaseClaim, hold, run_lease
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
+from awares_platform.runtime.watch import FailureRate
 from awares_platform.store import ObjectStore
 from awares_platform.training import checkpoint
 from awares_platform.training.curated_set import with_labels
@@ -339,7 +340,7 @@ def _trainer(config: PlatformConfig, controller: Any, loop: dict[str, Any]) -> T
             config.store,
             config.run.name,
             "grpo",
-            settings.learner_restarts,
+            FailureRate(settings.learner_restarts).count,
             settings.keep_checkpoints,
             "learner rank",
         ),

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from awares.errors import AwaresError
+from awares.errors import AwaresError, Fenced
 from awares_platform.runtime.lease_holder import LeaseHolder
 from awares_platform.runtime.progress import Progress
 from awares_platform.store import ObjectStore
@@ -46,7 +46,7 @@ class JobRefused(AwaresError):
     """Another job works on the same part of the store."""
 
 
-class JobFenced(AwaresError):
+class JobFenced(Fenced):
     """Another job has taken over the part of the store on which this job works."""
 
 

@@ -37,8 +37,10 @@ class Replica:
         """Start the engine. `allowances` is the handle of Allowances, if there are keys."""
         from awares.chat import ChatFormat
         from awares.images import DecodeLimits
+        from awares_platform.engine.canary_samples import build
         from awares_platform.engine.engine import Engine
         from awares_platform.engine.exported import playable, playable_start
+        from awares_platform.engine.following import Following
         from awares_platform.method.environment import (
             episode_budget,
             episode_spec,
@@ -48,9 +50,9 @@ class Replica:
         )
         from awares_platform.method.family import model_family
         from awares_platform.runtime.processor import resolved
-        from awares_platform.serve.following import Following
         from awares_platform.store import ObjectStore
         from awares_platform.training import inputs
+        from awares_platform.training.curated_set import recorded_labels
         from awares_platform.training.policy import load_processor
         from awares_platform.training.source import resolve
         from awares_platform.training.start import starting_policy
@@ -91,9 +93,21 @@ class Replica:
         pings = watch("the engine", lambda: self._engine.ping(hang_s), hang_s * ENGINE_MARGIN)
         self._watching = asyncio.create_task(pings)
         limits = DecodeLimits(max_pixels=settings.max_image_pixels)
-        self._following = (
-            await Following.begin(self._engine, config, store, chat) if settings.follow else None
-        )
+        self._following = None
+        if settings.follow:
+            labels = await asyncio.to_thread(recorded_labels, store, run, "grpo", config.data)
+            canary = await asyncio.to_thread(
+                build,
+                store,
+                labels,
+                chat,
+                vision_limits(method, family),
+                method.low_ratio,
+                config.engine.max_model_len,
+            )
+            self._following = await Following.begin(
+                self._engine, store, run, canary, method, config.engine.threads
+            )
         budget = episode_budget(config.method, config.engine.max_model_len, fit=True)
         self._loop = CropLoop(
             self._engine,

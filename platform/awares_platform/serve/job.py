@@ -100,7 +100,9 @@ def serving(
     store = ObjectStore.from_config(config.store)
     _check_policy(store, config.run.name, config.serve.policy, config.method)
     if config.serve.follow:
-        _check_followed(store, config.run.name, config.method)
+        from awares_platform.training.inputs import check_newest
+
+        check_newest(store, config.run.name, config.method)
     _check_serve_is_ours()
     check_port(config.serve.host, config.serve.port)
     ServeLog(config.run.directory / config.run.name / "serve.log").take_over()
@@ -171,19 +173,6 @@ def _check_policy(store: ObjectStore, run: str, name: str, method: MethodConfig)
             f"run {run!r} has no complete policy {name!r} to serve: finish `awares {job}` first"
         )
     check_stored(store, policy_key(run, name), method)
-
-
-def _check_followed(store: ObjectStore, run: str, method: MethodConfig) -> None:
-    """Raise PolicyError if the learner of `run` trains with other inputs than `method` describes.
-
-    The replica makes the same check for each version that it loads.
-    """
-    from awares_platform.training.inputs import check_published
-    from awares_platform.weights import Subscriber
-
-    subscriber = Subscriber(store, run)
-    if (newest := subscriber.head()) is not None:
-        check_published(subscriber.manifest(newest), run, method)
 
 
 def _check_serve_is_ours() -> None:

@@ -281,7 +281,7 @@ def _trainer(config: PlatformConfig, loop: dict[str, Any], queue: Queue) -> This
             config.store,
             config.run.name,
             job,
-            settings.max_failures,
+            FailureRate(settings.max_failures).count,
             settings.keep_checkpoints,
             "sft worker",
         ),

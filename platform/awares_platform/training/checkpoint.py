@@ -22,7 +22,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,13 +65,13 @@ class Saved:
 
 
 def run_config(
-    store: StoreConfig, run: str, job: str, max_failures: int, keep: int, worker: str
+    store: StoreConfig, run: str, job: str, too_many: Callable[[], bool], keep: int, worker: str
 ) -> ray.train.RunConfig:
     """Return Ray Train's configuration for the job `job` of the run `run`.
 
     Ray Train keeps its files and the newest `keep` checkpoints in the store. It restarts failed
-    workers up to `max_failures` times within an hour; -1 sets no limit. `worker` names a worker in
-    messages.
+    workers until `too_many` counts too many failures within an hour (see FailFast). `worker` names
+    a worker in messages.
     """
     parts = (store.bucket, store.prefix, "runs", run, "checkpoints")
     path = "/".join(part for part in parts if part)
@@ -82,7 +82,7 @@ def run_config(
         # Ray Train would count the failures of the whole run. FailFast counts the last hour only.
         failure_config=ray.train.FailureConfig(max_failures=-1),
         checkpoint_config=ray.train.CheckpointConfig(num_to_keep=keep),
-        callbacks=[FailFast(max_failures, worker)],
+        callbacks=[FailFast(too_many, worker)],
     )
 
 

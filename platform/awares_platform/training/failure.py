@@ -7,7 +7,7 @@ does the loss of the run to another job.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,11 +16,8 @@ from ray.train import TrainingFailedError, UserCallback
 from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
-from awares.errors import AwaresError, ConfigError, DataError, PolicyError
+from awares.errors import AwaresError, ConfigError, DataError, Fenced, PolicyError
 from awares_platform.runtime.driver import first_line
-from awares_platform.runtime.job_lease import JobFenced
-from awares_platform.runtime.watch import FailureRate
-from awares_platform.weights.writer import WriterFenced
 
 log = logging.getLogger(__name__)
 
@@ -56,27 +53,27 @@ class SkippedSteps:
             )
 
 
-FINAL = (ConfigError, DataError, PolicyError, Diverged, WriterFenced, JobFenced)
+FINAL = (ConfigError, DataError, PolicyError, Diverged, Fenced)
 """The errors after which Ray Train must not restart the workers.
 
-After WriterFenced or JobFenced, another job has taken the run over. A restarted learner would stop
-the learner of that job in turn.
+After Fenced, another job has taken the run over. A restarted learner would stop the learner of that
+job in turn.
 """
 
 
 class FailFast(UserCallback):
     """Ends training after an error of a type in FINAL, or if workers fail too often.
 
-    `most` is the accepted number of failures within an hour; -1 accepts all. `worker` names a
-    worker in messages. If a callback raises an error, Ray Train treats the error as a failure of
-    its controller. Ray Train never retries such a failure.
+    `too_many` counts a failure, and returns whether too many lie within the last hour. `worker`
+    names a worker in messages. If a callback raises an error, Ray Train treats the error as a
+    failure of its controller. Ray Train never retries such a failure.
 
     Example:
-        FailFast(3, "learner rank")
+        FailFast(FailureRate(3).count, "learner rank")
     """
 
-    def __init__(self, most: int, worker: str = "worker") -> None:
-        self._failures, self._worker = FailureRate(most), worker
+    def __init__(self, too_many: Callable[[], bool], worker: str = "worker") -> None:
+        self._too_many, self._worker = too_many, worker
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Raise the error that must end the training, if there is one.
@@ -89,7 +86,7 @@ class FailFast(UserCallback):
         for error in errors:
             if isinstance(error, FINAL):
                 raise error
-        if errors and not any(map(_reclaimed, errors)) and self._failures.count():
+        if errors and not any(map(_reclaimed, errors)) and self._too_many():
             raise errors[0]
         for rank, error in worker_exceptions.items():
             log.warning(

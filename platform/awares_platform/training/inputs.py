@@ -19,7 +19,7 @@ from awares_platform.config.method import MethodConfig
 from awares_platform.method import environment
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
-from awares_platform.weights.manifest import Manifest
+from awares_platform.weights import Manifest, Subscriber
 
 FILE = "awares.json"
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
@@ -103,6 +103,13 @@ def check_published(manifest: Manifest, run: str, method: MethodConfig) -> None:
     """
     place = f"version {manifest.version} of run {run}"
     _compare(manifest.extra.get(INPUTS, {}), place, method)
+
+
+def check_newest(store: ObjectStore, run: str, method: MethodConfig) -> None:
+    """Check the newest published version of `run`, if there is one, as `check_published` does."""
+    subscriber = Subscriber(store, run)
+    if (newest := subscriber.head()) is not None:
+        check_published(subscriber.manifest(newest), run, method)
 
 
 def published(manifest: Manifest, method: MethodConfig) -> MethodConfig | None:

@@ -14,6 +14,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 
+from awares.errors import Fenced
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound, PreconditionFailed
 from awares_platform.weights.head import (
@@ -29,7 +30,7 @@ from awares_platform.weights.manifest import Manifest, WeightsError, digest, fol
 log = logging.getLogger(__name__)
 
 
-class WriterFenced(WeightsError):
+class WriterFenced(WeightsError, Fenced):
     """Another writer has claimed the run's weights."""
 
 

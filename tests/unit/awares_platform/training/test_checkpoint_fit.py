@@ -9,6 +9,7 @@ import pytest
 from awares.errors import DataError, PolicyError
 from awares_platform.config.store import StoreConfig
 from awares_platform.runtime.job_lease import JobFenced
+from awares_platform.runtime.watch import FailureRate
 from awares_platform.store.errors import StoreUnavailable
 from awares_platform.training import checkpoint
 from awares_platform.training.checkpoint import Saved
@@ -50,7 +51,9 @@ def test_a_checkpoint_without_a_description_is_named(content: bytes | None, tmp_
 
 def test_ray_train_writes_under_the_runs_prefix() -> None:
     store = StoreConfig(url="s3://bucket/team/mini", endpoint="http://127.0.0.1:9000")
-    config = checkpoint.run_config(store, "r1", "sft", max_failures=2, keep=3, worker="sft worker")
+    config = checkpoint.run_config(
+        store, "r1", "sft", FailureRate(2).count, keep=3, worker="sft worker"
+    )
     assert config.storage_path == "bucket/team/mini/runs/r1/checkpoints" and config.name == "sft"
     # Ray Train's own limit is off (-1), because it counts the failures of the whole run. FailFast
     # counts only the failures of the last hour.
@@ -58,7 +61,7 @@ def test_ray_train_writes_under_the_runs_prefix() -> None:
 
 
 def test_final_errors_and_too_many_failures_end_training() -> None:
-    fail_fast = FailFast(1)
+    fail_fast = FailFast(FailureRate(1).count)
     fail_fast.after_exception(None, {0: ConnectionResetError("peer")})
     with pytest.raises(DataError, match="no rows"):
         fail_fast.after_exception(None, {0: ConnectionResetError("peer"), 1: DataError("no rows")})
@@ -72,7 +75,7 @@ def test_nodes_that_the_cloud_takes_back_are_no_failures() -> None:
 
     reclaimed = ActorDiedError()
     reclaimed._preempted = True
-    fail_fast = FailFast(0)
+    fail_fast = FailFast(FailureRate(0).count)
     for _ in range(3):
         fail_fast.after_exception(None, {0: WorkerHealthCheckFailedError("lost", reclaimed)})
     with pytest.raises(WorkerHealthCheckFailedError):
@@ -88,7 +91,7 @@ def test_each_lost_worker_is_named_with_its_reason(caplog: pytest.LogCaptureFixt
 
     dead = WorkerHealthCheckFailedError("A worker health check failed.", ActorDiedError())
     lost = {0: dead, 1: WorkerHealthCheckTimeoutError("hanging for 30.02 seconds")}
-    FailFast(3, "learner rank").after_exception(None, lost)
+    FailFast(FailureRate(3).count, "learner rank").after_exception(None, lost)
     assert caplog.messages == [
         "learner rank 0 is gone (The actor died unexpectedly before finishing this task); "
         "training goes on from its last checkpoint",
@@ -104,7 +107,7 @@ def test_a_fenced_learner_is_never_restarted(fenced: Exception) -> None:
     A restarted learner would claim the weights again, and stop the other job's learner in turn.
     """
     with pytest.raises(type(fenced)):
-        FailFast(3).after_exception(None, {0: fenced})
+        FailFast(FailureRate(3).count).after_exception(None, {0: fenced})
     assert str(pickle.loads(pickle.dumps(fenced))) == str(fenced)
 
 

@@ -22,16 +22,16 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from awares_platform.cli.doctor import endpoints, loop, machine, placement, storage
+from awares_platform.cli.doctor.diagnosis import Diagnosis, write
+from awares_platform.cli.doctor.examine import Work
+from awares_platform.cli.doctor.finding import Finding
+from awares_platform.cli.doctor.learner import LearnerRank
+from awares_platform.cli.doctor.player import Player
+from awares_platform.cli.doctor.visit import Visit
 from awares_platform.config import PlatformConfig
 from awares_platform.config.curate import CurateConfig
 from awares_platform.config.store import StoreConfig
-from awares_platform.doctor import endpoints, loop, machine, placement, storage
-from awares_platform.doctor.diagnosis import Diagnosis, write
-from awares_platform.doctor.examine import Work
-from awares_platform.doctor.finding import Finding
-from awares_platform.doctor.learner import LearnerRank
-from awares_platform.doctor.player import Player
-from awares_platform.doctor.visit import Visit
 from awares_platform.runtime.progress import Progress
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import StoreError

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from awares_platform.cli.doctor import machine
+from awares_platform.cli.doctor.clock import check_clock
 from awares_platform.config.store import StoreConfig
-from awares_platform.doctor import machine
-from awares_platform.doctor.clock import check_clock
 from awares_platform.store import ObjectStore
 
 MOUNTED = """
 mount -t tmpfs -o {options} tmpfs "$0" && cd "$0" && {before} && cd / && exec "$1" -c "
 import sys
 from pathlib import Path
-from awares_platform.doctor.machine import check_disks, check_shared_memory
+from awares_platform.cli.doctor.machine import check_disks, check_shared_memory
 print(check_disks({{'cache': Path(sys.argv[1])}}, 0.5, 'here')[0])
 print(check_shared_memory('here', Path(sys.argv[1]))[0])
 " "$0"

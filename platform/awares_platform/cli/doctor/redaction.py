@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import replace
 
-from awares_platform.doctor.finding import Finding
+from awares_platform.cli.doctor.finding import Finding
 
 HIDDEN = "***"
 _NAMES = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)

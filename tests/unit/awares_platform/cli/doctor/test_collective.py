@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
+from awares_platform.cli.doctor.collective import Exchange, judged
+from awares_platform.cli.doctor.placement import bundles
 from awares_platform.config.grpo import GrpoConfig
-from awares_platform.doctor.collective import Exchange, judged
-from awares_platform.doctor.placement import bundles
 from awares_platform.runtime.ports import free_port
 
 RANK = """
 import sys
-from awares_platform.doctor.collective import exchange, join
+from awares_platform.cli.doctor.collective import exchange, join
 address, rank, ranks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 join(address, rank, ranks, "gloo")
 one = exchange("gloo", "cpu")

@@ -9,8 +9,8 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from awares_platform.cli.doctor.finding import Finding
 from awares_platform.config.grpo import GrpoConfig
-from awares_platform.doctor.finding import Finding
 
 NODES = "nodes"
 _REMEDY = (

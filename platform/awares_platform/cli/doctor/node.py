@@ -5,10 +5,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from awares_platform.doctor import machine
-from awares_platform.doctor.clock import CLOCK, check_clock
-from awares_platform.doctor.examine import caught
-from awares_platform.doctor.finding import Finding
+from awares_platform.cli.doctor import machine
+from awares_platform.cli.doctor.clock import CLOCK, check_clock
+from awares_platform.cli.doctor.examine import caught
+from awares_platform.cli.doctor.finding import Finding
 from awares_platform.store import ObjectStore
 from awares_platform.training.identity import cache_directory
 

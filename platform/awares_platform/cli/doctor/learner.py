@@ -5,11 +5,11 @@ The actor runs on a node where the grpo job would run such a rank.
 
 from typing import Any
 
+from awares_platform.cli.doctor import collective
+from awares_platform.cli.doctor.collective import Exchange
+from awares_platform.cli.doctor.finding import Finding
+from awares_platform.cli.doctor.node import check_node
 from awares_platform.config import PlatformConfig
-from awares_platform.doctor import collective
-from awares_platform.doctor.collective import Exchange
-from awares_platform.doctor.finding import Finding
-from awares_platform.doctor.node import check_node
 from awares_platform.runtime.ports import free_port
 from awares_platform.store import ObjectStore
 from awares_platform.training.source import resolve
@@ -46,7 +46,7 @@ class LearnerRank:
         """
         import torch
 
-        from awares_platform.doctor.trainee import Trainee
+        from awares_platform.cli.doctor.trainee import Trainee
         from awares_platform.method.family import model_family
 
         config = self._config

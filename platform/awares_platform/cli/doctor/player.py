@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from awares.chat import ChatFormat
+from awares_platform.cli.doctor.finding import Finding
+from awares_platform.cli.doctor.node import check_node
+from awares_platform.cli.doctor.questions import two_canaries
+from awares_platform.cli.doctor.trainee import policy_of
 from awares_platform.config import PlatformConfig
-from awares_platform.doctor.finding import Finding
-from awares_platform.doctor.node import check_node
-from awares_platform.doctor.questions import two_canaries
-from awares_platform.doctor.trainee import policy_of
 from awares_platform.engine.adapters import stays_adapter
 from awares_platform.engine.engine import Engine, LoadReport
 from awares_platform.method.environment import system_prompt, vision_limits

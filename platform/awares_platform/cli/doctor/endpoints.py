@@ -10,8 +10,8 @@ from PIL import Image
 from awares.errors import DataError
 from awares.labels import Case
 from awares.mini.benchmark import generate_split
+from awares_platform.cli.doctor.finding import Finding
 from awares_platform.config.curate import CurateConfig, EndpointConfig
-from awares_platform.doctor.finding import Finding
 from awares_platform.method.grounding import EndpointGrounding, check_grounding
 from awares_platform.method.judge import EndpointJudge, build_judge, check_judge
 from awares_platform.method.prompt_file import grounding_prompt

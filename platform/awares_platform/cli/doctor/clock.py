@@ -6,7 +6,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError
 
-from awares_platform.doctor.finding import Finding
+from awares_platform.cli.doctor.finding import Finding
 from awares_platform.store import ObjectStore
 
 CLOCK = "clock"

@@ -9,8 +9,8 @@ from typing import Any
 from ray.exceptions import GetTimeoutError, RayTaskError
 
 from awares.errors import AwaresError
-from awares_platform.doctor.finding import Finding
-from awares_platform.doctor.redaction import redacted
+from awares_platform.cli.doctor.finding import Finding
+from awares_platform.cli.doctor.redaction import redacted
 
 Work = Callable[[], list[Finding]]
 BEAT_S = 10.0

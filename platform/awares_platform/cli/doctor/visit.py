@@ -3,8 +3,8 @@
 import time
 from dataclasses import replace
 
-from awares_platform.doctor.examine import Work, examine
-from awares_platform.doctor.finding import Finding, worst
+from awares_platform.cli.doctor.examine import Work, examine
+from awares_platform.cli.doctor.finding import Finding, worst
 from awares_platform.runtime.progress import Progress
 
 MORE_TIME = "Raise --seconds, or read the findings above for the check that took the time."

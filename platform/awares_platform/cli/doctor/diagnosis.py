@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from awares_platform.doctor.finding import SEVERITY, Finding, Status
+from awares_platform.cli.doctor.finding import SEVERITY, Finding, Status
 from awares_platform.runtime.run import versions
 
 FORMAT = 1

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
+from awares_platform.cli.doctor.finding import Finding
 from awares_platform.config.store import StoreConfig
-from awares_platform.doctor.finding import Finding
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import PreconditionFailed, StoreError
 

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from awares_platform.doctor.finding import Finding
+from awares_platform.cli.doctor.finding import Finding
 
 GPU, DISK, SHM = "GPU", "disk", "shared memory"
 GIB = 1 << 30

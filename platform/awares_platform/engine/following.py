@@ -1,6 +1,6 @@
-"""Keeps a replica of the endpoint at the newest weight version while the run still trains.
+"""Keeps an engine at the newest weight version in the background, while other tasks generate.
 
-Requests wait only during the short pause in which the replica's engine swaps the weights.
+Requests wait only during the short pause in which the engine swaps the weights.
 """
 
 import asyncio
@@ -8,18 +8,12 @@ import contextlib
 import logging
 from typing import Self
 
-from awares.chat import ChatFormat
-from awares_platform.config import PlatformConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.engine.canary import Canary, CanaryMismatch
-from awares_platform.engine.canary_samples import build
 from awares_platform.engine.engine import Engine
 from awares_platform.engine.follow import Missed, follow, load_newest
-from awares_platform.method.environment import vision_limits
-from awares_platform.method.family import model_family
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import StoreError
-from awares_platform.training.curated_set import recorded_labels
 from awares_platform.weights import Subscriber, WeightsError
 
 log = logging.getLogger(__name__)
@@ -38,32 +32,22 @@ class Following:
 
     @classmethod
     async def begin(
-        cls, engine: Engine, config: PlatformConfig, store: ObjectStore, chat: ChatFormat
+        cls,
+        engine: Engine,
+        store: ObjectStore,
+        run: str,
+        canary: Canary,
+        method: MethodConfig,
+        threads: int,
     ) -> Self:
-        """Load the newest published version, then start the task that loads later versions.
+        """Load the newest version of `run`, then start the task that loads later versions.
 
-        If the newest version cannot be fetched, the engine keeps its present version. Raises
-        DataError if there is no curated data. Raises CanaryMismatch and EngineError in the same
-        cases as Engine.load_version. Raises PolicyError if the learner trains with other inputs
-        than [method] describes.
+        Downloads use `threads` threads. If the newest version cannot be fetched, the engine keeps
+        its present version. Raises CanaryMismatch and EngineError in the same cases as
+        Engine.load_version. Raises PolicyError if the learner trains with other inputs than
+        `method` describes.
         """
-        limits = vision_limits(config.method, model_family(config.policy))
-        data = await asyncio.to_thread(recorded_labels, store, config.run.name, "grpo", config.data)
-        canary = await asyncio.to_thread(
-            build,
-            store,
-            data,
-            chat,
-            limits,
-            config.method.low_ratio,
-            config.engine.max_model_len,
-        )
-        following = cls(
-            engine,
-            Subscriber(store, config.run.name, threads=config.engine.threads),
-            canary,
-            config.method,
-        )
+        following = cls(engine, Subscriber(store, run, threads=threads), canary, method)
         await following._start()
         return following
 

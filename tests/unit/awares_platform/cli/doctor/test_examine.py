@@ -8,11 +8,11 @@ import time
 import pytest
 
 from awares.errors import AwaresError
-from awares_platform.doctor.diagnosis import Diagnosis
-from awares_platform.doctor.examine import examine
-from awares_platform.doctor.finding import Finding, worst
-from awares_platform.doctor.redaction import hidden
-from awares_platform.doctor.visit import Visit
+from awares_platform.cli.doctor.diagnosis import Diagnosis
+from awares_platform.cli.doctor.examine import examine
+from awares_platform.cli.doctor.finding import Finding, worst
+from awares_platform.cli.doctor.redaction import hidden
+from awares_platform.cli.doctor.visit import Visit
 from awares_platform.runtime.progress import Progress
 
 SECRET = "sk-very-secret-1"

@@ -9,10 +9,10 @@ from functools import partial
 
 import pytest
 
+from awares_platform.cli.doctor.endpoints import check_grounding_endpoint, check_judge_endpoint
+from awares_platform.cli.doctor.examine import examine
+from awares_platform.cli.doctor.finding import Finding
 from awares_platform.config.curate import CurateConfig, EndpointConfig
-from awares_platform.doctor.endpoints import check_grounding_endpoint, check_judge_endpoint
-from awares_platform.doctor.examine import examine
-from awares_platform.doctor.finding import Finding
 
 KEY = "sk-the-key-of-the-judge"
 

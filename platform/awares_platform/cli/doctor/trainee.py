@@ -19,9 +19,9 @@ from torch import Tensor
 from awares.batch import collate
 from awares.chat import ChatFormat
 from awares.logprobs import policy_logprobs
+from awares_platform.cli.doctor.questions import two_canaries
 from awares_platform.config import PlatformConfig
 from awares_platform.config.policy import PolicyConfig
-from awares_platform.doctor.questions import two_canaries
 from awares_platform.engine.canary import Logprobs, learner_logprobs, to_extra
 from awares_platform.method.environment import system_prompt
 from awares_platform.method.family import model_family

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from awares_platform.doctor.finding import Finding
+from awares_platform.cli.doctor.finding import Finding
 
 ALL_REDUCE = "all-reduce"
 REMEDY = (

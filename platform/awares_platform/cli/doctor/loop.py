@@ -9,9 +9,9 @@ from typing import Any
 
 import ray
 
-from awares_platform.doctor import collective
-from awares_platform.doctor.finding import Finding
-from awares_platform.doctor.visit import Visit
+from awares_platform.cli.doctor import collective
+from awares_platform.cli.doctor.finding import Finding
+from awares_platform.cli.doctor.visit import Visit
 from awares_platform.store import ObjectStore
 
 TRAINER, ENGINE = "trainer", "engine"
