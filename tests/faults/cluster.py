@@ -113,8 +113,11 @@ class RayCluster:
         return found
 
     def roots(self) -> list[int]:
-        """Return the process ids of all nodes that still run."""
-        return [node.pid for node in self._nodes if node.is_running()]
+        """Return the process ids of all nodes that still run.
+
+        A node whose raylet is stopped does not count. Its former learner may outlive its actor.
+        """
+        return [node.pid for node in self._nodes if node.is_running() and _serves(node)]
 
     def stop(self) -> None:
         """End every process of the cluster."""
@@ -127,6 +130,10 @@ class RayCluster:
 
 def _raylets(node: psutil.Process) -> list[psutil.Process]:
     return descendants(lambda command: command.split(" ")[0].endswith("/raylet"), node.pid)
+
+
+def _serves(node: psutil.Process) -> bool:
+    return any(one.status() != psutil.STATUS_STOPPED for one in _raylets(node))
 
 
 @contextmanager

@@ -4,7 +4,7 @@
     PYTHONPATH=.:platform python -m tests.faults.matrix --table runs/faults > tests/faults/README.md
 
 A part is one run of the job with a quarter of the faults, one after the other. Part 0 is the run
-without a fault. Part 5 has the faults that --repeat names, such as those that were mended. Each
+without a fault. Later parts have the faults that --repeat names, such as those that were mended. Each
 fault strikes a random number of versions after the job has recovered from the one before, and a
 random fraction of a second later. After --seconds, the run ends.
 
@@ -86,7 +86,7 @@ def settings(endpoint: str, disk: Path, part: int) -> PlatformConfig:
 def moments(part: int, repeated: Sequence[str] = ()) -> list[tuple[MatrixFault, int, float]]:
     """Return the faults of a part, and the versions and seconds between them.
 
-    `repeated` names the faults of the last part.
+    `repeated` names the faults of a part after the last quarter.
     """
     chance = random.Random(SEED)
     faults = chance.sample(MATRIX, len(MATRIX))
@@ -193,8 +193,8 @@ def strike_all(
 def main() -> None:
     """Run a part of the matrix, or print the table of all results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--part", type=int, choices=range(PARTS + 2))
-    parser.add_argument("--repeat", nargs="*", default=(), help="the faults of the last part")
+    parser.add_argument("--part", type=int, help="0 to 4, or a later number")
+    parser.add_argument("--repeat", nargs="*", default=(), help="the faults of a later part")
     parser.add_argument("--seconds", type=float, default=900.0, help="the time of the part")
     parser.add_argument("--results", type=Path, default=Path("runs/faults"))
     parser.add_argument("--table", type=Path, help="print the table of the results here")
