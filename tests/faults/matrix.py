@@ -4,9 +4,9 @@
     PYTHONPATH=.:platform python -m tests.faults.matrix --table runs/faults > tests/faults/README.md
 
 A part is one run of the job with a quarter of the faults, one after the other. Part 0 is the run
-without a fault. Later parts have the faults that --repeat names, such as those that were mended. Each
-fault strikes a random number of versions after the job has recovered from the one before, and a
-random fraction of a second later. After --seconds, the run ends.
+without a fault. Parts after the fourth have the faults that --repeat names, such as those that
+were mended. Each fault strikes a random number of versions after the job has recovered from the one
+before, and a random fraction of a second later. After --seconds, the run ends.
 
 The job runs on a real Ray cluster of two nodes, with a real SeaweedFS behind a proxy. The run's
 directory is a small file system in memory, so that the disk can be full. Mounting it needs root.

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
@@ -15,6 +16,10 @@ from tests.faults.matrix import PARTS, moments
 from tests.faults.outcome import telling
 from tests.faults.table import FIGURES, table
 
+LOST_NODE = ActorDiedErrorContext(
+    actor_id=b"a" * 16,
+    error_message="The actor died because its node has died. Node Id: 0c",
+)
 README = Path(__file__).parents[2] / "tests" / "faults" / "README.md"
 
 
@@ -80,6 +85,7 @@ def test_the_committed_table_is_made_from_the_committed_results() -> None:
     [
         (ActorDiedError(), KILLED["learner"]),
         (WorkerHealthCheckTimeoutError("hanging for 30.02 s"), STOPPED["learner"]),
+        (ActorDiedError(LOST_NODE), NODE),
         (ActorUnavailableError("recvmsg: reset by peer", b"a" * 16), NODE),
     ],
 )

@@ -103,8 +103,11 @@ class Watched:
 def first_line(error: BaseException) -> str:
     """Return the first line of the error's message without a full stop, or its type's name.
 
-    The message of a lost connection is about sockets, so the function returns other words for it.
+    Ray's first line about a lost node or connection hides the cause, so the function returns other
+    words for them.
     """
     if isinstance(error, ActorUnavailableError):
         return "the connection to it is lost; its process or its node may be dead"
+    if isinstance(error, RayError) and "because its node has died" in str(error):
+        return "its node has died"
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
