@@ -104,6 +104,9 @@ def test_a_session_leaves_nothing_running(
     processes = family(psutil.Process(held.pid))
     names = {process.name() for process in processes}
     assert {"weed", "raylet", "gcs_server"} <= names
+    group = os.getpgid(held.pid)
+    signalled = [one.name() for one in processes if os.getpgid(one.pid) == group]
+    assert len(signalled) == 1, "a signal to the group of a job must not end its servers"
     held.send_signal(number)
     if number == signal.SIGTERM:
         assert held.stderr

@@ -36,6 +36,7 @@ from awares_platform.config.run import RunConfig
 from awares_platform.config.store import StoreConfig
 from awares_platform.runtime import ray_directory, source_tree
 from awares_platform.runtime.driver import first_line
+from awares_platform.runtime.own_sessions import own_sessions
 from awares_platform.runtime.processor import resolved
 from awares_platform.store import ObjectStore, keys, seaweed
 from awares_platform.store.errors import LaunchError
@@ -164,7 +165,7 @@ def _started(worker_logs: bool, parent: Path) -> Iterator[None]:
     failed = False
     try:
         with _environment(variables):
-            with ray_directory.plain_executable(directory):
+            with ray_directory.plain_executable(directory), own_sessions():
                 _initialise(worker_logs, address="local", **options)
             yield
     except _MISTAKES:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from contextlib import ExitStack
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,15 +17,19 @@ from awares_platform.config.base import nearest
 from awares_platform.config.serve import ServeConfig
 from awares_platform.method.environment import environment
 from awares_platform.runtime.watch import ENGINE_MARGIN, watch
+from awares_platform.runtime.watchdog import watchdog
 from awares_platform.serve.allowance import Allowances, Counts
 from awares_platform.serve.croploop import CropLoop
 from awares_platform.serve.gate import Gate
 from awares_platform.serve.keys import Keyring
+from awares_platform.serve.proxy import INGRESS
 from awares_platform.serve.routes import Routes, create_app
 
 CONSTRUCTOR_TRIES = 2
 ALLOWANCE_CALLS = 1000
 """The number of calls that the deployment of the counts answers at once."""
+HEALTH_PERIOD_S = 2.0
+"""Seconds between two health checks of a replica."""
 _HEALTH_CHECKS = 3
 """Ray Serve replaces a replica after this number of health checks in a row without an answer."""
 
@@ -90,6 +95,9 @@ class Replica:
             base=played.base,
         )
         hang_s = config.run.hang_timeout_s
+        # Ray Serve cannot end a stopped process, which would keep its GPU.
+        self._watchdog = ExitStack()
+        self._watchdog.enter_context(watchdog(hang_s))
         pings = watch("the engine", lambda: self._engine.ping(hang_s), hang_s * ENGINE_MARGIN)
         self._watching = asyncio.create_task(pings)
         limits = DecodeLimits(max_pixels=settings.max_image_pixels)
@@ -141,6 +149,8 @@ class Replica:
             watching.cancel()
         if hasattr(self, "_engine"):
             await self._engine.stop()
+        if dog := getattr(self, "_watchdog", None):
+            dog.close()
 
 
 def build_application(config: PlatformConfig) -> Application:
@@ -157,13 +167,14 @@ def build_application(config: PlatformConfig) -> Application:
         )
     deployment = serve.deployment(
         Replica,
-        name="awares",
+        name=INGRESS,
         max_ongoing_requests=settings.max_ongoing_requests,
         max_queued_requests=settings.max_queued_requests,
         backpressure_config=BackpressureConfig(
             status_code=503, retry_after_s=settings.retry_after_s
         ),
         graceful_shutdown_timeout_s=settings.shutdown_timeout_s,
+        health_check_period_s=HEALTH_PERIOD_S,
         health_check_timeout_s=config.run.hang_timeout_s / _HEALTH_CHECKS,
         max_constructor_retry_count=CONSTRUCTOR_TRIES,
         ray_actor_options={"num_cpus": settings.replica_cpus, "num_gpus": settings.replica_gpus},

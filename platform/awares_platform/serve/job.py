@@ -27,6 +27,7 @@ from awares_platform.config.method import MethodConfig
 from awares_platform.config.serve import ServeConfig
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
+from awares_platform.serve import draining
 from awares_platform.serve.deployment import build_application, keyring
 from awares_platform.serve.foreign import ServeLog
 from awares_platform.store import ObjectStore
@@ -34,6 +35,9 @@ from awares_platform.store.errors import LaunchError
 
 APP = "awares"
 POLL_S = 0.5
+DRAIN_POLL_S = 0.1
+NOTICE_S = 1.5
+"""Seconds after which every proxy has noticed that the endpoint stops."""
 BEAT_S = 15.0
 """Seconds between two progress messages while the endpoint starts."""
 _UNPLACED = "to be scheduled"
@@ -107,6 +111,7 @@ def serving(
     check_port(config.serve.host, config.serve.port)
     ServeLog(config.run.directory / config.run.name / "serve.log").take_over()
     say("starting Ray Serve")
+    draining.clear()
     serve.start(http_options=HTTPOptions(host=config.serve.host, port=config.serve.port))
     try:
         serve.run_many(
@@ -116,8 +121,18 @@ def serving(
         say(f"starting the engine with policy {config.serve.policy} of run {config.run.name}")
         _wait_until_running(config.serve.start_timeout_s, stop or threading.Event(), say)
         yield base_url(config.serve)
+        _let_finish(config.serve.shutdown_timeout_s)
     finally:
         _drain()
+
+
+def _let_finish(timeout_s: float) -> None:
+    """Let the proxies refuse new requests, and wait until they have answered all others."""
+    draining.begin()
+    deadline = time.monotonic() + timeout_s
+    time.sleep(NOTICE_S)
+    while any(draining.ongoing().values()) and time.monotonic() < deadline:
+        time.sleep(DRAIN_POLL_S)
 
 
 def _drain() -> None:

@@ -1,15 +1,24 @@
-"""Cleans the headers of each request before Ray Serve's proxy reads them.
+"""Hardens Ray Serve's proxies, and cleans the headers of each request.
 
 The proxy decodes some headers as UTF-8, and answers 500 if one of them is not valid UTF-8. Other
 headers steer the proxy itself, which clients must not do. Ray Serve finds this module through the
 environment variable that `VARIABLE` names. Each proxy process must have this variable.
 
-    client --HTTP--> CleanHeaders --> Ray Serve's proxy --> replica
+    client --HTTP--> Connection --> CleanHeaders --> Front --> Ray Serve's proxy --> replica
 """
 
+import ray
+from ray import serve
+from ray.serve.schema import ApplicationStatus
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from awares_platform.serve import connection, draining
+from awares_platform.serve.front import Front
+from awares_platform.serve.outlook import Outlook
+
+INGRESS = "awares"
+"""The name of the deployment that answers HTTP requests."""
 VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 IMPORT_PATH = "awares_platform.serve.proxy:middlewares"
 
@@ -25,8 +34,33 @@ _MOST_ID = 128
 
 
 def middlewares() -> list[Middleware]:
-    """Return the middlewares of each proxy. Ray Serve calls this function in the proxy."""
-    return [Middleware(CleanHeaders)]
+    """Return the middlewares of each proxy. Ray Serve calls this function in the proxy.
+
+    The last middleware sees a request first. The function also sets the class of the connections,
+    because Ray Serve starts the proxy's HTTP server later.
+    """
+    connection.use()
+    outlook = Outlook(can_answer, draining.draining, _report)
+    return [Middleware(Front, outlook), Middleware(CleanHeaders)]
+
+
+def _report(ongoing: int) -> None:
+    draining.report(ray.get_runtime_context().get_node_id(), ongoing)
+
+
+def can_answer() -> bool:
+    """Return whether a replica runs, or a request would start one (scale to zero)."""
+    applications = serve.status().applications.values()
+    running = sum(
+        count
+        for application in applications
+        for name, deployment in application.deployments.items()
+        if name == INGRESS
+        for state, count in deployment.replica_states.items()
+        if state == "RUNNING"
+    )
+    healthy = any(one.status is ApplicationStatus.RUNNING for one in applications)
+    return bool(running) or healthy
 
 
 class CleanHeaders:

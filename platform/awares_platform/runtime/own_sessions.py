@@ -1,0 +1,37 @@
+"""Keeps signals to a process group away from Ray's servers.
+
+    shell --SIGTERM to the group--> awares serve --stops, when all is answered--> Ray's servers
+
+A shell, a terminal and `timeout` signal the whole process group of a command. Ray's node manager,
+the raylet, ends at once after SIGTERM. The command could then finish nothing.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ray._private import utils
+
+
+@contextmanager
+def own_sessions() -> Iterator[None]:
+    """Start each of Ray's servers in a Unix session of its own within the block.
+
+    Ray has no option for this. It calls the function that is replaced here in each new process,
+    before the process runs the server. The servers still end if the calling process ends.
+
+    Example:
+        with own_sessions():
+            ray.init(address="local")
+    """
+    before = utils.set_kill_on_parent_death_linux
+
+    def prepare() -> None:
+        os.setsid()
+        before()
+
+    utils.set_kill_on_parent_death_linux = prepare
+    try:
+        yield
+    finally:
+        utils.set_kill_on_parent_death_linux = before

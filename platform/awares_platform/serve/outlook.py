@@ -1,0 +1,61 @@
+"""What a proxy knows of the application behind it: whether it can answer, and whether it stops."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+_FRESH_S = 1.0
+_ASK_S = 3.0
+_POLL_S = 0.5
+
+
+class Outlook:
+    """Asks Ray for the state of the application, at most once a second.
+
+    `ready` returns whether the application can answer. `draining` returns whether the endpoint
+    stops. `report` gets the number of requests in flight while it stops. All three may block.
+
+    Example:
+        Outlook(ready=application_ready, draining=draining.draining, report=report)
+    """
+
+    def __init__(
+        self,
+        ready: Callable[[], bool],
+        draining: Callable[[], bool],
+        report: Callable[[int], None],
+    ) -> None:
+        self._ready, self._draining, self._report = ready, draining, report
+        self._asked: asyncio.Task[bool] | None = None
+        self._answered = -_FRESH_S
+        self._poll: asyncio.Task[None] | None = None
+        self.stopping = False
+        self.ongoing = 0
+
+    async def can_answer(self) -> bool | None:
+        """Return whether the application can answer, or None if Ray does not say so in time."""
+        stale = time.monotonic() - self._answered > _FRESH_S
+        if self._asked is None or (stale and self._asked.done()):
+            self._asked = asyncio.create_task(self._ask())
+        done, _ = await asyncio.wait({self._asked}, timeout=_ASK_S)
+        return self._asked.result() if done and not self._asked.exception() else None
+
+    async def _ask(self) -> bool:
+        answer = await asyncio.to_thread(self._ready)
+        self._answered = time.monotonic()
+        return answer
+
+    def watch(self) -> None:
+        """Begin to watch for the end of the endpoint, in the background of the running loop."""
+        if self._poll is None:
+            self._poll = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while True:
+            # Ray's head node may be away for a while. The next turn asks again.
+            with contextlib.suppress(Exception):
+                self.stopping = await asyncio.to_thread(self._draining)
+                if self.stopping:
+                    await asyncio.to_thread(self._report, self.ongoing)
+            await asyncio.sleep(_POLL_S)
