@@ -190,6 +190,23 @@ def test_rows_of_the_evaluation_sets_are_left_out(seaweed: ObjectStore, pages: P
     assert other.counts.rows == result.counts.rows == {"train": ROWS - 6}
 
 
+def test_a_test_split_that_comes_later_cleans_the_training_split(
+    seaweed: ObjectStore, pages: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = (pages / "rows.jsonl").read_text().splitlines()
+    (pages / "later.jsonl").write_text("\n".join(rows[:6]))
+    imported(seaweed, pages / "rows.jsonl", "late", against=())
+    before = read_manifest(seaweed, "late", "train")
+    imported(seaweed, pages / "later.jsonl", "late", "test")
+    assert "left 7 rows of this split out of datasets/late/train/" in caplog.text
+    train, test = (content(seaweed, "late", split) for split in ("train", "test"))
+    assert len(train) == ROWS - 6 and not {one[1] for one in train} & {one[1] for one in test}
+    after = read_manifest(seaweed, "late", "train")
+    assert after["rows"] == len(train) and after["content"] != before["content"]
+    refused = after["recipe"]["counts"]["refused"]
+    assert refused == {"duplicate": 1, "image not found": 1, "in an evaluation set": 7}
+
+
 def sources(pages: Path, place: Path) -> Iterator[tuple[str, Path, dict[str, Any]]]:
     """Yield a name, a source and settings for each kind of source with the first ten rows."""
     rows = [json.loads(line) for line in (pages / "rows.jsonl").read_text().splitlines()[:10]]

@@ -24,6 +24,7 @@ from awares_platform.config.imports import ImportsConfig
 from awares_platform.config.store import StoreConfig
 from awares_platform.data.dataset import read_split
 from awares_platform.data.intake.columns import SourceColumns, choose_columns
+from awares_platform.data.intake.contamination import clean_train
 from awares_platform.data.intake.picture import PictureFinder
 from awares_platform.data.intake.place import SourceFile, files, root_of
 from awares_platform.data.intake.reading import Draft, RecordReader, RefusedRow
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 HELD_OUT = "test"
 """The split of held-out images, whose rows an import of the split train leaves out."""
+IN_EVALUATION = "in an evaluation set"
 _PEEKED = 20
 _SHOWN = 10
 _MOST_SHOWN_READ = 200
@@ -229,6 +231,12 @@ def _import(
         )
     if position != writer.counts.position:
         writer.step(position)
+    if request.split == HELD_OUT and (
+        found := clean_train(store, request.name, seen, IN_EVALUATION)
+    ):
+        log.warning(
+            "left %d rows of this split out of %s", found, split_prefix(request.name, "train")
+        )
     writer.finish()
     return writer.counts
 
@@ -282,7 +290,7 @@ class _Sorter:
         digest = hashlib.sha256(draft.picture.data).hexdigest()
         sample, image_hash = draft.sample, draft.picture.image_hash
         if self.held.has_image(digest) or self.held.has(sample, image_hash):
-            return RefusedRow(sample.sample_id, "in an evaluation set", sample.question)
+            return RefusedRow(sample.sample_id, IN_EVALUATION, sample.question)
         if self.seen.has(sample, image_hash):
             return RefusedRow(sample.sample_id, "duplicate", sample.question)
         is_held_out = int(digest[:8], 16) < self.held_out * 2**32

@@ -16,7 +16,7 @@ from awares.errors import ConfigError, DataError
 from awares.sample import Sample
 from awares_platform.config.data import DataConfig, MixPart
 from awares_platform.data.dataset import Split, read_split, write_samples
-from awares_platform.data.intake.seen import IMAGE_HASH, Seen
+from awares_platform.data.intake.seen import Seen
 from awares_platform.data.manifest import pack_indexes, read_manifest
 from awares_platform.data.packs import PackPlace, PackWriter, decode_index
 from awares_platform.runtime.job_lease import dataset_lease, hold
@@ -79,12 +79,7 @@ def _test(store: ObjectStore, name: str) -> Split | None:
 def _unseen(found: Split, held: Seen) -> list[Sample]:
     """Return the rows of a train split that no test split has."""
     pairs = zip(found.samples, found.columns, strict=True)
-    return [
-        sample
-        for sample, columns in pairs
-        if not held.has_image(sample.image)
-        and not (columns.get(IMAGE_HASH) and held.has(sample, int(columns[IMAGE_HASH], 16)))
-    ]
+    return [sample for sample, columns in pairs if not held.has_row(sample, columns)]
 
 
 def _write(

@@ -6,7 +6,8 @@ no reason to leave out a row.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from awares.sample import Sample
 from awares.text_form import normalise
@@ -50,6 +51,13 @@ class Seen:
     def has_image(self, digest: str) -> bool:
         """Return whether a row with exactly this image has been added."""
         return bytes.fromhex(digest) in self._images
+
+    def has_row(self, sample: Sample, columns: Mapping[str, Any]) -> bool:
+        """Return whether the row or its image has been added. `columns` may have the hash."""
+        image_hash = columns.get(IMAGE_HASH)
+        return self.has_image(sample.image) or bool(
+            image_hash and self.has(sample, int(image_hash, 16))
+        )
 
 
 def _is_near(image_hash: int, others: Iterable[int]) -> bool:

@@ -278,7 +278,7 @@ def test_an_absent_setup_is_refused_with_the_names_of_those_that_exist() -> None
         assert said.startswith(f"{absent}: No such file or directory; give --config a TOML file")
         assert said.endswith(
             "or a setup that comes with awares: awares-7b, awares-7b-native, awares-7b-paper, "
-            "chartqa, docvqa, mini, textvqa"
+            "chartqa, docvqa, mini, textvqa, visionthink"
         )
 
 

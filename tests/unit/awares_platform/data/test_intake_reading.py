@@ -299,6 +299,14 @@ PUBLISHED = {
         "image_classes": ["Cassette deck"],
         "answers": ["nous les gosses", "dakota", "dakota", "clos culombu"],
     },
+    "visionthink": {
+        "doc_id": "chartqa_17",
+        "problem": "How many bars?",
+        "solution": "<answer>14</answer>",
+        "info": {"id": "17", "tgt_height": 600, "tgt_width": 800, "use_tool": False},
+        "original_answer": "14",
+        "data_source": "chartqa",
+    },
 }
 
 
@@ -308,13 +316,14 @@ PUBLISHED = {
         ("chartqa", ("14",), "human"),
         ("docvqa", ("1/8/93",), "handwritten, form"),
         ("textvqa", ("dakota", "nous les gosses", "clos culombu"), ""),
+        ("visionthink", ("14",), "chartqa"),
     ],
 )
 def test_recipes_name_the_columns_of_published_data_sets(
     name: str, answers: tuple[str, ...], kind: str
 ) -> None:
     settings = load(name).imports
-    record = {**PUBLISHED[name], "image": {"bytes": PNG, "path": None}}
+    record = {**PUBLISHED[name], settings.image: {"bytes": PNG, "path": None}}
     reader = RecordReader(
         choose_columns(settings, [record]), settings, PictureFinder(LocalRoot(Path()), ())
     )

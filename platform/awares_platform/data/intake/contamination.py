@@ -1,0 +1,66 @@
+"""Leaves the rows of a test split out of the training split that was imported before it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from awares_platform.data.intake.seen import Seen
+from awares_platform.data.manifest import (
+    SamplesDigest,
+    is_written,
+    read_manifest,
+    samples_digest,
+    write_manifest,
+)
+from awares_platform.data.rows import Rows, decode_rows, encode_rows
+from awares_platform.store import ObjectStore
+
+TRAIN = "train"
+
+
+def clean_train(store: ObjectStore, name: str, held: Seen, reason: str) -> int:
+    """Remove the rows that `held` has from the split train of a data set, and return their number.
+
+    The manifest counts them as left out for `reason`. If the process ends in between, another call
+    removes the rest. A data set without a split train stays as it is.
+    """
+    if not is_written(store, name, TRAIN):
+        return 0
+    manifest = read_manifest(store, name, TRAIN)
+    content, removed, left = SamplesDigest(), 0, 0
+    for key in manifest["shards"]:
+        rows = decode_rows(store.get(key), key)
+        kept = _kept(rows, held)
+        content.add(rows.samples[index] for index in kept)
+        removed += len(rows.samples) - len(kept)
+        left += len(kept)
+        if len(kept) < len(rows.samples):
+            store.put(key, _encoded(rows, kept))
+    if content.hex() != samples_digest(manifest):
+        recipe = _counted(manifest.get("recipe"), left, removed, reason)
+        images, digest = manifest.get("images"), content.hex()
+        write_manifest(store, name, TRAIN, manifest["shards"], left, recipe, images, digest)
+    return removed
+
+
+def _counted(recipe: Any, left: int, removed: int, reason: str) -> Any:
+    """Return the recipe of an import with the rows that are left and those that are removed."""
+    if not (isinstance(recipe, Mapping) and "counts" in recipe):
+        return recipe
+    counts = recipe["counts"]
+    refused = {**counts["refused"], reason: counts["refused"].get(reason, 0) + removed}
+    rows = {**counts["rows"], TRAIN: left}
+    return {**recipe, "counts": {**counts, "rows": rows, "refused": refused}}
+
+
+def _kept(rows: Rows, held: Seen) -> list[int]:
+    """Return the indexes of the rows that `held` does not have."""
+    pairs = zip(rows.samples, rows.columns, strict=True)
+    return [index for index, pair in enumerate(pairs) if not held.has_row(*pair)]
+
+
+def _encoded(rows: Rows, kept: list[int]) -> bytes:
+    """Encode the rows with the indexes `kept`, with their columns and metadata."""
+    columns = [rows.columns[index] for index in kept]
+    names = rows.columns[0].keys()
+    values = {name: [one[name] for one in columns] for name in names}
+    return encode_rows([rows.samples[index] for index in kept], values, rows.metadata)
