@@ -4,7 +4,8 @@
 {{- define "awares.rayPod" -}}
 {{- $root := .root -}}
 {{- $keys := eq .role "worker" | ternary (get . "keys") "" -}}
-{{- $stay := dict "cluster-autoscaler.kubernetes.io/safe-to-evict" "false" -}}
+{{- $stay := dict "cluster-autoscaler.kubernetes.io/safe-to-evict" "false"
+    "karpenter.sh/do-not-disrupt" "true" -}}
 metadata:
   labels:
     {{- include "awares.podLabels" . | nindent 4 }}

@@ -49,6 +49,10 @@ job's values), job (the values merged over jobDefaults). */}}
 {{- end }}
 {{- include "awares.refuseOrder" (dict "path" $path "rules" $job.deletionRules) }}
 {{- include "awares.refuseSchedule" (dict "path" $path "job" $job) }}
+{{- if and $job.schedule (eq $job.cluster "own") (ne $root.Values.queue.kind "none") }}
+{{ $path }}.schedule would bypass the queue of queue.kind={{ $root.Values.queue.kind }}, because
+  KubeRay gives scheduled jobs no queue label: remove the schedule, or set queue.kind=none
+{{- end }}
 {{- if eq $job.cluster "shared" }}
 {{- include "awares.refuseSharedJob" (dict "root" $root "path" $path "job" $job "given" .given) }}
 {{- else }}

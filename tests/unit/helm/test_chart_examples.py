@@ -154,3 +154,21 @@ def test_a_shared_cluster_is_replaced_whole_or_not_at_all(upgrade: str) -> None:
     assert crd.faults(cluster) == [*operator_rules.faults(cluster)] == []
     (job,) = of_kind(docs, "RayJob")
     assert "upgradeStrategy" not in job["spec"]["rayClusterSpec"]
+
+
+def test_an_ambient_mesh_carries_the_traffic_of_every_pod() -> None:
+    proxy = Peer("a pod of the mesh", namespace="elsewhere")
+    for name, passes in (("istio-ambient", True), ("openshift", False)):
+        docs = example(name)
+        for pod in expand(docs):
+            peer = Peer.of(pod)
+            assert allowed(docs, proxy, peer, 15008) is passes
+            assert allowed(docs, peer, proxy, 15008) is passes
+
+
+def test_karpenter_and_the_cluster_autoscaler_leave_ray_pods_alone() -> None:
+    for pod in expand(example("eks-irsa")):
+        if "ray.io/node-type" in pod["metadata"]["labels"]:
+            annotations = pod["metadata"]["annotations"]
+            assert annotations["karpenter.sh/do-not-disrupt"] == "true"
+            assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"

@@ -101,6 +101,13 @@ HANGS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
             "set jobs.grpo.cluster=own",
         ),
     ),
+    "a schedule past a queue": (
+        FIXED | {"queue": {"kind": "kueue", "name": "research"}} | _job(schedule="@daily"),
+        (
+            "jobs.grpo.schedule would bypass the queue of queue.kind=kueue",
+            "remove the schedule, or set queue.kind=none",
+        ),
+    ),
     "a minute above 59": (
         _job(schedule="60 3 * * *"),
         ('jobs.grpo.schedule="60 3 * * *" has the minute "60"', "use *, or numbers from 0 to 59"),
