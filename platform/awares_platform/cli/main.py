@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from awares.evaluation.benchmarks import BenchmarkName
 from awares.tokens import Size
 from awares_platform.cli.command import MINI, Overrides, Setup
 from awares_platform.cli.data_import import data, import_data
@@ -81,9 +82,22 @@ def grpo(overrides: Overrides = (), /, config: Setup = MINI) -> int:
 
 
 @commands.command
-def evaluate(overrides: Overrides = (), /, config: Setup = MINI) -> int:
-    """Compare policies on held-out questions."""
-    return _run("evaluate", "awares_platform.evaluate.job", config, overrides)
+def evaluate(
+    overrides: Overrides = (),
+    /,
+    config: Setup = MINI,
+    benchmark: tuple[BenchmarkName, ...] = (),
+    benchmark_root: str = "",
+) -> int:
+    """Compare policies on held-out questions, or on benchmarks of the paper.
+
+    Args:
+        benchmark: Benchmarks to evaluate on, instead of the data set of the setup.
+        benchmark_root: Directory or s3:// prefix with their published data sets.
+    """
+    given = [f"evaluate.benchmarks={dumps(benchmark)}"] if benchmark else []
+    given += [f"evaluate.benchmark_root={benchmark_root}"] if benchmark_root else []
+    return _run("evaluate", "awares_platform.evaluate.job", config, (*overrides, *given))
 
 
 @commands.command

@@ -1,9 +1,10 @@
 """The section [evaluate]: the policies to compare, the questions and the scorer."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from awares.evaluation.benchmarks import BenchmarkName
 from awares_platform.config.base import Section
 
 PolicyToEvaluate = Literal["full", "low", "threshold", "escalate", "sft", "awares"]
@@ -32,6 +33,13 @@ class EvaluateConfig(Section):
     questions is the largest at which threshold's mean RTR does not exceed the one of awares."""
     questions: int = Field(default=2048, ge=1)
     """Number of held-out questions, which are the first questions of the test split."""
+    benchmarks: tuple[BenchmarkName, ...] = ()
+    """Benchmarks of the paper to evaluate on, instead of the data set data.name."""
+    benchmark_root: str = ""
+    """Directory or s3:// prefix that holds the published data sets of the benchmarks, each below
+    its id, such as lmms-lab/ChartQA."""
+    benchmark_questions: int | None = Field(default=None, ge=1)
+    """Number of questions of each benchmark, which are its first ones. None means all of them."""
     in_flight: int = Field(default=64, ge=1)
     """Number of concurrent questions in the accuracy pass."""
     latency_questions: int = Field(default=64, ge=0)
@@ -60,6 +68,17 @@ class EvaluateConfig(Section):
 
         scorer(name)
         return name
+
+    @model_validator(mode="after")
+    def benchmarks_have_a_root(self) -> Self:
+        if len(set(self.benchmarks)) != len(self.benchmarks):
+            raise ValueError(f"evaluate.benchmarks = {list(self.benchmarks)} names one twice")
+        if self.benchmarks and not self.benchmark_root:
+            raise ValueError(
+                "evaluate.benchmarks needs evaluate.benchmark_root: name the directory or the "
+                "s3:// prefix with the published data sets"
+            )
+        return self
 
     @field_validator("policies")
     @classmethod

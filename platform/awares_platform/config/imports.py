@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from awares.evaluation.benchmarks import BenchmarkName
 from awares_platform.config.base import Section
 
 SourceFormat = Literal["auto", "parquet", "arrow", "jsonl", "json", "csv", "tar"]
@@ -40,6 +41,10 @@ class ImportsConfig(Section):
     evaluate.scorer."""
     scorer_column: str = ""
     """Column with the name of the row's scorer. A row without one has the scorer above."""
+    benchmark: Literal["none", BenchmarkName] = "none"
+    """Benchmark of the paper whose published files the source holds. Its columns, prompts and
+    scorers are then known, its answers stay as they are, all its rows are kept, and no image is
+    shrunk."""
     box_units: Literal["pixels", "relative", "thousandths"] = "pixels"
     """Unit of the boxes: pixels of the image, fractions of its sides (0 to 1), or thousandths of
     its sides (0 to 1000)."""

@@ -10,13 +10,13 @@ from awares.chat import ChatFormat
 from awares.sample import Sample
 from awares.tokens import VisionLimits
 from awares_platform.config import PlatformConfig
-from awares_platform.data.dataset import Images
 from awares_platform.engine.canary import Canary, check_fit
 from awares_platform.engine.canary_samples import usable
 from awares_platform.engine.engine import Engine, LoadReport
 from awares_platform.engine.exported_load import Exported, ExportedLoader
 from awares_platform.engine.launch import EngineError
 from awares_platform.evaluate.policies import POLICIES, Weights
+from awares_platform.evaluate.questions import images_of, token_limits
 from awares_platform.method.environment import base_prompt, system_prompt, vision_limits
 from awares_platform.method.family import model_family
 from awares_platform.method.play import Played, play
@@ -58,7 +58,7 @@ class Evaluator:
     def __init__(self, config: PlatformConfig) -> None:
         self._config = config
         self._store = ObjectStore.from_config(config.store)
-        self._images = Images.of(self._store, config.data)
+        self._images = images_of(config.evaluate, config.data, self._store)
         self._limit = asyncio.Semaphore(config.evaluate.in_flight)
         self._alone = asyncio.Semaphore(1)
         # The engine while it plays, or None while it starts or stops.
@@ -180,11 +180,17 @@ class Evaluator:
     ) -> list[Played]:
         evaluated = POLICIES[policy]
         chat = self._policy_chat if evaluated.may_call else self._base_chat
-        config = self._config
-        spec = evaluated.spec(
-            config.method, self._family, config.evaluate.max_tokens, config.engine.max_model_len
-        )
-        played = await play(samples, self._images, self._engine, chat, spec, limit)
+        method, context = self._config.method, self._config.engine.max_model_len
+        limits = token_limits(self._config.evaluate, samples)
+
+        async def within(tokens: int) -> list[Played]:
+            spec = evaluated.spec(method, self._family, tokens, context)
+            chosen = [one for one, most in zip(samples, limits, strict=True) if most == tokens]
+            return await play(chosen, self._images, self._engine, chat, spec, limit)
+
+        parts = await asyncio.gather(*map(within, dict.fromkeys(limits)))
+        found = {one.sample.sample_id: one for part in parts for one in part}
+        played = [found[one.sample_id] for one in samples]
         # The episodes of a dead engine are faults of the engine, and another engine plays them.
         await self.ping()
         return played

@@ -30,13 +30,19 @@ from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.run import RunConfig
-from awares_platform.data.dataset import Images, ensure_mini, read_manifest, read_split
+from awares_platform.data.dataset import Images
 from awares_platform.data.image_sizes import sample_sizes
-from awares_platform.data.manifest import samples_digest
+from awares_platform.evaluate.by_benchmark import benchmark_metrics
 from awares_platform.evaluate.cascade import PlayedBy
 from awares_platform.evaluate.episode_rows import encode_episodes
 from awares_platform.evaluate.playing import latency_subset, play_all
 from awares_platform.evaluate.policies import POLICIES, Weights
+from awares_platform.evaluate.questions import (
+    images_of,
+    prepare,
+    questions_digest,
+    read_questions,
+)
 from awares_platform.evaluate.results import (
     caption,
     comparisons,
@@ -115,13 +121,11 @@ def _evaluate(config: PlatformConfig, store: ObjectStore, started: float) -> Eva
     asked = environment(config.method)
     inputs = (config.policy, config.grpo, config.evaluate.policies, config.method)
     awaited("evaluate", config.run.wait_s, lambda: check_policies(store, config.run.name, *inputs))
-    if config.data.source == "mini":
-        ensure_mini(config.data, store)
+    prepare(config.evaluate, config.data, store)
     with Run(config, "evaluate", recipe_of(config, store)) as record:
-        split = read_split(
-            store, config.data.name, SPLIT, min(config.evaluate.questions, config.data.test_samples)
-        )
-        family, images = model_family(config.policy), Images.of(store, config.data)
+        split = read_questions(config.evaluate, config.data, store)
+        family = model_family(config.policy)
+        images = images_of(config.evaluate, config.data, store)
         sizes = sample_sizes(images, [sample.image for sample in split.samples])
         log_ratios(sizes, config.method, family)
         played = usable(play_all(config, split.samples))
@@ -164,10 +168,10 @@ def recipe_of(config: PlatformConfig, store: ObjectStore) -> Recipe:
 
     run, base = config.run.name, config.policy.base
     names: set[Weights] = {"base", *(POLICIES[name].weights for name in config.evaluate.policies)}
-    digests = {name: policy_digest(store, run, name, base) for name in names}
-    labels = label_recipe(config.method, config.engine, config.curate, str(digests["base"]))
-    data = read_manifest(store, config.data.name, SPLIT)
-    return evaluate_recipe(config, labels, digests, samples_digest(data))
+    weights = {name: policy_digest(store, run, name, base) for name in names}
+    labels = label_recipe(config.method, config.engine, config.curate, str(weights["base"]))
+    data = questions_digest(config.evaluate, config.data, store)
+    return evaluate_recipe(config, labels, weights, data)
 
 
 def write_files(
@@ -300,6 +304,7 @@ def assemble(
             for policy, rows in scored.items()
         },
         "comparisons": comparisons(scored, run.seed),
+        **_benchmarks(run, evaluate, scored),
         "questions": len(labelled),
         "unusable": unusable + faults,
         "labels": label_counts(list(labelled.values()), asked),
@@ -312,6 +317,14 @@ def assemble(
         "run": run.name,
         "seed": run.seed,
     }
+
+
+def _benchmarks(
+    run: RunConfig, evaluate: EvaluateConfig, scored: Mapping[str, Sequence[Scored]]
+) -> dict[str, Any]:
+    names, version = evaluate.benchmarks, evaluate.scorer_version
+    found = benchmark_metrics(scored, names, run.seed, version) if names else None
+    return {} if found is None else {"benchmarks": found}
 
 
 def _trained(store: ObjectStore, run: str) -> int:

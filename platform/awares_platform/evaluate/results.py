@@ -1,7 +1,8 @@
 """Turns scored episodes into metrics, and metrics into a Markdown table.
 
 results.json has the keys "policies", "questions", "unusable", "labels", "latency", "comparisons",
-"scorer", "run" and "seed". The value of "policies" maps each policy to its `policy_metrics`.
+"scorer", "run" and "seed", and with evaluate.benchmarks also "benchmarks". The value of "policies"
+maps each policy to its `policy_metrics`.
 """
 
 from collections import Counter
@@ -15,6 +16,7 @@ from awares.evaluation.decisions import Decisions, decisions
 from awares.evaluation.summary import summarise
 from awares.sample import Sample
 from awares.ten_crops import TEN_CROPS
+from awares_platform.evaluate.by_benchmark import benchmarks_table
 from awares_platform.evaluate.scored import Scored
 
 NAMES = {
@@ -214,7 +216,8 @@ def caption(results: Mapping[str, Any]) -> str:
 
 def tables(results: Mapping[str, Any]) -> str:
     """Return the tables of the results, one below the other."""
-    return "\n\n".join(filter(None, (table(results), versions_table(results))))
+    found = (benchmarks_table(results, NAMES), table(results), versions_table(results))
+    return "\n\n".join(filter(None, found))
 
 
 def versions_table(results: Mapping[str, Any]) -> str:

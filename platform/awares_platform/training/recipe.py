@@ -116,7 +116,13 @@ _GRPO_OPERATION = {
     "reward_cpus",
     "reward_timeout_s",
 }
-_EVALUATE_OPERATION = {"in_flight", "engine_cpus", "engine_gpus", "engine_restarts"}
+_EVALUATE_OPERATION = {
+    "benchmark_root",
+    "in_flight",
+    "engine_cpus",
+    "engine_gpus",
+    "engine_restarts",
+}
 _LABELS_ONLY = {"base_prompt", "mapping", "coverage_tau"}
 """The settings of [method] that decide only labels. A GRPO recipe leaves them out, because its data
 digest covers the labels."""

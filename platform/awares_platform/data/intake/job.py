@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Any
 
 from awares.errors import ConfigError, DataError
+from awares.evaluation.benchmarks import BENCHMARKS
 from awares_platform.config.base import Section
 from awares_platform.config.data import DataConfig
 from awares_platform.config.imports import ImportsConfig
@@ -107,6 +108,7 @@ def _open(
     request: ImportRequest, settings: ImportsConfig, store: StoreConfig
 ) -> tuple[str, list[SourceFile], RecordReader]:
     """Find the source's files and columns."""
+    settings = _with_benchmark(settings)
     kind, places = choose(files(request.source, store), settings.format, request.source)
     places = of_split(places, settings.source_split or request.split, request.source)
     rows = [row for _, (row, _, _) in islice(_rows(places, kind, (0, 0)), _PEEKED)]
@@ -117,6 +119,16 @@ def _open(
     columns = choose_columns(settings, records)
     finder = PictureFinder(root_of(settings.root, request.source, store), settings.hosts)
     return kind, places, RecordReader(columns, settings, finder)
+
+
+def _with_benchmark(settings: ImportsConfig) -> ImportsConfig:
+    """Return the settings with the columns and the split of the benchmark, if they name one."""
+    found = BENCHMARKS.get(settings.benchmark)
+    if found is None:
+        return settings
+    known = {name: getattr(found, name) for name in ("question", "answer", "sample_id", "kind")}
+    known |= {"image": "image", "source_split": settings.source_split or found.split}
+    return settings.model_copy(update=known)
 
 
 def _rows(
@@ -214,7 +226,8 @@ def _import(
     position = start = writer.resume(seen)
     if start != (0, 0):
         log.info("resuming after %d rows", sum(writer.counts.rows.values()))
-    sorter = _Sorter(request.split, settings.held_out, seen, held)
+    keeps_all = settings.benchmark != "none"
+    sorter = _Sorter(request.split, settings.held_out, seen, held, keeps_all)
     threads = settings.threads or os.cpu_count() or 1
     with Progress("import", unit="rows read") as progress:
         for position, found in _decoded(reader, _rows(places, kind, start), threads):
@@ -272,13 +285,15 @@ def _decoded(
 class _Sorter:
     """Decides to which split a draft belongs, or why it is left out.
 
-    `seen` holds the rows of this import, and `held` those of the evaluation sets.
+    `seen` holds the rows of this import, and `held` those of the evaluation sets. With `keeps_all`,
+    duplicates are kept.
     """
 
     split: str
     held_out: float
     seen: Seen
     held: Seen
+    keeps_all: bool
 
     def place(self, found: Draft | RefusedRow, writer: SplitsWriter) -> None:
         """Add a draft to its split, or count why it is left out."""
@@ -291,7 +306,7 @@ class _Sorter:
         sample, image_hash = draft.sample, draft.picture.image_hash
         if self.held.has_image(digest) or self.held.has(sample, image_hash):
             return RefusedRow(sample.sample_id, IN_EVALUATION, sample.question)
-        if self.seen.has(sample, image_hash):
+        if not self.keeps_all and self.seen.has(sample, image_hash):
             return RefusedRow(sample.sample_id, "duplicate", sample.question)
         is_held_out = int(digest[:8], 16) < self.held_out * 2**32
         added = writer.add(HELD_OUT if is_held_out else self.split, draft, digest)

@@ -8,6 +8,7 @@ from typing import Any
 
 from awares.crops import Box
 from awares.errors import ConfigError
+from awares.evaluation.benchmarks import BENCHMARKS, Benchmark
 from awares.evaluation.scorers import scorer
 from awares.sample import Sample
 from awares.text_form import normalise
@@ -18,6 +19,8 @@ from awares_platform.data.intake.evidence import read_boxes
 from awares_platform.data.intake.picture import Picture, PictureFinder, stored_form
 from awares_platform.data.intake.records import Row, UnreadableRow
 from awares_platform.data.intake.refusal import Refused
+
+_ANY_SIDE = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,8 @@ class RecordReader:
 
     def _picture(self, record: Mapping[str, Any]) -> Picture:
         value = value_at(record, self.columns.image)
-        return stored_form(self.finder.read(value), self.settings.max_side)
+        most = self.settings.max_side if self._benchmark is None else _ANY_SIDE
+        return stored_form(self.finder.read(value), most)
 
     def _evidence(self, record: Mapping[str, Any], picture: Picture) -> tuple[Box, ...]:
         value = value_at(record, self.columns.boxes)
@@ -100,12 +104,12 @@ class RecordReader:
     ) -> Draft | RefusedRow:
         question, answers, suffix = asked
         try:
-            first, *further = accepted(answers)
+            first, *further = self._answers(answers)
             name = label_text(value_at(record, self.columns.sample_id)) or where
             sample = Sample(
                 sample_id=f"{name}{suffix}",
                 image="",
-                question=_question(question),
+                question=self._prompt(question),
                 answer=first,
                 kind=label_text(value_at(record, self.columns.kind)),
                 evidence=evidence,
@@ -117,7 +121,26 @@ class RecordReader:
         except Refused as error:
             return RefusedRow(where, error.reason, error.detail)
 
+    def _answers(self, value: Any) -> list[str]:
+        """Return the accepted answers. Those of a benchmark stay as they are published."""
+        if self._benchmark is None:
+            return accepted(value)
+        texts = [_encodable(text) for text in _listed(value) if isinstance(text, str) and text]
+        if not texts:
+            raise Refused("no answer", f"the answer is {value!r}"[:200])
+        return texts
+
+    def _prompt(self, question: Any) -> str:
+        text = _question(question)
+        return text if self._benchmark is None else self._benchmark.prompt(question)
+
+    @property
+    def _benchmark(self) -> Benchmark | None:
+        return BENCHMARKS.get(self.settings.benchmark)
+
     def _scorer(self, record: Mapping[str, Any]) -> str:
+        if self._benchmark is not None:
+            return self._benchmark.scorer_of(record)
         name = label_text(value_at(record, self.columns.scorer)) or self.settings.scorer
         if name == "none":
             return ""

@@ -1,0 +1,155 @@
+"""Describes the paper's six benchmarks as lmms-eval runs them: columns, prompts, limits, scorers.
+
+The prompts and the token limits are those of lmms-eval 0.7.1 and 0.7.3, which do not differ. The
+data sets moved to other owners on 2026-07-30, and the papers name the old ids.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+BenchmarkName = Literal["chartqa", "docvqa", "ocrbench", "pope", "realworldqa", "vstar"]
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A benchmark: where its rows are, and how its questions are asked and scored.
+
+    `ids` are the ids of its data set on the Hugging Face hub, the newest first. Its files are in
+    `folder` and have the split `split`, with `rows` rows. `question`, `answer`, `sample_id` and
+    `kind` name its columns, and "" stands for none. `suffix` follows each question. `keeps_spaces`
+    says whether spaces around a question stay. `max_tokens` is the limit of an answer.
+
+    Example:
+        BENCHMARKS["pope"].prompt("Is there a dog?")
+    """
+
+    name: BenchmarkName
+    ids: tuple[str, ...]
+    split: str
+    rows: int
+    question: str
+    answer: str
+    sample_id: str
+    kind: str
+    scorer: str
+    max_tokens: int
+    suffix: str = ""
+    folder: str = ""
+    keeps_spaces: bool = False
+
+    def prompt(self, question: str) -> str:
+        """Return the prompt of a question."""
+        if self.name == "vstar":
+            question = _with_lines(question)
+        elif not self.keeps_spaces:
+            question = question.strip()
+        return f"{question}{self.suffix}"
+
+    def scorer_of(self, record: Mapping[str, Any]) -> str:
+        """Return the name of a row's scorer."""
+        is_formula = self.name == "ocrbench" and record.get("dataset") == "HME100k"
+        return "ocrbench_math" if is_formula else self.scorer
+
+
+def _with_lines(question: str) -> str:
+    """Return a question of V*Bench with its options "(A) x (B) y" as lines "A. x" and "B. y"."""
+    options = re.findall(r"\([A-D]\)\s*([^()]+?)(?=\s*\([A-D]\)|$)", question)
+    if not options:
+        return question
+    lines = [f"{letter}. {option.strip()}" for letter, option in zip("ABCD", options, strict=False)]
+    return "\n".join([question.split("(A)")[0].strip(), *lines])
+
+
+_PHRASE = "\nAnswer the question using a single word or phrase."
+_MOVED = "lmms-lab-encoder", "lmms-lab"
+
+
+def _moved(name: str) -> tuple[str, ...]:
+    return tuple(f"{owner}/{name}" for owner in _MOVED)
+
+
+_ALL = (
+    Benchmark(
+        name="chartqa",
+        ids=_moved("ChartQA"),
+        split="test",
+        rows=2500,
+        question="question",
+        answer="answer",
+        sample_id="",
+        kind="type",
+        scorer="chartqa",
+        max_tokens=16,
+        suffix="\nAnswer the question with a single word.",
+        keeps_spaces=True,
+    ),
+    Benchmark(
+        name="docvqa",
+        ids=_moved("DocVQA"),
+        folder="DocVQA",
+        split="validation",
+        rows=5349,
+        question="question",
+        answer="answers",
+        sample_id="questionId",
+        kind="question_types",
+        scorer="docvqa",
+        max_tokens=32,
+        suffix=_PHRASE,
+        keeps_spaces=True,
+    ),
+    Benchmark(
+        name="ocrbench",
+        ids=("echo840/OCRBench",),
+        split="test",
+        rows=1000,
+        question="question",
+        answer="answer",
+        sample_id="",
+        kind="question_type",
+        scorer="ocrbench",
+        max_tokens=128,
+    ),
+    Benchmark(
+        name="pope",
+        ids=_moved("POPE"),
+        split="test",
+        rows=9000,
+        question="question",
+        answer="answer",
+        sample_id="question_id",
+        kind="category",
+        scorer="pope",
+        max_tokens=128,
+        suffix=_PHRASE,
+    ),
+    Benchmark(
+        name="realworldqa",
+        ids=_moved("RealWorldQA"),
+        split="test",
+        rows=765,
+        question="question",
+        answer="answer",
+        sample_id="",
+        kind="",
+        scorer="realworldqa",
+        max_tokens=16,
+    ),
+    Benchmark(
+        name="vstar",
+        ids=_moved("vstar-bench"),
+        split="test",
+        rows=191,
+        question="text",
+        answer="label",
+        sample_id="question_id",
+        kind="category",
+        scorer="vstar_bench",
+        max_tokens=16,
+        suffix="\nAnswer with the option's letter from the given choices directly.",
+    ),
+)
+BENCHMARKS: Mapping[str, Benchmark] = {one.name: one for one in _ALL}
+"""The benchmarks by their names, in the order of the paper's table 1."""
