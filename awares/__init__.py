@@ -17,6 +17,7 @@ from awares.environment import Answer, Environment, Malformed, Request
 from awares.episode import Episode, StopReason, Turn, run_episode
 from awares.episode_spec import EpisodeSpec
 from awares.errors import AwaresError, ConfigError, DataError, PolicyError, TooLong
+from awares.evaluation.benchmarks import Benchmark
 from awares.evaluation.bootstrap import difference, interval
 from awares.evaluation.decisions import Decisions, decisions, region_iou
 from awares.evaluation.scorers import Scorer, scorer
@@ -91,6 +92,7 @@ __all__ = [
     "AwaresError",
     "Batch",
     "BatchTotals",
+    "Benchmark",
     "Box",
     "Budget",
     "Case",

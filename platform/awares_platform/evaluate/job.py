@@ -30,7 +30,7 @@ from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.run import RunConfig
-from awares_platform.data.dataset import Images
+from awares_platform.data.dataset import Images, Split
 from awares_platform.data.image_sizes import sample_sizes
 from awares_platform.evaluate.by_benchmark import benchmark_metrics
 from awares_platform.evaluate.cascade import PlayedBy
@@ -118,44 +118,63 @@ def run(config: PlatformConfig) -> EvaluateResult:
 
 def _evaluate(config: PlatformConfig, store: ObjectStore, started: float) -> EvaluateResult:
     """Evaluate the policies. `started` is the monotonic time of the job's start."""
-    asked = environment(config.method)
     inputs = (config.policy, config.grpo, config.evaluate.policies, config.method)
     awaited("evaluate", config.run.wait_s, lambda: check_policies(store, config.run.name, *inputs))
     prepare(config.evaluate, config.data, store)
     with Run(config, "evaluate", recipe_of(config, store)) as record:
         split = read_questions(config.evaluate, config.data, store)
-        family = model_family(config.policy)
         images = images_of(config.evaluate, config.data, store)
         sizes = sample_sizes(images, [sample.image for sample in split.samples])
-        log_ratios(sizes, config.method, family)
-        played = usable(play_all(config, split.samples))
-        labelled = label(config.method, config.curate, family, played, images)
-        alone = {
-            sample.sample_id
-            for sample in latency_subset(config.evaluate, config.run.seed, split.samples)
-        }
-        reward = build_reward(config.method)
-        name, version = config.evaluate.scorer, config.evaluate.scorer_version
-        scored = {
-            policy: score_all(rows, labelled, name, alone, reward, version)
-            for policy, rows in played.items()
-        }
-        results = assemble(
-            config.run,
-            config.evaluate,
-            asked,
-            scored,
-            labelled,
-            unusable=len(split.samples) - len(labelled),
-            faults=len(split.faults),
-        )
-        write_files(store, record, results, scored)
-        rows, trained = results["policies"], _trained(store, config.run.name)
-        record.series(trained, {name: _metrics(rows[name]) for name in rows})
-        chosen = scored[list(scored)[-1]][: config.tracking.samples]
-        record.samples(trained, lambda: [_sample_row(one, images) for one in chosen])
+        log_ratios(sizes, config.method, model_family(config.policy))
+        played = play_all(config, split.samples)
+        results = conclude(config, store, record, split, played)
     path, wall_s = record.directory / "results.json", time.monotonic() - started
     return EvaluateResult(results, tables(results), path, record.key, wall_s)
+
+
+def conclude(
+    config: PlatformConfig, store: ObjectStore, record: Run, split: Split, played: PlayedBy
+) -> dict[str, Any]:
+    """Score and label the episodes, write all files, and return the results.
+
+    The episodes are written once before any judge is asked. If the judge then fails, the answers of
+    all policies are kept, without labels and rewards.
+    """
+    played = usable(played)
+    images = images_of(config.evaluate, config.data, store)
+    scored = _scored(config, split, played, bare(played))
+    write_episodes(store, record, scored)
+    labelled = label(config.method, config.curate, model_family(config.policy), played, images)
+    scored = _scored(config, split, played, labelled)
+    results = assemble(
+        config.run,
+        config.evaluate,
+        environment(config.method),
+        scored,
+        labelled,
+        unusable=len(split.samples) - len(labelled),
+        faults=len(split.faults),
+    )
+    write_files(store, record, results, scored)
+    rows, trained = results["policies"], _trained(store, config.run.name)
+    record.series(trained, {name: _metrics(rows[name]) for name in rows})
+    chosen = scored[list(scored)[-1]][: config.tracking.samples]
+    record.samples(trained, lambda: [_sample_row(one, images) for one in chosen])
+    return results
+
+
+def _scored(
+    config: PlatformConfig, split: Split, played: PlayedBy, labelled: dict[str, Sample]
+) -> dict[str, list[Scored]]:
+    """Return the scored episodes of each policy."""
+    subset = latency_subset(config.evaluate, config.run.seed, split.samples)
+    alone = {sample.sample_id for sample in subset}
+    reward = build_reward(config.method)
+    name, version = config.evaluate.scorer, config.evaluate.scorer_version
+    return {
+        policy: score_all(rows, labelled, name, alone, reward, version)
+        for policy, rows in played.items()
+    }
 
 
 def recipe_of(config: PlatformConfig, store: ObjectStore) -> Recipe:
@@ -181,12 +200,21 @@ def write_files(
     scored: Mapping[str, Sequence[Scored]],
 ) -> None:
     """Write the episodes, the table and the results to the run's directory and to the store."""
-    files = {f"episodes-{policy}.parquet": encode_episodes(rows) for policy, rows in scored.items()}
-    files["table.md"] = f"{tables(results)}\n\n{caption(results)}\n".encode()
-    files["results.json"] = json.dumps(results, indent=1).encode()
-    for name, data in files.items():
-        (record.directory / name).write_bytes(data)
-        store.put(f"{record.key}/{name}", data)
+    write_episodes(store, record, scored)
+    table = f"{tables(results)}\n\n{caption(results)}\n".encode()
+    _write(store, record, "table.md", table)
+    _write(store, record, "results.json", json.dumps(results, indent=1).encode())
+
+
+def write_episodes(store: ObjectStore, record: Run, scored: Mapping[str, Sequence[Scored]]) -> None:
+    """Write the episodes of each policy to the run's directory and to the store."""
+    for policy, rows in scored.items():
+        _write(store, record, f"episodes-{policy}.parquet", encode_episodes(rows))
+
+
+def _write(store: ObjectStore, record: Run, name: str, data: bytes) -> None:
+    (record.directory / name).write_bytes(data)
+    store.put(f"{record.key}/{name}", data)
 
 
 def check_policies(
@@ -268,12 +296,19 @@ def label(
     Return a dict from ids to labelled samples. A label is None if curation would leave the sample
     out. All labels are None if low or full is not evaluated.
     """
-    bare = [replace(one.sample, label=None, crops=()) for one in next(iter(played.values()))]
+    unlabelled = bare(played)
     if "low" not in played or "full" not in played:
-        return {sample.sample_id: sample for sample in bare}
+        return unlabelled
     answers = [both(low, full) for low, full in zip(played["low"], played["full"], strict=True)]
     found = asyncio.run(_label(method, curate, family, answers, images))
-    return {sample.sample_id: one.sample or sample for sample, one in zip(bare, found, strict=True)}
+    pairs = zip(unlabelled.values(), found, strict=True)
+    return {sample.sample_id: one.sample or sample for sample, one in pairs}
+
+
+def bare(played: PlayedBy) -> dict[str, Sample]:
+    """Return a dict from ids to samples without labels."""
+    samples = [one.sample for one in next(iter(played.values()))]
+    return {one.sample_id: replace(one, label=None, crops=()) for one in samples}
 
 
 async def _label(
