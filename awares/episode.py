@@ -13,10 +13,13 @@ The environment parses the turns and chooses the views. Ids are only appended, n
 prompt of turn 2 is the prompt of turn 1, then the sampled ids, then the tool's reply. The tool's
 reply is the user message that contains the requested views. After any failure `run_episode` returns
 an episode with StopReason.ERROR, so the other episodes of the group go on.
+
+An engine may be interrupted before an episode ends. The episode then has StopReason.UNFINISHED, and
+its last turn has the ids that were sampled by then. Another call of `run_episode` continues it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from PIL.Image import Image
@@ -45,6 +48,8 @@ class StopReason(StrEnum):
     LENGTH = "length"
     # The engine, the image or the environment failed; `Episode.error` names the failure.
     ERROR = "error"
+    # The engine was interrupted. The last turn may lack tokens, and may even have none.
+    UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
-    """A finished episode. It holds token ids and descriptions of views, but no pixels.
+    """An episode. It holds token ids and descriptions of views, but no pixels.
 
     `image` is the hash of the image file, and `image_size` is the image's width and height.
     `visual_tokens` is the number of visual tokens of all views. `rtr_token` is `visual_tokens`
@@ -123,14 +128,19 @@ async def run_episode(
     chat: ChatFormat,
     spec: EpisodeSpec,
     session: str,
+    begun: Episode | None = None,
 ) -> Episode:
     """Run one episode on the original `image` (RGB).
 
     To run several episodes on one image, pass the same Gallery as `image`; it renders each view
     once. A failure raises no exception: the returned episode then has StopReason.ERROR. The engine
     gets `session` with every turn, so that the engine can recognise the turns of one episode.
+
+    If `begun` is an unfinished episode of `sample`, the function continues it. All sampled ids keep
+    their logprobs and versions. The engine gets the sampled ids of an unfinished turn as a part of
+    the prompt. `spec` must be that of the begun episode, without a grammar or a seed.
     """
-    turns: list[Turn] = []
+    turns = list(begun.turns) if begun else []
     gallery = image if isinstance(image, Gallery) else Gallery(image)
     size = gallery.image.size
     try:
@@ -178,41 +188,75 @@ async def _play(
     spec: EpisodeSpec,
     session: str,
 ) -> str | None:
-    """Append turns to `turns` until the episode ends. Return the answer, or None if none exists."""
-    size, context = gallery.image.size, chat.first_turn(sample.question)
-    views: tuple[View, ...] = (spec.first_view(size),)
-    ids: tuple[int, ...] = ()
-    seen: tuple[View, ...] = ()
-    shown: tuple[Image, ...] = ()
+    """Append turns to `turns` until the episode ends. Return the answer, or None if none exists.
+
+    If `turns` is not empty, its last turn is unfinished, and the function continues this turn.
+    """
+    size = gallery.image.size
+    if not turns:
+        turns.append(_begin(chat.first_turn(sample.question), (spec.first_view(size),)))
+    turn = turns.pop()
+    ids = tuple(token for one in turns for token in (*one.context_ids, *one.sampled_ids))
+    seen = tuple(view for one in turns for view in one.views)
+    shown = await gallery.show(seen, spec.low_ratio)
     while True:
-        ids += context
-        shown += await gallery.show(views, spec.low_ratio)
-        generation = await generate(GenerateRequest(ids, shown, spec.sampling, session))
-        _check(generation, chat)
-        text = chat.decode(generation.token_ids).strip()
-        seen += views
+        ids += turn.context_ids
+        seen += turn.views
+        shown += await gallery.show(turn.views, spec.low_ratio)
+        request = GenerateRequest(ids, shown, spec.sampling, session)
+        turn, finish = await _sample(turn, request, generate, chat)
+        if finish is FinishReason.INTERRUPTED:
+            turns.append(turn)
+            return None
         last_turn = len(turns) + 1 >= spec.environment.max_turns
-        parsed, granted = _read(text, seen, size, spec, last_turn)
-        stop = _stop(parsed, generation, last_turn)
+        parsed, granted = _read(turn.text, seen, size, spec, last_turn)
+        stop = _stop(parsed, finish, last_turn)
         asked = parsed if isinstance(parsed, Request) and stop is None else None
-        turn = Turn(
-            context_ids=context,
-            views=views,
-            sampled_ids=generation.token_ids,
-            logprobs=generation.logprobs,
-            versions=generation.versions,
-            text=text,
-            crops=asked.regions if asked else (),
-            stop=stop,
-            area=spec.environment.cost(asked, size) if asked else 0.0,
-            cut=generation.finish is FinishReason.LENGTH,
-        )
-        turns.append(turn)
+        crops, area = (asked.regions, spec.environment.cost(asked, size)) if asked else ((), 0.0)
+        turns.append(replace(turn, crops=crops, stop=stop, area=area))
         if asked is None:
-            return text if isinstance(parsed, Answer) else None
-        ids += generation.token_ids
-        views = granted
-        context = chat.tool_reply(len(views))
+            return turn.text if isinstance(parsed, Answer) else None
+        ids += turn.sampled_ids
+        turn = _begin(chat.tool_reply(len(granted)), granted)
+
+
+def _begin(context_ids: tuple[int, ...], views: tuple[View, ...]) -> Turn:
+    """Return an unfinished turn without sampled ids."""
+    return Turn(
+        context_ids=context_ids,
+        views=views,
+        sampled_ids=(),
+        logprobs=(),
+        versions=(),
+        text="",
+        crops=(),
+        stop=StopReason.UNFINISHED,
+    )
+
+
+async def _sample(
+    turn: Turn, request: GenerateRequest, generate: Generate, chat: ChatFormat
+) -> tuple[Turn, FinishReason]:
+    """Sample the rest of an unfinished turn. Return the turn, and why the sampling ended.
+
+    `request` is the request for the whole turn.
+    """
+    if count := len(turn.sampled_ids):
+        left = replace(request.sampling, max_tokens=request.sampling.max_tokens - count)
+        ids = request.token_ids + turn.sampled_ids
+        request = replace(request, token_ids=ids, sampling=left)
+    generation = await generate(request)
+    _check(generation, chat)
+    sampled_ids = turn.sampled_ids + generation.token_ids
+    turn = replace(
+        turn,
+        sampled_ids=sampled_ids,
+        logprobs=turn.logprobs + generation.logprobs,
+        versions=turn.versions + generation.versions,
+        text=chat.decode(sampled_ids).strip(),
+        cut=generation.finish is FinishReason.LENGTH,
+    )
+    return turn, generation.finish
 
 
 def _read(
@@ -229,9 +273,9 @@ def _read(
     return (granted, ()) if isinstance(granted, Malformed) else granted
 
 
-def _stop(parsed: Parsed, generation: Generation, last_turn: bool) -> StopReason | None:
+def _stop(parsed: Parsed, finish: FinishReason, last_turn: bool) -> StopReason | None:
     """Return how a turn ends the episode, or None if the turn is a request that is granted."""
-    cut = generation.finish is FinishReason.LENGTH
+    cut = finish is FinishReason.LENGTH
     if isinstance(parsed, Answer):
         return StopReason.LENGTH if cut else StopReason.ANSWER
     # A request at the token limit is MALFORMED and not LENGTH, because the reward charges no
@@ -244,11 +288,12 @@ def _stop(parsed: Parsed, generation: Generation, last_turn: bool) -> StopReason
 def _check(generation: Generation, chat: ChatFormat) -> None:
     """Raise PolicyError for a generation that would spoil training.
 
-    Such a generation is empty, has fields of unequal lengths, contains blocked ids, or has
-    FinishReason.STOP without a stop token at its end.
+    Such a generation has fields of unequal lengths, contains blocked ids, or has FinishReason.STOP
+    without a stop token at its end. An empty generation spoils training unless it is interrupted.
     """
-    count = len(generation.token_ids)
-    if count == 0 or count != len(generation.logprobs) or count != len(generation.versions):
+    count, interrupted = len(generation.token_ids), generation.finish is FinishReason.INTERRUPTED
+    empty = count == 0 and not interrupted
+    if empty or count != len(generation.logprobs) or count != len(generation.versions):
         lengths = (
             f"{count} ids, {len(generation.logprobs)} logprobs, {len(generation.versions)} versions"
         )

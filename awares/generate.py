@@ -12,10 +12,14 @@ from PIL.Image import Image
 
 
 class FinishReason(StrEnum):
-    """The reason why sampling ended: a stop token, or the token limit."""
+    """The reason why sampling ended."""
 
+    # The last token is a stop token.
     STOP = "stop"
+    # The turn has reached the token limit.
     LENGTH = "length"
+    # The engine was told to stop before the turn ended. Another engine can sample the rest.
+    INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +65,9 @@ class GenerateRequest:
 class Generation:
     """Sampled ids, including the stop token, with the logprob and weight version of each id.
 
-    The logprobs come from the behaviour policy, which sampled the ids. `cached` counts the prompt's
-    tokens that the engine did not compute, because an earlier prompt began alike.
+    Only an interrupted generation may have no ids. The logprobs come from the behaviour policy,
+    which sampled the ids. `cached` counts the prompt's tokens that the engine did not compute,
+    because an earlier prompt began alike.
 
     Example:
         Generation((17, 151645), (-0.1, -0.02), (3, 3), FinishReason.STOP)

@@ -78,6 +78,8 @@ def wait_for(
     """Wait until `condition` holds. Fail if `process` ends first, or after `timeout_s` seconds."""
     deadline = time.monotonic() + timeout_s
     while not condition():
-        assert process is None or process.poll() is None, "the job ended before the condition held"
+        if process is not None and process.poll() is not None:
+            ended = f"the job ended before the condition held:\n{''.join(process.communicate())}"
+            raise AssertionError(ended)
         assert time.monotonic() < deadline, "the condition did not hold in time"
         time.sleep(0.05)

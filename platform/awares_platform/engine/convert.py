@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.outputs import CompletionOutput, WeightVersionSpan
 
+_FINISH = {"stop": FinishReason.STOP, "abort": FinishReason.INTERRUPTED}
+
 
 def sampling_params(sampling: Sampling, chat: ChatFormat) -> "SamplingParams":
     """Return vLLM's parameters for `sampling`. The placeholder ids of `chat` are never sampled."""
@@ -52,5 +54,5 @@ def generation(
     )
     covered = tuple(int(span.version) for span in spans or () for _ in range(span.start, span.end))
     versions = covered or (version,) * len(ids)
-    finish = FinishReason.STOP if output.finish_reason == "stop" else FinishReason.LENGTH
+    finish = _FINISH.get(output.finish_reason or "", FinishReason.LENGTH)
     return Generation(ids, logprobs, versions, finish, cached)

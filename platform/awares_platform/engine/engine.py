@@ -28,7 +28,7 @@ from PIL.Image import Image
 
 from awares.chat import ChatFormat
 from awares.family import ModelFamily
-from awares.generate import GenerateRequest, Generation
+from awares.generate import FinishReason, GenerateRequest, Generation
 from awares.tokens import VisionLimits
 from awares_platform.config.engine import EngineConfig
 from awares_platform.engine import launch
@@ -179,7 +179,8 @@ class Engine:
     async def __call__(self, request: GenerateRequest) -> Generation:
         """Sample one turn. Placeholder ids are never sampled.
 
-        Raises EngineError if the engine fails or the prompt exceeds one of the engine's limits.
+        After `interrupt`, the result may lack tokens, and then has FinishReason.INTERRUPTED. Raises
+        EngineError if the engine fails or the prompt exceeds one of the engine's limits.
         """
         output, adapter = await self._requests.run(
             request.token_ids,
@@ -187,6 +188,8 @@ class Engine:
             sampling_params(request.sampling, self._chat),
             request.session,
         )
+        if output is None:
+            return Generation((), (), (), FinishReason.INTERRUPTED)
         # vLLM's spans name the version of the base weights, which adapters do not change.
         spans = output.outputs[0].weight_versions if adapter is None else None
         version = self._version if adapter is None else adapter.version
@@ -206,7 +209,9 @@ class Engine:
             images,
             SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False),
             "score",
+            whole=True,
         )
+        assert output is not None, "a whole request is not interrupted"
         assert output.prompt_token_ids is not None and output.prompt_logprobs is not None
         pairs = zip(output.prompt_token_ids, output.prompt_logprobs, strict=True)
         return tuple(
@@ -271,6 +276,13 @@ class Engine:
         `load_version`.
         """
         return await self._canaries.verify(canary, manifest)
+
+    async def interrupt(self) -> None:
+        """Let each turn in flight return with the tokens that it has sampled by now.
+
+        Later calls of the engine return turns without tokens. Weight loads and `score` still work.
+        """
+        await self._requests.interrupt()
 
     async def check(self) -> None:
         """Raise EngineError if the engine is dead or must be restarted."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _TRIES = 4
 """The largest number of times that one request is sent to the engine's process."""
+_ABORT_EVERY_S = 0.05
+"""Seconds between two attempts to abort requests that vLLM may not have registered yet."""
 
 
 class Requests:
@@ -47,6 +49,9 @@ class Requests:
         self._serial = itertools.count()
         self._failure: str | None = None
         self._in_flight: set[asyncio.Task[Any]] = set()
+        # The names of the requests that `interrupt` ends.
+        self._names: set[str] = set()
+        self._interrupted = False
         self._open = asyncio.Event()
         self._open.set()
         self.meter = UsageMeter()
@@ -70,8 +75,12 @@ class Requests:
         images: Sequence[Image],
         params: "SamplingParams",
         session: str,
-    ) -> tuple["RequestOutput", Adapter | None]:
+        whole: bool = False,
+    ) -> tuple["RequestOutput | None", Adapter | None]:
         """Run one request. Return its output, and the adapter that it played or None.
+
+        After `interrupt`, the output is None, or has only the tokens that were sampled by then. If
+        `whole` is true, the request ignores `interrupt`.
 
         Raises EngineError if the engine refuses the request or fails. If `refuse` is called before
         the request ends, the error is raised at once.
@@ -80,11 +89,15 @@ class Requests:
         # salt of the old version.
         await self._open.wait()
         self.check()
-        task = asyncio.ensure_future(
-            self._collect(token_ids, images, params, f"{session}/{next(self._serial)}")
-        )
+        if self._interrupted and not whole:
+            return None, None
+        name = f"{session}/{next(self._serial)}"
+        task = asyncio.ensure_future(self._collect(token_ids, images, params, name))
         self._in_flight.add(task)
         task.add_done_callback(self._in_flight.discard)
+        if not whole:
+            self._names.add(name)
+            task.add_done_callback(lambda _: self._names.discard(name))
         try:
             return await task
         except asyncio.CancelledError:
@@ -152,6 +165,13 @@ class Requests:
         raise EngineError(
             f"the engine could not prepare a request in {_TRIES} tries; {self._log} says why"
         )
+
+    async def interrupt(self) -> None:
+        """End all sampling, and return when it has ended. Later requests sample nothing."""
+        self._interrupted = True
+        while self._names:
+            await self._llm.abort([*self._names])
+            await asyncio.sleep(_ABORT_EVERY_S)
 
     def refuse(self, reason: str) -> None:
         """Refuse every request from now on, and cancel the requests in flight.

@@ -214,8 +214,10 @@ class Validation:
             raise error
         self._failures[due.version] += 1
         if self._failures[due.version] < _ATTEMPTS:
-            await asyncio.sleep(_RETRY_S)
-            self._queue.put_nowait(due)
+            try:
+                await asyncio.sleep(_RETRY_S)
+            finally:  # The actor may be lost meanwhile.
+                self._queue.put_nowait(due)
             return
         log.warning("version %d is not validated: %s", due.version, error)
         await self._forget(due)

@@ -165,6 +165,27 @@ def test_a_version_that_cannot_be_loaded_is_tried_three_times(
     play(scene())
 
 
+def test_a_version_is_not_forgotten_if_its_actor_dies_before_the_next_attempt(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("awares_platform.grpo.validation._RETRY_S", 30.0)
+
+    async def scene() -> None:
+        acted = validating(stage)
+        running = await begin(acted)
+        acted.spawned[0].validation_errors = [EngineFailure("2 of 2")]
+        await acted.step(0, 1)
+        await until(lambda: not acted.spawned[0].validation_errors)
+        await asyncio.sleep(0.01)
+        acted.spawned[0].dead.set()
+        acted.bus.publish(acted.bus.head)  # It wakes the actor, which finds that it is dead.
+        await until(lambda: "actor1 validates 1" in acted.log)
+        await until(lambda: [one.version for one in acted.book.record.entries] == [1])
+        await end(acted, running)
+
+    play(scene())
+
+
 def test_a_canary_mismatch_in_a_validation_stops_the_run(stage: Callable[..., Stage]) -> None:
     async def scene() -> None:
         acted = validating(stage)
