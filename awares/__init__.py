@@ -16,7 +16,7 @@ from awares.demonstration import Demonstration
 from awares.environment import Answer, Environment, Malformed, Request
 from awares.episode import Episode, StopReason, Turn, run_episode
 from awares.episode_spec import EpisodeSpec
-from awares.errors import AwaresError, ConfigError, DataError, PolicyError, TooLong
+from awares.errors import AwaresError, ConfigError, DataError, Fenced, PolicyError, TooLong
 from awares.evaluation.benchmarks import Benchmark
 from awares.evaluation.bootstrap import difference, interval
 from awares.evaluation.decisions import Decisions, decisions, region_iou
@@ -113,6 +113,7 @@ __all__ = [
     "Environment",
     "Episode",
     "EpisodeSpec",
+    "Fenced",
     "FinishReason",
     "Gain",
     "Gallery",
