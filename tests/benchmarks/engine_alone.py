@@ -30,6 +30,7 @@ from awares_platform.method.environment import system_prompt, vision_limits
 from awares_platform.method.family import model_family
 from awares_platform.runtime.session import store_session
 from awares_platform.store import ObjectStore
+from awares_platform.training.curated_set import with_labels
 
 Groups = list[list[list[GenerateRequest]]]
 """Groups of episodes. An episode is the list of its turns' requests."""
@@ -54,7 +55,7 @@ def recorded(config: PlatformConfig, chat: ChatFormat) -> Groups:
             ids += turn.sampled_ids
         return found
 
-    groups = journal_of(config, store).read().groups
+    groups = journal_of(with_labels(config, store), store).read().groups
     return [[requests(member.episode) for member in group.members] for group in groups]
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from awares.episode import Episode, StopReason, Turn
-from awares.evaluation.scorers import scorer
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig, load
 from awares_platform.evaluate.scored import score_all
@@ -77,5 +76,5 @@ def test_evaluation_scores_with_it(config: PlatformConfig) -> None:
     samples = [Sample(f"s{index}", "", "?", "seven", label=Label.LR) for index in range(3)]
     rows = [Played(*pair, 0.02, "") for pair in zip(samples, EPISODES, strict=True)]
     labelled = {sample.sample_id: sample for sample in samples}
-    scored = score_all(rows, labelled, scorer("exact"), set(), build_reward(config.method))
+    scored = score_all(rows, labelled, "exact", set(), build_reward(config.method))
     assert [one.reward for one in scored] == pytest.approx(WANT)

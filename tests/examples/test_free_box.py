@@ -43,6 +43,7 @@ from awares_platform.runtime import metrics
 from awares_platform.runtime.session import session as open_session
 from awares_platform.sft import job as sft
 from awares_platform.store import ObjectStore
+from awares_platform.training.curated_set import with_labels
 
 EXAMPLES = Path(__file__).parent
 Rows = Sequence[Mapping[str, Any]]
@@ -143,7 +144,7 @@ def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
         sft.run(session)
         grpo.run(session)
         results = evaluate.run(session).results
-        check_rollouts(store, session, asked)
+        check_rollouts(store, with_labels(session, store), asked)
 
     high = [sample for sample in samples if sample.label is Label.HR]
     assert curated.lr and curated.crops == {"other": curated.hr} == {"other": len(high)}
