@@ -62,8 +62,8 @@ class Turn:
     sampled token: the id, the behaviour logprob, and the version of the weights. `text` is the
     decoded text of the sampled ids. `crops` are the regions that the turn requests, if the request
     is granted. `area` is the cost of these regions as a share of the image's area. `stop` says how
-    the turn ended the episode, or is None if the episode went on. `cut` says whether the text ended
-    at the token limit; the journal of grpo does not keep it.
+    the turn ended the episode, or is None if the episode went on. `cut` says whether the token
+    limit ended the text. The journal of the GRPO job does not store `cut`.
 
     Example:
         Turn((1, 9, 2), (View(),), (17, 151645), (-0.1, 0.0), (3, 3), "7", (), StopReason.ANSWER)
@@ -138,7 +138,7 @@ async def run_episode(
 
     If `begun` is an unfinished episode of `sample`, the function continues it. All sampled ids keep
     their logprobs and versions. The engine gets the sampled ids of an unfinished turn as a part of
-    the prompt. `spec` must be that of the begun episode, without a grammar or a seed.
+    the prompt. `spec` must be the spec of `begun`, and must have no grammar and no seed.
     """
     turns = list(begun.turns) if begun else []
     gallery = image if isinstance(image, Gallery) else Gallery(image)
@@ -239,7 +239,8 @@ async def _sample(
 ) -> tuple[Turn, FinishReason]:
     """Sample the rest of an unfinished turn. Return the turn, and why the sampling ended.
 
-    `request` is the request for the whole turn.
+    The prompt of `request` ends before the turn's sampled ids. Its token limit counts all ids of
+    the turn.
     """
     if count := len(turn.sampled_ids):
         left = replace(request.sampling, max_tokens=request.sampling.max_tokens - count)

@@ -67,7 +67,7 @@ class Generation:
 
     Only an interrupted generation may have no ids. The logprobs come from the behaviour policy,
     which sampled the ids. `cached` counts the prompt's tokens that the engine did not compute,
-    because an earlier prompt began alike.
+    because an earlier prompt began with the same tokens.
 
     Example:
         Generation((17, 151645), (-0.1, -0.02), (3, 3), FinishReason.STOP)

@@ -1,7 +1,7 @@
 """Describes the paper's six benchmarks as lmms-eval runs them: columns, prompts, limits, scorers.
 
-The prompts and the token limits are those of lmms-eval 0.7.1 and 0.7.3, which do not differ. The
-data sets moved to other owners on 2026-07-30, and the papers name the old ids.
+lmms-eval 0.7.1 and 0.7.3 have the same prompts and token limits. On 2026-07-30, all data sets
+except OCRBench moved to another owner on the Hugging Face hub. Papers name the old ids.
 """
 
 import re
@@ -16,10 +16,12 @@ BenchmarkName = Literal["chartqa", "docvqa", "ocrbench", "pope", "realworldqa", 
 class Benchmark:
     """A benchmark: where its rows are, and how its questions are asked and scored.
 
-    `ids` are the ids of its data set on the Hugging Face hub, the newest first. Its files are in
-    `folder` and have the split `split`, with `rows` rows. `question`, `answer`, `sample_id` and
-    `kind` name its columns, and "" stands for none. `suffix` follows each question. `keeps_spaces`
-    says whether spaces around a question stay. `max_tokens` is the limit of an answer.
+    `ids` are the ids of the data set on the Hugging Face hub, the newest first. The files are in
+    the data set's folder `folder`, or at its top if `folder` is "". The split `split` has `rows`
+    rows. `question`, `answer`, `sample_id` and `kind` are names of columns; "" means that the data
+    set has no such column. `scorer` is a name in awares.evaluation.scorers. `suffix` follows each
+    question in the prompt. `keeps_spaces` says whether the prompt keeps the spaces around the
+    question. `max_tokens` is the token limit of an answer.
 
     Example:
         BENCHMARKS["pope"].prompt("Is there a dog?")

@@ -19,9 +19,9 @@ def interval(
 ) -> tuple[float, float]:
     """Return the confidence interval of the mean of `values`, which must not be empty.
 
-    `clusters` names the cluster of each value, such as the image of a question. Whole clusters are
-    then drawn, because the values of one cluster resemble each other (the cluster bootstrap of
-    Cameron, Gelbach and Miller, 2008). Without `clusters`, each value is a cluster of its own.
+    `clusters` contains the cluster of each value, such as the image of each question. A resample
+    draws whole clusters, because the values of one cluster resemble each other (the cluster
+    bootstrap of Cameron, Gelbach and Miller, 2008). Without `clusters`, each value is a cluster.
     `level` is the confidence level. The interval depends only on the arguments, because `seed`
     determines the resampling.
 
@@ -66,8 +66,8 @@ def difference(
 
     A pair holds the scores of two policies on one question. The difficulty of a question affects
     both scores of a pair and cancels in their difference. The interval of the differences is
-    therefore usually narrower than the intervals of the two means suggest. `clusters` names the
-    cluster of each pair, as in `interval`.
+    therefore usually narrower than the intervals of the two means suggest. `clusters`
+    contains the cluster of each pair, as in `interval`.
     """
     pairs = zip(first, second, strict=True)
     values = [left - right for left, right in pairs]

@@ -118,7 +118,7 @@ def _boxes(regions: Sequence[str], environment: Environment) -> list[Box]:
 
 
 def _refused(episode: Episode) -> bool:
-    """Return whether the episode ended with a malformed request, not a cut one, in turn 1."""
+    """Return whether a malformed request, which was not cut, ended the episode in turn 1."""
     if len(episode.turns) != 1 or episode.turns[0].cut:
         return False
     return episode.stop is StopReason.MALFORMED

@@ -4,8 +4,9 @@
 def edit_distance(first: str, second: str) -> int:
     """Return the Levenshtein distance: an insertion, deletion or substitution costs 1.
 
-    One integer holds a whole column of the usual table, with one bit for each character of `first`
-    (Myers, 1999, in the form of Hyyrö, 2003). A character of `second` thus costs a few operations.
+    The bits of two integers encode a whole column of the usual table, with one bit for each
+    character of `first` (Myers, 1999, in the form of Hyyrö, 2003). A character of `second` thus
+    costs only a few operations on integers.
     """
     if not first or not second:
         return len(first) + len(second)
@@ -13,7 +14,7 @@ def edit_distance(first: str, second: str) -> int:
     for index, character in enumerate(first):
         places[character] = places.get(character, 0) | 1 << index
     last, mask, distance = 1 << len(first) - 1, (1 << len(first)) - 1, len(first)
-    # Bit i is set where a cell is larger (up) or smaller (down) by 1 than the cell above it.
+    # Bit i of `up` or `down` is set if a cell is larger or smaller by 1 than the cell above it.
     up, down = mask, 0
     for character in second:
         same = places.get(character, 0)

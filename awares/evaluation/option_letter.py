@@ -1,7 +1,8 @@
 """Reads which option, A to D, a prediction names.
 
-The benchmarks read it by different rules. `starred` and `extracted` are the published rules with
-their faults; `letter` is a rule without them.
+lmms-eval reads the option with one rule in V*Bench (`starred`), and with another rule in
+RealWorldQA (`extracted`). Both functions keep the faults of lmms-eval. `letter` is a rule of this
+project without these faults.
 """
 
 import re
@@ -21,9 +22,9 @@ _STARRED = tuple(
 def starred(prediction: str) -> str | None:
     """Return the option that V*Bench reads, or None.
 
-    The first matching rule decides. The first rule takes any text that starts with a letter from A
-    to D, so that "Answer: B" is A and "Black" is B. If no rule matches, a single such letter within
-    a word counts, so that "The bus" is B.
+    The first matching rule decides. The first rule matches each text that starts with a letter from
+    A to D, so that "Answer: B" is A and "Black" is B. If no rule matches and the text contains only
+    one letter from A to D, this letter counts, so that "The bus" is B.
     """
     text = prediction.strip().upper()
     for rule in _STARRED:
@@ -49,9 +50,10 @@ _PHRASES = (
 def extracted(prediction: str) -> str | None:
     """Return the option that RealWorldQA reads since 2026, or None.
 
-    A letter at the start counts most, then one at the end, one after a phrase such as "the answer
-    is", and one in the forms (A), A., A:, A) and A before a space. At last, any capital letter
-    counts, so that "Black" is B. Within a form, the last letter counts. Small letters are not read.
+    The function looks for a capital letter from A to D in several places, and takes the first that
+    it finds. The places are the start of the text, its end, and the text after a phrase such as
+    "the answer is". Then come the forms (A), A., A:, A), and A before a space. Otherwise any such
+    letter counts, so that "Black" is B. If a form occurs several times, the last one counts.
     """
     text = prediction.strip()
     for end in _ENDS:
@@ -71,9 +73,10 @@ _CAPITALS = frozenset("ABCD")
 
 
 def _after_phrases(text: str) -> str | None:
-    """Return the letter whose first place after a phrase is the last one, or None.
+    """Return the option that is found at the latest place in `text`, or None.
 
-    The places in the lower-case text are used in `text` itself, as the published rule does.
+    For each phrase, the function finds the first place of each option after the phrase. It searches
+    the phrases in the lower-case text, and uses their places in `text`, as lmms-eval does.
     """
     small = text.lower()
     ends = [at + len(phrase) for phrase in _PHRASES if (at := small.find(phrase)) != -1]
@@ -95,10 +98,10 @@ _ALONE = re.compile(r"\b([A-D])\b(?!(?<=A)\s+\w)")
 
 
 def letter(prediction: str) -> str | None:
-    """Return the option that a person reads, or None if the option is unclear.
+    """Return the option that a human reader understands, or None if the option is unclear.
 
-    The first matching rule decides, in capital or small letters. If no rule matches, the text must
-    contain exactly one of the capital letters as a separate word.
+    The first matching rule decides, ignoring case. If no rule matches, the text must contain
+    exactly one of the capital letters A to D as a separate word.
     """
     text = prediction.upper().strip()
     for rule in _RULES:

@@ -6,8 +6,8 @@ _TAGS = (("<think>", "</think>"), ("<analysis>", "</analysis>"))
 def without_reasoning(text: str) -> str:
     """Return the text without `<think>...</think>` and `<analysis>...</analysis>`, and stripped.
 
-    If only a closing tag is left, the text before the last one is reasoning, too: some chat
-    templates put the opening tag into the prompt. Reasoning that is never closed stays.
+    If a closing tag has no opening tag, the text before the last such tag is removed, too. Some
+    chat templates put the opening tag into the prompt. Reasoning without a closing tag stays.
 
     Example:
         without_reasoning("<think>two cars</think> A")  # "A"

@@ -16,8 +16,9 @@ decomposed accent or an invisible character does not make a right answer wrong.
     realworldqa    the same text, or the same option if the answer is a letter
     vstar_bench    the letter of the right option
 
-As in lmms-eval, all of them except `exact` first remove what a model writes between `<think>` and
-`</think>`. tests/lmms_eval/table.json holds scores that lmms-eval itself has given.
+As in lmms-eval, a scorer first removes what a model writes between `<think>` and `</think>`. Only
+`exact`, and `realworldqa` in the version "2026-03", keep this text. tests/lmms_eval/table.json
+contains scores that lmms-eval itself has given.
 """
 
 import re
@@ -53,7 +54,7 @@ def exact(prediction: str, answers: Sequence[str], question: str = "") -> float:
 
 
 def _answered(prediction: str, version: Version) -> str:
-    """Return the prediction without its reasoning, and in one form for "repaired"."""
+    """Return the prediction without reasoning. For "repaired", convert it to one Unicode form."""
     return _as_given(without_reasoning(prediction), version)
 
 
@@ -96,7 +97,7 @@ def docvqa(
     The relative edit distance is the edit distance divided by the length of the longer string. The
     accepted answer with the smallest distance counts. A score below 0.5 becomes 0. The distance
     ignores case and repeated spaces, but the length counts all characters. The published versions
-    count them in upper case, where a ligature or ß has two.
+    count the characters of the upper-case text, in which ß, for example, becomes two characters.
     """
     said = _answered(prediction, version)
     similarity = 1 - min(_relative_distance(said, answer, version) for answer in answers)
@@ -115,7 +116,7 @@ def ocrbench(
 ) -> float:
     """Return 1 if the prediction contains an accepted answer, ignoring case.
 
-    The version "2026-08" first replaces each full-width character by its ASCII equivalent.
+    "2026-08" and "repaired" first replace each full-width character by its ASCII equivalent.
     """
     said = _flat(without_reasoning(prediction), version)
     return float(any(_flat(answer, version) in said for answer in answers))
@@ -156,7 +157,7 @@ def pope(
 
 
 def yes_or_no(text: str, version: Version) -> str:
-    """Return what POPE compares: "yes", "no" or another text."""
+    """Return the text that POPE compares: "yes", "no", or another text in lower case."""
     said = _as_given(text, version).lower().strip()
     first = re.match(r"\W*(yes|no)\b", said) if version == "repaired" else None
     return first[1] if first else said
@@ -167,10 +168,11 @@ def realworldqa(
 ) -> float:
     """Return 1 if the prediction equals the answer, ignoring case and a final full stop.
 
-    "2026-03" replaces a number word, such as "two", by its digits. It removes the punctuation, and
-    replaces a prediction that contains the text of an option by the option's letter. "2026-08"
-    reads the letter from the prediction with `option_letter.extracted` if the answer is a letter.
-    "repaired" reads it with `option_letter.letter`, and also accepts the option's text.
+    "2026-03" replaces a prediction that is a number word, such as "two", by its digits, and removes
+    punctuation. If the prediction contains the text of an option, it takes the option's letter. If
+    the answer is a letter, "2026-08" reads the letter from the prediction with
+    `option_letter.extracted`. "repaired" reads this letter with `option_letter.letter`. "repaired"
+    also accepts the option's text, and number words.
     """
     right = _REALWORLD[version]
     return float(any(right(prediction, answer, question) for answer in answers))
@@ -186,9 +188,9 @@ def _realworld_2026_03(prediction: str, answer: str, question: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _choices(question: str) -> tuple[re.Pattern[str], dict[str, str]]:
-    """Return a pattern of the options' texts in a question, and the letter of each text.
+    """Return a pattern that matches the text of any option, and a dict from texts to letters.
 
-    The letters are counted from A, whatever letters the question shows.
+    The first option of the question has the letter A, whatever letter the question shows.
     """
     texts = [text.strip() for text in re.findall(r"\b[A-Z]\.\s+([^\n]*)", question)]
     letters = {text: chr(ord("A") + place) for place, text in enumerate(texts)}
@@ -198,7 +200,8 @@ def _choices(question: str) -> tuple[re.Pattern[str], dict[str, str]]:
 def _compared(text: str) -> str:
     """Return the text in lower case, without ASCII punctuation, and no longer than before.
 
-    The published version keeps texts in numpy arrays, which cut a text that becomes longer.
+    Lower case can lengthen a text. The published version then loses the text's end, because it
+    keeps texts in numpy arrays.
     """
     return text.lower()[: len(text)].translate(_NO_PUNCTUATION)
 
@@ -278,7 +281,7 @@ def score_answer(answer: str | None, sample: Sample, default: Scorer, version: s
 def yes_no_f1(
     predictions: Sequence[str], answers: Sequence[str], version: Version = "2026-08"
 ) -> float:
-    """Return POPE's F1 score of the answer "yes" (arXiv 2305.10355), or 0 without a right yes.
+    """Return POPE's F1 score of the answer "yes" (arXiv 2305.10355), or 0 if no "yes" is right.
 
     In the published versions, a prediction that is neither "yes" nor "no" is ignored. In the
     version "repaired" it counts as "no".
