@@ -58,7 +58,8 @@ class ExportedLoader:
     """Loads exported policies into an engine, one after the other.
 
     The policies are published in the store under `run`, which must differ from all runs that a
-    learner publishes to. `dtype` is the engine's data type. `processor` is the base policy's.
+    learner publishes to. `dtype` is the engine's data type. `processor` is the processor of the
+    base policy.
 
     Example:
         loader = ExportedLoader(store, "mini/evaluate", family, "float32", processor)
@@ -103,7 +104,7 @@ class ExportedLoader:
         return {"canary": to_extra(canary, after, before)}
 
     def _logprobs_of(self, start: Path, canary: Canary) -> Logprobs:
-        """Return the logprobs of the policy before the training. Compute them once a canary."""
+        """Return the logprobs of the policy in `start`. Compute them once for each canary."""
         key = start, canary.digest
         if key not in self._whole_logprobs:
             model = self._model(start)

@@ -49,7 +49,7 @@ class Requests:
         self._serial = itertools.count()
         self._failure: str | None = None
         self._in_flight: set[asyncio.Task[Any]] = set()
-        # The names of the requests that `interrupt` ends.
+        # The names of the requests in flight that `interrupt` would end.
         self._names: set[str] = set()
         self._interrupted = False
         self._open = asyncio.Event()
@@ -167,7 +167,10 @@ class Requests:
         )
 
     async def interrupt(self) -> None:
-        """End all sampling, and return when it has ended. Later requests sample nothing."""
+        """End all requests that are not `whole`, and return when they have ended.
+
+        Later requests that are not `whole` sample nothing.
+        """
         self._interrupted = True
         while self._names:
             await self._llm.abort([*self._names])

@@ -7,7 +7,7 @@ from awares_platform.serve.errors import RequestError
 
 
 class Admission:
-    """Lets requests in, in the order of their arrival, while their pixels fit `most`.
+    """Admits requests in the order of arrival, while all their pixels together are at most `most`.
 
     Example:
         admission = Admission(160_000_000)
@@ -25,7 +25,7 @@ class Admission:
 
     @property
     def held(self) -> int:
-        """The pixels of all requests that are in."""
+        """The number of pixels of all requests that are admitted and have not left."""
         return self._held
 
     async def enter(self, pixels: int) -> None:

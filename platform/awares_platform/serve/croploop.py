@@ -119,7 +119,7 @@ class CropLoop:
 
     @property
     def pixels(self) -> int:
-        """The pixels of the images of all requests in flight."""
+        """The number of pixels of the images of all requests in flight."""
         return self._admission.held
 
     @property
@@ -130,7 +130,7 @@ class CropLoop:
     async def prepare(self, question: ChatQuestion, images: Sequence[bytes]) -> Prepared:
         """Decode the images and choose the first views.
 
-        The images wait until their pixels fit beside those of the other requests. Raises
+        The method waits until the pixels of the other requests leave enough room. Raises
         RequestError for too many images or pixels, DataError for an unreadable image, and TooLong
         if text, smallest views and answer do not fit the context.
         """
@@ -150,9 +150,9 @@ class CropLoop:
     async def _decoded(
         self, images: Sequence[bytes], held: ExitStack
     ) -> tuple[list[Gallery], float]:
-        """Decode images once their pixels fit. Return their galleries, and the seconds it took.
+        """Wait until the pixels fit, then decode. Return the galleries and the seconds of decoding.
 
-        The end of `held` gives the pixels back.
+        When `held` closes, it gives the pixels and the galleries back.
         """
         names = [_name(index, len(images)) for index in range(len(images))]
         files = [await self._shelf.open(*one) for one in zip(images, names, strict=True)]

@@ -95,7 +95,7 @@ class Replica:
             base=played.base,
         )
         hang_s = config.run.hang_timeout_s
-        # Ray Serve cannot end a stopped process, which would keep its GPU.
+        # Ray Serve cannot end a process that SIGSTOP has stopped. The process would keep its GPU.
         self._watchdog = ExitStack()
         self._watchdog.enter_context(watchdog(hang_s))
         pings = watch("the engine", lambda: self._engine.ping(hang_s), hang_s * ENGINE_MARGIN)

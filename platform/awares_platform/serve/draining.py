@@ -3,7 +3,8 @@
     awares serve -- begin ----> GCS <---- draining -- proxy, twice a second
                  -- ongoing --> GCS <---- report ---- proxy, while it drains
 
-The store of Ray's head node (GCS) carries both, because the job cannot call the proxies of Serve.
+The key-value store of Ray's head node (GCS) carries the signal and the counts, because the job
+cannot call the proxies of Serve.
 """
 
 from ray.experimental import internal_kv

@@ -4,8 +4,8 @@
                  ^                              |
                  +-- JSON instead of text ------+   503 with Retry-After if there is no answer
 
-A slow body therefore takes no place in a queue or in a replica. Serve itself answers in plain text,
-or with nothing if a replica dies.
+A slow body therefore takes no place in Serve's queue or in a replica. Serve itself sends errors in
+plain text, and sends no answer at all if a replica dies.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from awares_platform.serve.outlook import Outlook
 MOST_BODY = 64 * 2**20
 """The largest body that a proxy reads. serve.max_request_bytes may only be smaller."""
 MOST_HELD = 2**29
-"""The most bytes of bodies that one proxy holds. Further requests get 503."""
+"""The largest number of bytes of all bodies that one proxy holds. Further requests get 503."""
 BODY_S = 15.0
-"""Seconds that a body may take, besides a second for each `RATE` bytes."""
+"""A body may take this number of seconds, and one more second for each `RATE` bytes."""
 RATE = 64 * 1024
 _PROBES = ("/healthz", "/readyz")
 _STEP_S = 1.0
@@ -74,7 +74,11 @@ class Front:
             await answer.refuse(_away())
 
     async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> None:
-        """Read the whole body. Raises RequestError if it is too large or too slow."""
+        """Read the whole body.
+
+        Raises RequestError if the body is too large or too slow, if the proxy holds too many
+        bodies, or if the client leaves.
+        """
         _check_length(scope["headers"])
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -207,7 +211,7 @@ def _is_plain_error(message: Message) -> bool:
 def _translated(status: int) -> RequestError:
     """Return the error for a response that Serve gives in plain text."""
     if status == 404:
-        # The application has the route "/", so a proxy knows no route only without it.
+        # The application has the route "/". Serve answers 404 only if there is no application.
         return _away()
     if status in (429, 503):
         return RequestError(
@@ -237,7 +241,7 @@ def _too_large() -> RequestError:
 
 
 def _check_length(headers: Sequence[HeaderPair]) -> None:
-    """Raise RequestError for a body that is announced as too large, before it is read."""
+    """Raise RequestError if the header Content-Length announces a body that is too large."""
     for name, value in headers:
         if name.lower() == b"content-length" and value.isdigit() and int(value[:20]) > MOST_BODY:
             raise _too_large()

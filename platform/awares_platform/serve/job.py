@@ -127,7 +127,10 @@ def serving(
 
 
 def _let_finish(timeout_s: float) -> None:
-    """Let the proxies refuse new requests, and wait until they have answered all others."""
+    """Let the proxies refuse new requests. Wait until they have answered the earlier requests.
+
+    The wait ends after `timeout_s` seconds at the latest.
+    """
     draining.begin()
     deadline = time.monotonic() + timeout_s
     time.sleep(NOTICE_S)

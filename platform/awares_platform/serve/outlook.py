@@ -1,4 +1,4 @@
-"""What a proxy knows of the application behind it: whether it can answer, and whether it stops."""
+"""Tells a proxy whether the application can answer, and whether the endpoint stops."""
 
 import asyncio
 import contextlib
@@ -11,10 +11,12 @@ _POLL_S = 0.5
 
 
 class Outlook:
-    """Asks Ray for the state of the application, at most once a second.
+    """The state of the application and of the endpoint, as one proxy sees it.
 
     `ready` returns whether the application can answer. `draining` returns whether the endpoint
-    stops. `report` gets the number of requests in flight while it stops. All three may block.
+    stops. `report` receives the number of requests in flight while the endpoint stops. These three
+    functions may block. `stopping` is the last result of `draining`. The user of the class counts
+    the requests in flight in `ongoing`.
 
     Example:
         Outlook(ready=application_ready, draining=draining.draining, report=report)
@@ -34,7 +36,10 @@ class Outlook:
         self.ongoing = 0
 
     async def can_answer(self) -> bool | None:
-        """Return whether the application can answer, or None if Ray does not say so in time."""
+        """Return whether the application can answer, or None if Ray does not say so in time.
+
+        The method asks Ray at most once a second.
+        """
         stale = time.monotonic() - self._answered > _FRESH_S
         if self._asked is None or (stale and self._asked.done()):
             self._asked = asyncio.create_task(self._ask())
@@ -53,7 +58,7 @@ class Outlook:
 
     async def _watch(self) -> None:
         while True:
-            # Ray's head node may be away for a while. The next turn asks again.
+            # Ray's head node may be away for a while. The next round of the loop asks again.
             with contextlib.suppress(Exception):
                 self.stopping = await asyncio.to_thread(self._draining)
                 if self.stopping:

@@ -230,7 +230,7 @@ def _unhealthy(message: str) -> RequestError:
 
 
 class HeldStream(StreamingResponse):
-    """A stream of events that calls `release` at its end, even if it never begins."""
+    """A response that streams events. It calls `release` at the end, even if no stream begins."""
 
     def __init__(self, content: AsyncIterator[bytes], release: Callable[[], None]) -> None:
         kind = "text/event-stream; charset=utf-8"

@@ -1,6 +1,7 @@
 """Decodes images in threads, and shares them between the requests in flight.
 
-Equal files are decoded once, and each view of them is rendered once.
+While requests use an image, equal files with the same name share it, and each view is rendered
+once.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ _DECODERS = 4
 class ImageFile:
     """An encoded image, and the number of pixels in its header.
 
-    `name` stands in error messages. `digest` is the SHA-256 hash of `data`.
+    `name` appears in error messages. `digest` is the SHA-256 hash of `data`.
 
     Example:
         ImageFile(data, "image 0", digest, pixels=12_544)
@@ -35,7 +36,7 @@ class ImageFile:
 
     @property
     def key(self) -> tuple[bytes, str]:
-        """What equal files with equal names have in common."""
+        """The digest and the name, by which the shelf finds the decoded image."""
         return self.digest, self.name
 
 
@@ -68,9 +69,9 @@ class Shelf:
         return await self._run(lambda: self._open(data, name))
 
     def borrow(self, file: ImageFile) -> Awaitable[Gallery]:
-        """Return the future gallery of a file. Call `give_back` once for each call.
+        """Return an awaitable of a file's gallery. Call `give_back` once for each call.
 
-        The future raises DataError if the file is corrupt.
+        The awaitable raises DataError if the file is corrupt.
         """
         if file.key not in self._entries:
             self._entries[file.key] = _Entry(asyncio.ensure_future(self._decode(file)))

@@ -85,8 +85,9 @@ class TalkResult:
     tokens of all rounds. `prompt` counts the tokens of the last prompt without the policy's earlier
     turns, and counts a view as its visual tokens. `cached` counts the tokens of the last prompt
     that the engine took from its cache. `prompted` counts the tokens of the prompts of all rounds,
-    and `reused` those from the cache. `version` is the weight version of the last token. `regions`
-    are the regions of all granted requests. `recoveries` are the detours.
+    and `reused` counts the tokens of these prompts from the cache. `version` is the weight version
+    of the last token. `regions` are the regions of all granted requests. `recoveries` are the
+    detours.
     `engine_s` and `render_s` are seconds.
 
     Example:
