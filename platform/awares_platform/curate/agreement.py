@@ -30,7 +30,8 @@ VERDICTS = tuple(verdict.name for verdict in Verdict)
 class Agreement:
     """The agreement of two judges on a curated set.
 
-    `table` counts the samples by the first and the second judge's verdict, such as "LOW FULL".
+    `first` and `second` are the names of the judges. `table` counts the samples for each pair of
+    verdicts, such as "LOW FULL", where the first judge's verdict comes first.
     `unreadable` is the number of samples that the second judge has not judged.
 
     Example:

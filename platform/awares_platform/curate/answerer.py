@@ -45,7 +45,8 @@ class Answerer:
     would wrap it in long tracebacks. The engine runs on an event loop of the actor, from the first
     shard until the actor ends. If the engine dies or hangs, the actor starts another one, and
     answers the shard again. If the actor itself is stopped, a watchdog kills it, and Ray Data
-    starts it again. `reports` counts these losses, and shows them to the user.
+    starts it again. `reports` counts the lost actors, and shows the user the losses of
+    actors and engines.
 
     The actor writes the answered shard to the store, at the key in the column "answers". It reads
     this object first, and asks only about samples without a sound answer. Another judge or another

@@ -1,7 +1,8 @@
 """Makes the datasheet of a curated set: what it holds, how it was made, and what it has cost.
 
 Each shard records its own counts, so the datasheet of a resumed curation is complete. The tokens
-are those of all replies on which the labels rest, also of replies that an earlier run has paid.
+are those of all replies that the labels depend on. Replies that an earlier run has paid for count,
+too.
 """
 
 import json

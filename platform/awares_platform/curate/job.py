@@ -164,7 +164,7 @@ def run(config: PlatformConfig) -> CurateResult:
 
 
 def _named(config: PlatformConfig, name: str) -> PlatformConfig:
-    """Return the configuration with the curated set's name. Raises ConfigError for another name."""
+    """Return the configuration with data.labels = `name`. Raises ConfigError for another one."""
     if config.data.labels not in ("", name):
         raise ConfigError(
             f"data.labels={config.data.labels} names labels of another recipe, and curate would "
@@ -178,7 +178,7 @@ def _curate(
 ) -> CurateResult:
     """Curate the train split. `started` is the monotonic time of the job's start.
 
-    `labels` is the recipe of the labels, and `recipe` is that of the set.
+    `labels` is the recipe of the labels, and `recipe` is the recipe of the curated set.
     """
     asked, family = environment(config.method), model_family(config.policy)
     name = config.data.curated

@@ -92,7 +92,7 @@ async def _label_all(
 ) -> tuple[list[Labelled], Mapping[str, EndpointUsage]]:
     """Label the samples of the shard `key`. Raises DataError if replies cost all of its samples.
 
-    Return the labelled samples, and what the judge and the grounding have used.
+    Return the labelled samples, and the usage of the judge's and the grounding's endpoints.
     """
     family = model_family(config.policy)
     async with Labeller(config.method, config.curate, family, images, replies) as labeller:

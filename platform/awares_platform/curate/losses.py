@@ -1,4 +1,4 @@
-"""Counts the answerers that die, and shows their messages on the driver's terminal.
+"""Counts the Answerer actors that die, and shows their messages on the driver's terminal.
 
     Answerer --lost, tell--> Losses (an actor beside the driver) --lines--> shown: progress.say
 
@@ -20,7 +20,7 @@ _EVERY_S = 2.0
 
 
 class Losses:
-    """The losses of all answerers. `most` is the accepted number an hour for each answerer.
+    """The losses of all answerers. `most` is the accepted number of losses an hour of one answerer.
 
     Example:
         losses = Losses(3)
@@ -79,7 +79,7 @@ class LossReports:
 
 @contextmanager
 def shown(most: int, say: Callable[[str], None]) -> Iterator[LossReports]:
-    """Yield the reports for the answerers of a job. Meanwhile, `say` shows their lines."""
+    """Yield the LossReports of a job's answerers. Within the block, `say` shows their lines."""
     losses: Any = ray.remote(**beside_driver())(Losses).remote(most)
     done = threading.Event()
 

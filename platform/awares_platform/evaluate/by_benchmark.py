@@ -16,8 +16,8 @@ def benchmark_metrics(
 ) -> dict[str, Any]:
     """Return the metrics of each policy on each benchmark, and their averages.
 
-    The result maps each benchmark to its policies, and "average" to the mean accuracy and the mean
-    RTR over the benchmarks, each of which weighs the same.
+    The result maps each benchmark to the metrics of each policy. It maps "average" to each policy's
+    mean accuracy and mean RTR over the benchmarks, which all have the same weight.
     """
     found = {
         name: {policy: _metrics(name, rows, seed, version) for policy, rows in scored.items()}
@@ -73,8 +73,8 @@ def _f1(rows: Sequence[Scored], version: Version) -> float:
 def benchmarks_table(results: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """Return a Markdown table like the paper's table 1: accuracy in % and RTR in tokens.
 
-    A row is a policy and a column a benchmark. `names` maps policies to their shown names. The
-    result is "" without benchmarks.
+    Each row is a policy. Each column is a benchmark, or the average. `names` maps policies to their
+    shown names. The result is "" without benchmarks.
     """
     found = results.get("benchmarks")
     if not found:

@@ -137,7 +137,8 @@ def comparisons(scored: Mapping[str, Sequence[Scored]], seed: int) -> dict[str, 
     """Return the difference in accuracy between awares and each other policy.
 
     Each difference comes with a 95 % interval. The interval is computed from pairs of scores,
-    because all policies answered the same questions. It is clustered by image.
+    because all policies answered the same questions. The bootstrap draws images,
+    each with all of its questions.
     """
     if "awares" not in scored:
         return {}

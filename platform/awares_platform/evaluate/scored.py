@@ -18,7 +18,7 @@ class Scored:
     `sample` holds the benchmark's annotation. `labelled` holds the label and crops that this
     evaluation derives from the answers of the policies low and full. `latency_s` is None unless the
     question ran alone on the engine. `reward` is None if `labelled` has no label or the episode
-    failed. `by_version` holds the score by each version of the scorers.
+    failed. `by_version` maps each version of the scorers to its score.
 
     Example:
         Scored(sample, labelled, episode, score=1.0, latency_s=0.021, reward=10.0)
@@ -43,8 +43,8 @@ def score_all(
 ) -> list[Scored]:
     """Score a policy's episodes. An episode without an answer scores 0.
 
-    A sample that names a scorer is scored by it, and any other one by the scorer `name`, in its
-    `version`.
+    The scorer of a sample is the one that the sample names, or else the scorer `name`. `version` is
+    the version of the scorer.
 
     `labelled` maps the id of a sample to the sample with its derived label. `alone` holds the ids
     of the samples that ran alone on the engine.

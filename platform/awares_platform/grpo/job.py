@@ -167,7 +167,7 @@ def _train(config: PlatformConfig, store: ObjectStore, claim: LeaseClaim) -> dic
 
 
 def _with_inputs(config: PlatformConfig, store: ObjectStore) -> PlatformConfig:
-    """Return the configuration with its curated set, after a check of the starting policy.
+    """Check the starting policy, and return the configuration with the name of its curated set.
 
     The check reports a missing policy before any actor starts.
     """

@@ -85,7 +85,10 @@ class Supervisor:
     async def _watch(
         self, name: str, part: Any, say: Callable[[str], None], missing: Callable[[int], str]
     ) -> None:
-        """Ping the part. Show its warnings, and what it waits for, as `missing` states it."""
+        """Ping `part`, and show its warnings and what it waits for.
+
+        `missing` turns the number of processes without a node into a line.
+        """
         waiting, limit_s = Waiting(say), self._config.run.hang_timeout_s
 
         def heard(sign: Sign) -> None:

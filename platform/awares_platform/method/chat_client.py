@@ -47,7 +47,7 @@ class EndpointBusy(EndpointError):
 class EndpointUsage:
     """The replies of an endpoint, and the tokens that it has counted.
 
-    Replies that a memory holds count as well, because somebody has paid for them.
+    Replies from a ReplyMemory count, too, because they were paid for earlier.
 
     Example:
         EndpointUsage(requests=2, input_tokens=610, output_tokens=14)
@@ -98,7 +98,7 @@ class ReplyMemory(Protocol):
     """Remembers the replies of endpoints by a digest of the question.
 
     `keep` returns once the reply survives a kill of the process. `doubt` notes that the reply is
-    unreadable. `spent` returns an error if no further reply may be paid, and else None.
+    unreadable. `spent` returns an error if the budget is spent, or else None.
     """
 
     def kept(self, key: str) -> KeptReply | None: ...
@@ -164,8 +164,8 @@ class ChatEndpoint:
         `schema` is the JSON schema of the reply. A server that does not take it is asked without.
 
         Raises EndpointBusy if no attempt succeeds within the retry budget. Raises EndpointError if
-        the endpoint cannot be used, and Unreadable if it refuses only these messages. If the memory
-        says that the budget is spent, its error is raised once no request is in flight.
+        the endpoint cannot be used, and Unreadable if it refuses only these messages. If the budget
+        is spent, the method waits until no request is in flight, and raises the memory's error.
         """
         key = self._key(messages, schema)
         reply = self._memory.kept(key) if self._memory else None
@@ -177,7 +177,10 @@ class ChatEndpoint:
     async def _paid(
         self, key: str, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None
     ) -> KeptReply:
-        """Return a new reply, which the memory then keeps."""
+        """Ask the endpoint, and return the reply, which the memory then keeps.
+
+        Raises the memory's error if the budget is spent.
+        """
         async with self._limit:
             error = self._memory.spent() if self._memory else None
             if error is None:
@@ -190,7 +193,7 @@ class ChatEndpoint:
         raise error
 
     async def _drain(self) -> None:
-        """Wait until no request is in flight, so that each reply that is paid is kept."""
+        """Wait until no request is in flight, so that the memory keeps each paid reply."""
         async with self._draining:
             for _ in range(self._config.in_flight):
                 await self._limit.acquire()

@@ -1,7 +1,8 @@
 """Reads "right" or "wrong" out of the reply of a judge that judges one answer alone.
 
-Models wrap the word in many ways. The reader trusts the statements below, in this order, and
-refuses a reply whose statements of one kind differ:
+Models wrap the word in many ways. Below are the kinds of statements, the most reliable kind first.
+The first kind that the reply contains decides. A reply whose statements of this kind differ is
+unreadable:
 
 1. a JSON object with a key such as "right", "correct" or "verdict"
 2. a marked word, such as "Verdict: wrong" or "\\boxed{right}"
@@ -51,7 +52,7 @@ def read_correctness(reply: str | None) -> bool:
 
 
 def _statements(text: str) -> Iterable[list[bool | None]]:
-    """Yield what each kind of statement in `text` says, from the surest kind on."""
+    """Yield the meanings of each kind of statement in `text`, the most reliable kind first."""
     yield _of_object(text)
     yield [_meaning(word) for word in _MARKED.findall(text)]
     alone = [_ALONE.fullmatch(part) for part in (text, text.splitlines()[-1])]

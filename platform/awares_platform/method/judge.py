@@ -85,7 +85,7 @@ class EndpointJudge:
 class EachAnswerJudge(EndpointJudge):
     """A judge that asks a language model about each answer alone: is it right?
 
-    The judge thus knows whether both answers are wrong. Equal answers are one question.
+    The judge thus knows whether both answers are wrong. It asks only once about equal answers.
 
     Example:
         async with EachAnswerJudge(EndpointConfig(url="http://judge:8000/v1", model="m")) as judge:

@@ -93,9 +93,9 @@ class Labeller:
 
     @property
     def usage(self) -> dict[str, EndpointUsage]:
-        """The replies and tokens of the judge and of the grounding, as far as they have endpoints.
+        """The usage of the endpoints of the judge and of the grounding, as far as they have any.
 
-        Replies that the memory held count as well.
+        Replies from the memory of replies count, too.
         """
         parts = {"judge": self._judge, "grounding": self._grounding}
         found = {name: getattr(part, "usage", None) for name, part in parts.items()}

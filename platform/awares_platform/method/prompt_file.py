@@ -44,7 +44,7 @@ class PromptText:
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
     def fill(self, values: Mapping[str, str]) -> str:
-        """Return the text with `values` in the place of the placeholders."""
+        """Return the text with each placeholder replaced by its value."""
         return _filled(self.text, values)
 
     def messages(self, values: Mapping[str, str]) -> list[dict[str, str]]:
@@ -85,7 +85,7 @@ def grounding_prompt(curate: CurateConfig) -> PromptText:
 
 
 def with_texts(curate: CurateConfig) -> CurateConfig:
-    """Return `curate` with the texts of prompts in the place of their paths.
+    """Return `curate` with the text of each prompt instead of its path.
 
     Processes on other machines do not have the files. Raises ConfigError if a prompt cannot be
     used.

@@ -17,8 +17,8 @@ from ray._private import utils
 def own_sessions() -> Iterator[None]:
     """Start each of Ray's servers in a Unix session of its own within the block.
 
-    Ray has no option for this. It calls the function that is replaced here in each new process,
-    before the process runs the server. The servers still end if the calling process ends.
+    Ray has no option for this. The block therefore replaces a function that Ray calls in each new
+    process before the server runs. The servers still end if the calling process ends.
 
     Example:
         with own_sessions():

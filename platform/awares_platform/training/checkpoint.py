@@ -70,8 +70,8 @@ def run_config(
     """Return Ray Train's configuration for the job `job` of the run `run`.
 
     Ray Train keeps its files and the newest `keep` checkpoints in the store. It restarts failed
-    workers until `too_many` counts too many failures within an hour (see FailFast). `worker` names
-    a worker in messages.
+    workers until `too_many` returns true (see FailFast). `worker` is the word for a worker in
+    messages.
     """
     parts = (store.bucket, store.prefix, "runs", run, "checkpoints")
     path = "/".join(part for part in parts if part)

@@ -1,4 +1,4 @@
-"""Finds the curated set of a setup, which is named by the recipe of its labels.
+"""Finds the curated set of a setup. A set's name contains a digest of its recipe.
 
     datasets/<data.name>-curated-<digest of the recipe>/train/
 
@@ -97,7 +97,7 @@ def _recipe(store: ObjectStore, name: str) -> Recipe:
 def recorded_labels(store: ObjectStore, run: str, job: str, data: DataConfig) -> DataConfig:
     """Return `data` with the curated set that a job of a run has recorded, if it has recorded one.
 
-    An endpoint that follows a learner must compare it on the samples that the learner has used.
+    An endpoint that follows a learner must check the weights on the samples that the learner uses.
     """
     try:
         found = json.loads(store.get(f"runs/{run}/{job}/config.json"))["data"]["labels"]

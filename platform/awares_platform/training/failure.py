@@ -64,9 +64,9 @@ job in turn.
 class FailFast(UserCallback):
     """Ends training after an error of a type in FINAL, or if workers fail too often.
 
-    `too_many` counts a failure, and returns whether too many lie within the last hour. `worker`
-    names a worker in messages. If a callback raises an error, Ray Train treats the error as a
-    failure of its controller. Ray Train never retries such a failure.
+    `too_many` counts a failure, and returns whether too many lie within the last hour. `worker` is
+    the word for a worker in messages. If a callback raises an error, Ray Train treats the error as
+    a failure of its controller. Ray Train never retries such a failure.
 
     Example:
         FailFast(FailureRate(3).count, "learner rank")

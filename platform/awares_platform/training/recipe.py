@@ -278,7 +278,7 @@ def digest(recipe: Recipe) -> str:
 def changes(before: Recipe, now: Recipe, where: str = "in the run") -> list[str]:
     """Return a text for each key whose value differs, such as "run.seed is 0 in the run and 1 now".
 
-    A key that is absent has the value null. `where` says what has the recipe `before`.
+    A key that is absent has the value null. The texts say with `where` to what `before` belongs.
     """
     return [
         f"{key} is {_shown(before.get(key))} {where} and {_shown(now.get(key))} now"
@@ -343,7 +343,7 @@ def _data(name: str, samples: str) -> str:
 
 
 def _curated(data: DataConfig, samples: str) -> str:
-    """Return the entry of a curated set. Sets of one data set with the same samples are equal."""
+    """Return the entry of a curated set, which depends only on the data set and the samples."""
     return _data(f"{data.name}{CURATED}", samples)
 
 

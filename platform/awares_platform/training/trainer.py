@@ -59,7 +59,7 @@ class TrainingProcess:
         trainer.fit()
 
     def ping(self) -> Sign:
-        """Return 1 as the number that waits if the workers wait for nodes, or start."""
+        """Return the new warnings, and the number 1 while the workers wait for nodes or start."""
         return Sign(int(self._waits()), self._warnings.take())
 
     def _waits(self) -> bool:

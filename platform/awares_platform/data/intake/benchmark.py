@@ -23,7 +23,7 @@ def dataset_of(name: str) -> str:
 
 
 def import_benchmark(name: str, root: str, data: DataConfig, store: ObjectStore) -> str:
-    """Import a benchmark from a directory of published data sets, unless this is done.
+    """Import a benchmark from a directory of published data sets, unless it is imported already.
 
     Return a sentence about missing or refused rows, or "". Raises DataError if `root` does not hold
     the benchmark.
@@ -42,8 +42,8 @@ def import_benchmark(name: str, root: str, data: DataConfig, store: ObjectStore)
 def locate(root: str, benchmark: Benchmark, config: StoreConfig) -> str:
     """Return the place of a benchmark's files below `root`, a directory or an s3:// prefix.
 
-    It is a directory with the id of the data set, such as lmms-lab/ChartQA, or with the last part
-    of the id. Raises DataError if there is none.
+    The place has the name of an id of the data set, such as lmms-lab/ChartQA, of the last part of
+    the newest id, or of the benchmark. Raises DataError if no such place has files.
     """
     names = list(_names(benchmark))
     for name in names:

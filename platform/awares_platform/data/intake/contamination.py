@@ -18,10 +18,11 @@ TRAIN = "train"
 
 
 def clean_train(store: ObjectStore, name: str, held: Seen, reason: str) -> int:
-    """Remove the rows that `held` has from the split train of a data set, and return their number.
+    """Remove each row that is in `held` from the split train of a data set.
 
-    The manifest counts them as left out for `reason`. If the process ends in between, another call
-    removes the rest. A data set without a split train stays as it is.
+    Return the number of removed rows. The manifest counts them as left out for `reason`. If the
+    process ends before the function returns, another call removes the rest. A data set without a
+    split train stays as it is.
     """
     if not is_written(store, name, TRAIN):
         return 0

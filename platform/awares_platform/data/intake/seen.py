@@ -53,7 +53,10 @@ class Seen:
         return bytes.fromhex(digest) in self._images
 
     def has_row(self, sample: Sample, columns: Mapping[str, Any]) -> bool:
-        """Return whether the row or its image has been added. `columns` may have the hash."""
+        """Return whether the row or its image has been added.
+
+        `columns` are the further columns of the row, which may include the image hash.
+        """
         image_hash = columns.get(IMAGE_HASH)
         return self.has_image(sample.image) or bool(
             image_hash and self.has(sample, int(image_hash, 16))

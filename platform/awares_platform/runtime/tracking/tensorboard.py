@@ -75,7 +75,7 @@ class TensorBoard:
 
     @contextmanager
     def _renewed(self, series: str) -> Iterator[None]:
-        """Forget the writer of `series` if the block fails. It would accept nothing more."""
+        """Forget the writer of `series` if the block fails, because the writer is then unusable."""
         try:
             yield
         except Exception:
