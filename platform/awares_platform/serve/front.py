@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from awares_platform.serve.errors import RequestError
-from awares_platform.serve.outlook import Outlook
+from awares_platform.serve.outlook import Availability, Outlook
 
 MOST_BODY = 64 * 2**20
 """The largest body that a proxy reads. serve.max_request_bytes may only be smaller."""
@@ -68,7 +68,7 @@ class Front:
         """Answer /healthz and /readyz. A replica whose places are all taken is still healthy."""
         if self._outlook.stopping:
             await answer.refuse(_closing())
-        elif await self._outlook.can_answer():
+        elif await self._outlook.availability() is Availability.READY:
             await answer.send_json(200, {"status": "ok"})
         else:
             await answer.refuse(_away())
@@ -112,14 +112,19 @@ class Front:
         body += piece
 
     async def _pass_on(self, scope: Scope, replayed: "Replayed", answer: "FrontReply") -> None:
-        """Let Serve answer. Raises RequestError if nothing answers."""
+        """Let Serve answer. Raises RequestError if nothing answers.
+
+        During an update, requests wait for the first new replica, so that an update loses none.
+        """
         if self._outlook.stopping:
             raise _closing()
         self._outlook.ongoing += 1
         task = asyncio.ensure_future(self._app(scope, replayed, answer.pass_on))
         try:
             while not (await asyncio.wait({task}, timeout=_STEP_S))[0]:
-                if not answer.started and await self._outlook.can_answer() is False:
+                if answer.started:
+                    continue
+                if await self._outlook.availability() is Availability.AWAY:
                     raise _away()
         finally:
             task.cancel()

@@ -4,50 +4,59 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from enum import Enum, auto
 
 _FRESH_S = 1.0
 _ASK_S = 3.0
 _POLL_S = 0.5
 
 
+class Availability(Enum):
+    """Says whether the application can answer."""
+
+    READY = auto()
+    """A replica runs, or a request would start one."""
+    UPDATING = auto()
+    """No replica runs, but Serve starts replicas after a change of the application."""
+    AWAY = auto()
+    """No replica runs, and Serve may need long to start one."""
+
+
 class Outlook:
     """The state of the application and of the endpoint, as one proxy sees it.
 
-    `ready` returns whether the application can answer. `draining` returns whether the endpoint
-    stops. `report` receives the number of requests in flight while the endpoint stops. These three
-    functions may block. `stopping` is the last result of `draining`. The user of the class counts
-    the requests in flight in `ongoing`.
+    `available` returns the availability of the application. `draining` returns whether the
+    endpoint stops. `report` receives the number of requests in flight while the endpoint stops.
+    These three functions may block. `stopping` is the last result of `draining`. The user of the
+    class counts the requests in flight in `ongoing`.
 
     Example:
-        Outlook(ready=application_ready, draining=draining.draining, report=report)
+        Outlook(available=availability, draining=draining.draining, report=report)
     """
 
     def __init__(
         self,
-        ready: Callable[[], bool],
+        available: Callable[[], Availability],
         draining: Callable[[], bool],
         report: Callable[[int], None],
     ) -> None:
-        self._ready, self._draining, self._report = ready, draining, report
-        self._asked: asyncio.Task[bool] | None = None
+        self._available, self._draining, self._report = available, draining, report
+        self._asked: asyncio.Task[Availability] | None = None
         self._answered = -_FRESH_S
         self._poll: asyncio.Task[None] | None = None
         self.stopping = False
         self.ongoing = 0
 
-    async def can_answer(self) -> bool | None:
-        """Return whether the application can answer, or None if Ray does not say so in time.
-
-        The method asks Ray at most once a second.
-        """
+    async def availability(self) -> Availability | None:
+        """Return the application's availability, or None if Ray does not say so in time."""
         stale = time.monotonic() - self._answered > _FRESH_S
         if self._asked is None or (stale and self._asked.done()):
             self._asked = asyncio.create_task(self._ask())
         done, _ = await asyncio.wait({self._asked}, timeout=_ASK_S)
         return self._asked.result() if done and not self._asked.exception() else None
 
-    async def _ask(self) -> bool:
-        answer = await asyncio.to_thread(self._ready)
+    async def _ask(self) -> Availability:
+        answer = await asyncio.to_thread(self._available)
         self._answered = time.monotonic()
         return answer
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from awares_platform.serve import connection, draining
 from awares_platform.serve.front import Front
-from awares_platform.serve.outlook import Outlook
+from awares_platform.serve.outlook import Availability, Outlook
 
 INGRESS = "awares"
 """The name of the deployment that answers HTTP requests."""
@@ -40,7 +40,7 @@ def middlewares() -> list[Middleware]:
     because Ray Serve starts the proxy's HTTP server later.
     """
     connection.use()
-    outlook = Outlook(can_answer, draining.draining, _report)
+    outlook = Outlook(availability, draining.draining, _report)
     return [Middleware(Front, outlook), Middleware(CleanHeaders)]
 
 
@@ -48,8 +48,8 @@ def _report(ongoing: int) -> None:
     draining.report(ray.get_runtime_context().get_node_id(), ongoing)
 
 
-def can_answer() -> bool:
-    """Return whether a replica runs, or a request would start one (scale to zero)."""
+def availability() -> Availability:
+    """Return the availability of the application. A scaled down application is ready."""
     applications = serve.status().applications.values()
     running = sum(
         count
@@ -59,8 +59,11 @@ def can_answer() -> bool:
         for state, count in deployment.replica_states.items()
         if state == "RUNNING"
     )
-    healthy = any(one.status is ApplicationStatus.RUNNING for one in applications)
-    return bool(running) or healthy
+    found = {one.status for one in applications}
+    if running or ApplicationStatus.RUNNING in found:
+        return Availability.READY
+    updating = ApplicationStatus.DEPLOYING in found
+    return Availability.UPDATING if updating else Availability.AWAY
 
 
 class CleanHeaders:

@@ -17,7 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 from awares_platform.runtime.ports import free_port
 from awares_platform.serve import connection, front
 from awares_platform.serve.front import Front
-from awares_platform.serve.outlook import Outlook
+from awares_platform.serve.outlook import Availability, Outlook
 
 HOST = b"host: a\r\n"
 
@@ -31,7 +31,7 @@ class Behind:
 
     port: int
     kind: str = "answer"
-    ready: bool = True
+    availability: Availability = Availability.READY
     draining: bool = False
     bodies: list[int] = field(default_factory=list)
     reports: list[int] = field(default_factory=list)
@@ -84,7 +84,7 @@ def behind(monkeypatch: pytest.MonkeyPatch) -> Iterator[Behind]:
     app = Behind(free_port())
     monkeypatch.setattr(connection, "HEADER_S", 1.0)
     monkeypatch.setattr(front, "BODY_S", 1.0)
-    outlook = Outlook(lambda: app.ready, lambda: app.draining, app.reports.append)
+    outlook = Outlook(lambda: app.availability, lambda: app.draining, app.reports.append)
     connection.use()
     config = uvicorn.Config(Front(app, outlook), port=app.port, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
@@ -205,12 +205,18 @@ def test_what_serve_says_in_text_becomes_json(
 
 
 def test_without_a_replica_a_waiting_request_is_refused(behind: Behind) -> None:
-    behind.kind, behind.ready = "hang", False
+    behind.kind, behind.availability = "hang", Availability.AWAY
     started = time.monotonic()
     status, headers, _ = behind.ask(_request())
     assert (status, headers["retry-after"]) == (503, "1") and time.monotonic() - started < 4
     for path in ("/healthz", "/readyz"):
         assert behind.ask(_request("GET", path))[0] == 503
+
+
+def test_during_an_update_a_request_waits_and_probes_fail(behind: Behind) -> None:
+    behind.kind, behind.availability = "slow", Availability.UPDATING
+    assert behind.ask(_request())[0] == 200
+    assert behind.ask(_request("GET", "/healthz"))[0] == 503
 
 
 def test_probes_do_not_queue_behind_requests(behind: Behind) -> None:
