@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from awares.advantage import advantages, batch_divisor
 from awares.budget import Budget
+from awares.carried import Carried
 from awares.chat import ChatFormat, Said
 from awares.crops import Box, CropId, CropMapping, area_fraction, crop_box, min_cover, target_crops
 from awares.demonstration import Demonstration
@@ -95,6 +96,7 @@ __all__ = [
     "Benchmark",
     "Box",
     "Budget",
+    "Carried",
     "Case",
     "ChatFormat",
     "ChatTokens",

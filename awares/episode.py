@@ -24,6 +24,7 @@ from enum import StrEnum
 
 from PIL.Image import Image
 
+from awares.carried import Carried
 from awares.chat import ChatFormat
 from awares.environment import Answer, Malformed, Parsed, Request
 from awares.episode_spec import EpisodeSpec, grant
@@ -53,7 +54,7 @@ class StopReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(Carried):
     """One assistant turn.
 
     `context_ids` are the ids before the sampled ids: the whole prompt in turn 1, the tool's reply
@@ -82,7 +83,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Episode:
+class Episode(Carried):
     """An episode. It holds token ids and descriptions of views, but no pixels.
 
     `image` is the hash of the image file, and `image_size` is the image's width and height.

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from awares.carried import Carried
 from awares.episode import Episode, StopReason
 from awares.errors import ConfigError, DataError
 from awares.evaluation import scorers
@@ -34,7 +35,7 @@ AnswerReward = Callable[[Sequence[str], Sequence[str]], list[float]]
 
 
 @dataclass(frozen=True, slots=True)
-class RewardValue:
+class RewardValue(Carried):
     """The reward of one episode.
 
     GRPO trains on `total`. Each entry of `parts` is reported as the metric reward/<name>.

@@ -7,6 +7,7 @@ regions that the policy should request.
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
+from awares.carried import Carried
 from awares.crops import Box
 
 
@@ -22,7 +23,7 @@ _LATER = ("further_answers", "scorer")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Sample:
+class Sample(Carried):
     """One question about one image.
 
     `image` is the hex SHA-256 of the image file's bytes. `answer` is the answer that demonstrations

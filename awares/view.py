@@ -5,11 +5,12 @@ An episode records views without pixels. The pixels are cut from the original im
 
 from dataclasses import dataclass
 
+from awares.carried import Carried
 from awares.crops import Box, CropId, clamp, crop_box
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class View(Carried):
     """Describes one picture that the policy sees, by a region of the original image and a scale.
 
     If `box` is None, the view is the low-resolution view: the whole image, with each side scaled by
@@ -25,7 +26,7 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class ImageView:
+class ImageView(Carried):
     """A view of one image: all that determines the view's pixels under the settings of a run.
 
     `image` is the hash of the image file. `image_size` is the image's width and height in pixels.

@@ -19,54 +19,13 @@ from awares.errors import DataError
 from awares.reward import RewardValue
 from awares.sample import Label, Sample
 from awares.view import View
-from awares_platform.grpo.group import Group, Member, Outcome, Prompt, StepBatch, sampled_versions
+from awares_platform.grpo.group import Group, Member, Outcome, Prompt, StepBatch
+from awares_platform.grpo.segment_columns import SCHEMA, table
 
 Pair = tuple[int, int]
 """The number of a prompt, and the attempt. The pair identifies a group of the run."""
 
-_TURN = pa.struct(
-    [
-        ("context_ids", pa.list_(pa.int32())),
-        # The turn has one box per view. A null box stands for the low-resolution view.
-        ("boxes", pa.list_(pa.list_(pa.int32()))),
-        ("sampled_ids", pa.list_(pa.int32())),
-        ("logprobs", pa.list_(pa.float64())),
-        ("versions", pa.list_(pa.int64())),
-        ("text", pa.string()),
-        ("crops", pa.list_(pa.string())),
-        ("stop", pa.string()),
-        ("scales", pa.list_(pa.float64())),
-        ("area", pa.float64()),
-    ]
-)
 _HEADER, _DIGEST = "header", "blake3"
-_SCHEMA = pa.schema(
-    [
-        ("prompt", pa.int64()),
-        ("attempt", pa.int32()),
-        ("epoch", pa.int32()),
-        ("member", pa.int32()),
-        ("outcome", pa.string()),
-        ("seconds", pa.float64()),
-        ("reward", pa.float64()),
-        ("reward_parts", pa.map_(pa.string(), pa.float64())),
-        ("correct", pa.bool_()),
-        ("advantage", pa.float64()),
-        ("sample", pa.string()),
-        ("sample_id", pa.string()),
-        ("image", pa.string()),
-        ("image_size", pa.list_(pa.int32())),
-        # The distinct weight versions of the row's sampled tokens.
-        ("sampled_at", pa.list_(pa.int64())),
-        ("turns", pa.list_(_TURN)),
-        ("answer", pa.string()),
-        ("stop", pa.string()),
-        ("visual_tokens", pa.int32()),
-        ("rtr_token", pa.float64()),
-        ("rtr_pixel", pa.float64()),
-        ("error", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,16 +90,11 @@ def pair(group: Group) -> Pair:
 
 def encode(segment: Segment) -> bytes:
     """Encode a segment as a parquet file, and return the file's content."""
-    rows = [
-        _row(group, index, member)
-        for group in segment.groups
-        for index, member in enumerate(group.members)
-    ]
     header = json.dumps(asdict(segment.header)).encode()
     metadata = {_HEADER: header, _DIGEST: blake3(header).hexdigest()}
     sink = io.BytesIO()
     pq.write_table(
-        pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata(metadata)),
+        table(segment.groups).replace_schema_metadata(metadata),
         sink,
         compression="zstd",
         write_page_checksum=True,
@@ -158,7 +112,7 @@ class StoredSegment:
         self._key = key
         try:
             self._table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
-            if not self._table.schema.equals(_SCHEMA):
+            if not self._table.schema.equals(SCHEMA):
                 raise ValueError("its columns differ")
             self.header = _header(self._table.schema.metadata)
             prompts, attempts = (self._table[name].to_pylist() for name in ("prompt", "attempt"))
@@ -230,49 +184,6 @@ def _header(metadata: dict[bytes, bytes]) -> Header:
         groups = tuple((number, attempt) for number, attempt in training["groups"])
         fields["training"] = Training(**{**training, "groups": groups})
     return Header(**fields)
-
-
-def _row(group: Group, index: int, member: Member) -> dict:
-    episode = member.episode
-    return {
-        "prompt": group.prompt.number,
-        "attempt": group.prompt.attempt,
-        "epoch": group.prompt.epoch,
-        "member": index,
-        "outcome": group.outcome.value,
-        "seconds": group.seconds,
-        "reward": member.reward.total,
-        "reward_parts": list(member.reward.parts.items()),
-        "correct": member.correct,
-        "advantage": member.advantage,
-        "sample": json.dumps(asdict(group.prompt.sample)),
-        "sample_id": episode.sample_id,
-        "image": episode.image,
-        "image_size": episode.image_size,
-        "sampled_at": sorted(sampled_versions((member,))),
-        "turns": [_turn_row(turn) for turn in episode.turns],
-        "answer": episode.answer,
-        "stop": episode.stop.value,
-        "visual_tokens": episode.visual_tokens,
-        "rtr_token": episode.rtr_token,
-        "rtr_pixel": episode.rtr_pixel,
-        "error": episode.error,
-    }
-
-
-def _turn_row(turn: Turn) -> dict:
-    return {
-        "context_ids": turn.context_ids,
-        "boxes": [view.box for view in turn.views],
-        "sampled_ids": turn.sampled_ids,
-        "logprobs": turn.logprobs,
-        "versions": turn.versions,
-        "text": turn.text,
-        "crops": turn.crops,
-        "stop": None if turn.stop is None else turn.stop.value,
-        "scales": [view.scale for view in turn.views],
-        "area": turn.area,
-    }
 
 
 def _group(rows: list[dict]) -> Group:

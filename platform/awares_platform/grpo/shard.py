@@ -9,6 +9,7 @@ of such equal sequences only once.
 
 from dataclasses import dataclass
 
+from awares.carried import Carried
 from awares.episode import Episode
 from awares.passes import PassBudget, deal
 from awares.view import ImageView
@@ -16,7 +17,7 @@ from awares_platform.grpo.group import Member, Position, StepBatch
 
 
 @dataclass(frozen=True, slots=True)
-class TrainSequence:
+class TrainSequence(Carried):
     """A token sequence, with all episodes that share its tokens, image and views.
 
     `advantages` has one value per episode. If `filler` is true, the sequence only gives its rank

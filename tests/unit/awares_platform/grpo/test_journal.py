@@ -105,3 +105,16 @@ def test_a_stored_segment_tells_versions_and_outcome_without_decoding(
     assert stored.header == HEADER and stored.pairs == ((3, 0), (4, 2))
     assert stored.sampled_at((3, 0)) == {4, 5, 6} and stored.outcome((4, 2)) is Outcome.UNIFORM
     assert stored.group((4, 2)) == groups[1]
+
+
+def test_a_large_segment_keeps_its_groups_in_order(
+    make_group: Callable[..., Group], samples: list[Sample]
+) -> None:
+    """The encoder converts 32 groups at once."""
+    groups = [
+        make_group(Prompt(number, 0, samples[number % len(samples)]), version=number)
+        for number in range(70)
+    ]
+    segment = Segment(HEADER, tuple(groups))
+    assert decode(encode(segment), "k") == segment
+    assert decode(encode(Segment(HEADER, ())), "k").groups == ()
