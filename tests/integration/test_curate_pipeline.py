@@ -8,8 +8,9 @@ import contextlib
 import signal
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -26,7 +27,7 @@ from tests.integration.damaged_image import damage_image
 from tests.processes import descendants, family, gone, kill
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
-SHARDS, ROWS, HANG_S = 6, 48, 15.0
+SHARDS, ROWS, HANG_S, WAIT_S = 6, 48, 15.0, 150.0
 ACTOR, ENGINE = "ray::MapWorker", "VLLM::EngineCore"
 
 
@@ -93,25 +94,29 @@ def named(name: str) -> list[psutil.Process]:
     return descendants(lambda command: command.startswith(name))
 
 
-def stop_both(store: ObjectStore, struck: list[str]) -> None:
+def stop_both(store: ObjectStore) -> None:
     """Stop the actor while its engine starts, and then stop the engine after the first shard.
 
-    Append the name of each process that has ended to `struck`.
+    Return when both processes have ended.
     """
-    while not named(ENGINE):
-        time.sleep(0.02)
-    stop(ACTOR, struck)
+    wait_for(lambda: named(ENGINE), "an engine")
+    stop(ACTOR)
     known = curated_etags(store)
-    while curated_etags(store) == known:
+    wait_for(lambda: curated_etags(store) != known, "a further shard")
+    stop(ENGINE)
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not appear"
         time.sleep(0.02)
-    stop(ENGINE, struck)
 
 
-def stop(name: str, struck: list[str]) -> None:
+def stop(name: str) -> None:
     [victim] = named(name)
     victim.send_signal(signal.SIGSTOP)
     assert not gone([victim], 1.25 * HANG_S + 60), f"{name} still runs"
-    struck.append(name)
 
 
 def test_a_killed_curation_resumes_and_completes(
@@ -124,12 +129,11 @@ def test_a_killed_curation_resumes_and_completes(
     damage_image(store, config.data.name, "train", damaged.image)
     left = kill_in_the_middle(config, store, tmp_path)
     with sessions.session(config) as session:
-        struck: list[str] = []
-        stopping = threading.Thread(target=stop_both, args=(store, struck), daemon=True)
-        stopping.start()
-        result = run(session)
+        with ThreadPoolExecutor(1) as pool:
+            stopped = pool.submit(stop_both, store)
+            result = run(session)
+        stopped.result()
         again = run(session)
-    assert struck == [ACTOR, ENGINE]
     shown = capfd.readouterr()
     assert "the process of an answerer has died; another one answers its shard" in shown.err
     assert "the answerer has lost its engine: the engine gave no answer" in shown.err
