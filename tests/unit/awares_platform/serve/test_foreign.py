@@ -21,7 +21,9 @@ MEMORY = "A worker was killed, because the node is low on memory."
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Iterator[Path]:
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    # A session of an earlier test may have hidden the lines of other processes.
+    monkeypatch.setattr(worker, "_worker_logs_enabled", True)
     logger, shown = logging.getLogger("ray.serve"), worker.print_to_stdstream
     before = list(logger.handlers)
     # `import ray.serve` installs a handler that would not write to the stderr of this test. The
