@@ -110,7 +110,7 @@ class ModelFamily(Protocol):
         ...
 
     def current_name(self, name: str) -> str:
-        """Return the current name in transformers of the weight that a checkpoint calls `name`."""
+        """Translate `name`, a weight's name in a checkpoint, to its name in transformers."""
         ...
 
 

@@ -10,6 +10,7 @@ s3_errors.py      decides which S3 errors are retried, and translates S3's error
 s3_handlers.py    defines boto3 event handlers that work around two faults of botocore
 seaweed.py        runs a private S3 server (SeaweedFS) for jobs on one machine
 directory_lock.py locks the private server's directory
+seaweed_keeper.py runs beside the private server, and stops it after its last user
 """
 
 from awares_platform.store.object_store import ObjectStore

@@ -126,7 +126,8 @@ def test_a_product_of_importance_ratios_is_truncated():
 
 
 def test_an_episode_with_a_large_product_is_masked_but_has_its_kl_term():
-    # The product of episode 1 exceeds the cap, so w is 0. The product of episode 2 is 0.75.
+    # The product of the lags is 4 in episode 1. This exceeds the cap, so the importance weight is
+    # 0. The product is 0.75 in episode 2, and so is the importance weight.
     # k3, the KL estimate of a token, is 2 - log 2 - 1 in episode 1 and 0 in episode 2.
     settings = replace(PLAIN, importance="sequence_mask", kl_beta=0.1)
     lags, references = [[0.5, 8.0], [0.5, 1.5]], [[2.0, 2.0], [1.0, 1.0]]

@@ -102,7 +102,9 @@ def is_stored(source: str) -> bool:
 
 
 def files(source: str, config: StoreConfig) -> list[SourceFile]:
-    """Return the files of a source in the order of their names: one file, or all in a directory.
+    """Return the files of a source, sorted by name.
+
+    A source is one file, or a directory with its subdirectories.
 
     `config` has the endpoint of S3 sources. Raises DataError if there is no file.
     """

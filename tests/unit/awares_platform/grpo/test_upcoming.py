@@ -12,7 +12,7 @@ from tests.unit.awares_platform.grpo.stage import Stage, play, until
 
 
 def numbered(make_episode: Callable[..., Episode]) -> Callable[..., Episode]:
-    """Return a factory of episodes in which the two episodes of the n-th group show image n."""
+    """Return a factory of episodes. The calls 0 and 1 show image 0, the calls 2 and 3 image 1."""
     made: list[int] = []
 
     def make(version: int) -> Episode:
