@@ -22,7 +22,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
@@ -33,7 +33,7 @@ from tests.benchmarks.local_store import local_store
 from tests.faults.cluster import LABEL, cluster
 from tests.faults.faults import MATRIX, MatrixFault
 from tests.faults.job import GrpoJob
-from tests.faults.outcome import Struck, check, prepare, rewards
+from tests.faults.outcome import Struck, check, portable, prepare, rewards
 from tests.faults.strike import Strike
 from tests.faults.table import table
 from tests.integration.fault_proxy import proxy
@@ -150,9 +150,12 @@ def run(part: int, results: Path, seconds: float, repeated: Sequence[str]) -> No
             finally:
                 kill(running(job))
         outcome = {
-            "struck": [asdict(one) for one in struck],
+            "struck": [asdict(replace(one, told=portable(one.told))) for one in struck],
             "status": status,
-            "checks": check(config, store, job.said, status),
+            "checks": {
+                name: portable(fault)
+                for name, fault in check(config, store, job.said, status).items()
+            },
             "rewards": rewards(config),
         }
         results.mkdir(parents=True, exist_ok=True)

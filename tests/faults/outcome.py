@@ -17,6 +17,10 @@ from awares_platform.store import ObjectStore
 
 WRONG = re.compile(r"another grpo job|StoreError|AssertionError")
 """Matches a line that blames the wrong cause."""
+_PATH = re.compile(r"(?<![\w:/.-])/(?:[\w.~-]+/)+([\w.~-]*)")
+"""Matches an absolute path of a file. The address of an object in a store does not match."""
+_KNOWN = re.compile(r"/(?:site-packages/|(?=(?:platform|tests)/))")
+"""Matches the part of a path after which the path is the same on every machine."""
 OURS = re.compile(r"grpo \[ *\d+ s\]: |[IWE] [\d:]{8} awares|awares grpo: |grpo: |policy: |next: ")
 """Matches the beginning of a line of this project. Any other line is foreign."""
 
@@ -57,6 +61,20 @@ def prepare(config: PlatformConfig, store: ObjectStore) -> None:
 def telling(pattern: str, said: Sequence[str]) -> str:
     """Return the first line that matches `pattern`, without its time, or ""."""
     return next((found[0] for line in said if (found := re.search(f"{pattern}.*", line))), "")
+
+
+def portable(text: str) -> str:
+    """Return the text without the directories of this machine, because results are committed.
+
+    Example:
+        portable("see /home/me/runs/engine.log")  # "see .../engine.log"
+    """
+
+    def shorten(found: re.Match[str]) -> str:
+        known = _KNOWN.split(found[0], maxsplit=1)
+        return known[1] if len(known) > 1 else f".../{found[1]}"
+
+    return _PATH.sub(shorten, text)
 
 
 def check(

@@ -13,7 +13,7 @@ from awares_platform.runtime.watch import FailureRate
 from awares_platform.training.failure import FailFast
 from tests.faults.faults import KILLED, MATRIX, NODE, STOPPED
 from tests.faults.matrix import PARTS, moments
-from tests.faults.outcome import telling
+from tests.faults.outcome import portable, telling
 from tests.faults.table import FIGURES, table
 
 LOST_NODE = ActorDiedErrorContext(
@@ -78,6 +78,22 @@ def test_the_table_has_a_row_for_each_fault_and_the_checks_of_each_run(tmp_path:
 
 def test_the_committed_table_is_made_from_the_committed_results() -> None:
     assert README.read_text() == table(FIGURES)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (
+            'File "/opt/x/platform/awares_platform/a.py", line 1',
+            'File "platform/awares_platform/a.py"',
+        ),
+        ('File "/opt/lib/site-packages/torch/b.py", line 2', 'File "torch/b.py"'),
+        ("the free space of /tmp/faults-a1/runs in GiB", "the free space of .../runs in GiB"),
+        ("s3://awares/faults/runs/v1.parquet: no answer", "s3://awares/faults/runs/v1.parquet"),
+    ],
+)
+def test_results_hold_no_directory_of_this_machine(text: str, wanted: str) -> None:
+    assert portable(text).startswith(wanted)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,20 @@ def test_platform_is_no_package() -> None:
     )
 
 
+def test_no_file_holds_a_path_of_a_developers_machine() -> None:
+    """Check all files for home directories and for the file names of Python's tracebacks.
+
+    The container images and examples have the homes of the users `awares` and `me`.
+    """
+    foreign = re.compile(
+        rb"(?<![\w.])/(?:root|home/(?!awares/|me/)\w+|Users/\w+)/|File \\*\"/(?!opt/)|"
+        + re.escape(f"{ROOT}/".encode())
+    )
+    here = Path(__file__).relative_to(ROOT)
+    files = [path for path in tracked() if path != here and (ROOT / path).is_file()]
+    assert [str(path) for path in files if foreign.search((ROOT / path).read_bytes())] == []
+
+
 def test_top_level_entries_are_the_agreed_ones() -> None:
     assert {path.parts[0] for path in tracked()} <= TOP
 

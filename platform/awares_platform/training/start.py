@@ -30,7 +30,7 @@ class StartingPolicy:
     weights. `adapter` is the PEFT directory of the adapter that GRPO trains further, or None.
 
     Example:
-        StartingPolicy("base", Path("/models/qwen"), Path("/root/.cache/awares/policies/5d1c"))
+        StartingPolicy("base", Path("/models/qwen"), Path("/cache/policies/5d1c"))
     """
 
     name: PolicyName
