@@ -1,14 +1,14 @@
-"""Group-relative advantages (paper, section 3.4)."""
+"""Computes the group-relative advantages of GRPO (AwaRes, arXiv 2603.16932, section 3.4)."""
 
 import math
 from collections.abc import Sequence
 from typing import Literal
 
 AdvantageScale = Literal["group", "batch", "none"]
-"""What divides the advantages.
+"""The divisor of the advantages.
 
-"group" and "batch" stand for the standard deviation of the rewards of the group or of the batch.
-With "none", nothing divides the advantages.
+With "group" or "batch", the divisor is eps plus the standard deviation of the rewards of the group
+or of the batch. With "none", the advantages are not divided.
 """
 
 

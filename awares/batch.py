@@ -135,11 +135,11 @@ def collate(
     low-resolution view with `View.scale` 1, divided by the side of the image. `tool_weight` is the
     paper's w_t: the weight of each sampled token in a turn that requests crops. All other sampled
     tokens have the weight 1. Every item must have at least one view, so that the vision tower runs
-    on every rank. `remember` is a cache of processed views. A cache belongs to one processor, one
-    value of `limits` and one `low_ratio`.
+    on every rank. `remember` is a cache of processed views. All calls that share a cache must have
+    the same `processor`, `limits` and `low_ratio`.
 
     Raises PolicyError if an item has no view, or if the tokenizer has no pad token. Also raises
-    PolicyError if the item, its image and the processor disagree on image sizes or token counts, or
+    PolicyError if an item, its image and the processor disagree on image sizes or token counts, or
     if a sampled token is an image placeholder.
     """
     assert items, "a batch holds at least one item"

@@ -10,8 +10,9 @@ from typing import Any
 class Carried:
     """The base of a frozen data class with slots that travels between processes.
 
-    Python pickles such a class by functions that look up its fields for each object. This base
-    looks them up once for each class. Unpickling runs neither `__init__` nor `__post_init__`.
+    The default methods that pickle such a class look up the names of its fields for each object.
+    This base looks up the names once for each class. Unpickling runs neither `__init__` nor
+    `__post_init__`.
 
     Example:
         @dataclass(frozen=True, slots=True)
@@ -43,5 +44,5 @@ def _reader(kind: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
 
 @cache
 def _writers(kind: type[Any]) -> tuple[Callable[[Any, Any], None], ...]:
-    """Return the functions that set each slot. They work although the class is frozen."""
+    """Return one function per field. It sets the field's slot, although the class is frozen."""
     return tuple(getattr(kind, field.name).__set__ for field in fields(kind))

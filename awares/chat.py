@@ -1,6 +1,7 @@
 """Builds the token ids of prompts and replies.
 
-A prompt is a concatenation of token ids. Sampled ids are therefore never decoded and encoded again.
+A prompt is built from token ids, not from text. Sampled ids therefore enter the next prompt as they
+are. If they were decoded and encoded again, some ids could change.
 
 The first turn has this layout. If the system prompt is empty, the first line is left out.
 

@@ -19,10 +19,11 @@ def is_data_url(url: str) -> bool:
 
 
 def decode_data_url(url: str) -> bytes:
-    """Decode an image in a base64 data: URL.
+    """Return the bytes of the image file in a base64 data: URL.
 
     The URL may have parameters, line breaks, percent escapes and the URL-safe alphabet, and may
-    lack padding. Raises DataError if the URL is broken, or if its media type is none of `_KINDS`.
+    lack padding. The media type may be that of an image, application/octet-stream, application/pdf
+    or empty. Raises DataError if the URL is broken, or if it has another media type.
     """
     header = _HEADER.match(url[:_MOST_HEADER])
     if header is None or not _KINDS.match(header[1].strip()):

@@ -1,7 +1,9 @@
-"""Demonstrations: the turns that SFT teaches for a labelled question (paper, section 3.2).
+"""Builds demonstrations: the turns that SFT teaches for a labelled question (paper, section 3.2).
 
-LR:  prompt + first view -> answer
-HR:  prompt + first view -> request -> views -> answer
+The label says whether the low-resolution view suffices (LR) or not (HR):
+
+    LR:  prompt + first view -> answer
+    HR:  prompt + first view -> request -> views -> answer
 
 `ChatFormat` builds the token ids of these turns, and also the prompts of episodes. Training and
 sampling therefore use the same layout.

@@ -37,9 +37,9 @@ class Answer:
 class Request:
     """A turn that requests regions of the image.
 
-    `regions` names each region once, in the order of the turn's text. The environment defines the
-    names. `canonical` is false if the turn's text differs from the text that `write` returns.
-    Raises ValueError if `regions` is empty.
+    `regions` holds the name of each requested region once, in the order of the turn's text. The
+    environment defines the names. `canonical` is false if the turn's text differs from the text
+    that `Environment.write` returns. Raises ValueError if `regions` is empty.
 
     Example:
         Request(("0", "5"))

@@ -139,7 +139,8 @@ async def run_episode(
 
     If `begun` is an unfinished episode of `sample`, the function continues it. All sampled ids keep
     their logprobs and versions. The engine gets the sampled ids of an unfinished turn as a part of
-    the prompt. `spec` must be the spec of `begun`, and must have no grammar and no seed.
+    the prompt. `spec` must equal the spec with which `begun` was run, and must have no grammar and
+    no seed.
     """
     turns = list(begun.turns) if begun else []
     gallery = image if isinstance(image, Gallery) else Gallery(image)
@@ -189,7 +190,7 @@ async def _play(
     spec: EpisodeSpec,
     session: str,
 ) -> str | None:
-    """Append turns to `turns` until the episode ends. Return the answer, or None if none exists.
+    """Append turns until the episode ends or is interrupted. Return its answer, or None.
 
     If `turns` is not empty, its last turn is unfinished, and the function continues this turn.
     """
@@ -240,8 +241,8 @@ async def _sample(
 ) -> tuple[Turn, FinishReason]:
     """Sample the rest of an unfinished turn. Return the turn, and why the sampling ended.
 
-    The prompt of `request` ends before the turn's sampled ids. Its token limit counts all ids of
-    the turn.
+    The prompt of `request` ends before the turn's sampled ids. The token limit of `request` is the
+    limit of the whole turn, including the ids that are already sampled.
     """
     if count := len(turn.sampled_ids):
         left = replace(request.sampling, max_tokens=request.sampling.max_tokens - count)
@@ -266,7 +267,8 @@ def _read(
 ) -> tuple[Parsed, tuple[View, ...]]:
     """Return the parsed turn, and the views that answer its request.
 
-    An answer or a refused request gets no views. In the last turn, no request gets views.
+    If the budget does not allow the request, the parsed turn is Malformed. An answer, a malformed
+    turn and a request in the last turn get no views.
     """
     parsed = spec.environment.parse(text)
     if not isinstance(parsed, Request) or last_turn:

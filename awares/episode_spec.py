@@ -3,8 +3,8 @@
     text + first view + requested views + sampled tokens of all turns <= Budget.context
            +---- Budget.visual_tokens ----+
 
-`grant` bounds the requested views, and `check_room` bounds the question. Both functions together
-ensure that no turn of a policy exceeds the engine's context.
+`grant` bounds the requested views, and `check_room` bounds the question. If there is a budget, both
+functions together ensure that no turn of a policy exceeds the engine's context.
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,8 +55,8 @@ class EpisodeSpec:
         """Return the environment's first view of an image of `size`.
 
         If `Budget.fit` is true and this view leaves no room for a requested view, the view is
-        shrunk until it takes at most half of the budget's visual tokens. If `Budget.fit` is false,
-        the view stays as it is, and a request over the budget is malformed.
+        shrunk until it takes at most half of the budget's visual tokens. The view stays as it is if
+        the environment allows only one turn, because no view is requested then.
         """
         view = self.environment.first_view(size)
         if self.budget is None or not self.budget.fit or self.environment.max_turns == 1:

@@ -5,7 +5,7 @@ and the engine read these properties from the family, and never name a model:
 
     chat ---------------- awares.chat.ChatFormat builds prompts from these special tokens
     limits -------------- awares.tokens counts visual tokens with these patch and merge sizes
-    processor_options --- awares.batch, the trainer and vLLM resize images within the same bounds
+    processor_options --- the trainer and vLLM resize images within these bounds
     load_model, tower --- the trainer loads the model and freezes the vision tower
     vllm_module --------- the engine's fork server imports this module in advance
 
@@ -79,7 +79,7 @@ class ModelFamily(Protocol):
     tower: str
     """The module path of the vision tower in the transformers model."""
     lora_targets: tuple[str, ...]
-    """The linear layers that may get a LoRA adapter, each by the last part of its module path."""
+    """The linear layers that may get a LoRA adapter: the last part of each layer's module path."""
     chat: ChatTokens
     """The special tokens of the chat layout."""
     token_keys: Mapping[str, str]

@@ -138,8 +138,8 @@ def _to_rgb(image: Image) -> Image:
 def _on_white(image: Image) -> Image:
     """Return `image` as RGB on a white ground.
 
-    Pillow keeps Python's global lock while it composes two images. Strips let other threads run,
-    and need no further copies of a large image.
+    Pillow keeps Python's global lock while it composes two images. The function composes the image
+    in strips, so that other threads can run in between, and no further whole copy is needed.
     """
     whole = pillow.new("RGB", image.size, None)
     rows = max(1, _STRIP_PIXELS // image.width)
@@ -154,8 +154,9 @@ def _on_white(image: Image) -> Image:
 def _grey(tones: np.ndarray) -> Image:
     """Return 32-bit tones (height, width) as 8-bit grey.
 
-    White is the first of 1, 255, 65,535 and 2**31 - 1 that no tone exceeds. Tones below 0 shift the
-    scale so that the lowest one is black. A tone that is no finite number is black.
+    A tone that is not a finite number counts as 0. If there are tones below 0, all tones are
+    shifted until the lowest one is 0. Then 0 is black, and white is the first of 1, 255, 65,535 and
+    2**31 - 1 that no tone exceeds. If tones exceed all four numbers, the highest tone is white.
     """
     finite = np.where(np.isfinite(tones), tones, 0.0)
     finite = finite - min(0.0, float(finite.min()))

@@ -9,8 +9,8 @@ steps of the lenient parser are:
         call     has a bracketed list, or the bare names of regions up to the end of the line
         after    must be empty, another call, or an explanation such as "to read the sign"
 
-If the text after `_plain` still has the name of the call, the turn is never an answer. If the
-parser cannot read the call, the turn is Malformed.
+If the text that `_plain` returns contains a call, the turn is never an answer. If the parser cannot
+read the call, the turn is Malformed.
 """
 
 import re
@@ -126,7 +126,10 @@ def parse_lenient(text: str, *, allow_all: bool = True) -> Parsed:
 
 
 def _plain(text: str) -> str:
-    """Return `text` with ASCII punctuation, and without thoughts, wrappers and special tokens."""
+    """Return `text` with ASCII punctuation, and without thoughts, wrappers and special tokens.
+
+    The text ends before the first special token that follows other text.
+    """
     text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text.translate(_QUOTES)))
     text = _THOUGHT.sub("", _ESCAPED.sub(r"\1", text.replace("\\n", "\n")))
     while (control := _CONTROL.search(text)) and not text[: control.start()].strip():

@@ -12,10 +12,10 @@
     any    crops      alpha_use + lambda_area * area
     any    malformed  malformed_cost
 
-`area` is the sum of the crops' shares of the image's area. A malformed first turn costs
-malformed_cost and nothing else. If the turn after a call is malformed, malformed_cost is added to
-the cost of the call. A call in a turn that allows only an answer counts as malformed. If an episode
-has no answer, its answer_reward is 0.
+A call is a request for crops. `area` is the sum of the crops' shares of the image's area. A
+malformed first turn costs malformed_cost and nothing else. If the turn after a call is malformed,
+malformed_cost is added to the cost of the call. A call in a turn that allows only an answer counts
+as malformed. If an episode has no answer, its answer_reward is 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence

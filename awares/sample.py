@@ -19,7 +19,7 @@ class Label(StrEnum):
 
 
 _LATER = ("further_answers", "scorer")
-"""Fields that older samples lack."""
+"""Fields that a sample from an older version of awares lacks. `__repr__` leaves out empty ones."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -31,7 +31,8 @@ class Sample(Carried):
     group samples. `evidence` holds the boxes around the evidence for the answer, in pixels of the
     original image. Curation sets `label`. For an HR sample, curation also sets `crops`: the names
     of the regions that the policy should request. The environment defines these names. `scorer` is
-    the name of a scorer in `awares.evaluation.scorers`, or empty for the one of evaluate.scorer.
+    the name of a scorer in `awares.evaluation.scorers`. If `scorer` is empty, evaluation uses the
+    scorer of the setting evaluate.scorer.
 
     Example:
         Sample("mini/train/17", "9f2c...", "digit on the red circle?", "7", label=Label.LR)

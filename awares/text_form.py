@@ -1,15 +1,15 @@
-"""Gives texts one form, so that equal texts compare as equal.
+"""Normalises texts, so that texts that look the same compare as equal.
 
 Two texts that look the same can differ in their characters: an accent can be a character of its
-own, a digit can be full-width, and some characters are invisible. The form changes no meaning.
-Unicode's own form NFKC would, because it turns 10² into 102.
+own, a digit can be full-width, and some characters are invisible. The normalisation here changes no
+meaning. Unicode's normal form NFKC does: it turns 10² into 102.
 """
 
 import re
 import unicodedata
 
 _WIDE = ("<wide>", "<narrow>")
-"""The tags of characters that differ from an ordinary character only in their width."""
+"""Unicode's tags of the characters that differ from an ordinary character only in their width."""
 _LIGATURES = {code: unicodedata.normalize("NFKC", chr(code)) for code in range(0xFB00, 0xFB07)}
 _INVISIBLE = str.maketrans(
     "",
@@ -44,7 +44,7 @@ def _ordinary(character: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """Return the text in one form and in lower case, with single spaces.
+    """Return the text as `one_form` normalises it, in lower case and with single spaces.
 
     Spaces and full stops at the start and at the end are removed. The full stop of a decimal
     fraction such as ".5" stays.

@@ -1,7 +1,7 @@
 """The rule by which an environment chooses the resolution of its views.
 
 At full resolution, the processor multiplies each side of an image by a scale s, so that the image
-has at most max_pixels pixels. For a smaller image s is 1. The rules are:
+has at most max_pixels pixels. If the image already fits, s is 1. The rules are:
 
     "relative"  the low view has the scale low_ratio * s; a crop has the scale crop_scale * s,
                 but at most 1
@@ -58,7 +58,8 @@ class ViewRule:
             return View(box, self._scale(size))
         if self.crop_scale is None:
             return View(box)
-        # The processor shrinks the whole image itself, to exactly the tokens of full resolution.
+        # The whole image keeps native pixels. The processor then shrinks it in one step, so that it
+        # takes exactly the tokens of full resolution.
         if self.crop_scale >= 1.0 and box == full_view(size).box:
             return full_view(size)
         return View(box, min(1.0, self.crop_scale * self._scale(size)))
