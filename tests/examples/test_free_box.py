@@ -1,4 +1,4 @@
-"""Tests that every job of the mini setup runs with the example environment FreeBox."""
+"""Tests that curation, SFT, GRPO and the evaluation run with the example environment FreeBox."""
 
 import asyncio
 import os
@@ -57,8 +57,8 @@ SAMPLE = Sample("s", "a" * 64, "digit on the red circle?", "7", evidence=((28, 2
 def test_a_free_box_from_label_to_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check that one box reaches the demonstration, the episode, the reward and the metrics.
 
-    A fake engine returns the demonstration's tokens, because the mini policy cannot write requests
-    of the form LOOK [...].
+    A fake engine returns the demonstration's tokens, because the mini policy writes no requests of
+    the form LOOK [...] before SFT teaches it.
     """
     monkeypatch.syspath_prepend(EXAMPLES)
     method = {"environment": "free_box:FreeBox", "environment_settings": {"padding": 0.0}}
@@ -242,7 +242,7 @@ def check_metrics(
     config: PlatformConfig,
     asked: Environment,
 ) -> None:
-    """Compare a policy's metrics with counts, tokens and areas that are recomputed from turns."""
+    """Compare a policy's metrics with values that are recomputed from the turns of its episodes."""
     limits = vision_limits(config.method, model_family(config.policy))
     areas, tokens = [], []
     for row in rows:

@@ -1,4 +1,7 @@
-"""Tests the plan of the fault matrix, the lines that it expects of the job, and its table."""
+"""Tests when the faults of tests/faults strike, the log lines that must report them, and the table.
+
+The table in tests/faults/README.md shows the results of the fault matrix.
+"""
 
 import json
 from pathlib import Path
@@ -24,7 +27,7 @@ README = Path(__file__).parents[2] / "tests" / "faults" / "README.md"
 
 
 def part(rewards: list[float], failed: str = "", **checks: str) -> dict[str, Any]:
-    """Return the outcome of a part with one fault."""
+    """Return the outcome of a part, which is one run of the job, with one fault."""
     struck = {
         "name": "kill -9 of the engine",
         "version": 12,

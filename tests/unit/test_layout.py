@@ -44,9 +44,10 @@ def test_platform_is_no_package() -> None:
 
 
 def test_no_file_holds_a_path_of_a_developers_machine() -> None:
-    """Check all files for home directories and for the file names of Python's tracebacks.
+    """Check that no file contains a home directory, or an absolute path of a Python traceback.
 
-    The container images and examples have the homes of the users `awares` and `me`.
+    Homes of the users `awares` and `me` may occur, because the container images and the examples
+    have them. Traceback paths below /opt may occur, too.
     """
     foreign = re.compile(
         rb"(?<![\w.])/(?:root|home/(?!awares/|me/)\w+|Users/\w+)/|File \\*\"/(?!opt/)|"
@@ -145,11 +146,11 @@ def public_classes(module: ast.Module) -> list[str]:
 
 
 MOST_POSITIONAL = 7
-"""The largest number of positional arguments in a call of a class."""
+"""The largest allowed number of positional arguments in a call of a class."""
 
 
 def test_large_records_are_built_with_keywords() -> None:
-    """Check that no call of a class has many positional arguments.
+    """Check that no call of a class has more than MOST_POSITIONAL positional arguments.
 
     A reader cannot match a long list of positional arguments with the fields of a class.
     """
@@ -170,13 +171,14 @@ def is_class(function: ast.expr) -> bool:
 
 
 FEWEST_SECTIONS = 3
-"""A function that uses fewer sections of the configuration must take only these sections."""
+"""A function that uses fewer sections must take these sections, not the whole configuration."""
 
 
 def test_functions_take_the_sections_that_they_use() -> None:
     """Check that a function takes the whole configuration only if it needs the whole.
 
-    It may pass the configuration on, or use at least FEWEST_SECTIONS sections.
+    A function needs the whole configuration if it passes it on, or if it uses at least
+    FEWEST_SECTIONS of its sections.
     """
     found = []
     for path, tree in modules():
@@ -190,10 +192,10 @@ def test_functions_take_the_sections_that_they_use() -> None:
 
 
 def narrow_uses(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[set[str]]:
-    """Return a set of sections for each PlatformConfig argument of which `function` uses few.
+    """Return the names of the sections that `function` uses of each PlatformConfig argument.
 
-    The set has the names of the sections that the function uses. An argument that the function
-    passes on whole does not count.
+    Leave out each argument that the function passes on, or uses at least FEWEST_SECTIONS sections
+    of.
     """
     narrow = []
     for argument in [*function.args.args, *function.args.kwonlyargs]:

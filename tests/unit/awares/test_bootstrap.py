@@ -1,4 +1,4 @@
-"""Tests bootstrap intervals, for example against the interval of a binomial share."""
+"""Tests bootstrap intervals, for example against the normal interval of a binomial proportion."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_about_95_of_100_intervals_hold_the_mean():
 
 
 def test_values_of_one_cluster_are_drawn_together():
-    """Check that five equal questions about each of 40 images count as 40 questions, not 200."""
+    """Check that 40 images with five equal values each count as 40 values, and not as 200."""
     images = [float(number % 2) for number in range(40)]
     values = [value for value in images for _ in range(5)]
     clusters = [number for number in range(40) for _ in range(5)]

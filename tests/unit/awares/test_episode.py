@@ -27,8 +27,8 @@ IMAGE = Image.linear_gradient("L").resize((112, 112)).convert("RGB")
 class Script:
     """An engine that returns the given turns in order, and raises those that are exceptions.
 
-    A turn is a text, a Generation or an exception. The weight version of a text is the number of
-    its turn: 1 in the first turn, 2 in the second.
+    A turn is a text, a Generation or an exception. Each token of a text gets the number of its
+    turn, which starts at 1, as its weight version.
     """
 
     chat: ChatFormat

@@ -1,8 +1,9 @@
 """Compares each policy loss, and each rule for importance weights, with hand-computed values.
 
-In these tests, A is the advantage of an episode, r is the ratio of a token, and w is its importance
-weight. A lag is the probability of a token under the proximal policy, divided by its probability
-under the behaviour policy. A gradient is d loss / d logprob.
+In these tests, A is the advantage of an episode. The ratio r of a token is its probability under
+the policy, divided by its probability under the proximal policy. The lag of a token is its
+probability under the proximal policy, divided by its probability under the behaviour policy. w is
+the importance weight of a token. A gradient is d loss / d logprob.
 """
 
 import math
@@ -63,8 +64,8 @@ def test_dr_grpo_divides_by_a_constant():
 
 
 def test_dapo_weighs_all_tokens_alike():
-    # The terms are 1.28, because 1.5 is clipped, and three times -1. Their mean over four tokens
-    # is -1.72 / 4.
+    # The token of episode 1 has the term 1.28, because its ratio of 1.5 is clipped. The three
+    # tokens of episode 2 have the term -1. The mean of the four terms is -1.72 / 4.
     loss, _, gradient = run(
         [[1.5, 1.0, 1.0], [1.0] * 3], [1.0, -1.0], with_loss(Dapo()), mask=ONE_OR_THREE
     )
@@ -103,7 +104,8 @@ def test_cispo_bounds_the_ratio_and_keeps_the_gradient():
     loss, stats, gradient = run([[0.5, 3.0]], [2.0], with_loss(Cispo(2.0)))
     terms = (0.5 * 2 * (-1 + math.log(0.5)), 2.0 * 2 * (-1 + math.log(3.0)))
     assert loss == pytest.approx(-sum(terms) / 2)
-    # The ratio is a constant, so the gradient is -min(r, 2) * A / 2, also for the second token.
+    # The loss has min(r, 2) as a constant factor, so the gradient is -min(r, 2) * A / 2. The second
+    # token has a gradient, too, although its ratio is clipped.
     assert gradient.tolist() == about([[-0.5 * 2 / 2, -2.0 * 2 / 2]])
     assert stats.clip_fraction == 0.5
 
@@ -115,8 +117,9 @@ def test_cispo_averages_over_tokens():
 
 
 def test_a_product_of_importance_ratios_is_truncated():
-    # The products of the lags are 0.5 * 1.5 * 8 = 6 and 0.5 * 1.5 = 0.75. The cap is 2, A is 3 and
-    # all r are 1. The terms of episode 1 are 6, and those of episode 2 are 2.25.
+    # The product of the lags is 0.5 * 1.5 * 8 = 6 in episode 1, and 0.5 * 1.5 = 0.75 in episode 2.
+    # The cap of the product is 2, A is 3, and all r are 1. Each term is therefore 2 * 3 = 6 in
+    # episode 1, and 0.75 * 3 = 2.25 in episode 2.
     settings = replace(PLAIN, importance="sequence_truncate")
     lags, mask = [[0.5, 1.5, 8.0], [0.5, 1.5, 9.0]], [[True] * 3, [True, True, False]]
     loss, stats, gradient = run([[1.0] * 3] * 2, [3.0, 3.0], settings, lags=lags, mask=mask)
@@ -213,7 +216,10 @@ def test_far_apart_policies_have_a_finite_loss(policy_loss):
 
 
 def test_the_default_loss_has_the_very_bits_of_its_definition():
-    """Check the default against the definition as one expression, without a tolerance."""
+    """Check that the default loss equals its definition exactly.
+
+    The test writes the definition as one expression.
+    """
     made = torch.Generator().manual_seed(0)
     policy, proximal, behaviour, reference = (
         -2 + torch.randn(5, 7, generator=made) / 2 for _ in range(4)

@@ -1,7 +1,7 @@
-"""Tests that the scorers of both versions give what lmms-eval gives, pair by pair.
+"""Tests that the scorers of the versions 2026-03 and 2026-08 give the same scores as lmms-eval.
 
-tests/lmms_eval/table.json holds lmms-eval's own scores. If lmms-eval is installed, fresh pairs are
-compared with it, too.
+tests/lmms_eval/table.json holds the scores that lmms-eval gave to pairs of a prediction and its
+accepted answers. If lmms-eval is installed, a test also compares the scores of fresh pairs.
 """
 
 from importlib.metadata import PackageNotFoundError, version

@@ -17,9 +17,8 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
     [
         ("exact", "2026-08", " Seven. ", ["seven"], 1.0),
         ("exact", "2026-08", "seven apples", ["seven"], 0.0),
-        # ChartQA accepts a number that differs from the answer by at most 5 %, even for a year.
-        # "5%" means 0.05. If the answer is 0 or text, the prediction must equal the answer,
-        # ignoring case.
+        # ChartQA accepts a number that differs by at most 5 % from a nonzero answer, even from a
+        # year. "5%" means 0.05. Any other prediction must equal the answer, ignoring case.
         ("chartqa", "2026-08", "10.5", ["10"], 1.0),
         ("chartqa", "2026-08", "10.6", ["10"], 0.0),
         ("chartqa", "2026-08", "12.", ["12"], 1.0),
@@ -46,7 +45,7 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
         # The edit distance is 1, because it ignores the repeated space. The length is 4, because it
         # includes the repeated space.
         ("docvqa", "2026-08", "a  c", ["a b"], 0.75),
-        # The published length is the one of "STRASSE", which has 7 letters.
+        # The published version counts the 7 letters of the upper-case text "STRASSE".
         ("docvqa", "2026-08", "Stra\u00dfe", ["Strase"], 1 - 1 / 7),
         ("docvqa", "repaired", "Stra\u00dfe", ["Strase"], 1 - 1 / 6),
         # OCRBench accepts a prediction that contains an accepted answer.
@@ -63,7 +62,8 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
         ("pope", "repaired", "Yes.", ["yes"], 1.0),
         ("pope", "repaired", "Yes, there is no dog", ["no"], 0.0),
         ("vstar_bench", "2026-08", "(B)", ["B"], 1.0),
-        # The first letter counts, even within a word.
+        # The published version takes a letter from A to D at the start of the text as the option,
+        # even if a word goes on. It takes "The bus" as B, because b is the only such letter there.
         ("vstar_bench", "2026-08", "Answer: B", ["B"], 0.0),
         ("vstar_bench", "2026-08", "Black", ["B"], 1.0),
         ("vstar_bench", "2026-08", "The bus", ["B"], 1.0),
@@ -82,7 +82,7 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
         ("realworldqa", "2026-03", "A)", ["A"], 1.0),
         ("realworldqa", "2026-03", "**B**", ["B"], 1.0),
         ("realworldqa", "2026-03", "b", ["B"], 1.0),
-        # Small letters are not read since "2026-08", and a capital letter within a word is.
+        # In "2026-08", only a capital letter can name an option, but it may be part of a word.
         ("realworldqa", "2026-08", "b", ["B"], 0.0),
         ("realworldqa", "2026-08", "(b)", ["B"], 0.0),
         ("realworldqa", "2026-08", "Black", ["B"], 1.0),
@@ -154,7 +154,8 @@ def test_scores_stay_in_range_and_a_right_answer_is_right(prediction, answer):
 def test_f1_of_yes():
     """Check that F1 is 4 / 6 for 2 true positives, 1 false positive and 1 false negative.
 
-    The prediction "maybe" does not count.
+    The prediction "maybe" is ignored. Only the version "repaired" counts it as "no", which makes a
+    second false negative.
     """
     said = ["yes", "Yes", "yes", "no", "maybe", "no"]
     true = ["yes", "yes", "no", "yes", "yes", "no"]

@@ -1,4 +1,4 @@
-"""Tests that equal texts compare as equal, and that the common form changes no meaning."""
+"""Tests that differently encoded texts of one meaning compare as equal, and other texts do not."""
 
 import unicodedata
 

@@ -1,4 +1,4 @@
-"""Tests that an episode whose engine is interrupted goes on exactly where it was cut."""
+"""Tests that an episode resumes after its last sampled token when its engine was interrupted."""
 
 import asyncio
 from collections.abc import Sequence
@@ -52,7 +52,11 @@ def spec(limits) -> EpisodeSpec:
 
 
 def play(chat, spec, cuts: Sequence[int]) -> tuple[list[Episode], list[Tape]]:
-    """Play one episode. Each engine but the last samples as many tokens as `cuts` says."""
+    """Play one episode on several engines, one after the other.
+
+    Engine i is interrupted after `cuts[i]` tokens. One more engine has no such limit. Return the
+    episode as each engine left it, and all engines.
+    """
     episodes: list[Episode] = []
     tapes = [Tape(chat, left, version) for version, left in enumerate((*cuts, 10**6))]
     for tape in tapes:

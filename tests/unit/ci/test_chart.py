@@ -142,9 +142,9 @@ def test_a_default_without_a_clear_type_needs_an_annotation() -> None:
 
 
 def test_every_value_is_described() -> None:
-    """Every value of values.yaml has a comment, or is below a key with a comment.
+    """Check that every value of values.yaml has a comment, or is below a key with a comment.
 
-    The values of single groups and jobs need no comments. The comments of groupDefaults and
+    The values of a single group or job need no comment, because the comments of groupDefaults and
     jobDefaults describe the same keys.
     """
     entries = ("cluster.groups.", "endpoint.groups.", "jobs.")
@@ -161,7 +161,10 @@ def test_every_value_is_described() -> None:
 
 
 def test_only_labels_annotations_global_and_kubernetes_types_are_open() -> None:
-    """$defs.objects and $defs.map hold types of Kubernetes, which its API server checks."""
+    """Check that only a few objects of the schema accept unknown keys.
+
+    $defs.objects and $defs.map stand for types of Kubernetes. Its API server checks their keys.
+    """
 
     def open_maps(node: Any, path: str) -> Iterator[str]:
         if isinstance(node, list):

@@ -15,7 +15,7 @@ PLACES = os.pathsep.join((str(ROOT / ".tools/bin"), os.environ.get("PATH", "")))
 
 
 def blocks() -> list[str]:
-    """Return the indented blocks of install.md that start with a section of values.yaml."""
+    """Return the indented blocks of install.md that start with a top-level key of values.yaml."""
     text = (ROOT / "helm/docs/install.md").read_text()
     found = [
         "\n".join(line[4:] for line in block.splitlines())

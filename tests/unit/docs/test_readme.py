@@ -35,13 +35,13 @@ CODE = "\n".join([*re.findall(r"`([^`\n]+)`", TEXT), *re.findall(r"^    (.+)$", 
 RUNS = sorted((Path(__file__).parent / "quickstarts").glob("*.json"))
 """The paths of the published results, one JSON file for each quickstart run."""
 ADAPTER_RUNS = Path(__file__).with_name("lora_runs.json")
-"""The results of three quickstarts that trained adapters.
+"""The path of the results of three quickstarts that trained LoRA adapters.
 
-`canary_slope` lists the slopes that a run measured. Each slope is the engine's change of the
-canary's logprobs, relative to the learner's change.
+Their key `canary_slope` lists the slopes that a run measured. A slope relates the change of the
+canary's logprobs in the engine to their change in the learner.
 """
 PAGE_RUNS = Path(__file__).with_name("large_pages.json")
-"""The results of tests/benchmarks/large_pages.py, by method.crop_scale."""
+"""The path of the results of tests/benchmarks/large_pages.py, by `method.crop_scale`."""
 
 FOLDERS = ("awares", "helm", "jobs", "manifests", "platform", "tests")
 COMMANDS = (ROOT / "platform/awares_platform/cli/main.py").read_text()

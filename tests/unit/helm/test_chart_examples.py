@@ -1,6 +1,7 @@
-"""Tests that every example renders valid objects with both helms, and reaches every kind of pod.
+"""Tests the values files in helm/awares-train/examples.
 
-The pods of Ray, of submitters and of tests take the same values below `pods`.
+Each file must render the same valid objects with Helm 3 and with Helm 4. The values below `pods`
+must reach the pods of Ray, of submitters and of Helm tests.
 """
 
 from typing import Any
@@ -18,7 +19,7 @@ EXAMPLES = sorted(path.stem for path in (CHART / "examples").glob("*.yaml"))
 
 
 def example(name: str, major: int = 4, **changes: Any) -> tuple[Doc, ...]:
-    """Return the documents of the preset two-pools with an example's values on top."""
+    """Render the preset two-pools with the values of an example and then `changes` on top."""
     values = yaml.safe_load((CHART / "examples" / f"{name}.yaml").read_text())
     return render(values | changes, "two-pools", major)
 

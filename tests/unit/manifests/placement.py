@@ -1,11 +1,12 @@
-"""Places the pods of a rendered release on nodes that are made only from manifests/.
+"""Checks that the pods of a rendered release fit the node pools that manifests/ declares.
 
     nodepool.eks-*   nodepool.aks-*   computeclass.gke-*   resourceflavor.* (on premises)
                   \\         |                |           /
                    +------> Pool: labels, taints, sizes of nodes, limit of GPUs
 
-A pool at zero grows only for labels that its manifest declares. The sizes of the instance types
-are the vendors' numbers.
+An autoscaler adds the first node to an empty pool only for pods whose node selector the pool's
+manifest satisfies. The sizes of cloud instance types are the vendors' numbers. The sizes of nodes
+on premises are examples.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,10 @@ from tests.unit.helm.security import amount
 MANIFESTS = ROOT / "manifests"
 TARGETS = ("eks", "gke", "aks", "onprem")
 USABLE = 0.9
-"""The share of a node that pods may request. The kubelet and DaemonSets take the rest."""
+"""The share of a node's CPU, memory and disk that pods may request.
+
+The kubelet and DaemonSets take the rest.
+"""
 SIZES = {
     "p5.48xlarge": (192, 2048, 8),
     "p5.4xlarge": (16, 256, 1),
@@ -46,16 +50,17 @@ SIZES = {
     "premises/endpoint": (16, 128, 1),
     "premises/cpu": (32, 128, 0),
 }
-"""Maps an instance type to its CPUs, its memory in GiB and its GPUs."""
+"""Maps an instance type to its number of CPUs, its memory in GiB, and its number of GPUs."""
 Labels = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The nodes of one pool: their labels, taints, largest requests, and the limit of GPUs.
+    """One pool of nodes that have the same labels and taints.
 
-    `labels` maps each label to its possible values. `sizes` holds the amounts that one node of each
-    instance type offers to pods, by resource.
+    `labels` maps the key of each label to its possible values. `sizes` has one mapping for each
+    instance type, from a resource to the amount that one node offers to pods. `gpus` is the most
+    GPUs that the pool can offer; it is infinite if the pool sets no limit.
 
     Example:
         Pool("awares-cpu", {"awares-train/pool": {"cpu"}}, (), ({"cpu": 14.4},), 0.0)
@@ -143,7 +148,10 @@ def _node_pool(doc: Doc, classes: Mapping[str, Doc]) -> Pool:
 
 
 def _compute_class(doc: Doc) -> Pool:
-    """GKE taints the nodes of a compute class, of a GPU and of a spot machine."""
+    """Return the pool of a GKE ComputeClass.
+
+    GKE itself taints the nodes of each compute class, nodes with GPUs, and spot nodes.
+    """
     spec, name = doc["spec"], doc["metadata"]["name"]
     key = "cloud.google.com/compute-class"
     labels = {key: {name}} | {
@@ -165,7 +173,10 @@ def _compute_class(doc: Doc) -> Pool:
 
 
 def _flavor(doc: Doc) -> Pool:
-    """On premises, people label and taint their nodes as the flavor says."""
+    """Return the pool of a Kueue ResourceFlavor.
+
+    On premises, administrators label and taint the nodes as the flavor says.
+    """
     spec = doc["spec"]
     size = f"premises/{spec['nodeLabels']['awares-train/pool']}"
     labels = {key: {value} for key, value in spec["nodeLabels"].items()}
@@ -174,7 +185,10 @@ def _flavor(doc: Doc) -> Pool:
 
 
 def faults(docs: Sequence[Doc], target: str) -> Iterator[str]:
-    """Yield a message for each pod that no pool takes, and for each pool with too few GPUs."""
+    """Yield a message for each pod that no pool of the target takes.
+
+    Also yield a message for each Ray cluster that needs more GPUs than a pool can offer.
+    """
     found = pools(target)
     for pod in expand(docs):
         refusals = [pool.refusal(pod) for pool in found]
@@ -188,7 +202,11 @@ def faults(docs: Sequence[Doc], target: str) -> Iterator[str]:
 
 
 def used(docs: Sequence[Doc], resource: str = "nvidia.com/gpu") -> dict[str, dict[str, float]]:
-    """Return what all pods of each Ray cluster request at its largest size, by pool."""
+    """Return how much of a resource the pods of each Ray cluster request in total.
+
+    The keys are the name of the cluster's owner, and then the pool. Each worker group counts with
+    its largest number of replicas. A pod without a pool counts under "".
+    """
     totals: dict[str, dict[str, float]] = {}
     for doc in docs:
         for spec in cluster_specs(doc):

@@ -83,7 +83,7 @@ def test_kubectl_builds_it() -> None:
 
 @pytest.mark.parametrize("path", OBJECTS, ids=lambda path: path.name)
 def test_objects_fit_their_definitions(path: Path) -> None:
-    """Built-in objects obey Kubernetes' strict schemas, and custom resources obey their CRDs.
+    """Check built-in objects against Kubernetes' strict schemas, and custom ones against CRDs.
 
     A custom resource that only one cloud has is not checked if its CRD is missing.
     """
@@ -126,7 +126,10 @@ def documented_queue() -> dict[str, Any]:
 
 @pytest.mark.parametrize("target", placement.TARGETS)
 def test_the_queue_admits_each_job_with_every_pod_in_its_own_pool(target: str) -> None:
-    """Every resource that a pod requests is covered, and the sums of each pool fit its quota."""
+    """Check that the queue covers exactly the resources that pods request.
+
+    Also check that the requests of each Ray cluster fit the quota of each pool.
+    """
     (queue,) = by("clusterqueue")
     (group,) = queue["spec"]["resourceGroups"]
     pools = {

@@ -1,4 +1,4 @@
-"""Tests that every preset finds its nodes among those that manifests/ declares."""
+"""Tests that every pod of every preset fits a node pool that manifests/ declares."""
 
 import pytest
 
@@ -19,7 +19,10 @@ def test_every_pod_of_a_preset_finds_a_node(preset: str, target: str) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_name_no_product(preset: str) -> None:
-    """A pool without nodes never grows for a label that a node gets only after its start."""
+    """Check that no preset selects nodes by a label such as nvidia.com/gpu.product.
+
+    A node gets this label only after its start, so an autoscaler adds no first node for it.
+    """
     assert "nodeSelector" not in (FOLDER / f"{preset}.yaml").read_text()
 
 

@@ -1,6 +1,6 @@
 """Tests the shards of curation, the reuse of finished shards, and the summary.
 
-An integration test runs the whole pipeline.
+tests/integration/test_curate_pipeline.py runs the whole pipeline.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Tests that records become samples, and that each unusable one is refused with its reason."""
+"""Tests that records become samples, and that the refusal of an unusable record has a reason."""
 
 import base64
 import io
@@ -32,7 +32,7 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def page(size: tuple[int, int] = (80, 60), seed: int = 0) -> Image.Image:
-    """Return a page with random grey tiles of 8 x 8 pixels."""
+    """Return a page with random grey tiles of about 8 x 8 pixels."""
     tones = np.random.default_rng(seed).integers(0, 255, (size[1] // 8 + 1, size[0] // 8 + 1))
     tiles = Image.fromarray(tones.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
     return tiles.convert("RGB")
@@ -44,7 +44,10 @@ PNG = encoded(page())
 def read(
     record: dict[str, Any], root: Path = Path("."), **settings: Any
 ) -> list[Draft | RefusedRow]:
-    """Return what the columns image, question, answers and boxes of a record give."""
+    """Return the samples and refusals of a record, which may lack an image, question or answer.
+
+    A default fills each of the three that the record lacks.
+    """
     config = ImportsConfig(**settings)
     full = {"image": PNG, "question": "Why?", "answers": "7"} | record
     columns = choose_columns(config, [full])
@@ -199,7 +202,7 @@ def test_a_wrong_column_is_refused_with_the_columns_there_are() -> None:
     ],
 )
 def test_boxes_become_pixels_of_the_stored_image(value: Any, settings: Any, want: Any) -> None:
-    """Check boxes in an image of 200 x 100 pixels that is stored with half of its sides."""
+    """Check the boxes of an image of 200 x 100 pixels, which is stored with 100 x 50 pixels."""
     found = read_boxes(value, ImportsConfig(**settings), (200, 100), (100, 50))
     assert list(found) == want
 

@@ -1,4 +1,4 @@
-"""Tests that an engine process gets its title whatever the order of its environment variables."""
+"""Tests that an engine process gets its title even if its first environment variable changed."""
 
 import os
 import subprocess

@@ -1,4 +1,7 @@
-"""Tests the figures of benchmarks by hand: splits, POPE's F1, OCRBench's total and the average."""
+"""Compares the figures of benchmarks with values computed by hand.
+
+The figures are those of the splits, POPE's F1, OCRBench's total and the average of all benchmarks.
+"""
 
 import pytest
 
@@ -48,7 +51,7 @@ def test_splits_f1_total_and_average() -> None:
     average = found["average"]["full"]
     assert average["accuracy"] == pytest.approx((1 / 3 + 2 / 3) / 2)
     assert (average["rtr_token"], average["rtr_pixel"]) == (0.5, 0.25)
-    # Two questions of POPE share an image, so that only two images are drawn.
+    # POPE's three questions have only two images, and the bootstrap draws whole images.
     assert pope["accuracy_ci95"] == [0.0, 0.5]
     assert benchmarks_table({"benchmarks": found}, NAMES).splitlines() == [
         "| policy | pope | ocrbench | average |",

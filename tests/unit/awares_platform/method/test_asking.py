@@ -1,4 +1,4 @@
-"""Tests how a judge and a grounding are asked by a real server that misbehaves."""
+"""Tests how a judge and a grounding ask a real HTTP server that misbehaves."""
 
 import asyncio
 import json
@@ -70,7 +70,11 @@ def test_a_reply_that_does_not_parse_is_asked_once_more_with_the_reason(server: 
 def test_a_refusal_costs_its_sample_only(
     server: ChatServer, status: int, said: Any, reason: str, requests: int
 ) -> None:
-    """A refused request is sent again without a schema, because the server may not take one."""
+    """Check that a refusal becomes an Unreadable with a reason, after `requests` requests.
+
+    After status 400, the judge sends the request again without a JSON schema, because the server
+    may not support one.
+    """
     server.reply = lambda body, count: (status, said)
     [found], _ = judge(endpoint(server))
     assert isinstance(found, Unreadable) and found.reason == reason

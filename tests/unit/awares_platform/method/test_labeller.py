@@ -107,7 +107,10 @@ def test_the_target_is_a_request_of_the_environment() -> None:
 
 
 def test_a_target_over_the_budget_becomes_the_whole_image_or_a_fault() -> None:
-    """Check that SFT never teaches a request that the budget does not allow."""
+    """Check target crops that exceed method.max_crops or method.max_visual_tokens.
+
+    SFT must never teach a request over this budget.
+    """
     corners = replace(SAMPLE, evidence=((4, 4, 36, 36), (76, 76, 108, 108)))
     free = label("1", "7", corners)
     assert free.sample is not None and free.sample.crops == ("0", "3")
@@ -174,7 +177,8 @@ def test_settings_that_cannot_work_are_refused() -> None:
 def test_a_failure_travels_as_a_row_and_nothing_is_written() -> None:
     """Check that `label_shard` does not raise a failure, but returns it in the column "failure".
 
-    In the first call, the engine has failed. In the second call, no local store is running.
+    In the first call, the batch says that the engine has failed. In the second call, `label_shard`
+    itself fails, because no local store is running.
     """
     rows = encode_rows(
         [SAMPLE], {"low_answer": ["1"], "full_answer": ["7"], "confidence": [0.5], "fault": [""]}

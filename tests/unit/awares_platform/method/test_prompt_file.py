@@ -1,4 +1,4 @@
-"""Tests prompts that are files, and how their mistakes are named."""
+"""Tests prompts that a setup reads from files, and the error messages for mistakes in the files."""
 
 from pathlib import Path
 

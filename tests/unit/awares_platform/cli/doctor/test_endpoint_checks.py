@@ -1,4 +1,7 @@
-"""Tests the checks of judge and grounding against local endpoints, one of which never answers."""
+"""Tests the doctor's checks of the judge and the grounding against a local endpoint.
+
+The endpoint answers, refuses the request or never answers.
+"""
 
 import http.server
 import json

@@ -1,4 +1,4 @@
-"""Tests that errors and hanging checks become findings, and that findings hide secrets."""
+"""Tests that errors and hanging checks become findings of the doctor, without any secrets."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Tests the checks of a node with a full or read-only disk, or with a wrong clock."""
+"""Tests the doctor's checks of a node's disks, shared memory, GPUs and clock."""
 
 import http.server
 import subprocess
