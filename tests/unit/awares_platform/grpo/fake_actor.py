@@ -55,9 +55,9 @@ class FakeActor:
         self.mismatch_at: int | None = None
         self.frozen_at: int | None = None
         self.dies_validating: int | None = None
-        # The errors that the next validations raise.
+        # The errors that the next validations raise, one each.
         self.validation_errors: list[Exception] = []
-        # The answers to held-out questions, by version. Each answer is "7" without an entry.
+        # The answer of each version to all held-out questions. A version without an entry says "7".
         self.answers: dict[int, str] = {}
         self.placed = placed
         self.running = asyncio.Event()

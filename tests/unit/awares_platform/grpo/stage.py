@@ -101,9 +101,10 @@ class Stage:
 
     `dies_at` holds one value for each actor that will start: the prompt number at which the actor
     dies, or None. `mismatch_at` is the version at which the actors report a canary mismatch.
-    `outcome` is the outcome of all groups that can be played. `held_out` are the samples of
-    validation, `book` has its record, and `reported` the versions in the run's metrics. `rewards`
-    maps an answer to its reward, which is 1 if it has no entry.
+    `outcome` is the outcome of all groups that can be played and have finite rewards. `held_out`
+    are the questions of validation. `book` keeps the record of validated versions. `reported` are
+    the versions whose validation the run's metrics already show. `rewards` maps an answer to its
+    reward. An answer without an entry has the reward 1.
     """
 
     def __init__(
@@ -217,8 +218,8 @@ class Stage:
     async def rest(self, prompts: int) -> list[int]:
         """Wait until the actors have begun to play `prompts` prompts, and then a little longer.
 
-        Return the numbers of all prompts that the actors have begun. There are more than `prompts`
-        numbers if the controller issues prompts beyond its bound.
+        Return the numbers of all prompts that the actors have begun. The list has more than
+        `prompts` numbers if the controller issues prompts beyond its bound.
         """
         async with asyncio.timeout(30):
             while len(self.played()) < prompts:
@@ -229,7 +230,8 @@ class Stage:
     async def step(self, step: int, version: int) -> list[int] | None:
         """Take one learner step, publish `version` + 1, and return the numbers of settled prompts.
 
-        Return None if the controller has no batch for the learner, or an order.
+        Settled prompts are the prompts that a restarted learner does not need again. Return None
+        if the controller hands out no batch, or an order such as Finish instead of a batch.
         """
         shard = await self.controller.batch(step, version, 0, 1)
         if not isinstance(shard, StepShard):

@@ -141,7 +141,7 @@ def test_a_failed_last_write_hides_no_error_and_ends_the_run(stage: Callable[...
 def test_after_a_restart_tokens_of_the_abandoned_branch_are_stale(
     stage: Callable[..., Stage],
 ) -> None:
-    """The checkpoint holds version 1. The lost learner has published versions 2 and 3."""
+    """Check a restart from a checkpoint of version 1, after versions 2 and 3 were published."""
 
     async def scene() -> None:
         acted = stage(staleness_bound=2)

@@ -1,4 +1,4 @@
-"""Tests the failures that make the controller stop the run."""
+"""Tests which failures make the controller stop the run, and which ones it survives."""
 
 import asyncio
 from collections.abc import Callable
@@ -93,7 +93,7 @@ def test_a_reward_that_is_always_nan_stops_the_run_with_its_cause(
 def test_questions_that_cannot_be_played_are_left_out(
     stage: Callable[..., Stage], samples: list[Sample], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Check that a run goes on over several epochs if one of its five samples can be played."""
+    """Check that a run with only one playable sample of five goes on over several epochs."""
 
     async def scene() -> None:
         acted = stage()

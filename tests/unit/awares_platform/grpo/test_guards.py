@@ -73,7 +73,7 @@ def test_a_guard_of_the_policy_may_restore_the_best_version(key: str) -> None:
     }
     alarms = [alarm for _ in range(2) for alarm in watch.check(7, wrong)]
     assert sorted(alarm.restore for alarm in alarms) == [False] * 4 + [True]
-    # Nobody repeats an alarm, but after a reset the values of the restored policy count anew.
+    # A guard does not repeat its alarm. After a reset, only values of the restored policy count.
     assert [*watch.check(8, wrong)] == []
     watch.reset()
     assert {alarm.sentence[:6] for _ in range(2) for alarm in watch.check(9, wrong)} == {"step 9"}

@@ -110,7 +110,7 @@ def test_a_stored_segment_tells_versions_and_outcome_without_decoding(
 def test_a_large_segment_keeps_its_groups_in_order(
     make_group: Callable[..., Group], samples: list[Sample]
 ) -> None:
-    """The encoder converts 32 groups at once."""
+    """Check 70 groups, because the encoder converts at most 32 groups at once."""
     groups = [
         make_group(Prompt(number, 0, samples[number % len(samples)]), version=number)
         for number in range(70)

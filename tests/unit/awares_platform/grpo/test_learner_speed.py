@@ -23,7 +23,7 @@ SIZES = LoadedSizes(layers=2, hidden=4, layer_parameters=100, vision_parameters=
 
 @pytest.fixture
 def group(tmp_path: Path) -> Iterator[None]:
-    """Run the test as the only rank of a group."""
+    """Run the test as the only rank of a process group of torch.distributed."""
     place = f"file://{tmp_path}/group"
     torch.distributed.init_process_group("gloo", init_method=place, rank=0, world_size=1)
     yield
@@ -32,7 +32,7 @@ def group(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture
 def batch() -> Batch:
-    """Return sequences of 5 and 3 tokens. Both show one view of 4 x 4 patches."""
+    """Return sequences of 5 and 3 tokens, which show the same view of 4 x 4 patches."""
     blank = torch.zeros(2, 5)
     return Batch(
         input_ids_BT=blank.long(),

@@ -29,7 +29,7 @@ def buffer(samples: list[Sample]) -> EpisodeBuffer:
 
 
 async def waiting(line: Line, versions: list[int]) -> list[Waiting]:
-    """Let one actor wait for each of `versions`, and return the tasks in this order."""
+    """Let one actor with each of `versions` wait for a prompt, and return the actors' tasks."""
     for index, version in enumerate(versions):
         line.loaded(index, version)
     tasks = [asyncio.create_task(line.prompt(index)) for index in range(len(versions))]
@@ -139,7 +139,7 @@ class Doomed(FakeActor):
 def test_a_prompt_that_an_actor_never_began_is_played_by_another(
     stage: Callable[..., Stage],
 ) -> None:
-    """The actor is lost after the issue of the prompt, and before the task of the prompt begins."""
+    """Check an actor that is lost after it gets a prompt, and before it begins to play."""
 
     async def scene() -> None:
         acted = stage(groups_per_step=1, staleness_bound=0)

@@ -24,9 +24,10 @@ LOW = View()
 
 
 class CountingMaker:
-    """Records the number of views of each call, and makes one patch of every 14 x 14 pixels.
+    """A fake image processor that makes one patch of every 14 x 14 pixels of a view.
 
-    All values of a patch are the number in the name of the view's image.
+    All values of a patch are the number that names the view's image. `given` lists the number of
+    views of each call.
     """
 
     def __init__(self) -> None:
@@ -102,7 +103,7 @@ def test_a_thread_waits_for_a_view_that_another_thread_processes() -> None:
     filling = threading.Thread(target=cache.fill, args=([square(2)], slow))
     filling.start()
     assert processing.wait(10)
-    # View 1 is in the cache, so its thread does not wait for view 2.
+    # View 1 is in the cache, so this call does not wait for view 2.
     assert cache([square(1)], make)[0][:, 0].tolist() == [1] * 4
     found: list[Tensor] = []
     asking = threading.Thread(

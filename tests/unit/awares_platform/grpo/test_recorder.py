@@ -1,4 +1,4 @@
-"""Tests that one writer at a time appends to the journal, and what a failed write leaves."""
+"""Tests that writes to the journal never overlap, and that a failed write loses no group."""
 
 import asyncio
 import threading
@@ -16,7 +16,7 @@ from tests.unit.awares_platform.grpo.stage import MemoryJournal, play, until
 
 
 class HeldJournal(MemoryJournal):
-    """A fake journal whose writes wait for `may_write`. It notices writes that overlap."""
+    """A fake journal whose writes wait for `may_write`. A write that overlaps another one fails."""
 
     def __init__(self) -> None:
         super().__init__()

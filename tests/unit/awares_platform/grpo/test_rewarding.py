@@ -53,7 +53,10 @@ class Unstartable(FakeWorker):
 
 
 class Arena:
-    """A pool whose workers share one script. `stopped` holds the errors that stop the run."""
+    """A reward pool whose workers share one script.
+
+    `stopped` lists the errors with which the pool stopped the run.
+    """
 
     def __init__(
         self, *script: Exception | None, kinds: Sequence[type[FakeWorker]] = (), **settings: float
@@ -104,7 +107,8 @@ def test_the_pool_scores_as_one_process_does(
         arena = Arena(reward_workers=workers)
         alone = Scoring(REWARD, arena.settings)
         assert await scored(arena, asked) == [alone(*one) for one in asked]
-        # A call of a worker has at most 16 groups, and at most the worker's share: 40 / 3 = 14.
+        # A call of a worker has at most 16 groups, and at most the worker's share of the 40
+        # groups. The share of each of three workers is 40 / 3, rounded up to 14.
         assert max(arena.calls) == (16 if workers == 1 else 14) and sum(arena.calls) == 40
         assert len(arena.workers) == workers and not arena.stopped
         assert all(worker.killed for worker in arena.workers)

@@ -1,4 +1,7 @@
-"""Tests how the driver starts lost parts of the job again, without Ray's processes."""
+"""Tests how the driver restarts a lost controller or trainer, and how its guards restore versions.
+
+Fake actors stand for the actors of Ray.
+"""
 
 import asyncio
 import json
@@ -21,14 +24,14 @@ from awares_platform.store.errors import LaunchError
 
 
 class Method:
-    """A method of a handle. Its `remote` returns an awaitable, as Ray's does."""
+    """A fake method of an actor handle. Its `remote` returns an awaitable, as Ray's does."""
 
     def __init__(self, work: Callable[..., Coroutine[Any, Any, Any]]) -> None:
         self.remote = lambda *arguments: asyncio.ensure_future(work(*arguments))
 
 
 class Part:
-    """An actor in this process, with handles of its methods.
+    """A fake Ray actor, which runs in this process and is its own handle.
 
     If `silent_after` is set, the part answers this number of pings and then no more. After `kill`,
     each answer is Ray's error for a dead actor.
@@ -67,7 +70,7 @@ class ShortController(Part):
         self.record, self.shown = Method(self._record), Method(self._shown)
         self.figures: dict[str, float] = {}
         self.reported: set[int] | None = None
-        # The versions that the controller restores, one for each call.
+        # The version that each call of `restore` restores. None means that no version can be.
         self.restored: list[int | None] = []
         self.restore = Method(self._restore)
 
@@ -107,7 +110,7 @@ class ShortTrainer(Part):
 
 
 class Record:
-    """The record of a run, in memory. `steps` lists the recorded steps."""
+    """A fake record of a run, in memory. `steps` lists the steps with recorded metrics."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -249,7 +252,11 @@ def test_more_than_the_most_actors_are_refused_as_the_fewest() -> None:
 
 
 def far(restored: list[int | None]) -> Start:
-    """Return a start of parts whose KL divergence is too large in every step."""
+    """Return a function that makes a controller and a trainer.
+
+    The controller reports a too large KL divergence in every step. `restored` has one version, or
+    None, for each restoration that a guard asks for.
+    """
 
     def start() -> tuple[ShortController, ShortTrainer]:
         controller = ShortController(range(6), ended=True)

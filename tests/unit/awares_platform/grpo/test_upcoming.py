@@ -12,7 +12,11 @@ from tests.unit.awares_platform.grpo.stage import Stage, play, until
 
 
 def numbered(make_episode: Callable[..., Episode]) -> Callable[..., Episode]:
-    """Return a factory of episodes. The calls 0 and 1 show image 0, the calls 2 and 3 image 1."""
+    """Return a factory of episodes, of which each two in a row show the same image.
+
+    The episodes of the calls 0 and 1 show image 0, those of the calls 2 and 3 show image 1, and so
+    on.
+    """
     made: list[int] = []
 
     def make(version: int) -> Episode:
@@ -67,11 +71,11 @@ def test_a_forecast_waits_for_a_whole_batch(
 
 
 def test_a_synchronous_run_has_no_forecast(stage: Callable[..., Stage]) -> None:
-    """Check when a request for a forecast, which waits for ready groups, returns no views.
+    """Check that a request for a forecast, which waits for ready groups, can return no views.
 
-    The request returns once the step's batch is dealt, another learner attaches or the run ends.
-    With the staleness bound 0, no group of a step is ready before the learner publishes the version
-    that the step updates.
+    It does so once the step's batch is handed out, another learner attaches, or the run ends. With
+    the staleness bound 0, a step's groups become ready only after the learner has published the
+    version that the step updates.
     """
 
     async def scene() -> None:
@@ -107,7 +111,8 @@ def test_a_forecast_leaves_out_what_is_too_stale(
         running = asyncio.create_task(acted.controller.run())
         await acted.controller.attach(0, Position())
         await until(lambda: acted.finished == 4)
-        # Version 0 sampled all four ready groups, and the bound is 1.
+        # Version 0 sampled all four ready groups. With the bound 1, they are too stale for a step
+        # that updates version 2.
         asked = asyncio.create_task(acted.controller.upcoming(5, 2, 0, 1))
         await asyncio.sleep(0.01)
         assert not asked.done()

@@ -1,4 +1,4 @@
-"""Tests how a version is measured, and which version is the best."""
+"""Tests how validation measures a version, and which version is the best."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""Tests which versions a run validates, and what a lost actor, learner or job costs."""
+"""Tests which versions a run validates, also after the loss of an actor, a learner or the job."""
 
 import asyncio
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def validated(acted: Stage) -> list[int]:
 
 
 async def rows(acted: Stage, count: int) -> list[tuple[int, dict[str, float]]]:
-    """Return the next `count` rows with figures of a validation."""
+    """Return the next `count` rows of metrics that have figures of a validation."""
     found: list[tuple[int, dict[str, float]]] = []
     async with asyncio.timeout(10):
         while len(found) < count:
@@ -68,11 +68,13 @@ def test_the_start_every_second_and_the_last_version_are_validated(
         assert await acted.controller.last(5, 6)
         found = await rows(acted, 4)
         assert validated(acted) == [1, 3, 5, 6]
-        # A row belongs to the last step of its version. The driver adds 1 to this number.
+        # A row has the index of the step that made its version, or -1 for the starting version.
+        # The driver adds 1.
         assert [step + 1 for step, _ in found] == [0, 2, 4, 5]
         assert [row["validation/reward"] for _, row in found] == [2.0, 2.0, 2.0, 1.0]
         assert [row["validation/accuracy"] for _, row in found] == [1.0, 1.0, 1.0, 0.0]
-        # The start is no candidate. Version 5 is tied with version 3, and newer.
+        # Version 1, the starting version, cannot be the best. Version 5 ties with version 3, and is
+        # newer.
         assert [row["validation/best"] for _, row in found] == [0, 1, 1, 0]
         chosen = await acted.controller.chosen()
         assert chosen is not None and (chosen.version, chosen.step) == (5, 4)
@@ -178,7 +180,7 @@ def test_a_version_is_not_forgotten_if_its_actor_dies_before_the_next_attempt(
         await until(lambda: not acted.spawned[0].validation_errors)
         await asyncio.sleep(0.01)
         acted.spawned[0].dead.set()
-        acted.bus.publish(acted.bus.head)  # It wakes the actor, which finds that it is dead.
+        acted.bus.publish(acted.bus.head)  # The actor wakes and finds that it is dead.
         await until(lambda: "actor1 validates 1" in acted.log)
         await until(lambda: [one.version for one in acted.book.record.entries] == [1])
         await end(acted, running)
@@ -209,14 +211,14 @@ def test_a_killed_validation_is_repeated_and_the_best_version_stays(
         for step in range(4):
             await acted.step(step, step + 1)
         await until(lambda: [one.version for one in book.record.entries] == [1, 3])
-        book.unsaved = {5}  # The learner writes the snapshot when the job is killed.
+        book.unsaved = {5}  # The job is killed while the learner writes this snapshot.
         await acted.controller.batch(4, 5, 0, 1)
         await until(lambda: 5 in validated(acted))
         await end(acted, running)
         assert book.kept == {3, 5}
 
         book.unsaved = set()
-        # The killed job has recorded version 3 without reporting it.
+        # The killed job has recorded version 3 in the book, but not reported it in the metrics.
         resumed = validating(stage, book=book, reported={1})
         running = asyncio.create_task(resumed.controller.run())
         await resumed.controller.attach(6, Position(8), ((1, 5),))
@@ -252,13 +254,15 @@ def test_a_version_of_a_lost_learner_is_validated_only_if_it_is_whole(
         acted.book.unsaved = {3}
         await acted.step(2, 3)
         await until(lambda: 3 in validated(acted))
-        # The learner dies before its snapshot of version 3 is complete, and starts from step 0.
+        # The learner dies before its snapshot of version 3 is complete. A new learner starts from
+        # step 0.
         await acted.controller.attach(5, Position())
         assert acted.book.record.pending == [] and 3 not in acted.book.kept
         acted.bus.publish(5)
         for step in range(3):
             await acted.step(step, step + 5)
-        # Version 7 has other weights after two steps than the abandoned version 3.
+        # Version 7 is also the result of two steps, but has other weights than the abandoned
+        # version 3.
         await until(lambda: [one.version for one in acted.book.record.entries] == [5, 7])
         await end(acted, running)
 
@@ -280,7 +284,7 @@ def test_patience_ends_the_run_after_versions_that_are_not_better(
         assert await acted.controller.batch(4, 5, 1, 2) == Finish()
         await acted.controller.last(4, 5)
         chosen = await acted.controller.chosen()
-        # Version 5 is validated, because it is the last one, and tied with version 2.
+        # Version 5 is validated, because it is the last one. It ties with version 2, and is newer.
         assert isinstance(chosen, Chosen) and chosen.version == 5
         await end(acted, running)
 

@@ -40,7 +40,7 @@ def threads() -> int:
 
 
 class Rank:
-    """A warmer with its cache. It records the opened images and the prepared views."""
+    """A Warmer and its ViewCache. `opened` lists the opened images, `prepared` the made views."""
 
     def __init__(self, cache_bytes: int = 1 << 20) -> None:
         self.opened: list[str] = []
@@ -116,7 +116,7 @@ def test_the_thread_stops_after_the_images_at_hand() -> None:
     warmer = Warmer(rank.cache, rank.images, slow)
     warmer.begin(lambda: [page(number) for number in range(1, 9)])
     assert asked.wait(10)
-    warmer.end()  # It returns although the thread still works.
+    warmer.end()  # This call returns although the thread still works.
     may_end.set()
     until(lambda: not threads())
     assert len(rank.cache._views) < 8
