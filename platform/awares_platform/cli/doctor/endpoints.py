@@ -11,17 +11,35 @@ from awares.errors import DataError
 from awares.labels import Case
 from awares.mini.benchmark import generate_split
 from awares_platform.cli.doctor.finding import Finding
+from awares_platform.cli.doctor.visit import Visit
 from awares_platform.config.curate import CurateConfig, EndpointConfig
 from awares_platform.method.grounding import EndpointGrounding, check_grounding
 from awares_platform.method.judge import EndpointJudge, build_judge, check_judge
-from awares_platform.method.prompt_file import grounding_prompt
+from awares_platform.method.prompt_file import grounding_prompt, with_texts
 
 JUDGE, GROUNDING = "judge", "grounding"
 REACHABLE = (
     "Start the endpoint, correct its url or key, and let the network policy of the pods reach it."
 )
+Call = Callable[[Callable[[CurateConfig], list[Finding]], CurateConfig], list[Finding]]
+
 _PATIENCE_S = 20.0
 _UNREADABLE = "Use a model that follows the instructions, or raise max_tokens of its endpoint."
+
+
+def check_endpoints(visit: Visit, curate: CurateConfig, call: Call) -> None:
+    """Check the endpoints of the judge and of the grounding.
+
+    This process reads the prompt files, as `awares curate` does. `call` runs a check with settings,
+    maybe on another machine, which may not have the files.
+    """
+    # Each check reads one prompt, so that a missing file is one finding.
+    judge = curate.model_copy(update={"grounding_prompt": ""})
+    grounding = curate.model_copy(update={"judge_prompt": ""})
+    visit.run(JUDGE, lambda: call(check_judge_endpoint, with_texts(judge)), REACHABLE, 30.0)
+    visit.run(
+        GROUNDING, lambda: call(check_grounding_endpoint, with_texts(grounding)), REACHABLE, 30.0
+    )
 
 
 def check_judge_endpoint(curate: CurateConfig) -> list[Finding]:

@@ -170,9 +170,5 @@ def _check_surroundings(
     else:
         for check in (storage.CONDITIONS, storage.RATES):
             visit.skip(check, "the store cannot be used")
-    for check, ask in (
-        (endpoints.JUDGE, endpoints.check_judge_endpoint),
-        (endpoints.GROUNDING, endpoints.check_grounding_endpoint),
-    ):
-        visit.run(check, call(ask, curate), endpoints.REACHABLE, 30.0)
+    endpoints.check_endpoints(visit, curate, lambda check, texts: call(check, texts)())
     return usable

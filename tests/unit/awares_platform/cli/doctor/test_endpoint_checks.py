@@ -9,13 +9,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
-from awares_platform.cli.doctor.endpoints import check_grounding_endpoint, check_judge_endpoint
+from awares_platform.cli.doctor.endpoints import (
+    check_endpoints,
+    check_grounding_endpoint,
+    check_judge_endpoint,
+)
 from awares_platform.cli.doctor.examine import examine
 from awares_platform.cli.doctor.finding import Finding
+from awares_platform.cli.doctor.visit import Visit
 from awares_platform.config.curate import CurateConfig, EndpointConfig
+from awares_platform.runtime.progress import Progress
 
 KEY = "sk-the-key-of-the-judge"
 
@@ -127,3 +134,33 @@ def test_without_endpoints_the_checks_are_skipped_and_a_wrong_part_fails() -> No
     missing = CurateConfig(judge="no_such_module:Judge")
     [found] = examine("judge", partial(check_judge_endpoint, missing), 5.0, "Correct it.")
     assert found.status == "fail" and "no_such_module" in found.found
+
+
+def test_the_prompts_are_read_here_and_a_missing_one_is_one_failure(
+    endpoint: Callable[..., EndpointConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("JUDGE_API_KEY", KEY)
+    (tmp_path / "judge.txt").write_text("{question} {reference} {answer_1} {answer_2}")
+    curate = CurateConfig(
+        judge="endpoint",
+        judge_endpoint=endpoint((200, "2")),
+        judge_prompt="judge.txt",
+        grounding_prompt="boxes.txt",
+        both_wrong="LR",
+    )
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+
+    def call(check: Callable[[CurateConfig], list[Finding]], texts: CurateConfig) -> list[Finding]:
+        monkeypatch.chdir(elsewhere)
+        try:
+            return check(texts)
+        finally:
+            monkeypatch.chdir(tmp_path)
+
+    monkeypatch.chdir(tmp_path)
+    visit = Visit(60.0, Progress("doctor"))
+    check_endpoints(visit, curate, call)
+    judge, grounding = visit.findings
+    assert judge.status == "pass"
+    assert grounding.status == "fail"
+    assert "curate.grounding_prompt=boxes.txt cannot be read" in grounding.found
