@@ -17,7 +17,16 @@ from awares.demonstration import Demonstration
 from awares.environment import Answer, Environment, Malformed, Request
 from awares.episode import Episode, StopReason, Turn, run_episode
 from awares.episode_spec import EpisodeSpec
-from awares.errors import AwaresError, ConfigError, DataError, Fenced, PolicyError, TooLong
+from awares.errors import (
+    AwaresError,
+    ConfigError,
+    DataError,
+    Fenced,
+    MissingData,
+    MissingPolicy,
+    PolicyError,
+    TooLong,
+)
 from awares.evaluation.benchmarks import Benchmark
 from awares.evaluation.bootstrap import difference, interval
 from awares.evaluation.decisions import Decisions, decisions, region_iou
@@ -133,6 +142,8 @@ __all__ = [
     "Label",
     "Malformed",
     "MatchJudge",
+    "MissingData",
+    "MissingPolicy",
     "OneTurn",
     "ModelFamily",
     "PassBudget",

@@ -1,11 +1,13 @@
 """The exceptions that users see. Each message names the wrong value, where it is, and a remedy.
 
 AwaresError
-+-- ConfigError      A setting is wrong. This error is a ValueError, too.
-+-- DataError        An image, a row or a file is unreadable or incomplete.
-|   +-- TooLong      An episode about a question can exceed the engine's context.
-+-- PolicyError      A model, a processor or a checkpoint is unsuitable for the run.
-+-- Fenced           Another process has taken over what this process writes.
++-- ConfigError         A setting is wrong. This error is a ValueError, too.
++-- DataError           An image, a row or a file is unreadable or incomplete.
+|   +-- TooLong         An episode about a question can exceed the engine's context.
+|   +-- MissingData     A data set is not in the store yet.
++-- PolicyError         A model, a processor or a checkpoint is unsuitable for the run.
+|   +-- MissingPolicy   A policy is not in the store yet.
++-- Fenced              Another process has taken over what this process writes.
 
 The platform defines further subclasses, for example in store/errors.py, weights/manifest.py and
 engine/launch.py.
@@ -28,8 +30,16 @@ class TooLong(DataError):
     """Raised if an episode about a question can exceed the engine's context."""
 
 
+class MissingData(DataError):
+    """Raised if a data set is not in the store yet. Another job can still write it."""
+
+
 class PolicyError(AwaresError):
     """Raised if a model, processor or checkpoint is unsuitable for the run."""
+
+
+class MissingPolicy(PolicyError):
+    """Raised if a policy is not in the store yet. Another job can still export it."""
 
 
 class Fenced(AwaresError):

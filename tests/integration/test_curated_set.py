@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from awares.errors import ConfigError, DataError
+from awares.errors import ConfigError, MissingData
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.curate import job as curate
@@ -97,13 +97,13 @@ def test_a_setup_without_labels_is_told_which_set_is_nearest(
     config: PlatformConfig, store: ObjectStore
 ) -> None:
     with pytest.raises(
-        DataError, match=r"'pages-curated-\w{12}' is not in .*awares curate` first$"
+        MissingData, match=r"'pages-curated-\w{12}' is not in .*awares curate` first$"
     ):
         with_labels(config, store)
     curate.run(other(config, min_confidence=0.5, both_wrong="LR"))
     nearest = curate.run(other(config, min_confidence=0.5)).dataset.split("/")[1]
     message = rf"set data\.labels={nearest} .*\(curate\.min_confidence is 0\.5 there and 0\.9 now\)"
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(MissingData, match=message):
         with_labels(config, store)
     data = config.data.model_copy(update={"labels": nearest})
     chosen = config.model_copy(update={"data": data})
@@ -123,7 +123,7 @@ def test_a_set_of_the_older_name_is_read_if_its_recipe_fits(
     if not made:
         assert with_labels(config, store).data.labels == "pages-curated"
         return
-    with pytest.raises(DataError, match=r"data\.labels=pages-curated .*0\.5 there and 0\.9 now"):
+    with pytest.raises(MissingData, match=r"data\.labels=pages-curated .*0\.5 there and 0\.9 now"):
         with_labels(config, store)
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from awares.errors import DataError
+from awares.errors import DataError, MissingData
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import (
@@ -77,9 +77,11 @@ def test_a_split_without_a_manifest_or_without_a_usable_row_is_an_error_with_a_r
     seaweed: ObjectStore,
 ) -> None:
     seaweed.put(shard_key("unfinished", "train", 0), encode_rows(samples(3)))
-    with pytest.raises(DataError, match="'unfinished' has no finished split 'train'.*data.source"):
+    with pytest.raises(
+        MissingData, match="'unfinished' has no finished split 'train'.*data.source"
+    ):
         read_samples(seaweed, "unfinished", "train")
-    with pytest.raises(DataError, match="run `awares curate` first"):
+    with pytest.raises(MissingData, match="run `awares curate` first"):
         read_samples(seaweed, "nothing-curated", "train")
     write_samples(
         seaweed, "hopeless", "train", [replace(sample, question=" ") for sample in samples(2)]
@@ -87,8 +89,9 @@ def test_a_split_without_a_manifest_or_without_a_usable_row_is_an_error_with_a_r
     with pytest.raises(DataError, match="no usable row"):
         read_samples(seaweed, "hopeless", "train")
     seaweed.put("datasets/broken/train/manifest.json", b"{")
-    with pytest.raises(DataError, match="is not a manifest"):
+    with pytest.raises(DataError, match="is not a manifest") as damaged:
         read_samples(seaweed, "broken", "train")
+    assert damaged.type is DataError, "no other job writes this manifest again"
 
 
 def test_mini_is_written_once_and_again_when_its_recipe_changes(

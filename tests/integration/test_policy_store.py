@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from awares.errors import PolicyError
+from awares.errors import MissingPolicy, PolicyError
 from awares.families.qwen2_5_vl import QWEN2_5_VL as FAMILY
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
@@ -27,7 +27,7 @@ from awares_platform.curate.job import Shard
 from awares_platform.data.dataset import write_samples
 from awares_platform.data.rows import encode_rows
 from awares_platform.engine.follow import load_newest
-from awares_platform.evaluate.job import check_policies
+from awares_platform.evaluate import job as evaluate
 from awares_platform.grpo import job as grpo
 from awares_platform.method import environment
 from awares_platform.runtime.run import Run
@@ -124,13 +124,11 @@ def test_an_unfinished_export_counts_as_none(
     key = export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY, METHOD)
     store.delete(f"{key}/manifest.json")
     assert read_meta(store, "r", "sft") is None
-    with pytest.raises(
-        PolicyError,
-        match=r"no complete policy at s3://awares/.*/runs/r/policies/sft: run `awares sft` first",
-    ):
+    absent = r"no complete policy at s3://awares/.*/runs/r/policies/sft: "
+    with pytest.raises(MissingPolicy, match=f"{absent}run `awares sft` first"):
         resolve(store, config.run.name, "sft", config.policy.base, FAMILY)
     as_base = config.model_copy(update={"policy": PolicyConfig(base=f"{store.config.url}/{key}")})
-    with pytest.raises(PolicyError, match="runs/r/policies/sft: check policy.base"):
+    with pytest.raises(MissingPolicy, match=f"{absent}check policy.base"):
         resolve(store, as_base.run.name, "base", as_base.policy.base, FAMILY)
 
 
@@ -188,20 +186,15 @@ def test_a_directory_copied_into_a_bucket_can_be_the_base(
     copied = config.model_copy(
         update={"policy": PolicyConfig(base=f"{store.config.url}/models/mine")}
     )
-    assert load_file(
-        resolve(store, copied.run.name, "base", copied.policy.base, FAMILY) / "model.safetensors"
-    )["w"].tolist() == [
-        0,
-        0,
-        0,
-    ]
+    directory = resolve(store, copied.run.name, "base", copied.policy.base, FAMILY)
+    assert load_file(directory / "model.safetensors")["w"].tolist() == [0, 0, 0]
     empty = config.model_copy(
         update={"policy": PolicyConfig(base=f"{store.config.url}/models/none")}
     )
-    with pytest.raises(
-        PolicyError, match="no complete policy at .*/models/none: check policy.base"
-    ):
+    foreign = "no complete policy at .*/models/none: check policy.base"
+    with pytest.raises(PolicyError, match=foreign) as refused:
         resolve(store, empty.run.name, "base", empty.policy.base, FAMILY)
+    assert refused.type is PolicyError, "no job exports a policy to this address"
 
 
 def test_a_relative_base_is_pinned(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,28 +355,35 @@ def test_a_grpo_run_refuses_another_recipe_by_name(
 
 @pytest.mark.parametrize("job", ["grpo", "evaluate", "serve"])
 def test_a_job_refuses_a_policy_that_was_trained_with_other_inputs(
-    config: PlatformConfig, store: ObjectStore, source: Path, job: str
+    config: PlatformConfig,
+    store: ObjectStore,
+    source: Path,
+    job: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Each job refuses the policy before it starts an engine."""
+    """Each job refuses the policy before it starts an engine, and waits for no other one."""
     export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY, METHOD)
     changed = config.model_copy(update={"method": METHOD.model_copy(update={"low_ratio": 0.25})})
-    changed = changed.model_copy(update={"serve": ServeConfig(policy="sft")})
+    asked = {"serve": {"policy": "sft"}, "evaluate": {"policies": ["sft"]}}
+    patient = {"run": config.run.model_dump() | {"wait_s": 5.0}}
+    changed = PlatformConfig.model_validate(changed.model_dump() | asked | patient)
     work: dict[str, Callable[[], object]] = {
         "grpo": lambda: grpo.run(changed),
-        "evaluate": lambda: check_policies(
-            store, "r", changed.policy, changed.grpo, ("sft",), changed.method
-        ),
+        "evaluate": lambda: evaluate.run(changed),
         "serve": lambda: serving(changed).__enter__(),
     }
     trained = r"runs/r/policies/sft was trained with method\.low_ratio = 0\.5 \(here 0\.25\)"
     with pytest.raises(PolicyError, match=trained):
         work[job]()
+    assert "run.wait_s" not in capsys.readouterr().err
 
 
 def test_an_evaluation_refuses_policies_whose_start_has_changed(
     config: PlatformConfig, store: ObjectStore, source: Path
 ) -> None:
-    check = partial(check_policies, store, "r", config.policy, config.grpo, method=config.method)
+    check = partial(
+        evaluate.check_policies, store, "r", config.policy, config.grpo, method=config.method
+    )
     export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY, METHOD)
     sft = resolve(store, "r", "sft", "", FAMILY)
     export_policy({"w": torch.ones(3)}, sft, store, "r", "awares", FAMILY, METHOD)

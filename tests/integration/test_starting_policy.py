@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from awares.errors import PolicyError
+from awares.errors import MissingPolicy, PolicyError
 from awares.families.qwen2_5_vl import QWEN2_5_VL as FAMILY
 from awares.mini import POLICY
 from awares_platform.cli import weights
@@ -83,12 +83,13 @@ def test_otherwise_grpo_starts_from_the_merged_weights(
 
 
 def test_an_adapter_of_another_rank_or_half_an_export_is_refused(trained: Trained) -> None:
-    with pytest.raises(PolicyError, match=r"rank 2, and policy.lora_rank is 4: set policy.lora_ra"):
+    with pytest.raises(PolicyError, match=r"rank 2, and policy.lora_rank is 4: set") as other:
         trained.starting(lora_rank=4)
+    assert other.type is PolicyError, "no other job changes this rank"
     run, store, policy = trained.config.run.name, trained.store, trained.config.policy
     assert starting_adapter(store, run, "sft", policy) is not None
     store.delete(f"{adapter_key(run, 'sft')}/{MANIFEST}")
-    with pytest.raises(PolicyError, match=r"sft-adapter is missing.*run `awares sft` first"):
+    with pytest.raises(MissingPolicy, match=r"sft-adapter is missing.*run `awares sft` first"):
         trained.starting()
     assert starting_adapter(store, run, "sft", policy) is None
 

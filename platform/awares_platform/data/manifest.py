@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from awares.errors import DataError
+from awares.errors import DataError, MissingData
 from awares.sample import Sample
 from awares_platform.config.data import CURATED
 from awares_platform.store import ObjectStore
@@ -96,13 +96,14 @@ def withdraw_manifest(store: ObjectStore, name: str, split: str) -> None:
 def read_manifest(store: ObjectStore, name: str, split: str) -> dict[str, Any]:
     """Return the manifest of a split.
 
-    Raises DataError if the split is missing or unfinished, or if its manifest is unreadable.
+    Raises MissingData if the split is missing or unfinished. Raises DataError if its manifest is
+    unreadable.
     """
     key = _key(name, split)
     try:
         manifest = json.loads(store.get(key))
     except NotFound as error:
-        raise DataError(
+        raise MissingData(
             f"data set {name!r} has no finished split {split!r} ({error}): {remedy(name)}"
         ) from error
     except ValueError as error:

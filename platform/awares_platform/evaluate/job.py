@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from awares.environment import Environment
-from awares.errors import DataError, PolicyError
+from awares.errors import DataError, MissingPolicy
 from awares.family import ModelFamily
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
@@ -225,9 +225,9 @@ def check_policies(
     policies: Sequence[PolicyToEvaluate],
     method: MethodConfig,
 ) -> None:
-    """Raise PolicyError unless `run` holds the trained policies that `policies` need.
+    """Raise MissingPolicy unless `run` holds the trained policies that `policies` need.
 
-    Also raises PolicyError if a needed policy is stale (see training/lineage.py), or was trained
+    Raises PolicyError if a needed policy is stale (see training/lineage.py), or was trained
     with other inputs than `method` describes (see training/inputs.py).
     """
     from awares_platform.training.export import policy_key, read_meta
@@ -241,7 +241,7 @@ def check_policies(
             {"sft": "`awares sft`", "awares": "`awares grpo`"}[name] for name in missing
         )
         rest = [name for name in policies if not _weights(name) & {*missing}]
-        raise PolicyError(
+        raise MissingPolicy(
             f"run {run!r} has no policy {' or '.join(missing)}: "
             f"run {jobs}, or set evaluate.policies={rest}"
         )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from awares.errors import DataError, PolicyError
+from awares.errors import MissingData, MissingPolicy
 from awares_platform.runtime.progress import Progress
 
 Found = TypeVar("Found")
@@ -26,14 +26,15 @@ def awaited(
 ) -> Found:
     """Return the result of `find` as soon as it finds its input in the store.
 
-    `find` raises PolicyError or DataError while the input is missing. After `wait_s` seconds, this
-    error is raised. With 0 seconds, it is raised at once.
+    `find` raises MissingPolicy or MissingData while the input is missing. After `wait_s` seconds,
+    this error is raised. With 0 seconds, it is raised at once. Any other error is raised at once,
+    because it needs a person.
     """
     ends, reminds, told = time.monotonic() + wait_s, 0.0, ""
     while True:
         try:
             return find()
-        except (PolicyError, DataError) as error:
+        except (MissingPolicy, MissingData) as error:
             now = time.monotonic()
             if now >= ends:
                 raise

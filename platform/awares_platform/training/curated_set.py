@@ -10,7 +10,7 @@ while another run curates the same data set.
 import json
 from collections.abc import Iterator
 
-from awares.errors import DataError
+from awares.errors import MissingData
 from awares_platform.config import PlatformConfig
 from awares_platform.config.data import CURATED, DataConfig
 from awares_platform.data.manifest import is_written, read_manifest
@@ -35,7 +35,7 @@ def with_labels(config: PlatformConfig, store: ObjectStore) -> PlatformConfig:
 
     If the store has no set with the recipe of this setup, the set <data.name>-curated is taken. It
     holds labels of the user's own, or labels of the same recipe from before sets had digests in
-    their names. Raises DataError if there is no set, or only sets with another recipe. Raises
+    their names. Raises MissingData if there is no set, or only sets with another recipe. Raises
     PolicyError if the base policy cannot be read.
     """
     data = config.data
@@ -61,7 +61,7 @@ def _found(store: ObjectStore, data: DataConfig, labels: Recipe) -> str:
     # A set from before sets had digests in their names records the recipe of its labels alone.
     if recipe is not None and not (recipe and changes(recipe, labels)):
         return own
-    raise DataError(_missing(store, data, wanted, name or own))
+    raise MissingData(_missing(store, data, wanted, name or own))
 
 
 def _missing(store: ObjectStore, data: DataConfig, wanted: Recipe, name: str) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from awares.errors import PolicyError
+from awares.errors import MissingPolicy, PolicyError
 from awares.family import ModelFamily
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.store import StoreConfig
@@ -45,7 +45,8 @@ def resolve(store: ObjectStore, run: str, name: PolicyName, base: str, family: M
     """Return a local, verified directory of the policy `name`.
 
     The policy "base" comes from `base`, which is policy.base. The other policies are exports of the
-    run `run`. Raises PolicyError if the policy is missing, incomplete or of another family.
+    run `run`. Raises MissingPolicy if the run has not exported the policy yet. Raises PolicyError
+    if the policy is damaged, of another family, or is nowhere.
     """
     if name == "base":
         path = _base(store.config, base)
@@ -61,14 +62,14 @@ def resolve_adapter(
     """Return two verified directories: the starting policy of the LoRA training, and the adapter.
 
     Return None for the base policy, and for a policy that was trained without LoRA. Raises
-    PolicyError if the adapter of merged weights is missing, or if the starting policy has changed
-    since the training.
+    MissingPolicy if the adapter of merged weights is missing. Raises PolicyError if the starting
+    policy has changed since the training.
     """
     if name == "base":
         return None
     key = adapter_key(run, name)
     if lacks_adapter(store, run, name):
-        raise PolicyError(
+        raise MissingPolicy(
             f"{store.config.url}/{key} is missing, and without this adapter the policy {name} is "
             f"incomplete: run `{JOBS[name]}` first"
         )
@@ -156,7 +157,9 @@ def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) 
     files = _named(store, prefix) or (_listed(store, prefix) if foreign else {})
     if not files:
         address = f"{store.config.url}/{key}".rstrip("/")
-        raise PolicyError(f"there is no complete policy at {address}: {remedy}")
+        # Only a policy of a run can still be exported by another job.
+        absent = PolicyError if foreign else MissingPolicy
+        raise absent(f"there is no complete policy at {address}: {remedy}")
 
     def fetch(directory: Path) -> None:
         for name, digest in files.items():

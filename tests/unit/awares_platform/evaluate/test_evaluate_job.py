@@ -13,7 +13,7 @@ from PIL import Image
 from awares.crops import CropId
 from awares.environment import Request
 from awares.episode import Episode, StopReason, Turn
-from awares.errors import DataError, PolicyError
+from awares.errors import DataError, MissingPolicy
 from awares.families.qwen2_5_vl import QWEN2_5_VL
 from awares.reward import CropReward
 from awares.sample import Label, Sample
@@ -200,7 +200,7 @@ def test_a_policy_that_was_not_trained_is_named_with_both_remedies(tmp_path: Pat
             raise NotFound(key)
 
     store = cast(ObjectStore, Empty())
-    with pytest.raises(PolicyError) as caught:
+    with pytest.raises(MissingPolicy) as caught:
         check_policies(
             store, "r", CONFIG.policy, CONFIG.grpo, CONFIG.evaluate.policies, CONFIG.method
         )

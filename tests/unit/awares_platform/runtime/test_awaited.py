@@ -2,16 +2,16 @@
 
 import pytest
 
-from awares.errors import DataError, PolicyError
+from awares.errors import DataError, MissingData, MissingPolicy, PolicyError
 from awares_platform.config import PlatformConfig
 from awares_platform.runtime.awaited import awaited
 
 
 def test_a_job_starts_when_its_input_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     missing: list[Exception] = [
-        DataError("no labels: run `awares curate` first"),
-        DataError("no labels: run `awares curate` first"),
-        PolicyError("no policy 'sft': train it first"),
+        MissingData("no labels: run `awares curate` first"),
+        MissingData("no labels: run `awares curate` first"),
+        MissingPolicy("no policy 'sft': train it first"),
     ]
     slept: list[float] = []
 
@@ -32,9 +32,9 @@ def test_a_job_gives_up_after_its_time() -> None:
 
     def find() -> None:
         asked.append(1)
-        raise DataError("no labels")
+        raise MissingData("no labels")
 
-    with pytest.raises(DataError, match="no labels"):
+    with pytest.raises(MissingData, match="no labels"):
         awaited("sft", 0.03, find, poll_s=0.01)
     assert len(asked) > 1
 
@@ -44,16 +44,21 @@ def test_by_default_a_missing_input_ends_the_job_at_once() -> None:
 
     def find() -> None:
         asked.append(1)
-        raise PolicyError("no policy")
+        raise MissingPolicy("no policy")
 
-    with pytest.raises(PolicyError):
+    with pytest.raises(MissingPolicy):
         awaited("evaluate", PlatformConfig().run.wait_s, find)
     assert asked == [1]
 
 
-def test_other_errors_end_the_job_at_once() -> None:
-    def find() -> None:
-        raise OSError("no route")
+@pytest.mark.parametrize("kind", [OSError, PolicyError, DataError])
+def test_an_error_that_needs_a_person_ends_the_job_at_once(kind: type[Exception]) -> None:
+    asked: list[int] = []
 
-    with pytest.raises(OSError, match="no route"):
-        awaited("evaluate", 60, find)
+    def find() -> None:
+        asked.append(1)
+        raise kind("no route")
+
+    with pytest.raises(kind, match="no route"):
+        awaited("evaluate", 0.2, find, poll_s=0.01)
+    assert asked == [1]
