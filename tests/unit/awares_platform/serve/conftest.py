@@ -39,7 +39,8 @@ SPECIAL = [
 class ScriptedEngine:
     """An engine that answers each request with the next line of `script`.
 
-    If the line is an exception, the engine raises it. The engine records all requests.
+    If the line is an exception, the engine raises it. If the sampling settings of the request block
+    the line's first token, the engine answers "blocked". The engine records all requests.
     """
 
     def __init__(self, chat: ChatFormat) -> None:

@@ -1,4 +1,4 @@
-"""Tests that the decoded images of all requests together are bounded."""
+"""Tests that the number of pixels that all requests together may hold decoded is bounded."""
 
 import asyncio
 

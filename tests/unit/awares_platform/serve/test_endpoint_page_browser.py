@@ -1,4 +1,4 @@
-"""Drives the page in headless Chromium, against the real HTTP application and a scripted engine."""
+"""Tests the endpoint's web page in headless Chromium, with a scripted engine."""
 
 import asyncio
 import shutil
@@ -76,7 +76,11 @@ def address(crop_loop) -> Iterator[Callable[..., str]]:
 
 @pytest.fixture
 def tab(browser) -> Iterator[Callable]:
-    """Yield a function that opens an address. At the end, the console must hold no error."""
+    """Yield a function that opens an address in a new tab.
+
+    At the end, check that no script raised an error, and that the console shows none. With
+    `errors`, the console may show errors.
+    """
     contexts, said = [], []
 
     def visit(url: str, width: int = 1200, scheme: str = "light", errors: bool = False):

@@ -1,4 +1,4 @@
-"""Tests the proxies' HTTP front on a real uvicorn server, with raw connections."""
+"""Tests the HTTP front of Ray Serve's proxies on a real uvicorn server, over raw sockets."""
 
 import asyncio
 import json
@@ -24,9 +24,12 @@ HOST = b"host: a\r\n"
 
 @dataclass
 class Behind:
-    """The application behind the front. It stands for Ray Serve's proxy.
+    """The ASGI application behind the front, in place of Ray Serve's proxy.
 
-    `kind` says how it answers. `bodies` are the sizes of the bodies that it has seen.
+    `port` is the port of the server. `kind` says how the application answers. `availability` and
+    `draining` tell the front about the replicas, and whether the endpoint stops. `bodies` lists the
+    sizes of the request bodies that the application got. `reports` lists the numbers of requests in
+    flight that the front reported. `left` counts the clients that left a hanging request.
     """
 
     port: int
@@ -62,7 +65,7 @@ class Behind:
         await send({"type": "http.response.body", "body": b'{"ok": 1}'})
 
     def ask(self, data: bytes, wait_s: float = 8.0) -> tuple[int, dict[str, str], Any]:
-        """Send raw bytes. Return status, headers and JSON body of the reply."""
+        """Send raw bytes to the front. Return the status, headers and JSON body of the reply."""
         with socket.create_connection(("127.0.0.1", self.port)) as sock:
             sock.settimeout(wait_s)
             sock.sendall(data)

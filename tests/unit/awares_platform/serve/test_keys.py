@@ -37,7 +37,7 @@ def bearer(key: str) -> dict[str, str]:
 
 
 class Clock:
-    """Stands still until a test moves it."""
+    """A clock that stands still until a test moves it."""
 
     now = 100.0
 
@@ -47,7 +47,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Return the clock that the limits read."""
+    """Replace the clock that the limits of keys read, and return the new one."""
     ticking = Clock()
     standing = SimpleNamespace(time=ticking)
     monkeypatch.setattr("awares_platform.serve.allowance.time", standing)
@@ -130,7 +130,7 @@ def test_keys_change_without_a_restart(tmp_path: Path, caplog: pytest.LogCapture
 
 
 def test_a_link_that_points_to_another_file_is_noticed(tmp_path: Path) -> None:
-    """Kubernetes updates a mounted Secret by another target of a link."""
+    """Check a link, because Kubernetes updates a mounted Secret by changing a link's target."""
     (tmp_path / "one").mkdir(), (tmp_path / "two").mkdir()
     written(tmp_path / "one" / "keys.json", entry("old"))
     written(tmp_path / "two" / "keys.json", entry("new"))
@@ -174,7 +174,7 @@ def test_visual_tokens_of_a_day_are_limited(clock: Clock) -> None:
 
 
 def local(shared: Allowances) -> Counts:
-    """Return the counts of a replica, which call `shared` without Ray."""
+    """Return the Counts of one replica. They call `shared` directly, and not through Ray."""
     methods = {name: SimpleNamespace(remote=getattr(shared, name)) for name in ("admit", "spend")}
     return Counts(SimpleNamespace(**methods))
 
@@ -198,7 +198,7 @@ def test_a_key_over_its_limits_gets_429_and_the_time_to_wait(
     assert (second.status_code, second.headers["retry-after"]) == (429, "60")
     assert second.json()["error"]["code"] == "rate_limit_exceeded"
     assert "rate may send 1 requests a minute" in second.json()["error"]["message"]
-    # An answer takes 4 visual tokens.
+    # Each answer takes 4 visual tokens, and two answers exceed the limit of 5.
     assert [ask(index % 2, "day").status_code for index in range(3)] == [200, 200, 429]
     assert ask(0, "day").json()["error"]["code"] == "insufficient_quota"
     assert ask(0, "free").status_code == 200

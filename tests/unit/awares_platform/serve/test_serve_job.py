@@ -1,4 +1,4 @@
-"""Tests the check of the port, the messages during a start, and the endpoint's import path.
+"""Tests the endpoint's check of its port, its messages during a start, and its import path.
 
 A RayService builds the endpoint from the import path `awares_platform.serve.app:build`.
 """

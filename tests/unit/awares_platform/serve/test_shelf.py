@@ -13,7 +13,7 @@ from awares_platform.serve.shelf import Shelf
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Return the names of the images that were really decoded."""
+    """Return a list to which each real decoding adds the name of its image."""
     names = []
 
     def count(data, limits, *, source):
