@@ -1,4 +1,4 @@
-"""Runs one rank of the doctor's trainer with ZeRO-3, and measures the memory while it loads.
+"""Runs one rank of the doctor's trainer with ZeRO-3, and measures the memory of loading a policy.
 
 Usage: `python -m tests.integration.doctor_rank <rank> <ranks> <directory> <out>`
 

@@ -19,7 +19,9 @@ CHAT = "/v1/chat/completions"
 
 @dataclass(frozen=True)
 class Hostile:
-    """A request, and the statuses that may answer it.
+    """A request, and the HTTP statuses with which the endpoint may answer it, in `allowed`.
+
+    If `token` is true, the request carries the endpoint's token.
 
     Example:
         Hostile("null", b"null", (400,))
@@ -65,7 +67,10 @@ def _chat(content: Any = "hi", **fields: Any) -> bytes:
 
 
 def _raw(more: str) -> bytes:
-    """Return a body with JSON text that Python cannot write."""
+    """Return the body of a chat request that ends with the members `more`, given as JSON text.
+
+    `more` may be text that `json.dumps` would not write.
+    """
     return _chat()[:-1] + b", " + more.encode("utf-8", "surrogatepass") + b"}"
 
 

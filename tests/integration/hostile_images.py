@@ -1,4 +1,4 @@
-"""Lists odd and hostile image files, with the statuses that are right for each."""
+"""Lists odd and hostile image files, with the HTTP statuses that are right for each."""
 
 import io
 import struct
@@ -33,7 +33,7 @@ def _text_bomb() -> bytes:
 
 
 def pictures() -> Iterator[tuple[str, bytes, tuple[int, ...]]]:
-    """Yield names, files and statuses."""
+    """Yield the name, the bytes and the allowed statuses of each file."""
     whole, jpeg = picture((40, 40)), picture((64, 64), kind="JPEG")
     for mode in ("1", "L", "LA", "P", "RGBA", "I;16"):
         yield f"PNG {mode}", picture(mode=mode), OK
@@ -50,7 +50,8 @@ def pictures() -> Iterator[tuple[str, bytes, tuple[int, ...]]]:
     for size in ((1, 1), (1, 30_000), (30_000, 1), (2, 2), (27, 29), (3000, 2), (4000, 4000)):
         yield f"{size}", picture(size), OK
     for part in range(1, 10):
-        # Nothing but the end mark is missing after 8 tenths of so small a PNG.
+        # The first eight tenths of so small a PNG hold all pixels. Only checksums and the end mark
+        # are missing, so the endpoint may accept or refuse the file.
         allowed = BAD if part < 8 else ANY
         yield f"PNG of {part} tenths", whole[: len(whole) * part // 10], allowed
         yield f"JPEG of {part} tenths", jpeg[: len(jpeg) * part // 10], BAD

@@ -1,4 +1,4 @@
-"""Writes a few rows of each benchmark as its published parquet files."""
+"""Writes parquet files like those of the six published benchmarks, but with one to three rows."""
 
 import io
 from pathlib import Path
@@ -20,6 +20,7 @@ def _docvqa(identity: str, question: str, answers: list[str]) -> dict[str, Any]:
 
 
 _LETTER = "Which?\nA. red\nB. blue\nPlease answer directly with only the letter."
+# Each key holds the path of a file in a benchmark's folder, and then the name of this folder.
 ROWS: dict[str, list[dict[str, Any]]] = {
     "data/test-00000-of-00001.parquet ChartQA": [
         {"type": "human_test", "question": "How many bars?", "answer": "14"},
@@ -53,9 +54,10 @@ ROWS: dict[str, list[dict[str, Any]]] = {
 
 
 def write(root: Path, owner: str, size: tuple[int, int] = (112, 112)) -> None:
-    """Write all benchmarks below `root`, with `owner` as the owner of those that have moved.
+    """Write all benchmarks below `root`, each in the folder of its Hugging Face account.
 
-    All rows of POPE share an image, and so do the two rows of DocVQA.
+    `owner` is the account of all benchmarks but OCRBench, which belongs to echo840. All rows of
+    POPE share an image, and so do the two rows of DocVQA.
     """
     for number, (place, rows) in enumerate(ROWS.items()):
         file, _, name = place.partition(" ")

@@ -1,6 +1,7 @@
 """Runs a job as an `awares` process, which starts its own Ray and SeaweedFS.
 
-Tests can start the same SeaweedFS themselves, before the job starts and after the job ends.
+A test can read and write the job's store before the job starts and after it ends: `disk` then
+starts a SeaweedFS on the same directory.
 """
 
 import os

@@ -1,6 +1,7 @@
-"""Tests that a killed curate job resumes, and that a stopped engine or actor is replaced.
+"""Tests that a killed curate job resumes, and that it replaces an engine or actor that hangs.
 
-The test uses real Ray Data, vLLM and SeaweedFS.
+An actor is a Ray Data worker that answers the questions of shards with its engine. The test uses
+real Ray Data, vLLM and SeaweedFS.
 """
 
 import asyncio
@@ -95,9 +96,10 @@ def named(name: str) -> list[psutil.Process]:
 
 
 def stop_both(store: ObjectStore) -> None:
-    """Stop the actor while its engine starts, and then stop the engine after the first shard.
+    """Send SIGSTOP to the actor while its engine starts, and later to the engine of the next actor.
 
-    Return when both processes have ended.
+    The engine is stopped after a further shard is finished. Return when the job has ended both
+    stopped processes.
     """
     wait_for(lambda: named(ENGINE), "an engine")
     stop(ACTOR)

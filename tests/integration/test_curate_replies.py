@@ -1,4 +1,7 @@
-"""Tests on a real store that no reply of a judge or grounding is asked for twice."""
+"""Tests on a real store that curation keeps each reply and answer, and does not ask for it again.
+
+The replies are those of a judge and of a grounding behind HTTP. The answers are those of an engine.
+"""
 
 import asyncio
 import hashlib
@@ -41,7 +44,7 @@ def server() -> Iterator[ChatServer]:
 
 
 def question(body: dict[str, Any]) -> str:
-    """Return a digest of a request."""
+    """Return a digest of a request's messages."""
     return hashlib.sha256(json.dumps(body["messages"]).encode()).hexdigest()
 
 
@@ -75,7 +78,10 @@ def label(config: PlatformConfig, image: str) -> dict[str, str]:
 
 
 def picture(store: ObjectStore, grey: int) -> str:
-    """Store an image of one colour. The tests share a prefix, so each one takes another colour."""
+    """Store an image of one grey tone, and return its hash.
+
+    The tests share one prefix of the store, so each test takes another tone.
+    """
     buffer = io.BytesIO()
     Image.new("RGB", (120, 120), (grey, grey, grey)).save(buffer, "PNG")
     return put_image(store, buffer.getvalue())
@@ -138,7 +144,7 @@ def test_replies_that_arrive_together_share_objects_and_are_merged(seaweed: Obje
 
 
 class LocalReports(LossReports):
-    """The reports of an answerer outside of Ray. `reason` is the reason to end the job, or ""."""
+    """Reports without Ray. `lost_before` returns `reason`: the reason to end the job, or ""."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(None)

@@ -39,7 +39,7 @@ def store(config: PlatformConfig) -> ObjectStore:
 
 
 def other(config: PlatformConfig, **curate: object) -> PlatformConfig:
-    """Return the configuration of another run of the same data set."""
+    """Return the configuration of another run of the same data set, with these curate settings."""
     changed = {"curate": curate, "run": {"name": "second"}}
     settings = config.model_dump(mode="json")
     return PlatformConfig.model_validate(
@@ -49,7 +49,7 @@ def other(config: PlatformConfig, **curate: object) -> PlatformConfig:
 
 @pytest.fixture(autouse=True)
 def labels_without_an_engine(monkeypatch: pytest.MonkeyPatch, store: ObjectStore) -> None:
-    """Let curate write each pending shard as it is, where an engine and a judge would label it."""
+    """Let curate store each pending shard as it is, instead of labelling it with an engine."""
 
     def label(config: PlatformConfig, pending: Any, record: object, shards: int) -> None:
         for shard in pending:

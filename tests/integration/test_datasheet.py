@@ -38,7 +38,11 @@ def server() -> Iterator[ChatServer]:
 
 
 def reply(body: Body, count: int) -> tuple[int, str]:
-    """Refuse the sample 0, find the sample 1 right at both resolutions, and ground the others."""
+    """Reply as the judge or as the grounding.
+
+    The judge refuses the sample 0, and calls the two answers to the sample 1 equally good. For all
+    other samples, it prefers the answer at full resolution. The grounding always returns one box.
+    """
     if body["messages"][0]["role"] != "system":
         return 200, "[[100, 200, 300, 400]]"
     text = body["messages"][1]["content"]
@@ -89,7 +93,8 @@ def test_a_spent_budget_stops_and_a_larger_one_goes_on_to_the_datasheet(
     setup = config(seaweed, server, 100.0)
     counts = label(setup, samples)
     assert (counts["failure"], counts["hr"], counts["lr"]) == (b"", COUNT - 2, 1)
-    # The judge is asked twice about the sample that it refuses. Nothing else is asked twice.
+    # The judge gets one request for each sample, and a second request for the sample that it
+    # refuses. The grounding gets one for each HR sample. No two requests are equal.
     assert len(server.bodies) == len({json.dumps(body) for body in server.bodies})
     assert len(server.bodies) == COUNT + 1 + COUNT - 2
 

@@ -18,7 +18,10 @@ EPISODES = 16
 
 
 def test_interrupted_turns_go_on_from_their_tokens(tmp_path: Path) -> None:
-    """The engine is interrupted in the second turn. Then it stands for the next actor's engine."""
+    """Interrupt the engine during the second turns, and then continue the episodes.
+
+    In a job, the engine of another actor would continue the episodes. Here the same engine does.
+    """
     policy = RandomPolicy.build(tmp_path)
     spec = EpisodeSpec(LIMITS, sampling=SAMPLING)
     with started(policy.path, CONFIG, policy.chat) as (runner, engine):
@@ -34,7 +37,7 @@ def test_interrupted_turns_go_on_from_their_tokens(tmp_path: Path) -> None:
             await engine.interrupt()
             late = await engine(policy.ask(0, SAMPLING))
             assert (late.token_ids, late.finish) == ((), FinishReason.INTERRUPTED)
-            # A load of weights still scores the canary.
+            # An interrupted engine must still score the canary, as each load of weights does.
             assert len(await engine.score(*policy.canary.prompts[0])) > 0
             return await playing
 

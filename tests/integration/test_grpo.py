@@ -85,8 +85,8 @@ def config(faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
             "micro_batch": 8,
             "learning_rate": 1e-4,
             "validation": {"every": 2},
-            # Any update moves the policy this far, so each step after the first best version
-            # restores this version.
+            # Any update exceeds `kl_above`, so each step after the first best version restores
+            # this version.
             "guards": {"window": 1, "kl": "restore-best", "kl_above": 1e-9, "max_restores": 99},
         },
     }
@@ -200,7 +200,7 @@ def served_while_published(session: PlatformConfig, store: ObjectStore, image: P
 def check_validations(config: PlatformConfig, store: ObjectStore, killed: int) -> Validated:
     """Check the record of validated versions, and return the best one.
 
-    `killed` is the version whose validation was killed.
+    `killed` is the version whose validation was interrupted by the kill of the actor.
     """
     record = read_record(store, config.run.name)
     assert record.pending == [] and killed in [one.version for one in record.entries]
@@ -208,7 +208,8 @@ def check_validations(config: PlatformConfig, store: ObjectStore, killed: int) -
     assert all(len(one.values) == 6 for one in record.entries)
     best = record.found(record.best)
     assert best is not None and best.step > 0
-    # The store keeps the weights and the training state of the best version only.
+    # Only the best version is pinned, so that its weights are never deleted. The store keeps the
+    # training state of no other version.
     assert pinned(store, config.run.name) == {best.version}
     snapshots = {info.key.split("/")[4] for info in store.list("runs/grpo-test/snapshots/")}
     assert snapshots == {f"v{best.version:08d}"}
@@ -274,7 +275,8 @@ def test_killed_resumed_and_nothing_counted_twice(
         if info.key.endswith(f"step-{STEPS:08d}/awares.json")
     ]
     position = json.loads(store.get(saved))["state"]
-    # The session resolves engine.dtype, which is a part of the recipe.
+    # The journal needs the session's configuration. There engine.dtype, a part of the recipe, is
+    # no longer "auto".
     journal = journal_of(session, store)
     trainings = journal.trainings()
     trained = [pair for record in trainings.values() for pair in record.groups]

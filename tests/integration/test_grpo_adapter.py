@@ -140,7 +140,8 @@ def export_again_after_half_an_export(config: PlatformConfig, store: ObjectStore
 def begins_with_the_adapter_of_sft(config: PlatformConfig, subscriber: Subscriber) -> None:
     """Check that the first version is the adapter of SFT, and that the export builds on the base.
 
-    The merged weights of SFT lack a part of this adapter, because they are rounded to bfloat16.
+    The job must not start from the merged weights of SFT instead, because their rounding to
+    bfloat16 loses a part of this adapter.
     """
     store, base, family = subscriber.store, config.policy.base, QWEN2_5_VL
     found = resolve_adapter(store, "grpo-adapter", "sft", base, family)
@@ -158,10 +159,11 @@ def begins_with_the_adapter_of_sft(config: PlatformConfig, subscriber: Subscribe
 
 
 async def score_despite_a_kill(config: PlatformConfig) -> None:
-    """Score groups of ten. Kill the reward worker after the first ten, and stop the next one.
+    """Score ten groups with each of three reward workers, which replace one another.
 
-    All answers differ, so the workers encode each answer with the sentence encoder. Their rewards
-    must equal the rewards that this process computes, bit for bit.
+    The first worker is killed, and the second one is stopped with SIGSTOP. All answers differ, so
+    the workers encode each answer with the sentence encoder. The workers' rewards must equal the
+    rewards that this process computes, bit for bit.
     """
     torch.set_num_threads(1)  # The encoder's last bits depend on the number of threads.
     method, workers = MethodConfig(), list[RemoteWorker]()
@@ -213,7 +215,7 @@ async def evaluate(config: PlatformConfig) -> None:
     """Evaluate the policy, and then damaged adapters, which the evaluation must refuse.
 
     The bound of the mean logprob difference is very large. Only the check of the change since
-    version 0 can therefore refuse an adapter that the engine plays.
+    version 0 can therefore refuse an adapter that the engine has loaded.
     """
     engine = config.engine.model_copy(update={"canary_bound": 5.0})
     store = ObjectStore.from_config(config.store)

@@ -1,4 +1,4 @@
-"""Tests `awares import` with a real store: every source, a kill at any moment, and two at once."""
+"""Tests `awares import` with a real store: all kinds of source, kills, and two imports at once."""
 
 import io
 import json
@@ -39,7 +39,11 @@ def page(number: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a directory with images and rows.jsonl, in which two rows share an image and an id."""
+    """Write a directory with ROWS images and the file rows.jsonl, which has a row for each image.
+
+    Three further rows follow: another question with the image and the id of row 3, a copy of row 4,
+    and a row whose image is missing.
+    """
     top = tmp_path_factory.mktemp("pages")
     rows = []
     for number in range(ROWS):
@@ -94,7 +98,10 @@ def test_a_finished_import_is_not_repeated(seaweed: ObjectStore, pages: Path) ->
 
 
 class Stopping(ObjectStore):
-    """A store that fails at one of its writes, as if the process ended there."""
+    """A store that fails after `left` writes, as if the process ended there.
+
+    Writes of the lease do not count, and never fail.
+    """
 
     left: int
 
@@ -110,7 +117,7 @@ class Stopping(ObjectStore):
 def test_an_import_that_stops_at_any_write_goes_on(
     seaweed: ObjectStore, pages: Path, tmp_path: Path
 ) -> None:
-    """Check each write of an import with two steps."""
+    """Stop an import with two steps at each of its writes in turn, and import again each time."""
     rows = (pages / "rows.jsonl").read_text().splitlines()
     (tmp_path / "rows.jsonl").write_text("\n".join([*rows[:9], rows[-1]]))
     settings = {"held_out": 0.3, "root": str(pages)}
@@ -184,7 +191,8 @@ def test_rows_of_the_evaluation_sets_are_left_out(seaweed: ObjectStore, pages: P
     (pages / "test.jsonl").write_text("\n".join(rows[:6]))
     imported(seaweed, pages / "test.jsonl", "clean", "test")
     result = imported(seaweed, pages / "rows.jsonl", "clean")
-    # The sixth row and the other question about the image of the fourth row are left out, too.
+    # The eight rows are the six rows of the test split, the other question about the image of row
+    # 3, and the copy of row 4.
     assert result.counts.refused == {"in an evaluation set": 8, "image not found": 1}
     other = imported(seaweed, pages / "rows.jsonl", "other", against=("clean/test",))
     assert other.counts.rows == result.counts.rows == {"train": ROWS - 6}

@@ -1,4 +1,7 @@
-"""Tests two judges on one curated set, behind a real HTTP server and with a real store."""
+"""Tests how far a second judge agrees with the verdicts of a curated set.
+
+The second judge is a real HTTP server, and the curated set is in a real store.
+"""
 
 from collections.abc import Iterator
 
@@ -54,7 +57,8 @@ def test_the_kappa_by_hand_and_nothing_is_paid_twice(
         }
     )
     found = measure(seaweed, DataConfig(name="forms"), curate, NAME)
-    # Agreement: 4 of 5. By chance: (TIE 2 * 1 + LOW 1 * 1 + FULL 2 * 3) / 25 = 0.36.
+    # The judges agree on 4 of 5 samples. Two judges with these counts of verdicts would agree by
+    # chance on the share (TIE 2 * 1 + LOW 1 * 1 + FULL 2 * 3) / 25 = 0.36.
     assert (found.samples, found.unreadable, found.observed) == (5, 1, 0.8)
     assert found.kappa == pytest.approx((0.8 - 0.36) / (1 - 0.36))
     assert "match and second agree on 80.0% of 5 samples; Cohen's kappa is 0.688" in found.summary()

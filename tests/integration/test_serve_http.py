@@ -246,7 +246,7 @@ def test_the_hostile_corpus_gets_the_right_statuses(served: Served) -> None:
 
 
 def _healthy(served: Served) -> int:
-    """Return the status of /healthz, which must come soon."""
+    """Return the status of /healthz, which must come within 8 seconds."""
     try:
         with urllib.request.urlopen(f"{served.url}/healthz", timeout=8) as response:
             return response.status
@@ -339,7 +339,7 @@ def test_a_replica_that_fails_is_replaced(
 
 
 def test_sigterm_answers_what_was_accepted_and_leaves_nothing(served: Served) -> None:
-    """Signal the whole process group, as a shell does. This test is the last, as it stops all."""
+    """Signal the whole process group, as a shell does. This test is last: it ends the endpoint."""
     late: list[tuple[int, dict[str, str], str]] = []
     now = family(psutil.Process(served.process.pid))
     with ThreadPoolExecutor(3) as pool:
@@ -365,7 +365,7 @@ def test_sigterm_answers_what_was_accepted_and_leaves_nothing(served: Served) ->
     }
     assert served.process.stdout is not None
     printed = served.process.stdout.read().splitlines()
-    # Ray's own lines tell of the replicas that an earlier test has killed.
+    # The lines with "(raylet)" come from Ray. They report replicas that an earlier test has killed.
     assert [line for line in printed if "(raylet)" not in line] == [
         f"open it:  {served.url}/",
         f"ask it:   awares ask IMAGE 'QUESTION' --endpoint {served.url} --token-env TEST_TOKEN",
