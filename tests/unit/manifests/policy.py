@@ -1,8 +1,8 @@
 """Evaluates the IAM policies of this repository.
 
-This module supports only the features that these policies use: actions, resources with `*`, and a
-few condition operators. AWS's IAM reference defines these features in "Policy evaluation logic"
-and "Condition operators".
+This module supports only the features that these policies use: statements with the effect Allow,
+actions, resources with `*`, and a few condition operators. AWS's IAM reference defines these
+features in "Policy evaluation logic" and "Condition operators".
 """
 
 import json

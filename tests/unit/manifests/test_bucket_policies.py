@@ -1,6 +1,6 @@
-"""Tests that the bucket policies allow exactly the S3 calls that the code makes.
+"""Tests that the IAM policies in manifests/ allow exactly the S3 calls that the code makes.
 
-Also tests that each AWS manifest is valid input for the AWS command in its first line. The command
+Also tests that each AWS manifest is valid input for the AWS command in its first line, which
 applies the manifest.
 """
 
@@ -72,7 +72,7 @@ def calls(path: Path) -> set[str]:
 
 
 def test_only_the_store_and_its_multipart_part_call_s3() -> None:
-    """Only the store's modules call S3.
+    """Check that only the store's modules call S3.
 
     The module seaweed.py calls only the private server that it starts.
     """
@@ -191,7 +191,7 @@ def test_all_access_needs_tls() -> None:
     ],
 )
 def test_the_command_in_the_first_line_accepts_the_file(name: str) -> None:
-    """The command's options and the file together are a valid request of the AWS operation.
+    """Check that the command's options and the file make a valid request of the AWS operation.
 
     The command reads the file through --cli-input-yaml.
     """

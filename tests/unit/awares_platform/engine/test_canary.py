@@ -1,4 +1,8 @@
-"""Tests the canary's prompts, its compared tokens, and the bound on the difference of logprobs."""
+"""Tests the canary: its prompts, its compared tokens, and the bound on the logprob difference.
+
+The canary is a few fixed prompts. The engine's logprobs of these prompts must agree with the
+learner's logprobs after each load of weights.
+"""
 
 import asyncio
 import math
@@ -59,7 +63,7 @@ def test_a_prompt_holds_both_turns_and_their_images(canary: Canary, chat: ChatFo
 
 
 def test_a_question_fits_if_the_engine_can_score_its_longest_item(chat: ChatFormat) -> None:
-    """Check the limit of tokens, which includes one token that the engine samples itself."""
+    """Check that the context must hold the longest item, and one token that the engine samples."""
     sample, limits = replace(SAMPLES[0], question="why " * 40), VisionLimits(min_pixels=784)
     items = Canary.build([sample] * 4, picture, chat, limits, 0.5).items
     longest = max(sequence_length(item, limits, 0.5) for item in items)
@@ -90,7 +94,10 @@ class Originals(dict[str, Image.Image]):
 
 
 def test_a_check_renders_each_view_once_and_not_on_the_event_loop(canary: Canary) -> None:
-    """On the event loop, the 78 ms to render a page would hold up all requests of an endpoint."""
+    """Check that a check renders each view once, in another thread than that of the event loop.
+
+    Rendering a page takes 78 ms. On the event loop, it would hold up all requests of an endpoint.
+    """
     originals = Originals(canary)
     fresh = replace(canary, originals=originals)
     logprobs = rows(canary, -1.0)

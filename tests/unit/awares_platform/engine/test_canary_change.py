@@ -13,7 +13,7 @@ TOKENS = 160
 
 
 def measured(played: float, size: float, noise: float, seed: int = 0) -> Change:
-    """Return the changes if the engine's logprobs change by the share `played` of the learner's.
+    """Return both changes. The engine's change is the share `played` of the learner's change.
 
     `size` is the standard deviation of the learner's change over the tokens. `noise` is the
     standard deviation of the engine's rounding errors.

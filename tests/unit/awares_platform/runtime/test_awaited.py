@@ -1,4 +1,4 @@
-"""Tests that a job waits for its input, prints for what it waits, and gives up in time."""
+"""Tests that a job waits for its input, says what it waits for, and gives up after run.wait_s."""
 
 import pytest
 

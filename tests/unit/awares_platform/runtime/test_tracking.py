@@ -53,8 +53,10 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
 metrics(4)
 tracking.close()
 """
-"""A program whose files cannot grow for a while, as on a full disk. sys.argv[1] is the job's
-directory."""
+"""A program whose files cannot grow for a while, as on a full disk.
+
+sys.argv[1] is the job's directory.
+"""
 
 
 @pytest.fixture
@@ -65,7 +67,10 @@ def job(tmp_path: Path) -> TrackedJob:
 
 @pytest.fixture
 def row() -> SampleRow:
-    """Return a sample whose policy received the left half of an image of 40 x 20 pixels."""
+    """Return the row of an episode in which the policy gets the left half of its image.
+
+    The image has 40 x 20 pixels.
+    """
     asks = _turn("GET_CROPS: ['7']", (View(),), ("7",))
     answers = _turn("7", (View((0, 0, 20, 20)),), ())
     episode = Episode(
@@ -203,8 +208,9 @@ def records(directory: Path) -> list[Any]:
 def _entries(data: bytes) -> Iterator[bytes]:
     """Yield the entries of a file in LevelDB's log format.
 
-    The file begins with 7 bytes of W&B. A fragment has a header of 7 bytes: a checksum, the length,
-    and the kind (1 whole, 2 first, 3 middle, 4 last). A block of 32 KiB ends with up to 6 zeros.
+    The file begins with 7 bytes of W&B. An entry consists of one or more fragments. A fragment has
+    a header of 7 bytes: a checksum, the length, and the kind (1 whole, 2 first, 3 middle, 4 last).
+    If fewer than 7 bytes are left in a block of 32 KiB, they are zeros.
     """
     at, entry = 7, b""
     while at < len(data):

@@ -20,7 +20,10 @@ from awares_platform.store.errors import LaunchError
 
 
 class Part:
-    """A part that answers each ping until `stop` is called, as SIGSTOP stops a process."""
+    """A fake part of a job, such as the trainer.
+
+    The part answers each ping until `stop` is called. It then hangs, as a process after SIGSTOP.
+    """
 
     def __init__(self) -> None:
         self._runs = asyncio.Event()

@@ -85,7 +85,7 @@ def test_the_prompt_of_an_environment_travels_with_the_policy(
 ) -> None:
     """Check that a policy records the text of its system prompt.
 
-    The check then refuses the policy if the environment's prompt has changed since the training.
+    `inputs.check` then refuses the policy if the environment's prompt has changed since training.
     """
     method = MethodConfig(
         environment="awares.whole_image:WholeImage", system_prompt="awares", max_crops=1

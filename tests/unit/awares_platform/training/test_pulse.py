@@ -1,4 +1,4 @@
-"""Tests that a process of a trainer ends when a pass of its step hangs."""
+"""Tests that a training process ends itself when a pass of a step hangs."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Tests that stored slices are found at any boundaries, and that damage is named."""
+"""Tests that any part of a stored training state can be read, and that damage is named."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,10 @@ PATH = "runs/x/checkpoints/sft/step-00000050"
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """Return a state of three ranks. They hold the elements 0 to 3, 4 to 6 and 7 to 9 of `w`."""
+    """Return a directory with the stored state of three ranks.
+
+    The ranks hold the elements 0 to 3, 4 to 6 and 7 to 9 of the weight `w`.
+    """
     values = np.arange(10, dtype=np.float32)
     for rank, (start, end) in enumerate(((0, 4), (4, 7), (7, 10))):
         values[start:end].tofile(tmp_path / f"state-{rank:05d}.bin")
