@@ -76,9 +76,11 @@ def episode(version: int, number: int) -> Episode:
 
 
 class Fleet:
-    """The simulated actors of a run. `spent_s` is the CPU time of the simulation itself.
+    """The simulated actors of a run.
 
-    The actors together could play `rate` * SPARE groups a second.
+    `rate` is the number of groups that the learner trains in a second. The actors together could
+    play `rate` * SPARE groups a second. A reward worker takes `reward_s` seconds for each group.
+    `spent_s` is the CPU time of the simulation itself.
     """
 
     def __init__(self, settings: GrpoConfig, rate: float, reward_s: float) -> None:
@@ -111,7 +113,7 @@ class Fleet:
 
 
 class SimulatedActor:
-    """An `actor.Actor` that waits as long as a rollout takes."""
+    """A rollout actor (`awares_platform.grpo.actor.Actor`) that waits instead of playing."""
 
     def __init__(self, fleet: Fleet, drawn: random.Random) -> None:
         self._fleet, self._drawn, self._version = fleet, drawn, -1
@@ -163,7 +165,7 @@ class SimulatedActor:
 
 
 class SimulatedWorker:
-    """A `rewarding.RewardWorker` that waits for `Fleet.reward_s` seconds per group."""
+    """A reward worker (`rewarding.RewardWorker`) that waits instead of computing rewards."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet

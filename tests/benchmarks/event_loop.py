@@ -3,8 +3,8 @@
     python tests/benchmarks/event_loop.py [MEGAPIXELS]
 
 A task of the loop wakes up each millisecond. The longest time between two of its turns is the time
-for which every other client of the replica waits. The engine is real and plays the bundled policy.
-Its memory and its process are not measured.
+for which every other client of the replica waits. The engine is real and plays the bundled policy,
+but runs in another process, which is not measured.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ KINDS = (("JPEG", "RGB"), ("PNG", "RGB"), ("PNG", "RGBA"), ("TIFF", "CMYK"))
 
 
 def encoded(side: int, kind: str, mode: str) -> bytes:
-    """Return a file with noise of 4:3, whose longer side has `side` pixels."""
+    """Return the file of an image of noise. Its width is `side`, and its height 3/4 of `side`."""
     small = Image.effect_noise((side // 8, side * 3 // 32), 60)
     buffer = io.BytesIO()
     small.resize((side, side * 3 // 4)).convert("RGB").convert(mode).save(buffer, kind)

@@ -1,7 +1,7 @@
 """Measures how many predictions a second each scorer takes on one core, beside lmms-eval.
 
-The pairs are those of tests/lmms_eval/cases.py. lmms-eval is measured if it is installed, and with
-its own bookkeeping, because its scorers cannot be called alone.
+The predictions come from tests/lmms_eval/cases.py. If lmms-eval is installed, it is measured, too.
+Its scorers cannot be called alone, so its rates include its own bookkeeping.
 
 Run it with:
 
@@ -22,7 +22,7 @@ VERSION = "2026-08"
 
 @dataclass(frozen=True, slots=True)
 class ScoredRate:
-    """The number of pairs that a scorer takes in a second, and lmms-eval's number or None.
+    """The pairs a second of our scorer, and of lmms-eval's, or None if it is not installed.
 
     Example:
         ScoredRate("docvqa", ours=52_000.0, theirs=4_100.0)

@@ -1,7 +1,7 @@
-"""Runs a Ray cluster of two nodes on this machine. Nodes can be lost and added.
+"""Runs a Ray cluster on this machine: a head node and one further node, which can be replaced.
 
-The head node has the driver, the controller and the trainer. The other node has the rollout actor
-and the learner, as a node that the cloud may take back.
+The head node has the driver, the controller and the trainer. The further node stands for a spot
+node, which a cloud may take back. It has the rollout actor and the learner.
 """
 
 import os
@@ -33,7 +33,7 @@ print(*(key.hex() for key, one in nodes.items() if one.node_manager_address == s
 
 
 class RayCluster:
-    """The processes of the nodes. `address` is the value of RAY_ADDRESS.
+    """The processes of the nodes. `address` is the value of RAY_ADDRESS for a job on the cluster.
 
     Example:
         with cluster(environment) as nodes:
@@ -89,7 +89,8 @@ class RayCluster:
 
     def add_node(self) -> None:
         """Start a further node for the rollout actor and the learner."""
-        # The driver looks for a node with its own address, and must find the head node.
+        # Each further node gets an address of its own. A driver looks for the node with the
+        # driver's address, and must find the head node.
         address = f"--node-ip-address=127.0.0.{len(self._nodes) + 1}"
         self._start("spot", f"--address={self.address}", address)
 
@@ -113,9 +114,9 @@ class RayCluster:
         return found
 
     def roots(self) -> list[int]:
-        """Return the process ids of all nodes that still run.
+        """Return the id of the main process of each node that still runs.
 
-        A node whose raylet is stopped does not count. Its former learner may outlive its actor.
+        A node whose raylet is stopped does not count, although an old learner may still run there.
         """
         return [node.pid for node in self._nodes if node.is_running() and _serves(node)]
 
@@ -138,7 +139,7 @@ def _serves(node: psutil.Process) -> bool:
 
 @contextmanager
 def cluster(environment: dict[str, str]) -> Iterator[RayCluster]:
-    """Run a cluster while the block runs. `environment` has the variables of its processes."""
+    """Run a cluster during the block. `environment` has the environment variables of the nodes."""
     directory = Path(f"/tmp/ray-faults-{os.getpid()}")
     nodes = RayCluster(environment, directory)
     try:

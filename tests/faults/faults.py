@@ -16,7 +16,10 @@ PROCESSES = {
     "engine": "VLLM::EngineCore",
     "reward worker": "ray::RewardActor",
 }
-"""The beginning of each process's command line. Ray Train's controller runs in the trainer."""
+"""The beginning of each process's command line.
+
+"controller" is the controller of this project. Ray Train's own controller runs in the trainer.
+"""
 KILLED = {
     "controller": r"the controller is dead: ",
     "trainer": r"the trainer is dead: ",
@@ -25,7 +28,7 @@ KILLED = {
     "engine": r"rollout actor 0 is gone \(the engine failed: ",
     "reward worker": r"reward worker 0 is gone \(The actor died",
 }
-"""Matches the line that names a killed process."""
+"""For each process, a pattern of the line by which the job reports that the process is killed."""
 STOPPED = {
     "controller": r"the controller hangs: it gave no answer",
     "trainer": r"the trainer hangs: it gave no answer",
@@ -34,19 +37,20 @@ STOPPED = {
     "engine": r"rollout actor 0 is gone \(the engine (hangs|gave no answer)",
     "reward worker": r"reward worker 0 is gone \(the reward worker hangs: it gave no answer",
 }
-"""Matches the line that names a stopped process."""
+"""For each process, a pattern of the line by which the job reports that the process hangs."""
 NODE = r"(rollout actor|learner rank) 0 is gone \(.* node "
-"""Matches the line that names a lost node."""
+"""A pattern of the line by which the job reports a lost node."""
 
 
 @dataclass(frozen=True, slots=True)
 class MatrixFault:
     """A fault that strikes a running job.
 
-    `part` is what the fault strikes. `name` is the text in the table. A process gets `signal`. A
-    fault of the store or of the disk lasts `seconds`, and requests to the store get `reply`. A
-    notice comes `seconds` before its node is lost. A step must follow within `limit_s` seconds
-    after the fault, or after its end. The job must say a line that matches `told`.
+    `part` is what the fault strikes. `name` is the text in the table. The process `victim`, or the
+    raylet of a node, gets `signal`. A fault of the store or of the disk lasts `seconds`, and a
+    faulty store answers with `reply`. A notice comes `seconds` before its node is lost. Within
+    `limit_s` seconds after the start of the fault plus `seconds`, the job must say a line that
+    matches `told`, and must publish two further versions.
 
     Example:
         MatrixFault("driver", "kill -9 of the driver", 120, "taking over from ")

@@ -17,8 +17,8 @@ COMMAND = [sys.executable, "-c", "from awares_platform.cli.main import main; mai
 class GrpoJob:
     """A running `awares grpo`.
 
-    `said` holds the lines that the job has printed, over all of its processes. `store` is a client
-    that does not pass the proxy, so that the store's outages do not hide the progress.
+    `said` holds the lines of the job, including those of earlier processes of the job. `store` is a
+    client of the store without the proxy, so that the progress is visible during an outage.
 
     Example:
         job = GrpoJob(config, store, environment, directory)

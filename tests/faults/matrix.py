@@ -3,10 +3,11 @@
     PYTHONPATH=.:platform python -m tests.faults.matrix --part 1 --results runs/faults
     PYTHONPATH=.:platform python -m tests.faults.matrix --table runs/faults > tests/faults/README.md
 
-A part is one run of the job with a quarter of the faults, one after the other. Part 0 is the run
-without a fault. Parts after the fourth have the faults that --repeat names, such as those that
-were mended. Each fault strikes a random number of versions after the job has recovered from the one
-before, and a random fraction of a second later. After --seconds, the run ends.
+A part is one run of the job. Part 0 is a run without a fault. Each of the parts 1 to 4 has a
+quarter of the faults, one after the other. A later part has the faults that --repeat names, such as
+faults whose cause has been mended. After the job has recovered from a fault, it first publishes a
+random number of versions. The next fault then strikes after a random fraction of a second. The run
+ends after at most --seconds seconds.
 
 The job runs on a real Ray cluster of two nodes, with a real SeaweedFS behind a proxy. The run's
 directory is a small file system in memory, so that the disk can be full. Mounting it needs root.
@@ -84,9 +85,9 @@ def settings(endpoint: str, disk: Path, part: int) -> PlatformConfig:
 
 
 def moments(part: int, repeated: Sequence[str] = ()) -> list[tuple[MatrixFault, int, float]]:
-    """Return the faults of a part, and the versions and seconds between them.
+    """Return each fault of a part, with the versions and the seconds to wait before the fault.
 
-    `repeated` names the faults of a part after the last quarter.
+    `repeated` names the faults of a part after part 4.
     """
     chance = random.Random(SEED)
     faults = chance.sample(MATRIX, len(MATRIX))
@@ -125,7 +126,7 @@ def variables(address: str = "") -> dict[str, str]:
 def run(part: int, results: Path, seconds: float, repeated: Sequence[str]) -> None:
     """Run a part for at most `seconds` seconds, check it, and write the outcome to `results`.
 
-    The lines of the job go there, too.
+    The function also writes the lines of the job to `results`.
     """
     until = time.monotonic() + seconds
     with (
@@ -164,7 +165,7 @@ def run(part: int, results: Path, seconds: float, repeated: Sequence[str]) -> No
 
 
 def running(job: GrpoJob) -> set[psutil.Process]:
-    """Return the processes of the job's driver that still run. The cluster ends its own ones."""
+    """Return the job's driver and its descendants, if the driver runs, and otherwise nothing."""
     return family(psutil.Process(job.process.pid)) if job.process.poll() is None else set()
 
 
@@ -177,7 +178,8 @@ def strike_all(
 ) -> None:
     """Strike the job with each planned fault, and append to `struck` what each one did.
 
-    Stop at the time `until`, or after a fault that ends the job. Without faults, wait until then.
+    Stop shortly before the time `until`, or after a fault that ends the job. Without faults, wait
+    for the time `until`.
     """
     job.wait_for_version(2, 300)
     if not planned:

@@ -29,10 +29,12 @@ OURS = re.compile(r"grpo \[ *\d+ s\]: |[IWE] [\d:]{8} awares|awares grpo: |grpo:
 class Struck:
     """What a fault did to the job.
 
-    `version` is the newest version at the strike. The process was gone after `gone_s` seconds. The
-    next step followed `step_s` seconds after the strike, or after the end of the fault. `told` is
-    the line of the job that names the part and the cause, or "" if there is none. `failed` is the
-    reason if no step followed in time.
+    `name` and `limit_s` are those of the fault. `version` is the newest version at the strike.
+    `gone_s` is the time from the strike to the end of the struck process, or None if the fault
+    strikes a node, the store or the disk. `step_s` is the time until the job had named the fault
+    and had published two further versions. It counts from the strike plus the fault's `seconds`.
+    `told` is the line by which the job named the fault, or "" if there is none. `failed` says why
+    the job did not recover in time, or is "".
 
     Example:
         Struck("kill -9 of the engine", 12, 120, 0.4, 31.0, "rollout actor 0 is gone", "")
@@ -48,7 +50,7 @@ class Struck:
 
 
 def prepare(config: PlatformConfig, store: ObjectStore) -> None:
-    """Write the data. Every fourth sample has the label HR."""
+    """Write the curated data set. Every fourth sample has the label HR."""
     ensure_mini(config.data, store)
     samples = read_samples(store, config.data.name, "train")
     labelled = [
@@ -59,7 +61,7 @@ def prepare(config: PlatformConfig, store: ObjectStore) -> None:
 
 
 def telling(pattern: str, said: Sequence[str]) -> str:
-    """Return the first line that matches `pattern`, without its time, or ""."""
+    """Return the first line that matches `pattern`, from the match to the end, or ""."""
     return next((found[0] for line in said if (found := re.search(f"{pattern}.*", line))), "")
 
 
@@ -80,9 +82,9 @@ def portable(text: str) -> str:
 def check(
     config: PlatformConfig, store: ObjectStore, said: Sequence[str], status: int | None
 ) -> dict[str, str]:
-    """Return a fault for each check that fails. The text is empty for a check that passes.
+    """Return what is wrong by each check, which is "" if the check passes.
 
-    `status` is the exit status of the job, which SIGTERM has ended.
+    `status` is the exit status of the job after SIGTERM, or None if the job did not end in time.
     """
     session = config.model_copy(
         update={
@@ -100,7 +102,7 @@ def check(
 
 
 def _journal(config: PlatformConfig, store: ObjectStore) -> dict[str, str]:
-    """Check the records of all steps so far. The last step may be without its record."""
+    """Return what is wrong with the journal by each check. The newest step may have no record."""
     size, journal = config.grpo.groups_per_step, journal_of(config, store)
     trainings = journal.trainings()
     numbers = Counter(number for one in trainings.values() for number, _ in one.groups)

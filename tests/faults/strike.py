@@ -19,9 +19,9 @@ _FILL_BYTES = 2**20
 
 
 class Strike:
-    """Strikes a job. `faults` are the rules of the store's proxy, and `disk` is the small disk.
+    """Strikes a job. `faults` are the rules of the store's proxy. `disk` is the disk to be filled.
 
-    Without a notice, the job saves a checkpoint every `every` steps.
+    `every` is the number of steps from one regular checkpoint to the next.
 
     Example:
         struck = Strike(job, nodes, faults, disk, every=10)(MATRIX[0])
@@ -66,7 +66,10 @@ class Strike:
         )
 
     def _wait_for_line(self, pattern: str, first: int, until: float) -> None:
-        """Wait until a line after the first `first` lines matches. Raises TimeoutError."""
+        """Wait until a line after the first `first` lines matches.
+
+        Raises TimeoutError if the job ends first, or if none matches by the time `until`.
+        """
         while not telling(pattern, self._job.said[first:]):
             if time.monotonic() > until or self._job.process.poll() is not None:
                 raise TimeoutError("the job did not name the fault")
@@ -85,13 +88,16 @@ class Strike:
         return _until_gone(found[0], fault.victim)
 
     def _node(self, fault: MatrixFault) -> None:
-        """Strike the raylet, and add a node as an autoscaler does. A stopped raylet stays."""
+        """Strike the raylet, and add a node as an autoscaler does."""
         raylet = self._nodes.raylet()
         raylet.send_signal(fault.signal)
         self._nodes.add_node()
 
     def _notice(self, fault: MatrixFault) -> None:
-        """Give notice that the node is taken back, check the checkpoint, and take the node back."""
+        """Announce that the node is taken back, wait `fault.seconds` seconds, and take it back.
+
+        Raises AssertionError unless the job has saved a checkpoint besides the regular ones.
+        """
         until = time.monotonic() + fault.seconds
         self._nodes.notify(int(fault.seconds))
         saved = False

@@ -1,4 +1,7 @@
-"""Generates predictions and answers of the benchmarks, both typical and odd ones."""
+"""Generates pairs for tests of the scorers: a model's prediction and the accepted answers.
+
+Some predictions and answers are typical of the benchmarks, and others are odd.
+"""
 
 import random
 from collections.abc import Iterator
@@ -110,7 +113,7 @@ _QUESTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class ScoredPair:
-    """A prediction of the scorer `name` with the accepted answers.
+    """A prediction that the scorer `name` compares with the accepted answers to `question`.
 
     Example:
         ScoredPair("pope", "Yes.", ("yes",), "Is there a dog?")
@@ -182,7 +185,7 @@ NOTED = (
     ScoredPair("chartqa", "<think>5 or 6</think>6", ("6",), ""),
     ScoredPair("pope", "Yes.", ("yes",), ""),
 )
-"""Pairs in which the published scorers surprise, or earlier scorers of ours differed from them."""
+"""Pairs that lmms-eval scores in a surprising way, or that our scorers once scored otherwise."""
 
 DOCUMENTS: dict[str, dict[str, object]] = {
     "chartqa": {"question": " How many? ", "answer": "3", "type": "human_test"},

@@ -1,11 +1,11 @@
-"""Writes table.json: generated pairs and prompts, with what the installed lmms-eval makes of them.
+"""Writes table.json: generated pairs with the scores of the installed lmms-eval, and its prompts.
 
 Run it once for each version, in an environment that has this version of lmms-eval:
 
     pip install lmms-eval==0.7.1
     PYTHONPATH=.:platform python -m tests.lmms_eval.make_table
 
-The table keeps the scores of the other version.
+The table keeps the scores of the version with which the script ran before.
 """
 
 import json

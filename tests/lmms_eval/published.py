@@ -1,4 +1,4 @@
-"""Scores pairs with the installed package lmms-eval, by its own tasks, filters and metrics."""
+"""Scores pairs with the tasks, filters and metrics of the installed package lmms-eval."""
 
 import json
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ def _document(task: str, pair: ScoredPair) -> dict[str, Any]:
 
 
 def _task(name: str, documents: Sequence[dict[str, Any]]) -> Any:
-    """Return lmms-eval's task on documents in memory."""
+    """Return lmms-eval's task `name`, with `documents` as its data set."""
     datasets, task = import_module("datasets"), import_module("lmms_eval.api.task")
     config = _config(name)
     split = config["test_split"]
