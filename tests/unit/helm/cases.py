@@ -35,8 +35,9 @@ REDIS = {"enabled": True, "redisAddress": "redis.example.org:6379", "existingSec
 class Case:
     """One set of values with which the chart is rendered.
 
-    `preset` is the name of the preset that `values` override, or None. `given` maps objects that
-    the user creates to their keys. The map leaves out the Secrets in SECRETS, which every case has.
+    `preset` is the name of the preset that `values` override, or None. `given` maps each object
+    that the user creates for this case, such as "Secret/keys", to the object's keys. The Secrets in
+    SECRETS exist in every case, so `given` leaves them out.
 
     Example:
         Case("trial", preset="trial")

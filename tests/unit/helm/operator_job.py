@@ -78,7 +78,10 @@ def deletion_rules_are_distinct(spec: Spec, _: Collection[str]) -> Iterator[str]
 
 
 def deletion_rules_are_in_order(spec: Spec, _: Collection[str]) -> Iterator[str]:
-    """Of the rules on the same status, workers go first, then the cluster, then the job."""
+    """Yield a message for each pair of rules on one status that delete in the wrong order.
+
+    The workers may not be deleted later than the cluster, nor the cluster later than the job.
+    """
     order = ("DeleteWorkers", "DeleteCluster", "DeleteSelf")
     seconds: dict[tuple[str, ...], dict[str, int]] = {}
     for rule in _rules(spec):

@@ -155,7 +155,7 @@ def test_one_node_preset_fits_one_node_of_eight_gpus() -> None:
 
 
 def test_the_trial_preset_requests_the_documented_amount() -> None:
-    """All pods of the trial preset except Helm hooks request at most 6 CPUs and 16 GiB in total.
+    """Check that the trial preset's pods, except Helm hooks, request at most 6 CPUs and 16 GiB.
 
     The comment at the top of the preset promises about 5 CPUs and 14 GiB.
     """

@@ -45,10 +45,10 @@ def test_the_endpoints_scale_reaches_serve() -> None:
 
 
 def test_a_new_setup_changes_the_application_and_not_the_pods() -> None:
-    """A new setup changes serveConfigV2 and leaves rayClusterConfig unchanged.
+    """Check that a new setup changes serveConfigV2, and leaves rayClusterConfig unchanged.
 
-    Ray Serve applies serveConfigV2 in place. A change of rayClusterConfig takes effect only
-    in a new cluster.
+    Ray Serve applies serveConfigV2 in place. A change of rayClusterConfig takes effect only in a
+    new cluster.
     """
     first, second = (
         of_kind(render(on_base({"setup": {"serve": {"policy": policy}}})), "RayService")[0]["spec"]
@@ -102,7 +102,7 @@ def test_names_labels_and_the_digest_are_the_users() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_each_head_has_one_budget(case: Case) -> None:
-    """Each head has exactly one PodDisruptionBudget. Any other pod has at most one budget.
+    """Check that each head has exactly one PodDisruptionBudget, and any other pod at most one.
 
     Kubernetes refuses to evict a pod that two budgets select. A budget with maxUnavailable or with
     a percentage needs a scale subresource, which KubeRay's resources lack. Therefore every budget
@@ -165,7 +165,7 @@ def test_seaweedfs_asks_for_no_telemetry_and_keeps_its_data_when_told() -> None:
 
 
 def test_large_numbers_stay_integers() -> None:
-    """Large integers of the setup stay integers in TOML and YAML.
+    """Check that large integers of the setup stay integers in TOML and YAML.
 
     Helm reads numbers as floats. Without a conversion, it would print 10000000 as 1e+07.
     """

@@ -41,9 +41,9 @@ def test_the_head_runs_no_tasks() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_pods_without_gpus_neither_see_nor_count_any(case: Case) -> None:
-    """A pod without a GPU limit hides the node's GPUs, and its Ray node counts none.
+    """Check that a pod without a GPU limit hides its node's GPUs, and that Ray counts none there.
 
-    Where NVIDIA's runtime is the default runtime, such a pod would see all GPUs of its node.
+    Otherwise, such a pod would see all GPUs of its node if NVIDIA's runtime is the default runtime.
     """
     for pod in expand(case.docs()):
         for container in containers(pod):
@@ -215,7 +215,10 @@ def test_jobs_of_after_run_last() -> None:
 
 
 def test_a_job_waits_for_another_job_of_the_release() -> None:
-    """A queue starts jobs in any order, so a job waits for the results of the jobs before it."""
+    """Check that a job of a queue waits for the results of earlier jobs of the release.
+
+    A queue starts jobs in any order.
+    """
     found = {
         doc["metadata"]["labels"]["app.kubernetes.io/component"]: doc["spec"]["entrypoint"]
         for doc in of_kind(docs("kueue"), "RayJob")
@@ -339,7 +342,7 @@ def test_kueue_places_workers_near_each_other() -> None:
 
 
 def test_a_queued_job_says_nothing_of_suspension() -> None:
-    """A queued job does not set `suspend`. Otherwise helm upgrade would overwrite Kueue's value."""
+    """Check that no queued object sets `suspend`, because helm would overwrite Kueue's value."""
     assert ["suspend" in doc["spec"] for doc in of_kind(docs("kueue"), "RayJob", "RayCluster")] == [
         False
     ] * (1 + len(JOBS))

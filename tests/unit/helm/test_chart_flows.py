@@ -202,7 +202,7 @@ def test_other_flows_are_blocked(case: Case) -> None:
 
 
 def test_every_policy_selects_a_pod() -> None:
-    """Each NetworkPolicy selects a pod in at least one case, and so does each rule's podSelector.
+    """Check that each podSelector of a policy or of a rule matches a pod in at least one case.
 
     A selector that never matches has wrong labels.
     """
@@ -211,10 +211,11 @@ def test_every_policy_selects_a_pod() -> None:
 
 
 def test_a_policy_is_evaluated_as_kubernetes_does() -> None:
-    """`allowed` evaluates policies as Kubernetes does.
+    """Check that `allowed` evaluates policies as Kubernetes does.
 
     Without policies, every flow passes. A policy without rules blocks all flows of the pods that it
-    selects. A flow passes if the policies of source and target allow its direction and port.
+    selects. Otherwise, a flow passes if the source's egress policies and the target's ingress
+    policies allow its peer, port and protocol.
     """
     web, client = Peer("web", {"app": "web"}), Peer("client", {"app": "client"})
     assert allowed([], client, web, 80)

@@ -1,6 +1,7 @@
-"""Tests that the chart refuses values with which a pod, an actor or a request would wait for ever.
+"""Tests that the chart refuses values with which a release would install, but never work.
 
-KubeRay and Ray accept these values. Without the refusal a release installs and never works.
+Without the refusal, for example, a pod, an actor or a request would wait for ever. In other cases
+KubeRay's operator would report an error only after the installation.
 """
 
 from typing import Any

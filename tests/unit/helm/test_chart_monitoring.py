@@ -97,7 +97,7 @@ def test_every_metric_exists() -> None:
 
 
 def test_expressions_select_the_namespace() -> None:
-    """Every expression selects a namespace.
+    """Check that every expression selects a namespace.
 
     Alerts use the release's namespace. In a dashboard, the reader chooses the namespace.
     """
@@ -118,7 +118,7 @@ def test_every_alert_has_a_runbook_and_a_severity() -> None:
 
 
 def test_commands_and_keys_in_runbooks_exist() -> None:
-    """Runbooks name only settings that exist."""
+    """Check that runbooks name only settings that exist."""
     from awares_platform.config import PlatformConfig
     from awares_platform.config.setup import _keys
 
@@ -168,9 +168,9 @@ def test_overlapping_panels_would_be_seen() -> None:
 
 
 def test_the_canary_alert_fires_before_the_run_stops() -> None:
-    """The threshold of the alert is below the default of engine.canary_bound.
+    """Check that the threshold of the alert is below the default of engine.canary_bound.
 
-    The run stops when the canary's logprobs differ by more than engine.canary_bound.
+    The run stops when the mean difference of the canary's logprobs exceeds engine.canary_bound.
     """
     [expression] = [rule["expr"] for rule in alerts() if rule["alert"] == "AwaresCanaryNearBound"]
     assert float(expression.rpartition(">")[2]) < EngineConfig().canary_bound

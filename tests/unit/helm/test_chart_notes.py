@@ -82,7 +82,7 @@ def umbrella(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_umbrella_renders_the_same_documents(umbrella: Path, preset: str) -> None:
-    """The umbrella chart renders the same documents as the chart itself.
+    """Check that the umbrella chart renders the same documents as the chart itself.
 
     The umbrella's values contain the chart's values below the key awares-train. Helm also passes
     the key `global` to the chart, so the chart's schema must accept this key.
@@ -120,6 +120,6 @@ def _docs(text: str) -> list[str]:
 
 
 def test_values_yaml_documents_the_keys_of_all_secrets() -> None:
-    """values.yaml names every key of every Secret that a user must create."""
+    """Check that values.yaml names every key of the Secrets in SECRETS, which a user creates."""
     text = (CHART / "values.yaml").read_text()
     assert [key for keys in SECRETS.values() for key in keys if key not in text] == []

@@ -117,7 +117,7 @@ CLASHES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("name", CLASHES)
 def test_clashes_are_refused(name: str) -> None:
-    """The chart or its schema refuses the values with exactly one message that names the values.
+    """Check that the chart or its schema refuses the values with exactly one message about them.
 
     The schema writes store/bucket, and the chart writes store.bucket. The test therefore replaces
     slashes with dots.
@@ -139,7 +139,7 @@ def test_clashes_are_refused(name: str) -> None:
     ),
 )
 def test_the_schema_reports_a_removed_default(path: str, major: int) -> None:
-    """If a null removes a required default, the schema reports the missing key.
+    """Check that the schema reports the missing key if a null removes a required default.
 
     Without this report, a template would fail with an unclear message.
     """

@@ -25,7 +25,7 @@ def test_every_reference_leads_somewhere(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_jobs_accept_every_setup(case: Case, tmp_path: Path) -> None:
-    """The setup.toml in the ConfigMap is valid, both alone and with the arguments of each job."""
+    """Check that the chart's setup.toml is valid, both alone and with the arguments of each job."""
     setup = tmp_path / "setup.toml"
     texts = [
         doc["data"]["setup.toml"]
@@ -47,7 +47,7 @@ def test_the_jobs_accept_every_setup(case: Case, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_variables_of_a_setup_are_set(case: Case) -> None:
-    """The endpoint's pods set the environment variable that serve.token_env names.
+    """Check that the endpoint's pods set the environment variable that serve.token_env names.
 
     The variable with the judge's key is not checked, because the user sets it.
     """
@@ -86,7 +86,7 @@ def _groups(doc: Doc) -> list[Doc]:
 
 
 def test_the_endpoint_and_awares_serve_have_one_configuration() -> None:
-    """The application's arguments in the RayService equal the same sections of setup.toml."""
+    """Check that the RayService passes the same sections to its application as setup.toml has."""
     import tomllib
 
     import yaml

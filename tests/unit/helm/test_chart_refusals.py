@@ -258,7 +258,7 @@ SCHEMA: dict[str, tuple[dict[str, Any], str, str]] = {
 @pytest.mark.parametrize("major", [4, 3])
 @pytest.mark.parametrize("name", SCHEMA)
 def test_the_schema_is_closed(name: str, major: int) -> None:
-    """The schema refuses the value, and the message contains the path of the value.
+    """Check that the schema refuses the value with a message that starts with the value's path.
 
     Helm 4 writes a path as '/store/bucket', and helm 3 writes store.bucket.
     """
@@ -286,7 +286,7 @@ def test_a_release_name_that_is_too_long_is_refused(major: int) -> None:
 
 
 def test_the_longest_accepted_release_name_fits_kuberays_limits() -> None:
-    """The operator accepts all object names of a release with the longest allowed name.
+    """Check that the operator accepts all object names of a release with the longest allowed name.
 
     The test first searches for the longest release name that the chart accepts. The release
     includes a RayCronJob, because the limit for RayCronJob names is the smallest.

@@ -41,7 +41,7 @@ def test_both_majors_render_the_same(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_objects_are_of_this_release(case: Case) -> None:
-    """Each object has the release's namespace, the standard labels and a unique name."""
+    """Check that each object has the release's namespace, the standard labels and a unique name."""
     docs = case.docs()
     identities = [(doc["apiVersion"], doc["kind"], doc["metadata"]["name"]) for doc in docs]
     assert len(identities) == len(set(identities))

@@ -26,7 +26,7 @@ def test_pods_obey_the_restricted_standard(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_chart_grants_nothing(case: Case) -> None:
-    """The chart renders no Role, ClusterRole or binding.
+    """Check that the chart renders no Role, ClusterRole or binding.
 
     Only the autoscaler uses the Kubernetes API, and KubeRay creates the autoscaler's Role.
     """
@@ -48,7 +48,7 @@ def test_only_heads_with_the_autoscaler_mount_a_token(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_jobs_bring_their_own_submitter(case: Case) -> None:
-    """Every job has a submitterPodTemplate.
+    """Check that every job has a submitterPodTemplate.
 
     KubeRay's default submitter pod has no security context, so a restricted namespace refuses it.
     """
@@ -90,9 +90,9 @@ BAD = {
 
 
 def test_checkov_finds_only_accepted_faults(tmp_path: Path) -> None:
-    """Checkov reports only accepted findings for the chart's documents.
+    """Check that checkov reports only accepted findings for the chart's documents.
 
-    The test adds an insecure pod. Checkov must report this pod, which proves that checkov works.
+    The test adds an insecure pod, which checkov must report, too. This proves that checkov works.
     """
     everything = [
         doc

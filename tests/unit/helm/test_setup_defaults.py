@@ -40,7 +40,7 @@ def with_default(tmp_path: Path, section: str, key: str, value: object) -> Path:
 
 
 def test_no_template_repeats_a_default() -> None:
-    """No template contains a default for a setting.
+    """Check that no template contains a default for a setting.
 
     For example, a template must not contain `dig "grpo" "learner_workers" 1 .Values.setup`.
     """
