@@ -38,9 +38,9 @@ PAIRS = [
     pair(Label.HR, (C.TOP_LEFT, C.TOP_RIGHT), (C.TOP,), rtr=0.75),
     # The policy requests a crop of another region.
     pair(Label.HR, (C.TOP_LEFT,), (C.BOTTOM,), rtr=0.75),
-    # The label asks for a call, but the policy makes no call.
+    # The label says that crops are needed, but the policy requests none.
     pair(Label.HR, (C.TOP_LEFT,), ()),
-    # The label asks for no call, but the policy makes a call.
+    # The label says that no crop is needed, but the policy requests one.
     pair(Label.LR, (), (C.ALL,), rtr=1.25),
     pair(Label.LR, (), ()),
     pair(Label.LR, (), (), S.MALFORMED),

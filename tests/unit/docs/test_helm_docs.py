@@ -102,7 +102,7 @@ def test_documented_files_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
 def test_documented_values_exist(page: Path) -> None:
-    """Every documented key of the chart's values exists in values.yaml.
+    """Check that every documented key of the chart's values exists in values.yaml.
 
     A documented key is in backticks, contains a dot, and starts with a section of values.yaml. Keys
     below `setup` and `jobs` are not checked.

@@ -215,7 +215,7 @@ def test_a_policy_is_evaluated_as_kubernetes_does() -> None:
 
     Without policies, every flow passes. A policy without rules blocks all flows of the pods that it
     selects. Otherwise, a flow passes if the source's egress policies and the target's ingress
-    policies allow its peer, port and protocol.
+    policies both allow its two ends, its port and its protocol.
     """
     web, client = Peer("web", {"app": "web"}), Peer("client", {"app": "client"})
     assert allowed([], client, web, 80)

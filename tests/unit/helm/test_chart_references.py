@@ -86,7 +86,7 @@ def _groups(doc: Doc) -> list[Doc]:
 
 
 def test_the_endpoint_and_awares_serve_have_one_configuration() -> None:
-    """Check that the RayService passes the same sections to its application as setup.toml has."""
+    """Check that each section of the RayService's application equals the section of setup.toml."""
     import tomllib
 
     import yaml

@@ -54,7 +54,7 @@ READS = {
     "download_file",
     "download_directory",
 }
-"""The read-only methods of ObjectStore. The reader policy permits exactly these methods."""
+"""The read-only methods of ObjectStore. The reader policy permits only their S3 calls."""
 
 
 def calls(path: Path) -> set[str]:

@@ -63,7 +63,10 @@ def test_a_prompt_holds_both_turns_and_their_images(canary: Canary, chat: ChatFo
 
 
 def test_a_question_fits_if_the_engine_can_score_its_longest_item(chat: ChatFormat) -> None:
-    """Check that the context must hold the longest item, and one token that the engine samples."""
+    """Check that a question fits if the context holds its longest canary item and one more token.
+
+    The engine samples this token when it scores the item.
+    """
     sample, limits = replace(SAMPLES[0], question="why " * 40), VisionLimits(min_pixels=784)
     items = Canary.build([sample] * 4, picture, chat, limits, 0.5).items
     longest = max(sequence_length(item, limits, 0.5) for item in items)
@@ -94,7 +97,7 @@ class Originals(dict[str, Image.Image]):
 
 
 def test_a_check_renders_each_view_once_and_not_on_the_event_loop(canary: Canary) -> None:
-    """Check that a check renders each view once, in another thread than that of the event loop.
+    """Check that a canary check renders each view once, and not in the event loop's thread.
 
     Rendering a page takes 78 ms. On the event loop, it would hold up all requests of an endpoint.
     """

@@ -1,6 +1,6 @@
-"""Defines a fake rollout actor without an engine, and a fake Bus that carries weight versions.
+"""Defines a fake rollout actor without an engine, and a fake store of weight versions.
 
-The fake actor loads the versions that a test publishes on the Bus.
+The fake actor loads the versions that a test publishes to the fake store, a Bus.
 """
 
 import asyncio
@@ -34,10 +34,10 @@ class Bus:
 class FakeActor:
     """A fake rollout actor, which plays every prompt with the weight version that it has loaded.
 
-    The actor dies while it plays prompt number `dies_at`. It answers nothing any more from prompt
-    number `frozen_at` on, as after SIGSTOP. At version `mismatch_at` it raises an error, as an
-    actor does after a canary mismatch. It dies while it validates version `dies_validating`.
-    `placed` is set once the actor has a node.
+    The actor dies while it plays prompt number `dies_at`. From prompt number `frozen_at` on, it
+    answers no ping and finishes no prompt, as after SIGSTOP. At version `mismatch_at` it raises an
+    error, as an actor does after a canary mismatch. It dies while it validates version
+    `dies_validating`. `placed` is set once the actor has a node.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Tests how the driver restarts a lost controller or trainer, and how its guards restore versions.
+"""Tests how the driver restarts a lost controller or trainer, and how guards restore versions.
 
 Fake actors stand for the actors of Ray.
 """
@@ -70,7 +70,7 @@ class ShortController(Part):
         self.record, self.shown = Method(self._record), Method(self._shown)
         self.figures: dict[str, float] = {}
         self.reported: set[int] | None = None
-        # The version that each call of `restore` restores. None means that no version can be.
+        # The version that each call of `restore` restores, or None if none can be restored.
         self.restored: list[int | None] = []
         self.restore = Method(self._restore)
 

@@ -71,11 +71,11 @@ def test_a_forecast_waits_for_a_whole_batch(
 
 
 def test_a_synchronous_run_has_no_forecast(stage: Callable[..., Stage]) -> None:
-    """Check that a request for a forecast, which waits for ready groups, can return no views.
+    """Check when a request for a forecast stops waiting for ready groups and returns no views.
 
-    It does so once the step's batch is handed out, another learner attaches, or the run ends. With
-    the staleness bound 0, a step's groups become ready only after the learner has published the
-    version that the step updates.
+    The request returns once the step's batch is handed out, another learner attaches, or the run
+    ends. With the staleness bound 0, a step's groups become ready only after the learner has
+    published the version that the step updates.
     """
 
     async def scene() -> None:

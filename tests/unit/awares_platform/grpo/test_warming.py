@@ -40,7 +40,7 @@ def threads() -> int:
 
 
 class Rank:
-    """A Warmer and its ViewCache. `opened` lists the opened images, `prepared` the made views."""
+    """A Warmer and its ViewCache. `opened` and `prepared` list the images and views so far."""
 
     def __init__(self, cache_bytes: int = 1 << 20) -> None:
         self.opened: list[str] = []
@@ -89,7 +89,7 @@ def test_a_damaged_image_ends_the_thread_and_not_the_run(
     assert rank.collate([page(1)]) == [1]
     with pytest.raises(DataError, match="image 2 is damaged"):
         rank.collate([page(2)])
-    # The next step gets a thread again.
+    # The next step starts a new thread.
     rank.warmer.begin(lambda: [page(3)])
     until(lambda: page(3) in rank.prepared)
 
@@ -139,7 +139,7 @@ def test_a_thread_that_waits_for_the_controller_does_not_hold_up_the_next() -> N
 
 
 def test_one_batch_fills_only_half_of_the_cache() -> None:
-    """Check that the views of the batch in training stay in the cache."""
+    """Check that the next batch's views leave views of the batch in training in the cache."""
     view_bytes = 3 * 4
     rank = Rank(cache_bytes=8 * view_bytes)
     trained, coming = ([page(start + number) for number in range(9)] for start in (10, 20))

@@ -70,10 +70,10 @@ def test_a_reply_that_does_not_parse_is_asked_once_more_with_the_reason(server: 
 def test_a_refusal_costs_its_sample_only(
     server: ChatServer, status: int, said: Any, reason: str, requests: int
 ) -> None:
-    """Check that a refusal becomes an Unreadable with a reason, after `requests` requests.
+    """Check that a reply without a verdict becomes an Unreadable with its reason.
 
-    After status 400, the judge sends the request again without a JSON schema, because the server
-    may not support one.
+    The judge asks once more after most replies that it cannot read. After status 400, it sends the
+    request again without a JSON schema, because the server may not support one.
     """
     server.reply = lambda body, count: (status, said)
     [found], _ = judge(endpoint(server))

@@ -1,4 +1,4 @@
-"""Tests the redirection of descriptor 2.
+"""Tests the redirection of stderr, which is descriptor 2.
 
 The tests use a separate process, because pytest redirects its own descriptor 2.
 """

@@ -1,4 +1,4 @@
-"""Tests that the number of pixels that all requests together may hold decoded is bounded."""
+"""Tests that the decoded images of all requests together hold a bounded number of pixels."""
 
 import asyncio
 

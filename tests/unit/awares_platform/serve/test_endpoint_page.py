@@ -1,4 +1,4 @@
-"""Tests the HTTP routes of the page: its files, their headers, the examples and the low view."""
+"""Tests the HTTP routes of the endpoint's web page: files, headers, examples and the low view."""
 
 import io
 import re

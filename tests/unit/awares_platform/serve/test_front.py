@@ -26,10 +26,11 @@ HOST = b"host: a\r\n"
 class Behind:
     """The ASGI application behind the front, in place of Ray Serve's proxy.
 
-    `port` is the port of the server. `kind` says how the application answers. `availability` and
-    `draining` tell the front about the replicas, and whether the endpoint stops. `bodies` lists the
-    sizes of the request bodies that the application got. `reports` lists the numbers of requests in
-    flight that the front reported. `left` counts the clients that left a hanging request.
+    `port` is the port of the server. `kind` says how the application answers. The front reads the
+    state of the replicas from `availability`, and from `draining` whether the endpoint stops.
+    `bodies` lists the sizes of the request bodies that the application got. `reports` lists the
+    numbers of requests in flight that the front reported. `left` counts the clients that left a
+    hanging request.
     """
 
     port: int

@@ -10,7 +10,10 @@ GIBBERISH = "GET_CROPS: ['99']"
 
 
 def ask(client, body):
-    """Return the answer, the recoveries and the whole response."""
+    """Return the answer, the recoveries and the whole response.
+
+    A recovery names a detour of the endpoint, such as asking again after an unreadable request.
+    """
     reply = client.post(CHAT, json=body)
     assert reply.status_code == 200, reply.text
     found = reply.json()
@@ -68,7 +71,7 @@ def test_a_lenient_request_goes_on_in_the_form_of_training(client_for, engine, c
 
 
 def question_leaving(chat, tokens, max_tokens):
-    """Return a question that is just long enough to leave `tokens` tokens for requested views.
+    """Return a question that leaves exactly `tokens` tokens of the context for requested views.
 
     The context of 512 tokens also holds a request for "all" and an answer of `max_tokens` tokens.
     """
