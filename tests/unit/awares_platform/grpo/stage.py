@@ -230,8 +230,8 @@ class Stage:
     async def step(self, step: int, version: int) -> list[int] | None:
         """Take one learner step, publish `version` + 1, and return the numbers of settled prompts.
 
-        Settled prompts are the prompts that a restarted learner does not need again. Return None
-        if the controller hands out no batch, or an order such as Finish instead of a batch.
+        A prompt is settled once the learner has its group, or once its group turns out to be
+        useless. Return None if the controller hands out no batch, or an order such as Finish.
         """
         shard = await self.controller.batch(step, version, 0, 1)
         if not isinstance(shard, StepShard):
