@@ -48,9 +48,9 @@ _KINDS = {bool: "boolean", str: "string", int: "integer", float: "number"}
 class Value:
     """One key of values.yaml, with its default, its help text and its annotated schema.
 
-    `path` is the key's dotted path from the top of the file. `schema` comes from the key's
-    `@schema` comment, and is None without this comment. If the default is a map in block style,
-    `below` holds the keys of this map.
+    `path` is the key's dotted path from the top of the file. `help` is the text after `# --`, or
+    "". `schema` comes from the key's `@schema` comment, and is None without this comment. If the
+    default is a map in block style, `below` holds the keys of this map.
 
     Example:
         Value("store.bucket", "", "S3 bucket of all state.", {"type": "string"}, ())

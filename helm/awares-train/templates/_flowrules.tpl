@@ -1,9 +1,9 @@
 {{/* NetworkPolicies for heads and the endpoint, and rules of policies for DNS and Prometheus. The
 input of a template is the chart's root context ($), unless its comment names another input. */}}
 
-{{/* Policies for traffic between heads (port 8265) and their clients: the operator, submitter pods
-and test pods. Also policies for traffic from heads to the Kubernetes API, and from Ray clusters to
-Redis. */}}
+{{/* Policies for traffic to heads from the operator, submitter pods, test pods and the pods in
+networkPolicy.dashboard.from. Also policies for traffic from heads with an autoscaler to the
+Kubernetes API, and from Ray clusters to Redis. */}}
 {{- define "awares.headFlows" }}
 {{- $heads := dict "ray.io/node-type" "head" }}
 {{- include "awares.flow" (dict "root" . "flow" "dashboard" "select" $heads "rules"

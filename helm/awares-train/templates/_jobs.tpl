@@ -30,8 +30,9 @@ sh -c "{{ join " && " $commands }}"
 {{- end -}}
 {{- end }}
 
-{{/* "yes" if another job of the release, which may still run, writes what this job reads. A queue
-starts jobs in any order. Input: root, name, job. */}}
+{{/* "yes" if an earlier job of the pipeline, whose results this job reads, is a RayJob of its own.
+Otherwise empty. This job must then wait for the results, because a queue may start the jobs in any
+order. Input: root, name, job. */}}
 {{- define "awares.waits" -}}
 {{- $order := list "curate" "sft" "grpo" "evaluate" -}}
 {{- $own := concat .job.before (list .name) -}}

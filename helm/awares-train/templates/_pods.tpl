@@ -22,18 +22,18 @@ seccompProfile:
   type: RuntimeDefault
 {{- end }}
 
-{{/* The directory of the certificates in pods.caBundle. */}}
+{{/* The path of the file with the certificates of pods.caBundle in a container. */}}
 {{- define "awares.caFile" -}}
 /etc/awares-ca/{{ .Values.pods.caBundle.key }}
 {{- end }}
 
-{{/* "yes" if the user names certificates. */}}
+{{/* "yes" if pods.caBundle names a ConfigMap or a Secret. Otherwise empty. */}}
 {{- define "awares.hasCa" -}}
 {{- if or .Values.pods.caBundle.configMap .Values.pods.caBundle.secret }}yes{{ end -}}
 {{- end }}
 
-{{/* The variables that name the proxies and the certificates. Programs read the names of proxies in
-capital or in small letters. */}}
+{{/* The environment variables with the proxies and the certificate file. Some programs read the
+variables of proxies in capital letters, and others in small letters. */}}
 {{- define "awares.networkEnv" -}}
 {{- range $name, $key := dict "HTTP_PROXY" "http" "HTTPS_PROXY" "https" "NO_PROXY" "noProxy" }}
 {{- with get $.Values.pods.proxy $key }}
@@ -159,7 +159,7 @@ empty), setup (whether the pod reads setup.toml). */}}
 {{- end }}
 {{- end }}
 
-{{/* The part that all pod specs share. It gives a pod no token of the Kubernetes API. */}}
+{{/* The fields that all pod specs share. They give a pod no token of the Kubernetes API. */}}
 {{- define "awares.plainPod" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
@@ -178,7 +178,7 @@ securityContext:
   {{- include "awares.podSecurity" . | trim | nindent 2 }}
 {{- end }}
 
-{{/* The containers of the user that run before the containers of a pod. */}}
+{{/* The field initContainers of a pod, with the containers in pods.initContainers. */}}
 {{- define "awares.initContainers" -}}
 {{- with .Values.pods.initContainers }}
 initContainers:

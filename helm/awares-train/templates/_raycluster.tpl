@@ -116,8 +116,8 @@ template:
 {{- end }}
 
 {{/* The number of workers of a group. If the cluster already runs with an autoscaler, keep the
-number that the autoscaler has set. An upgrade must not remove workers from a running job. Input:
-the input of awares.workerGroup. */}}
+number that the autoscaler has set, within minReplicas and maxReplicas. An upgrade must not remove
+workers from a running job. Input: the input of awares.workerGroup. */}}
 {{- define "awares.replicas" -}}
 {{- $start := .autoscaler | ternary .group.minReplicas .group.maxReplicas -}}
 {{- $replicas := kindIs "invalid" .group.replicas | ternary $start .group.replicas -}}
