@@ -65,7 +65,8 @@ class Figures:
 def compact(report: dict[str, Any]) -> Figures:
     """Return the figures of a job, whose report run.py wrote."""
     events = report["events"]
-    # `awares evaluate` runs passes without gradients, to check its engine.
+    # A job trains if it has passes with gradients. `awares evaluate` has only passes without
+    # gradients, which check its engine.
     trains = any(event["event"] == "pass" and event["gradient"] for event in events)
     metrics = [{name: line[name] for name in METRICS if name in line} for line in report["metrics"]]
     return Figures(

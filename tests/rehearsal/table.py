@@ -142,7 +142,7 @@ def job_engine(
 def planned_padding(done: Sequence[Pass], tokens: Lengths) -> float:
     """Return the share of padding that the plan states for the passes in `done`.
 
-    A pass has as many episodes with a request as fit its number of tokens.
+    The function derives from a pass's number of tokens how many of its episodes have a request.
     """
     more = tokens.called - tokens.plain
     calls = [round((one.tokens - one.rows * tokens.plain) / more) for one in done]

@@ -1,14 +1,16 @@
 """Counts the FLOPs of a rehearsed GRPO step with the formulas of `awares plan`.
 
-A plan for GPUs states no seconds of a CPU. If all parts of a step compute equally fast, the share
-of a part is its share of the FLOPs. The parts are the metrics of the learner:
+The plan states seconds of GPUs, and the rehearsal measures seconds of a CPU. The table therefore
+compares the share of each part in a step. If all parts compute equally fast, the share of a part in
+the seconds is its share in the FLOPs. The parts are the metrics of the learner:
 
     time/wait     the engine scores the canary and generates, and the learner waits
     time/learn    passes with gradients, which recompute each layer, and reference passes
     time/publish  the learner scores the canary
 
 If the engine works while the learner does not wait, the two share the cores. The learner's parts
-then count more: for each of their FLOPs, the engine gets one, too, until its work is done.
+then take longer, so they count more: for each of the learner's FLOPs, the engine also computes one,
+until the engine's work is done.
 """
 
 from collections.abc import Sequence
@@ -69,7 +71,11 @@ def split(done: Sequence[Pass]) -> tuple[list[Pass], list[list[Pass]]]:
 
 
 def scorings(canary: Sequence[Pass]) -> int:
-    """Return how often the learner has scored its canary. Two prompts may have the same shape."""
+    """Return how often the learner has scored its canary.
+
+    Each scoring consists of the same passes, so the function finds the shortest period of `canary`.
+    It cannot count the first pass instead, because two prompts may have the same shape.
+    """
     count = len(canary)
     periods = (size for size in range(1, count + 1) if count % size == 0)
     period = next(size for size in periods if [*canary] == [*canary[:size]] * (count // size))
@@ -93,7 +99,7 @@ def update(one: Pass, shape: Geometry) -> float:
 
 
 def engine_scoring(one: Pass, shape: Geometry) -> float:
-    """Return the FLOPs with which an engine scores a prompt. Its head runs at every position."""
+    """Return the FLOPs with which an engine scores a prompt. The head runs at every position."""
     return forward(one, shape) + _head(one.tokens - one.scored, shape)
 
 

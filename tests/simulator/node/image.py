@@ -72,9 +72,10 @@ def declared(command: list[str], flag: str) -> int:
 def arguments(command: list[str], ports: Mapping[str, int]) -> list[str]:
     """Return the command as it runs on this machine.
 
-    Only a SeaweedFS command changes. Its port flags get the values of `ports`. Without an address
-    flag, SeaweedFS would listen on the machine's address. The function therefore sets missing
-    address flags to 0.0.0.0. RunningPod replaces 0.0.0.0 with the pod's address.
+    Only a SeaweedFS command changes. Its port flags get the values of `ports`, and its telemetry is
+    off by default. Without an address flag, SeaweedFS would listen on the machine's address. The
+    function therefore sets missing address flags to 0.0.0.0, which RunningPod then replaces with
+    the pod's address.
     """
     if not ports:
         return command
