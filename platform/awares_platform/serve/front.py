@@ -115,6 +115,7 @@ class Front:
         """Let Serve answer. Raises RequestError if nothing answers.
 
         During an update, requests wait for the first new replica, so that an update loses none.
+        They are refused as soon as the update takes too long.
         """
         if self._outlook.stopping:
             raise _closing()

@@ -17,7 +17,7 @@ class Availability(Enum):
     READY = auto()
     """A replica runs, or a request would start one."""
     UPDATING = auto()
-    """No replica runs, but Serve starts replicas after a change of the application."""
+    """No replica runs, but Serve starts replicas after a recent change of the application."""
     AWAY = auto()
     """No replica runs, and Serve may need long to start one."""
 

@@ -7,9 +7,11 @@ environment variable that `VARIABLE` names. Each proxy process must have this va
     client --HTTP--> Connection --> CleanHeaders --> Front --> Ray Serve's proxy --> replica
 """
 
+import time
+
 import ray
 from ray import serve
-from ray.serve.schema import ApplicationStatus
+from ray.serve.schema import ApplicationStatus, ServeStatus
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,6 +21,8 @@ from awares_platform.serve.outlook import Availability, Outlook
 
 INGRESS = "awares"
 """The name of the deployment that answers HTTP requests."""
+UPDATE_S = 300.0
+"""Seconds after the start of an update in which requests wait for its first replica."""
 VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 IMPORT_PATH = "awares_platform.serve.proxy:middlewares"
 
@@ -49,8 +53,17 @@ def _report(ongoing: int) -> None:
 
 
 def availability() -> Availability:
-    """Return the availability of the application. A scaled down application is ready."""
-    applications = serve.status().applications.values()
+    """Return the availability of the application."""
+    return available(serve.status(), time.time())
+
+
+def available(status: ServeStatus, now: float) -> Availability:
+    """Return the availability of the application at the time `now`, in seconds since the epoch.
+
+    A scaled down application is ready. An update is over after `UPDATE_S` seconds, even if Serve
+    still starts replicas.
+    """
+    applications = status.applications.values()
     running = sum(
         count
         for application in applications
@@ -59,10 +72,12 @@ def availability() -> Availability:
         for state, count in deployment.replica_states.items()
         if state == "RUNNING"
     )
-    found = {one.status for one in applications}
-    if running or ApplicationStatus.RUNNING in found:
+    if running or any(one.status is ApplicationStatus.RUNNING for one in applications):
         return Availability.READY
-    updating = ApplicationStatus.DEPLOYING in found
+    updating = any(
+        one.status is ApplicationStatus.DEPLOYING and now - one.last_deployed_time_s < UPDATE_S
+        for one in applications
+    )
     return Availability.UPDATING if updating else Availability.AWAY
 
 

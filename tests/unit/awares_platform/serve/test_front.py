@@ -12,12 +12,20 @@ from typing import Any
 
 import pytest
 import uvicorn
+from ray.serve._private.common import DeploymentStatus, DeploymentStatusTrigger, ReplicaState
+from ray.serve.schema import (
+    ApplicationStatus,
+    ApplicationStatusOverview,
+    DeploymentStatusOverview,
+    ServeStatus,
+)
 from starlette.types import Message, Receive, Scope, Send
 
 from awares_platform.runtime.ports import free_port
 from awares_platform.serve import connection, front
 from awares_platform.serve.front import Front
 from awares_platform.serve.outlook import Availability, Outlook
+from awares_platform.serve.proxy import INGRESS, UPDATE_S, available
 
 HOST = b"host: a\r\n"
 
@@ -55,7 +63,17 @@ class Behind:
             return
         if self.kind == "slow":
             await asyncio.sleep(2.5)
+        if self.kind == "pieces":
+            await self._reply_in_pieces(send)
+            return
         await self._reply(send)
+
+    async def _reply_in_pieces(self, send: Send) -> None:
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"9")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b'{"ok"', "more_body": True})
+        await asyncio.sleep(1.3)
+        await send({"type": "http.response.body", "body": b": 1}"})
 
     async def _reply(self, send: Send) -> None:
         status = {"full": 503, "lost": 404, "text": 500}.get(self.kind, 200)
@@ -125,6 +143,7 @@ def test_a_request_passes_whole(behind: Behind) -> None:
         (b"GET http://[/ HTTP/1.1\r\n" + HOST + b"\r\n", 400),
         (b"POST / HTTP/1.1\r\ncontent-length: -3\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\nabc", 400),
+        (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nno length\r\n", 400),
         (b"POST / HTTP/1.1\r\ncontent-length: " + b"9" * 30 + b"\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\ncontent-length: 99999999\r\n\r\n", 413),
         (b"GET / HTTP/1.1\r\nhost", 408),
@@ -138,6 +157,51 @@ def test_broken_http_is_answered_in_json(behind: Behind, data: bytes, status: in
     assert (answered, headers["content-type"]) == (status, "application/json")
     assert body["error"]["message"] and headers["connection"] == "close"
     assert time.monotonic() - started < 4 and behind.bodies == []
+
+
+def _raw(behind: Behind, *pieces: tuple[bytes, float]) -> bytes:
+    """Send each piece and wait its seconds. Return all that the server has sent at the end."""
+    with socket.create_connection(("127.0.0.1", behind.port)) as sock:
+        sock.settimeout(8)
+        for piece, wait_s in pieces:
+            sock.sendall(piece)
+            time.sleep(wait_s)
+        reply = b""
+        while more := sock.recv(1 << 16):
+            reply += more
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("earlier", "broken", "status"),
+    [
+        (1, b"\x00\x00\x00\r\n\r\n", 400),
+        (1, b"GET / HTTP/1.1\r\nhost", 408),
+        (1, b"GET / HTTP/1.1\r\na: " + b"b" * 70_000, 431),
+        (1, b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nno length\r\n", 400),
+        (2, b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nno length\r\n", 400),
+    ],
+)
+def test_a_broken_request_waits_for_the_answers_before_it(
+    behind: Behind, earlier: int, broken: bytes, status: int
+) -> None:
+    """The first answer is in two pieces, between which the last request breaks."""
+    behind.kind = "pieces"
+    first = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
+    reply = _raw(behind, (first * earlier, 0.2), (broken, 0.0))
+    *before, last = [b"HTTP/1.1 " + part for part in reply.split(b"HTTP/1.1 ")[1:]]
+    assert [part.partition(b"\r\n\r\n")[2] for part in before] == [b'{"ok": 1}'] * earlier
+    assert last.startswith(b"HTTP/1.1 %d " % status) and b"connection: close" in last
+    assert json.loads(last.partition(b"\r\n\r\n")[2])["error"]["code"] == "invalid_http"
+
+
+def test_the_time_of_a_header_begins_after_the_answer_before_it(behind: Behind) -> None:
+    behind.kind = "pieces"
+    first = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
+    reply = _raw(
+        behind, (first + first[:20], 1.5), (first[20:-2] + b"connection: close\r\n\r\n", 0)
+    )
+    assert reply.count(b"HTTP/1.1 200") == 2 and b"408" not in reply
 
 
 def test_an_endless_header_is_cut(behind: Behind) -> None:
@@ -221,6 +285,43 @@ def test_during_an_update_a_request_waits_and_probes_fail(behind: Behind) -> Non
     behind.kind, behind.availability = "slow", Availability.UPDATING
     assert behind.ask(_request())[0] == 200
     assert behind.ask(_request("GET", "/healthz"))[0] == 503
+
+
+def _status(status: ApplicationStatus, running: int = 0) -> ServeStatus:
+    """Return the status of an application that was deployed at the time 1000."""
+    states = {ReplicaState.RUNNING: running} if running else {ReplicaState.STARTING: 1}
+    trigger = DeploymentStatusTrigger.CONFIG_UPDATE_STARTED
+    ingress = DeploymentStatusOverview(DeploymentStatus.UPDATING, trigger, states, "")
+    application = ApplicationStatusOverview(status, "", 1000.0, {INGRESS: ingress})
+    return ServeStatus(applications={"awares": application})
+
+
+@pytest.mark.parametrize(
+    ("status", "running", "after_s", "expected"),
+    [
+        (ApplicationStatus.DEPLOYING, 0, 5.0, Availability.UPDATING),
+        (ApplicationStatus.DEPLOYING, 0, UPDATE_S + 1, Availability.AWAY),
+        (ApplicationStatus.DEPLOYING, 1, UPDATE_S + 1, Availability.READY),
+        (ApplicationStatus.RUNNING, 0, UPDATE_S + 1, Availability.READY),
+        (ApplicationStatus.UNHEALTHY, 0, 5.0, Availability.AWAY),
+    ],
+)
+def test_an_update_is_over_after_its_time(
+    status: ApplicationStatus, running: int, after_s: float, expected: Availability
+) -> None:
+    assert available(_status(status, running), 1000.0 + after_s) is expected
+
+
+def test_an_endless_update_refuses_the_requests_that_wait(behind: Behind) -> None:
+    behind.kind, behind.availability = "hang", Availability.UPDATING
+    updating = _status(ApplicationStatus.DEPLOYING)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(behind.ask, _request())
+        time.sleep(1.5)
+        assert not waiting.done()
+        behind.availability = available(updating, 1000.0 + UPDATE_S)
+        status, headers, body = waiting.result()
+    assert (status, headers["retry-after"], body["error"]["code"]) == (503, "1", "unavailable")
 
 
 def test_probes_do_not_queue_behind_requests(behind: Behind) -> None:
