@@ -97,9 +97,9 @@ async def played_logprobs(
     dtype: Dtype,
     load: Subscriber | None = None,
 ) -> Logprobs:
-    """Return the canary logprobs of an engine that plays the files of `played`.
+    """Return the canary logprobs of an engine that is started with the files of `played`.
 
-    If `load` is given, the engine first loads version 1 from it.
+    If `load` is given, the engine first loads version 1 of that subscriber.
     """
     engine = await Engine.start(
         played.policy,
@@ -120,7 +120,10 @@ async def played_logprobs(
 def test_an_engine_in_bfloat16_starts_with_the_adapter(
     trained: TrainedAdapter, directory: Path, seaweed: ObjectStore
 ) -> None:
-    """vLLM loads the exported directory. The engine plays the whole update, not merged weights."""
+    """vLLM loads the exported directory, and computes the adapter beside the base policy's weights.
+
+    The canary's logprobs must change as much in the engine as in the learner.
+    """
     files = playable(seaweed, "lora", "awares", "mini", QWEN2_5_VL, "bfloat16", MethodConfig())
     assert files.policy == POLICY and files.adapter is not None
     measured = [

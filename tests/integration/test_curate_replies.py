@@ -1,6 +1,7 @@
-"""Tests on a real store that curation keeps each reply and answer, and does not ask for it again.
+"""Tests on a real store that curation keeps readable replies, and does not ask for them again.
 
-The replies are those of a judge and of a grounding behind HTTP. The answers are those of an engine.
+The replies come from a judge and a grounding behind HTTP. A test checks the same for the answers of
+an engine.
 """
 
 import asyncio

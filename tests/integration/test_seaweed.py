@@ -27,7 +27,10 @@ with seaweed.serve(Path(sys.argv[1]), "awares") as server:
 
 
 def start(directory: Path) -> subprocess.Popen[str]:
-    """Start a Python process that uses the server on `directory`, and prints the server's id."""
+    """Start a Python process that uses SeaweedFS on `directory`.
+
+    The first line that this process prints is the id of the SeaweedFS process.
+    """
     return subprocess.Popen(
         [sys.executable, "-c", HOLD, str(directory)], stdout=subprocess.PIPE, text=True
     )

@@ -86,7 +86,8 @@ def test_a_store_killed_mid_upload_leaves_no_object_and_no_half_file(
         original = store.client.upload_part
 
         def kill_then_upload(**request: object) -> object:
-            with suppress(ProcessLookupError):  # The parts go up in parallel, so another was first.
+            # Parts are uploaded in parallel, so another call may already have killed the server.
+            with suppress(ProcessLookupError):
                 os.kill(server.pid, signal.SIGKILL)
             return original(**request)
 

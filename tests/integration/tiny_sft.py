@@ -1,4 +1,4 @@
-"""A tiny curated data set for the sft job, and what tests look at in a run of this job."""
+"""Provides a tiny curated data set for the sft job, and functions that inspect a run of the job."""
 
 import hashlib
 from collections.abc import Iterator
