@@ -1,5 +1,6 @@
 """Tests that errors about an unusable store name the store, and tell the user what to do."""
 
+import pickle
 import socket
 import time
 from collections.abc import Callable
@@ -88,6 +89,22 @@ def test_a_store_that_is_down_fails_within_the_budget(store: ObjectStore) -> Non
         ):
             down.get("key")
         assert 0.9 < time.monotonic() - started < 5
+
+
+def test_a_hurried_call_ends_earlier_and_does_not_advise_a_larger_budget(
+    store: ObjectStore,
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        down = changed(store, endpoint=f"http://127.0.0.1:{unused.getsockname()[1]}")
+        hurried = pickle.loads(pickle.dumps(down.hurried(0.5).hurried(60.0)))
+        started = time.monotonic()
+        with pytest.raises(StoreUnavailable) as error:
+            hurried.get("key")
+        assert time.monotonic() - started < down.config.retry_budget_s / 2
+    assert " unavailable for 0.5 s (" in str(error.value)
+    assert str(error.value).endswith("check store.endpoint and that the server runs")
+    assert hurried.config == down.config
 
 
 def test_the_local_store_needs_a_session() -> None:

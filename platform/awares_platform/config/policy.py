@@ -2,9 +2,10 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from awares_platform.config.base import Section
+from awares_platform.config.store import prefix_address
 
 
 class PolicyConfig(Section):
@@ -47,6 +48,11 @@ class PolicyConfig(Section):
         different sequences.
         """
         return self.attn == "flash_attention_2"
+
+    @field_validator("base")
+    @classmethod
+    def an_s3_base_names_a_prefix(cls, base: str) -> str:
+        return prefix_address(base) if base.startswith("s3://") else base
 
     @model_validator(mode="after")
     def adapters_leave_the_vision_tower_alone(self) -> Self:

@@ -9,6 +9,20 @@ from awares_platform.config.base import Section
 _URL = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(?P<prefix>.*))?")
 
 
+def prefix_address(url: str) -> str:
+    """Return the s3:// address of a prefix without its last slash.
+
+    Raises ValueError if `url` names no bucket, or if a part of the path is empty, "." or "..".
+    """
+    if not _URL.fullmatch(url):
+        raise ValueError(f"{url!r} is no store address: write s3://bucket/prefix")
+    url = url.rstrip("/")
+    # Some S3 servers shorten such a path, so that objects are written elsewhere or cannot be found.
+    if {"", ".", ".."} & {*url.removeprefix("s3://").split("/")}:
+        raise ValueError(f"{url!r} has a part that is empty, '.' or '..': remove it")
+    return url
+
+
 class StoreConfig(Section):
     """An S3 bucket and a prefix in it.
 
@@ -23,18 +37,16 @@ class StoreConfig(Section):
     `<run.directory>/.store`."""
 
     region: str = "us-east-1"
-    """Region of the bucket. Only AWS uses it."""
+    """Region of the bucket. It is part of the signature, so other S3 servers may check it, too."""
 
     retry_budget_s: float = Field(default=60.0, gt=0)
     """Seconds in which a call is retried while the store is unavailable or asks to slow down. The
-    last attempt may end up to 30 s later."""
+    last attempt may end up to 30 s later. The first call of a command waits for at most 10 s."""
 
     @field_validator("url")
     @classmethod
     def url_names_a_bucket(cls, url: str) -> str:
-        if not _URL.fullmatch(url):
-            raise ValueError(f"{url!r} is no store address: write s3://bucket/prefix")
-        return url.rstrip("/")
+        return prefix_address(url)
 
     @field_validator("endpoint")
     @classmethod

@@ -118,8 +118,7 @@ def _for_beats(store: ObjectStore) -> ObjectStore:
 
     On a busy machine, the creation of a client takes seconds, in which no beat would be written.
     """
-    budget = min(store.config.retry_budget_s, _BEAT_BUDGET_S)
-    beats = ObjectStore(store.config.model_copy(update={"retry_budget_s": budget}))
+    beats = store.hurried(_BEAT_BUDGET_S)
     _ = beats.client
     return beats
 

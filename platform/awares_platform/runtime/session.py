@@ -121,8 +121,7 @@ def _store(config: StoreConfig, directory: Path, *, check: bool = True) -> Itera
             stack.enter_context(_environment(keys.variable(place)))
             config = config.model_copy(update={"endpoint": server.endpoint})
         if check:
-            budget = min(_CHECK_BUDGET_S, config.retry_budget_s)
-            ObjectStore(config.model_copy(update={"retry_budget_s": budget})).check()
+            ObjectStore(config).hurried(_CHECK_BUDGET_S).check()
         yield config
 
 

@@ -6,7 +6,9 @@ nor translates errors. Keys are relative to the prefix.
 """
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -19,14 +21,18 @@ from botocore.exceptions import ClientError
 from awares.errors import ConfigError
 from awares_platform.config.store import StoreConfig
 from awares_platform.store.client import connect
-from awares_platform.store.errors import NotFound, PreconditionFailed
+from awares_platform.store.errors import NotFound, PreconditionFailed, StoreError
+from awares_platform.store.foreign_replies import refuse_foreign
 from awares_platform.store.s3_errors import FAILURES, code, is_transient, translate
-from awares_platform.store.s3_handlers import require_whole, send_at_once
+from awares_platform.store.s3_handlers import require_whole, send_at_once, send_md5
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 SILENCE_S = 30.0
 """An attempt fails if the server sends no byte for this number of seconds."""
+_NO_BULK_CODES = {"MissingContentMD5", "NotImplemented", "501", "MethodNotAllowed", "405"}
+"""Error codes of stores that cannot delete several objects by one request."""
+_DELETING_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,8 @@ class Bucket:
     """
 
     config: StoreConfig
+    limit_s: float = math.inf
+    """A call is retried for at most this number of seconds, also within a larger retry budget."""
 
     @classmethod
     def from_config(cls, config: StoreConfig) -> Self:
@@ -63,6 +71,10 @@ class Bucket:
                 "awares_platform.runtime.session, which starts it"
             )
         return cls(config)
+
+    def hurried(self, limit_s: float) -> Self:
+        """Return this store, but with calls that are retried for at most `limit_s` seconds."""
+        return type(self)(self.config, min(limit_s, self.limit_s))
 
     def check(self) -> None:
         """Raise MissingBucket, AccessDenied or StoreUnavailable if the bucket cannot be used."""
@@ -186,17 +198,15 @@ class Bucket:
 
     def call(self, key: str, operation: Callable[[], T]) -> T:
         """Run one S3 call with retries. If all attempts fail, raise a StoreError about `key`."""
+        budget = min(self.config.retry_budget_s, self.limit_s)
         try:
-            for attempt in stamina.retry_context(
-                on=is_transient, attempts=None, timeout=self.config.retry_budget_s
-            ):
+            for attempt in stamina.retry_context(on=is_transient, attempts=None, timeout=budget):
                 if attempt.num == 2:
-                    budget = self.config.retry_budget_s
                     log.warning("%s/%s: no answer; retrying for %g s", self.config.url, key, budget)
                 with attempt:
                     return operation()
         except FAILURES as error:
-            raise translate(error, key, self.config) from error
+            raise translate(error, key, self.config, budget) from error
         raise AssertionError("retry_context ends by returning or raising")
 
     def address(self, key: str) -> dict[str, str]:
@@ -220,7 +230,11 @@ class Bucket:
             response_checksum_validation="when_required",
         )
         client = connect(self.config.endpoint, self.config.region, options)
+        # botocore turns the status of a page from 200 to 500. Only handlers with two wildcards run
+        # before botocore's own.
+        client.meta.events.register("before-parse.*.*", refuse_foreign)
         client.meta.events.register("before-parse.s3", require_whole)
+        client.meta.events.register_first("before-call.s3.DeleteObjects", send_md5)
         for write in ("PutObject", "UploadPart"):
             client.meta.events.register_first(f"before-call.s3.{write}", send_at_once)
         return client
@@ -243,6 +257,7 @@ class Bucket:
         return True
 
     def _delete_many(self, prefix: str, keys: Sequence[str]) -> None:
+        """Delete objects by one request, or one by one if the store has no such request."""
         request = {"Objects": [{"Key": self._full(key)} for key in keys], "Quiet": True}
 
         def delete() -> None:
@@ -251,13 +266,20 @@ class Bucket:
             if failures := reply.get("Errors"):
                 raise ClientError({"Error": failures[0]}, "DeleteObjects")
 
-        self.call(prefix, delete)
+        try:
+            self.call(prefix, delete)
+        except StoreError as error:
+            cause = error.__cause__
+            if not isinstance(cause, ClientError) or code(cause) not in _NO_BULK_CODES:
+                raise
+            with ThreadPoolExecutor(_DELETING_THREADS) as pool:
+                list(pool.map(self.delete, keys))
 
     def _full(self, key: str) -> str:
         return f"{self.config.prefix}/{key}" if self.config.prefix else key
 
-    def __reduce__(self) -> tuple[type[Self], tuple[StoreConfig]]:
-        return type(self), (self.config,)
+    def __reduce__(self) -> tuple[type[Self], tuple[StoreConfig, float]]:
+        return type(self), (self.config, self.limit_s)
 
 
 def condition(if_none_match: bool, if_match: str | None) -> dict[str, str]:

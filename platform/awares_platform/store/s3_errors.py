@@ -15,6 +15,13 @@ from awares_platform.store.errors import (
 Failure = boto.BotoCoreError | boto.ClientError
 FAILURES = (boto.BotoCoreError, boto.ClientError)
 
+
+class ForeignReply(boto.BotoCoreError):
+    """A server has sent a reply that no S3 server sends."""
+
+    fmt = "{operation} got a reply with status {status}{text}"
+
+
 _TRANSIENT = (
     boto.ConnectionError,  # The connection was refused or closed, or timed out.
     boto.HTTPClientError,  # The reply timed out or broke off.
@@ -30,6 +37,7 @@ _TRANSIENT_CODES = {
 _FULL_CODES = {"507", "InsufficientStorage", "XMinioStorageFull"}
 _FINAL_STATUSES = {501, 505}
 """HTTP statuses that are not retried: the server does not support the call."""
+_BUSY_STATUSES = {408, 429}
 _ABSENT_CODES = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
 _DENIED_CODES = {
     "401", "403", "AccessDenied", "AllAccessDisabled", "ExpiredToken", "Forbidden",
@@ -42,16 +50,35 @@ _NO_CREDENTIALS = (
     boto.TokenRetrievalError,
 )
 _VARIABLES = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+_UNTRUSTED, _PLAIN = "its certificate is not trusted", "it speaks plain HTTP"
+_NO_BUNDLE = "the certificates of your CA cannot be read"
+_TLS_SIGNS = {
+    "CERTIFICATE_VERIFY_FAILED": _UNTRUSTED,
+    "No such file": _NO_BUNDLE,
+    "NO_CERTIFICATE_OR_CRL_FOUND": _NO_BUNDLE,
+    "WRONG_VERSION_NUMBER": _PLAIN,
+    "RECORD_LAYER_FAILURE": _PLAIN,
+}
+"""Maps errors of OpenSSL to the faults that no retry mends."""
+_REMEDIES = {
+    _UNTRUSTED: "set AWS_CA_BUNDLE to a file with the certificates of your CA, or pods.caBundle of "
+    "the chart, and check the host in store.endpoint",
+    _NO_BUNDLE: "check the file that AWS_CA_BUNDLE or REQUESTS_CA_BUNDLE names",
+    _PLAIN: "write store.endpoint with http://",
+}
 _LOST_CODES = {"412", "PreconditionFailed"}
 
 
 def is_transient(error: Exception) -> bool:
     """Return whether the call should be retried after `error`."""
     if isinstance(error, boto.ClientError):
-        return code(error) in _TRANSIENT_CODES or (
-            _status(error) >= 500 and _status(error) not in _FINAL_STATUSES
-        )
-    return isinstance(error, _TRANSIENT)
+        return code(error) in _TRANSIENT_CODES or is_temporary(_status(error))
+    return isinstance(error, _TRANSIENT) and not _tls_fault(error)
+
+
+def is_temporary(status: int) -> bool:
+    """Return whether an HTTP status says that the server cannot answer at present."""
+    return status in _BUSY_STATUSES or (status >= 500 and status not in _FINAL_STATUSES)
 
 
 def code(error: Failure) -> str:
@@ -63,8 +90,8 @@ def code(error: Failure) -> str:
     )
 
 
-def translate(error: Failure, key: str, config: StoreConfig) -> StoreError:
-    """Return the StoreError for a failed call on `key`.
+def translate(error: Failure, key: str, config: StoreConfig, budget_s: float) -> StoreError:
+    """Return the StoreError for a call on `key` that was retried for `budget_s` seconds.
 
     The message of the error states the s3:// address of the object and, if one is known, a remedy.
     """
@@ -90,13 +117,35 @@ def translate(error: Failure, key: str, config: StoreConfig) -> StoreError:
         )
     if reason in _FULL_CODES:
         return StoreUnavailable(f"{where}: {server} is full ({error}); free space there")
-    if is_transient(error):
-        return StoreUnavailable(
-            f"{where}: {server} unavailable for the whole retry budget of "
-            f"{config.retry_budget_s:g} s ({error}); check store.endpoint and that the server "
-            "runs, or raise store.retry_budget_s"
+    if isinstance(error, ForeignReply):
+        return StoreError(
+            f"{where}: what answers at {server} is no S3 server ({error}); set store.endpoint to "
+            "the address of the S3 API, and check the proxies on the way"
         )
+    if fault := _tls_fault(error):
+        return StoreError(f"{where}: no TLS connection to {server} ({fault}); {_REMEDIES[fault]}")
+    if is_transient(error):
+        return _unavailable(error, f"{where}: {server}", config, budget_s)
     return StoreError(f"{where}: {server} refused the call ({error})")
+
+
+def _unavailable(
+    error: Failure, subject: str, config: StoreConfig, budget_s: float
+) -> StoreUnavailable:
+    remedy = "check store.endpoint and that the server runs"
+    if budget_s < config.retry_budget_s:
+        return StoreUnavailable(f"{subject} unavailable for {budget_s:g} s ({error}); {remedy}")
+    return StoreUnavailable(
+        f"{subject} unavailable for the whole retry budget of {budget_s:g} s ({error}); {remedy}, "
+        "or raise store.retry_budget_s"
+    )
+
+
+def _tls_fault(error: Failure) -> str:
+    """Return which of the faults in _REMEDIES prevents a TLS connection, or "" for none of them."""
+    if not isinstance(error, boto.SSLError):
+        return ""
+    return next((fault for sign, fault in _TLS_SIGNS.items() if sign in str(error)), "")
 
 
 def _status(error: boto.ClientError) -> int:

@@ -1,8 +1,11 @@
-"""Defines two boto3 event handlers.
+"""Defines three boto3 event handlers.
 
-One handler sends the body of a write at once, and the other one detects truncated replies.
+One handler sends the body of a write at once, one sends the MD5 digest of a deletion, and one
+detects truncated replies.
 """
 
+import base64
+import hashlib
 import re
 from io import BytesIO
 from typing import Any
@@ -21,6 +24,16 @@ def send_at_once(params: dict[str, Any], **_: object) -> None:
     """
     if isinstance(params.get("body"), BytesIO):
         params["body"] = params["body"].getvalue()
+
+
+def send_md5(params: dict[str, Any], **_: object) -> None:
+    """Send the header Content-MD5 of a body. This is a `before-call` handler.
+
+    botocore sends a newer checksum instead, but several S3 servers delete nothing without this
+    header.
+    """
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode("ascii")
 
 
 def require_whole(operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:

@@ -67,9 +67,8 @@ def run(config: PlatformConfig, limit_s: float, wait_s: float, copy: Path | None
 
 def _upload(text: str, store: StoreConfig, key: str) -> None:
     """Copy the findings to the store. Log a warning if the store fails."""
-    hurried = store.model_copy(update={"retry_budget_s": min(_UPLOAD_S, store.retry_budget_s)})
     try:
-        ObjectStore.from_config(hurried).put(key, text.encode())
+        ObjectStore.from_config(store).hurried(_UPLOAD_S).put(key, text.encode())
     except StoreError as error:
         log.warning("the findings are not in the store: %s", error)
 

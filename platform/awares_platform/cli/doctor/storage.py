@@ -39,9 +39,8 @@ TWO_WRITERS = (
 
 def patient(config: StoreConfig, prefix: str) -> ObjectStore:
     """Return a client for keys below `prefix`. The client retries a call for at most 10 seconds."""
-    budget = min(_RETRY_S, config.retry_budget_s)
-    url = f"{config.url}/{prefix}"
-    return ObjectStore.from_config(config.model_copy(update={"url": url, "retry_budget_s": budget}))
+    store = ObjectStore.from_config(config.model_copy(update={"url": f"{config.url}/{prefix}"}))
+    return store.hurried(_RETRY_S)
 
 
 def round_trip(store: ObjectStore) -> list[Finding]:
@@ -167,10 +166,8 @@ def _conditional_puts(store: ObjectStore) -> float:
 
 def clean(config: StoreConfig, prefix: str) -> list[Finding]:
     """Delete all objects below `prefix`."""
-    budget = min(_RETRY_S, config.retry_budget_s)
-    store = ObjectStore.from_config(config.model_copy(update={"retry_budget_s": budget}))
     try:
-        deleted = store.delete_prefix(f"{prefix}/")
+        deleted = ObjectStore.from_config(config).hurried(_RETRY_S).delete_prefix(f"{prefix}/")
     except StoreError as error:
         return [Finding(CLEAN, "warn", str(error), BY_HAND)]
     return [Finding(CLEAN, "pass", f"deleted the {deleted} objects of this visit")]

@@ -149,6 +149,18 @@ def test_the_last_override_of_a_key_counts(empty: Path) -> None:
             "store.url=http://bucket",
             "store.url: 'http://bucket' is no store address: write s3://bucket/prefix",
         ),
+        (
+            "store.url=s3://bucket/x//y",
+            "store.url: 's3://bucket/x//y' has a part that is empty, '.' or '..': remove it",
+        ),
+        (
+            "store.url=s3://bucket//x",
+            "store.url: 's3://bucket//x' has a part that is empty, '.' or '..': remove it",
+        ),
+        (
+            "policy.base=s3://bucket/x/../y",
+            "policy.base: 's3://bucket/x/../y' has a part that is empty, '.' or '..': remove it",
+        ),
         ("store.endpoint=127.0.0.1:9000", "store.endpoint: '127.0.0.1:9000' is no endpoint"),
         (
             "serve.max_pixels_in_flight=1000",

@@ -1,0 +1,51 @@
+"""Defines a boto3 event handler that refuses replies which no S3 server sends.
+
+An address may lead to a web server, the console of a store, or a proxy with a login page. botocore
+reads their replies as empty listings, missing objects or redirects. A job would then find an empty
+store.
+"""
+
+import re
+from typing import Any
+
+from awares_platform.store.s3_errors import ForeignReply, is_temporary
+
+_WITH_ETAG = {"GetObject", "HeadObject", "PutObject", "UploadPart"}
+"""Operations whose successful replies have the header ETag."""
+_ROOT = re.compile(rb"<([A-Za-z][\w:.-]*)[\s/>]")
+_S3_ROOTS = (b"result", b"error", b"errorresponse")
+"""The endings of the names of root elements in the replies of S3, in lower case."""
+_SHOWN = 80
+
+
+def refuse_foreign(operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:
+    """Raise ForeignReply if no S3 server sends such a reply. This is a `before-parse` handler.
+
+    Replies about an overload are let through, because a proxy in front of S3 may send them.
+    """
+    status = response_dict["status_code"]
+    if is_temporary(status):
+        return
+    name, headers, body = operation_model.name, response_dict["headers"], response_dict["body"]
+    page = body if isinstance(body, bytes) and _is_foreign(body) else b""
+    # Every S3 server has headers of its own. Without them, a redirect leads to a web page.
+    astray = 300 <= status < 400 and not any(key.lower().startswith("x-amz-") for key in headers)
+    if page or astray or (status < 300 and name in _WITH_ETAG and "etag" not in headers):
+        raise ForeignReply(operation=name, status=status, text=_text(page))
+
+
+def _is_foreign(body: bytes) -> bool:
+    """Return whether a body is certainly not XML of S3. It may be empty or cut short."""
+    text = body.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not text.startswith(b"<"):
+        return bool(text)
+    root = _ROOT.search(text)
+    return text[:9].lower() == b"<!doctype" or bool(
+        root and not root[1].lower().endswith(_S3_ROOTS)
+    )
+
+
+def _text(page: bytes) -> str:
+    """Return the first words of a page, in parentheses."""
+    words = re.sub(rb"<[^>]*>", b" ", page[:4096]).decode("utf-8", "replace").split()
+    return f" ({' '.join(words)[:_SHOWN].strip()!r})" if words else ""
