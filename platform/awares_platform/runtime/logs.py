@@ -34,28 +34,35 @@ def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> N
     # Python prints a traceback for each line with such a character.
     logging.raiseExceptions = False
     logging.getLogger(_RAY_TOKEN).addFilter(_is_no_token_notice)
-    threading.excepthook = _log_failed_thread
+    threading.excepthook = _FailedThreads().log
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(level, logging.ERROR))
 
 
-def _log_failed_thread(failed: threading.ExceptHookArgs) -> None:
-    """Log the exception that has ended a thread. Only a thread of this project gets a traceback."""
-    if failed.exc_value is None or failed.exc_type is SystemExit:
-        return
-    modules = [
-        str(frame.f_globals.get("__name__"))
-        for frame, _ in traceback.walk_tb(failed.exc_traceback)
-        if frame.f_globals.get("__name__") != "threading"
-    ]
-    ours = any(module.partition(".")[0] in OURS for module in modules)
-    log.error(
-        "a thread of %s has failed: %s: %s",
-        modules[0] if modules else "a library",
-        failed.exc_type.__name__,
-        failed.exc_value,
-        exc_info=failed.exc_value if ours else None,
-    )
+class _FailedThreads:
+    """Logs the exceptions that end threads. Only a thread of this project gets a traceback.
+
+    A library may start the same thread again and again, so its failure is logged once.
+    """
+
+    def __init__(self) -> None:
+        self._logged: set[str] = set()
+
+    def log(self, failed: threading.ExceptHookArgs) -> None:
+        """Log the exception that has ended a thread."""
+        if failed.exc_value is None or failed.exc_type is SystemExit:
+            return
+        modules = [
+            str(frame.f_globals.get("__name__"))
+            for frame, _ in traceback.walk_tb(failed.exc_traceback)
+            if frame.f_globals.get("__name__") != "threading"
+        ]
+        ours = any(module.partition(".")[0] in OURS for module in modules)
+        thread, cause = modules[0] if modules else "a library", failed.exc_value
+        line = f"a thread of {thread} has failed: {type(cause).__name__}: {cause}"
+        if ours or line not in self._logged:
+            self._logged.add(line)
+            log.error("%s", line, exc_info=cause if ours else None)
 
 
 def _is_no_token_notice(record: logging.LogRecord) -> bool:

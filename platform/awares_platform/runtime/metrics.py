@@ -3,7 +3,7 @@
     job -- report(step, {"area/name": value}) --+-- metrics.jsonl -- read -- report.html
                                                 +-- Ray's metrics agent -- Prometheus
 
-If the disk or the exporter fails, the failure is logged once and the run continues. Rows that
+If the disk or the exporter fails, the failure is logged and the run continues. Rows that
 cannot be written wait in memory. The package `tracking` sends the values to other trackers.
 """
 
@@ -42,7 +42,8 @@ class Row:
 class MetricsWriter:
     """Appends rows to `<directory>/metrics.jsonl`, and copies the values to `gauges` if given.
 
-    If the file cannot be written, such as on a full disk, the next report writes the row, too.
+    If the file cannot be written, such as on a full disk, a later report writes the row, too. Only
+    the first of several failures in a row is logged.
     """
 
     def __init__(self, directory: Path, gauges: Gauges | None = None) -> None:
@@ -70,6 +71,7 @@ class MetricsWriter:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(text)
             self._unwritten.clear()
+            self._failed = False
         except OSError as error:
             if not self._failed:
                 log.warning("%s: metrics wait in memory (%s); the run goes on", self.path, error)

@@ -1,6 +1,8 @@
 """Writes TensorBoard events: scalars, the configuration as text, samples, and hyperparameters."""
 
 import json
+import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,24 +10,29 @@ from typing import Any
 
 from awares_platform.runtime.tracking.tracker import SampleRow, TrackedJob
 
+_PAUSE_S = 60.0
+"""After an error, the tracker writes no values for this number of seconds."""
+
 
 class TensorBoard:
     """A Tracker that writes events to <job>/tensorboard.
 
     Each series has a directory of its own, so that TensorBoard draws one line for each series in
     one chart. If a resumed job repeats steps, TensorBoard hides the earlier values of these steps.
-    After an error, such as a full disk, the next values go to new files.
+    After an error, such as a full disk, the tracker drops values for `pause_s` seconds. Later
+    values go to new files. A disk that stays full therefore gets no new file at every step.
 
     Raises ImportError if TensorBoard is not installed.
     """
 
-    def __init__(self, job: TrackedJob) -> None:
+    def __init__(self, job: TrackedJob, pause_s: float = _PAUSE_S) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._open, self._job = SummaryWriter, job
         self._directory = job.directory / "tensorboard"
         self._writers: dict[str, Any] = {}
         self._last: dict[str, float] = {}
+        self._pause_s, self._paused_until = pause_s, -math.inf
 
     def start(self) -> None:
         """Create the directory."""
@@ -33,25 +40,29 @@ class TensorBoard:
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         """Write each value as a scalar."""
-        with self._renewed(""):
-            writer = self._writer("", step)
-            for key, value in values.items():
-                writer.add_scalar(key, value, step)
         self._last |= values
+        if not self._paused():
+            with self._renewed(""):
+                writer = self._writer("", step)
+                for key, value in values.items():
+                    writer.add_scalar(key, value, step)
 
     def series(self, step: int, area: str, values: Mapping[str, Mapping[str, float]]) -> None:
         """Write the values of each series under the tags "area/name"."""
         for name, row in values.items():
-            with self._renewed(name):
-                writer = self._writer(name, step)
-                for key, value in row.items():
-                    writer.add_scalar(f"{area}/{key}", value, step)
             self._last |= {f"{name}/{key}": value for key, value in row.items()}
+            if not self._paused():
+                with self._renewed(name):
+                    writer = self._writer(name, step)
+                    for key, value in row.items():
+                        writer.add_scalar(f"{area}/{key}", value, step)
 
     def samples(self, step: int, rows: Sequence[SampleRow]) -> None:
         """Write each sample as an image and a text."""
         import numpy as np
 
+        if self._paused():
+            return
         with self._renewed(""):
             writer = self._writer("", step)
             for index, row in enumerate(rows):
@@ -73,13 +84,17 @@ class TensorBoard:
         for writer in self._writers.values():
             writer.close()
 
+    def _paused(self) -> bool:
+        return time.monotonic() < self._paused_until
+
     @contextmanager
     def _renewed(self, series: str) -> Iterator[None]:
-        """Forget the writer of `series` if the block fails, because the writer is then unusable."""
+        """If the block fails, pause, and forget the writer of `series`, which is then unusable."""
         try:
             yield
         except Exception:
             self._writers.pop(series, None)
+            self._paused_until = time.monotonic() + self._pause_s
             raise
 
     def _writer(self, series: str, step: int) -> Any:

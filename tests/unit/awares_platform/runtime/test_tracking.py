@@ -42,18 +42,20 @@ def metrics(step):
     time.sleep(0.5)
 
 logs.configure()
-tracking = Tracking({"TensorBoard": TensorBoard(TrackedJob("r", "j", Path(sys.argv[1]), "t", {}))})
+job = TrackedJob("r", "j", Path(sys.argv[1]), "t", {})
+tracking = Tracking({"TensorBoard": TensorBoard(job, pause_s=3.0)})
 while not [*Path(sys.argv[1]).glob("tensorboard/events*")]:
     metrics(1)
 _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1, most))
-metrics(2)
-metrics(3)
+for step in range(2, 12):
+    metrics(step)
 resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-metrics(4)
+time.sleep(3)
+metrics(12)
 tracking.close()
 """
-"""A program whose files cannot grow for a while, as on a full disk.
+"""A program whose files cannot grow for 5 s, as on a full disk.
 
 sys.argv[1] is the job's directory.
 """
@@ -159,7 +161,8 @@ def test_tensorboard_goes_on_after_a_full_disk_with_our_lines_only(tmp_path: Pat
     command = [sys.executable, "-c", FULL, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = events(tmp_path / "tensorboard").Scalars("reward/mean")
-    assert (4, 4.0) in [(event.step, event.value) for event in found]
+    assert (12, 12.0) in [(event.step, event.value) for event in found]
+    assert len([*tmp_path.glob("tensorboard/events*")]) <= 3
     lines = [line.partition(" ")[2].partition(" ")[2] for line in done.stderr.splitlines()]
     assert sorted(line.partition(": [")[0] for line in lines) == [
         "awares_platform.runtime.logs: a thread of tensorboard.summary.writer.event_file_writer "
