@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.core.generated.common_pb2 import ActorDiedErrorContext
+from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
 from ray.exceptions import ActorDiedError, ActorUnavailableError
 from ray.train.v2._internal.exceptions import WorkerHealthCheckTimeoutError
 
@@ -22,6 +22,10 @@ from tests.faults.table import FIGURES, table
 LOST_NODE = ActorDiedErrorContext(
     actor_id=b"a" * 16,
     error_message="The actor died because its node has died. Node Id: 0c",
+)
+RECLAIMED_NODE = ActorDiedErrorContext(
+    actor_id=b"a" * 16,
+    node_death_info=NodeDeathInfo(reason=NodeDeathInfo.AUTOSCALER_DRAIN_PREEMPTED),
 )
 README = Path(__file__).parents[2] / "tests" / "faults" / "README.md"
 
@@ -105,6 +109,7 @@ def test_results_hold_no_directory_of_this_machine(text: str, wanted: str) -> No
         (ActorDiedError(), KILLED["learner"]),
         (WorkerHealthCheckTimeoutError("hanging for 30.02 s"), STOPPED["learner"]),
         (ActorDiedError(LOST_NODE), NODE),
+        (ActorDiedError(RECLAIMED_NODE), NODE),
         (ActorUnavailableError("recvmsg: reset by peer", b"a" * 16), NODE),
     ],
 )

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from awares_platform.runtime.watch import ENGINE_MARGIN, PartLost, Waiting, guarded, watch
@@ -106,6 +106,8 @@ def first_line(error: BaseException) -> str:
     Ray's first line about a lost node or connection hides the cause, so the function returns other
     words for them.
     """
+    if isinstance(error, RayActorError) and error.preempted:
+        return "the cloud has taken its node back, as announced"
     if isinstance(error, ActorUnavailableError):
         return "the connection to it is lost; its process or its node may be dead"
     if isinstance(error, RayError) and "because its node has died" in str(error):
