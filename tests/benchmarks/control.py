@@ -153,7 +153,6 @@ def main() -> None:
     options.add_argument("--reward-ms", type=float, default=63.0, help="a worker's time a group")
     given = options.parse_args()
     steps, figures = 3 if given.quick else 10, []
-    collect_rarely()
     with tempfile.TemporaryDirectory() as place, local_store(Path(place)) as store, Screen() as out:
         for actors in given.actors:
             out.tell(f"{actors} actors")
@@ -163,6 +162,7 @@ def main() -> None:
                 groups_per_step=given.step,
                 reward_workers=math.ceil(given.rate * given.reward_ms / 1e3 * WORKERS),
             )
+            collect_rarely(settings)
             fleet = Fleet(settings, given.rate, given.reward_ms / 1e3)
             figures.append(asyncio.run(measure(fleet, store, given.rate, steps)))
             out.show(figures[-1].row())

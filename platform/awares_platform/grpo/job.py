@@ -276,7 +276,7 @@ class ControllerActor(Controller):
 
     async def run(self) -> None:
         """Keep the reward workers and the actors running until `close`."""
-        collect_rarely()
+        collect_rarely(self._settings)
         watching = asyncio.create_task(
             announce_versions(self._weights, self.announce, self._poll_s)
         )
