@@ -15,13 +15,12 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
-from awares.passes import PassBudget
 from awares.view import ImageView
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.engine.follow import Loaded, Missed
 from awares_platform.grpo.actor import Actor, ActorLost
 from awares_platform.grpo.announcing import tell
-from awares_platform.grpo.batch_scale import batch_scaled
+from awares_platform.grpo.batch_thread import BatchThread
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.fleet import Fleet
 from awares_platform.grpo.group import Group, GroupRollout, Position, Prompt, StepBatch
@@ -31,7 +30,7 @@ from awares_platform.grpo.lineage import Lineage, Spans
 from awares_platform.grpo.order import Chosen, Finish, Restoration, Restore
 from awares_platform.grpo.recorder import Recorder
 from awares_platform.grpo.segment import Training
-from awares_platform.grpo.shard import StepShard, shards, shown
+from awares_platform.grpo.shard import StepShard
 from awares_platform.grpo.step_metrics import StepMetrics
 from awares_platform.grpo.unusable import UnusableGroups
 from awares_platform.grpo.validation import Validation
@@ -67,7 +66,7 @@ class Controller:
         hang_timeout_s: float = 90.0,
     ) -> None:
         self._settings = settings
-        self._passes = PassBudget(settings.micro_batch, settings.micro_tokens, packed)
+        self._batches = BatchThread(settings, packed)
         self._buffer = buffer
         self._line = Line(buffer)
         self._recorder = Recorder(journal)
@@ -85,6 +84,8 @@ class Controller:
         self._asked: tuple[int, int] | None = None
         # The learner's current batch, and the version that this batch updates.
         self._batch: tuple[StepBatch, int] | None = None
+        # The metrics of the batch, which are ready long before the learner has trained on it.
+        self._described: asyncio.Future[dict[str, float]] | None = None
         self._unusable = UnusableGroups(buffer.samples, 2 * settings.groups_per_step)
         self._validation = validation
         # `attach` increments this number. An `_assemble` that still waits for a batch of the former
@@ -262,7 +263,10 @@ class Controller:
         self._batch = (batch, version)
         await self._notify()
         await self._recorder.flush(Training.of(batch, version))
-        return [replace(shard, keep=keep) for shard in self._dealt(batch, ranks)]
+        dealt = await self._batches.dealt(batch, ranks)
+        metrics = self._batches.metrics(batch, version, self._buffer.lineage)
+        self._described = asyncio.ensure_future(metrics)
+        return [replace(shard, keep=keep) for shard in dealt]
 
     async def _await_batch(self, step: int, ready: Callable[[], bool]) -> None:
         """Wait until `ready` holds. Stop the run after grpo.batch_timeout_s.
@@ -279,10 +283,6 @@ class Controller:
                 waited += pause if counts and self._fleet.ready else 0.0
         message = f"no batch for step {step} within grpo.batch_timeout_s={limit:g}"
         await self.stop(LaunchError(f"{message}: {self._state()}"))
-
-    def _dealt(self, batch: StepBatch, ranks: int) -> list[StepShard]:
-        scaled = batch_scaled(batch, self._settings)
-        return shards(scaled, ranks, self._settings.minibatches, self._passes)
 
     async def upcoming(
         self, step: int, version: int, rank: int, ranks: int
@@ -305,7 +305,7 @@ class Controller:
             return ()
         groups = tuple(self._buffer.upcoming(version))
         batch = StepBatch(step, groups, self._buffer.position)
-        return shown(self._dealt(batch, ranks)[rank])
+        return await self._batches.views(batch, rank, ranks)
 
     def _state(self) -> str:
         ready = f"{len(self._buffer)} of {self._settings.groups_per_step} groups ready"
@@ -313,11 +313,11 @@ class Controller:
 
     async def learned(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record the learner's metrics of `step`. Rank 0 calls this after each step."""
-        assert self._batch is not None and self._batch[0].step == step, (
+        assert self._batch is not None and self._batch[0].step == step and self._described, (
             f"step {step} was not handed out"
         )
         batch, version = self._batch
-        record = self._metrics.step(batch, version, metrics, self._buffer.lineage)
+        record = self._metrics.step(batch, version, await self._described, metrics)
         record["buffer/size"] = float(len(self._buffer))
         record["buffer/in_flight"] = float(self._buffer.in_flight)
         record["buffer/dropped"] = float(self._buffer.dropped)

@@ -11,7 +11,8 @@ from awares_platform.engine.load import LoadReport, Prefetched
 from awares_platform.engine.usage import UsageMeter
 from awares_platform.grpo.engine_metrics import EngineMetrics
 from awares_platform.grpo.group import Group, Member, Outcome, Position, Prompt, StepBatch
-from awares_platform.grpo.step_metrics import StepMetrics
+from awares_platform.grpo.lineage import Lineage
+from awares_platform.grpo.step_metrics import StepMetrics, batch_metrics
 
 
 def load(
@@ -75,11 +76,9 @@ def test_a_steps_metrics(
     metrics.used(meter.read())
     meter.began(prompted=3)
     metrics.used(meter.read())
-    record = metrics.step(
-        StepBatch(0, (group,), Position(1)),
-        version=5,
-        learned={"policy/kl": 0.01},
-    )
+    batch = StepBatch(0, (group,), Position(1))
+    described = batch_metrics(batch, 5, Lineage())
+    record = metrics.step(batch, 5, described, {"policy/kl": 0.01})
     expected = {
         "reward/mean": 6.37,
         "reward/answer": 7.5,
@@ -116,7 +115,7 @@ def test_loads_are_reported_once(make_group: Callable[..., Group], samples: list
     metrics.loaded(0, load(1, 0.5, 0.03, 0.001))
     metrics.missed(Missed(2, "damaged"))
     batch = StepBatch(0, (make_group(Prompt(0, 0, samples[0])),), Position(1))
-    first, second = metrics.step(batch, 1, {}), metrics.step(batch, 2, {})
+    first, second = metrics.step(batch, 1, {}, {}), metrics.step(batch, 2, {}, {})
     assert "time/load" in first and first["weights/missed"] == 1
     assert "time/load" not in second and second["weights/missed"] == 0
 
@@ -126,9 +125,9 @@ def test_the_lag_is_that_of_the_living_actor_furthest_behind(
 ) -> None:
     metrics = StepMetrics()
     batch = StepBatch(0, (make_group(Prompt(0, 0, samples[0])),), Position(1))
-    assert "weights/lag" not in metrics.step(batch, 0, {})
+    assert "weights/lag" not in metrics.step(batch, 0, {}, {})
     for actor, version in ((0, 5), (1, 2), (1, 3)):
         metrics.loaded(actor, load(version, 0.5, 0.03, 0.001))
-    assert metrics.step(batch, 5, {})["weights/lag"] == 2
+    assert metrics.step(batch, 5, {}, {})["weights/lag"] == 2
     metrics.restarted(1)
-    assert metrics.step(batch, 6, {})["weights/lag"] == 1
+    assert metrics.step(batch, 6, {}, {})["weights/lag"] == 1

@@ -1,0 +1,91 @@
+"""Tests that the controller's event loop goes on while a thread works on a whole batch."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from awares_platform.grpo import batch_thread
+from awares_platform.grpo.group import Position
+from awares_platform.grpo.shard import StepShard
+from tests.unit.awares_platform.grpo.stage import Stage, play, until
+
+
+class Held:
+    """A function that waits until the event loop lets it run, and fails after two seconds."""
+
+    def __init__(self, function: Callable) -> None:
+        self._function, self._released = function, threading.Event()
+        self.entered = False
+
+    def __call__(self, *arguments: object) -> object:
+        self.entered = True
+        assert self._released.wait(2), "the event loop stands still"
+        return self._function(*arguments)
+
+    async def release(self) -> None:
+        """Wait until the function is called, and let it run."""
+        await until(lambda: self.entered)
+        self._released.set()
+
+
+def test_the_event_loop_goes_on_while_a_batch_is_split(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(batch_thread.shards)
+    monkeypatch.setattr(batch_thread, "shards", held)
+
+    async def scene() -> None:
+        acted = stage()
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        coming = asyncio.create_task(acted.controller.batch(0, 0, 0, 1))
+        await held.release()
+        assert isinstance(await coming, StepShard)
+        await acted.controller.close()
+        await running
+
+    play(scene())
+
+
+def test_the_event_loop_goes_on_while_a_batch_is_described(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(batch_thread.batch_metrics)
+    monkeypatch.setattr(batch_thread, "batch_metrics", held)
+
+    async def scene() -> None:
+        acted = stage()
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        # The learner gets its batch before the metrics are ready.
+        assert isinstance(await acted.controller.batch(0, 0, 0, 1), StepShard)
+        told = asyncio.create_task(acted.controller.learned(0, {"policy/kl": 0.5}))
+        await held.release()
+        await told
+        row = await acted.controller.record()
+        assert row is not None and row[1]["reward/mean"] == 1.0 and row[1]["policy/kl"] == 0.5
+        await acted.controller.close()
+        await running
+
+    play(scene())
+
+
+def test_the_event_loop_goes_on_while_the_next_views_are_found(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = Held(batch_thread.shown)
+    monkeypatch.setattr(batch_thread, "shown", held)
+
+    async def scene() -> None:
+        acted = stage()
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        coming = asyncio.create_task(acted.controller.upcoming(0, 0, 0, 1))
+        await held.release()
+        assert len(await coming) == 1
+        await acted.controller.close()
+        await running
+
+    play(scene())
