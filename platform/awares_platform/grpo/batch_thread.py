@@ -47,6 +47,23 @@ class BatchThread:
         """Return the metrics of a batch that updates `version` (see step_metrics.py)."""
         return await self._run(batch_metrics, batch, version, lineage)
 
+    def release(self, held: list[tuple[StepBatch, int] | None]) -> None:
+        """Empty `held`, and free the groups of its batches in the thread.
+
+        The caller must have no other reference to a batch. To free 1,600 groups at once takes 0.07
+        seconds, in which Python runs no other thread. So the thread frees one group at a time.
+        """
+        self._thread.submit(_free, held)
+
     async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, function, *arguments)
+
+
+def _free(held: list[tuple[StepBatch, int] | None]) -> None:
+    while held:
+        batch, _ = held.pop() or (None, 0)
+        groups = list(batch.groups) if batch else []
+        del batch
+        while groups:
+            groups.pop()

@@ -260,7 +260,8 @@ class Controller:
         if self._closed or self._session != session:
             return None
         batch = self._buffer.take(step, version)
-        self._batch = (batch, version)
+        former, self._batch = [self._batch], (batch, version)
+        self._batches.release(former)
         await self._notify()
         await self._recorder.flush(Training.of(batch, version))
         dealt = await self._batches.dealt(batch, ranks)

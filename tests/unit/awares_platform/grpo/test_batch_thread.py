@@ -3,11 +3,15 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 
+from awares.sample import Sample
+from awares_platform.config.grpo import GrpoConfig
 from awares_platform.grpo import batch_thread
-from awares_platform.grpo.group import Position
+from awares_platform.grpo.batch_thread import BatchThread
+from awares_platform.grpo.group import Group, Outcome, Position, Prompt, StepBatch
 from awares_platform.grpo.shard import StepShard
 from tests.unit.awares_platform.grpo.stage import Stage, play, until
 
@@ -89,3 +93,25 @@ def test_the_event_loop_goes_on_while_the_next_views_are_found(
         await running
 
     play(scene())
+
+
+class Traced(Group):
+    """A group that notes which thread frees it."""
+
+    freed: ClassVar[list[str]] = []
+
+    def __del__(self) -> None:
+        Traced.freed.append(threading.current_thread().name)
+
+
+def test_a_former_batch_is_freed_in_the_thread(samples: list[Sample]) -> None:
+    Traced.freed.clear()
+    groups = (Traced(Prompt(number, 0, samples[0]), (), Outcome.READY) for number in range(3))
+    held: list[tuple[StepBatch, int] | None] = [(StepBatch(0, tuple(groups), Position(3)), 0), None]
+    BatchThread(GrpoConfig(), packed=False).release(held)
+
+    async def scene() -> None:
+        await until(lambda: len(Traced.freed) == 3)
+
+    play(scene())
+    assert held == [] and set(Traced.freed) == {"batches_0"}
