@@ -180,7 +180,7 @@ def test_the_second_turn_reuses_the_first(setup: Running, policy: RandomPolicy) 
 
 
 def test_a_caller_that_leaves_frees_its_place(setup: Running, policy: RandomPolicy) -> None:
-    """As many requests leave as the engine decodes at once. Each asks for 900 tokens."""
+    """Cancel twice as many requests as the engine decodes at once. Each asks for 900 tokens."""
     long = Sampling(temperature=1.0, max_tokens=900, min_tokens=900)
 
     async def leave() -> float:

@@ -85,8 +85,8 @@ def config(faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
             "micro_batch": 8,
             "learning_rate": 1e-4,
             "validation": {"every": 2},
-            # Any update exceeds `kl_above`, so each step after the first best version restores
-            # this version.
+            # The KL after any update exceeds `kl_above`, so each step after the first best version
+            # restores this version.
             "guards": {"window": 1, "kl": "restore-best", "kl_above": 1e-9, "max_restores": 99},
         },
     }

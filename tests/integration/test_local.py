@@ -86,7 +86,7 @@ def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     try:
         while (line := process.stdout.readline()) and line != "holding\n":
             lines.append(line)
-        # Ray itself would print lines about the worker that has died.
+        # Ray's own lines about the dead worker must not be among the lines.
         assert lines == [f"worker 1 0 {os.nice(0)}\n", "stored 1\n"]
         yield process
     finally:

@@ -288,7 +288,7 @@ def test_a_finished_grpo_run_refuses_another_start(
 def test_an_endpoint_follows_no_learner_with_other_inputs(
     config: PlatformConfig, store: ObjectStore
 ) -> None:
-    """The endpoint refuses the run before it starts an engine, and a new version while it runs."""
+    """The endpoint refuses such a run before an engine starts, and such a version while it runs."""
     publisher = Publisher(store, "r")
     publisher.publish(1, {"w": torch.zeros(3)}, {INPUTS: environment.inputs(METHOD)})
     changed = METHOD.model_copy(update={"max_crops": 3})

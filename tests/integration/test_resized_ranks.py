@@ -1,4 +1,7 @@
-"""Tests that 4 ranks, then 2, then 1 train as one rank does, at equal and at changing stages."""
+"""Tests that a training with 4 ranks, then 2, then 1 gives the losses of a training with one rank.
+
+In some of the trainings, the ZeRO stage changes together with the number of ranks.
+"""
 
 import json
 from pathlib import Path
