@@ -1,8 +1,9 @@
 """The section [store]: the address of the object store, and the retries of its calls."""
 
 import re
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from awares_platform.config.base import Section
 
@@ -39,6 +40,18 @@ class StoreConfig(Section):
     region: str = "us-east-1"
     """Region of the bucket. It is part of the signature, so other S3 servers may check it, too."""
 
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    """Where requests name the bucket: in the path, or as a virtual host (bucket.server). "auto"
+    means the path for a server at `endpoint`, and the virtual host for AWS."""
+
+    encryption: Literal["bucket", "AES256", "aws:kms", "aws:kms:dsse"] = "bucket"
+    """Server-side encryption that each write asks for. "bucket" asks for none, so the store applies
+    the default of the bucket. Set it if the bucket's policy requires the header."""
+
+    kms_key: str = ""
+    """Id or ARN of the KMS key that each write asks for. Empty means the bucket's key. The roles
+    also need kms:GenerateDataKey and kms:Decrypt on it."""
+
     retry_budget_s: float = Field(default=60.0, gt=0)
     """Seconds in which a call is retried while the store is unavailable or asks to slow down. The
     last attempt may end up to 30 s later. The first call of a command waits for at most 10 s."""
@@ -57,6 +70,15 @@ class StoreConfig(Section):
             f'{endpoint!r} is no endpoint: write "local", or an address that begins with '
             "http:// or https://"
         )
+
+    @model_validator(mode="after")
+    def a_key_is_for_kms(self) -> Self:
+        if self.kms_key and not self.encryption.startswith("aws:kms"):
+            raise ValueError(
+                f"store.kms_key = {self.kms_key!r} needs store.encryption = 'aws:kms'; got "
+                f"{self.encryption!r}"
+            )
+        return self
 
     @property
     def bucket(self) -> str:

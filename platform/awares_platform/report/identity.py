@@ -11,6 +11,7 @@ from awares_platform.report.records import RunRecord
 
 _OPERATION = {
     *("run.name", "run.directory", "run.worker_logs", "store.endpoint", "store.retry_budget_s"),
+    *("store.addressing", "store.encryption", "store.kms_key"),
     *(f"tracking.{name}" for name in TrackingConfig.model_fields),
 }
 """Settings with no effect on results: names, places, logs and trackers."""

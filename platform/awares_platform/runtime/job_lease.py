@@ -31,6 +31,7 @@ from awares.errors import AwaresError, Fenced
 from awares_platform.runtime.lease_holder import LeaseHolder
 from awares_platform.runtime.progress import Progress
 from awares_platform.store import ObjectStore
+from awares_platform.store.conditions import ignored_conditions
 from awares_platform.store.errors import NotFound, PreconditionFailed, StoreError
 
 log = logging.getLogger(__name__)
@@ -85,12 +86,14 @@ def hold(
     """Hold the lease `key` while the block runs.
 
     `job` is the name of the command. The error names `rename`, the setting that gives the job
-    another part of the store. Raises JobRefused if another job holds the lease. If another job
+    another part of the store. Raises JobRefused if another job holds the lease. Raises StoreError
+    if the store ignores conditional writes, which would let two jobs hold the lease. If another job
     takes the lease over, the process gets the signal SIGTERM, whose handler must end the block.
     This function then raises JobFenced. `expiry_s` must be several times `beat_s`.
     """
     holder, beats = LeaseHolder.here(job), _for_beats(store)
     etag = _acquire(store, key, holder, rename, expiry_s)
+    _require_conditions(store, key, holder)
     keeper = _Keeper(beats, key, holder, etag, beat_s)
     try:
         try:
@@ -151,6 +154,18 @@ def _acquire(
             if not told:
                 say(f"waiting up to {expiry_s:g} s for a sign of life of {_named(other)}")
         time.sleep(min(_POLL_S, expiry_s / 10))
+
+
+def _require_conditions(store: ObjectStore, key: str, holder: LeaseHolder) -> None:
+    """Raise StoreError if the store ignores the conditions of writes to the lease."""
+    ignored = ignored_conditions(store, key, holder.to_bytes(1))
+    if ignored:
+        store.delete(key)
+        raise StoreError(
+            f"{_place(store, key)}: {store.config.endpoint or 'AWS S3'} ignores "
+            f"{' and '.join(ignored)}, so two jobs could overwrite each other's results; use an S3 "
+            "server with conditional writes"
+        )
 
 
 def _read(store: ObjectStore, key: str) -> tuple[bytes, str] | None:

@@ -3,6 +3,7 @@
 object_store.py    ObjectStore: a Bucket that also transfers files and directories
 multipart.py       transfers large files to and from a Bucket in parallel parts
 bucket.py          Bucket: reads, writes, lists and deletes single objects, with retries
+conditions.py      finds out whether a store obeys conditional writes
 client.py          creates the boto3 client for a private server or for the user's own server
 keys.py            shares the keys of a private server with all processes of its run
 errors.py          defines the errors that the store raises

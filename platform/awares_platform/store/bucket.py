@@ -23,7 +23,7 @@ from awares_platform.config.store import StoreConfig
 from awares_platform.store.client import connect
 from awares_platform.store.errors import NotFound, PreconditionFailed, StoreError
 from awares_platform.store.foreign_replies import refuse_foreign
-from awares_platform.store.s3_errors import FAILURES, code, is_transient, translate
+from awares_platform.store.s3_errors import EXPIRED_CODES, FAILURES, code, is_transient, translate
 from awares_platform.store.s3_handlers import require_whole, send_at_once, send_md5
 
 T = TypeVar("T")
@@ -96,7 +96,10 @@ class Bucket:
             nonlocal attempts
             attempts += 1
             return self.client.put_object(
-                **self.address(key), Body=data, **condition(if_none_match, if_match)
+                **self.address(key),
+                Body=data,
+                **self.encryption,
+                **condition(if_none_match, if_match),
             )["ETag"]
 
         try:
@@ -204,10 +207,23 @@ class Bucket:
                 if attempt.num == 2:
                     log.warning("%s/%s: no answer; retrying for %g s", self.config.url, key, budget)
                 with attempt:
-                    return operation()
+                    return self._with_renewed_credentials(operation)
         except FAILURES as error:
             raise translate(error, key, self.config, budget) from error
         raise AssertionError("retry_context ends by returning or raising")
+
+    def _with_renewed_credentials(self, operation: Callable[[], T]) -> T:
+        """Run one S3 call. If the credentials have expired, read them again and run it again.
+
+        boto3 renews the credentials of roles itself, but reads ~/.aws/credentials only once.
+        """
+        try:
+            return operation()
+        except ClientError as error:
+            if code(error) not in EXPIRED_CODES:
+                raise
+            self.__dict__.pop("client", None)
+            return operation()
 
     def address(self, key: str) -> dict[str, str]:
         """Return bucket and full key as boto3 parameters. Raises ValueError for an unsafe key."""
@@ -224,7 +240,7 @@ class Bucket:
             # The method `call` does the retries, so boto3 must make only one attempt.
             retries={"total_max_attempts": 1},
             max_pool_connections=32,
-            s3={"addressing_style": "path" if self.config.endpoint else "auto"},
+            s3={"addressing_style": self._addressing()},
             # Not every S3 server supports the newer checksums of AWS.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
@@ -238,6 +254,19 @@ class Bucket:
         for write in ("PutObject", "UploadPart"):
             client.meta.events.register_first(f"before-call.s3.{write}", send_at_once)
         return client
+
+    @property
+    def encryption(self) -> dict[str, str]:
+        """The boto3 parameters by which a write asks for encryption."""
+        if self.config.encryption == "bucket":
+            return {}
+        key = {"SSEKMSKeyId": self.config.kms_key} if self.config.kms_key else {}
+        return {"ServerSideEncryption": self.config.encryption, **key}
+
+    def _addressing(self) -> str:
+        if self.config.addressing == "auto" and self.config.endpoint:
+            return "path"
+        return self.config.addressing
 
     def date(self) -> str | None:
         """Return the Date header of a reply of the store, or None if the reply has no such header.

@@ -1,7 +1,7 @@
 """Creates the boto3 client of a store.
 
 The client of a private server uses the server's own keys, and ignores the environment and the files
-in ~/.aws. For any other server, boto3 searches as usual for credentials, region and proxies.
+in ~/.aws. For any other server, boto3 searches as usual for credentials, certificates and proxies.
 
 Calls to an address on this machine bypass all proxies.
 """
@@ -30,6 +30,8 @@ def connect(
     returns for `endpoint`.
     """
     keys = keys or StoreKeys.of(endpoint)
+    # Only store.endpoint chooses the server, not AWS_ENDPOINT_URL.
+    options = options.merge(ClientConfig(ignore_configured_endpoint_urls=True))
     if is_loopback(endpoint):
         options = options.merge(ClientConfig(proxies={}))
     with _CREATION:

@@ -1,9 +1,7 @@
 """Transfers large files in parallel parts, so that only a few parts are in memory."""
 
-import hashlib
 import logging
 import os
-import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +17,11 @@ PART_BYTES = 8 * 2**20
 MOST_PARTS = 10_000
 """The largest number of parts that S3 accepts for one object."""
 THREADS = 4
+_UPLOAD = "awares-upload"
+"""The key of a random token in an object's metadata, by which an uploader recognises its object.
+
+An etag does not serve for this, because it is no MD5 digest if KMS encrypts the object.
+"""
 
 
 def upload(store: Bucket, path: Path, key: str, condition: dict[str, str]) -> str:
@@ -34,7 +37,8 @@ def upload(store: Bucket, path: Path, key: str, condition: dict[str, str]) -> st
             if_none_match="IfNoneMatch" in condition,
             if_match=condition.get("IfMatch"),
         )
-    request = store.address(key)
+    token = uuid4().hex
+    request = {**store.address(key), **store.encryption, "Metadata": {_UPLOAD: token}}
     reply = store.call(key, lambda: store.client.create_multipart_upload(**request))
     upload_id = reply["UploadId"]
 
@@ -44,7 +48,7 @@ def upload(store: Bucket, path: Path, key: str, condition: dict[str, str]) -> st
     try:
         with ThreadPoolExecutor(THREADS) as pool:
             parts = list(pool.map(send, _parts(size)))
-        return _complete(store, key, upload_id, parts, condition)
+        return _complete(store, key, (upload_id, token), parts, condition)
     except BaseException:
         _abort(store, key, upload_id)
         raise
@@ -99,16 +103,17 @@ def _upload_part(
 def _complete(
     store: Bucket,
     key: str,
-    upload_id: str,
+    upload: tuple[str, str],
     parts: list[dict[str, Any]],
     condition: dict[str, str],
 ) -> str:
     """Complete the upload and return the object's etag.
 
-    If the server's reply is lost and the object consists of exactly `parts`, the upload counts as
-    completed. Raises PreconditionFailed if `condition` is not met. A condition on the etag of an
-    absent object is not met.
+    `upload` holds the upload's id and the token in its metadata. If the server's reply is lost and
+    the object has this token, the upload counts as completed. Raises PreconditionFailed if
+    `condition` is not met. A condition on the etag of an absent object is not met.
     """
+    upload_id, token = upload
     request = {
         **store.address(key),
         "UploadId": upload_id,
@@ -127,24 +132,12 @@ def _complete(
     except (NotFound, PreconditionFailed) as error:
         exists = store.exists(key)
         if attempts > 1 and exists:
-            etag = store.head(key).etag
-            if etag.strip('"') == _etag(parts):
-                return etag
+            found = store.call(key, lambda: store.client.head_object(**store.address(key)))
+            if found["Metadata"].get(_UPLOAD) == token:
+                return found["ETag"]
         if not exists and "IfMatch" in condition:
             raise PreconditionFailed(str(error)) from error
         raise
-
-
-def _etag(parts: list[dict[str, Any]]) -> str:
-    """Return S3's etag of an object that consists of `parts`.
-
-    The result is "" if the etags of the parts are not MD5 digests.
-    """
-    digests = [part["ETag"].strip('"') for part in parts]
-    if not all(re.fullmatch(r"[0-9a-f]{32}", digest) for digest in digests):
-        return ""
-    whole = hashlib.md5(bytes.fromhex("".join(digests)), usedforsecurity=False)
-    return f"{whole.hexdigest()}-{len(parts)}"
 
 
 def _abort(store: Bucket, key: str, upload_id: str) -> None:

@@ -40,9 +40,10 @@ _FINAL_STATUSES = {501, 505}
 _BUSY_STATUSES = {408, 429}
 _ABSENT_CODES = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
 _DENIED_CODES = {
-    "401", "403", "AccessDenied", "AllAccessDisabled", "ExpiredToken", "Forbidden",
+    "401", "403", "AccessDenied", "AllAccessDisabled", "Forbidden",
     "InvalidAccessKeyId", "InvalidToken", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
 }  # fmt: skip
+EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _NO_CREDENTIALS = (
     boto.NoCredentialsError,
     boto.PartialCredentialsError,
@@ -110,6 +111,11 @@ def translate(error: Failure, key: str, config: StoreConfig, budget_s: float) ->
         )
     if isinstance(error, _NO_CREDENTIALS):
         return AccessDenied(f"{where}: no credentials ({error}); set {_VARIABLES}, or AWS_PROFILE")
+    if reason in EXPIRED_CODES:
+        return AccessDenied(
+            f"{where}: the credentials for {server} have expired ({reason}); renew them, or use a "
+            "role, which boto3 renews"
+        )
     if reason in _DENIED_CODES:
         return AccessDenied(
             f"{where}: {server} denies access ({reason}); check {_VARIABLES} "

@@ -13,7 +13,8 @@ from statistics import median
 from awares_platform.cli.doctor.finding import Finding
 from awares_platform.config.store import StoreConfig
 from awares_platform.store import ObjectStore
-from awares_platform.store.errors import PreconditionFailed, StoreError
+from awares_platform.store.conditions import ignored_conditions
+from awares_platform.store.errors import StoreError
 
 ROUND_TRIP, CONDITIONS, RATES, CLEAN = "store", "conditional writes", "store rates", "clean-up"
 REMEDY = (
@@ -69,25 +70,12 @@ def conditional_writes(store: ObjectStore) -> list[Finding]:
     key = "HEAD"
     first = store.put(key, b"1", if_none_match=True)
     second = store.put(key, b"2", if_match=first)
-    writes: dict[str, Callable[[], str]] = {
-        "If-None-Match": lambda: store.put(key, b"3", if_none_match=True),
-        "If-Match": lambda: store.put(key, b"3", if_match=first),
-    }
-    ignored = [name for name, write in writes.items() if not _is_stopped(write)]
-    if ignored:
+    if ignored := ignored_conditions(store, key, b"3", stale=first):
         found = f"the store ignores {' and '.join(ignored)}"
         return [Finding(CONDITIONS, "fail", found, TWO_WRITERS)]
     if store.get_with_etag(key) != (b"2", second):
         return [Finding(CONDITIONS, "fail", "a refused write changed the object", TWO_WRITERS)]
     return [Finding(CONDITIONS, "pass", "If-None-Match and If-Match stop a second writer")]
-
-
-def _is_stopped(write: Callable[[], str]) -> bool:
-    try:
-        write()
-    except PreconditionFailed:
-        return True
-    return False
 
 
 def rates(store: ObjectStore) -> list[Finding]:
