@@ -18,6 +18,7 @@ Run it with:
 
 import asyncio
 import math
+import pickle
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -31,6 +32,7 @@ from awares_platform.grpo.group import Position
 from awares_platform.grpo.journal import Journal
 from awares_platform.grpo.prompts import Prompts
 from awares_platform.grpo.record_book import StoredBook
+from awares_platform.grpo.shard import StepShard
 from awares_platform.grpo.validation import HeldOut, Validation
 from awares_platform.store import ObjectStore
 from tests.benchmarks.command import Screen, parser, save
@@ -90,14 +92,22 @@ class Lag:
 
 
 async def learn(controller: Controller, fleet: Fleet, steps: range, rate: float) -> None:
-    """Take the batches of `steps`, at most `rate` groups a second. Publish after each batch."""
+    """Take the batches of `steps`, at most `rate` groups a second. Publish after each batch.
+
+    As in a run, a batch is pickled in a thread, and the learner asks for the views of the next one.
+    """
     size, begun = fleet.settings.groups_per_step, time.perf_counter()
-    for done, step in enumerate(steps, 1):
-        assert await controller.batch(step, step, 0, 1) is not None
-        fleet.publish(step + 1)
-        await controller.learned(step, {})
-        assert await controller.record() is not None
-        await asyncio.sleep(begun + done * size / rate - time.perf_counter())
+    async with asyncio.TaskGroup() as warming:
+        for done, step in enumerate(steps, 1):
+            shard = await controller.batch(step, step, 0, 1)
+            assert isinstance(shard, StepShard)
+            await asyncio.to_thread(pickle.dumps, shard, 5)
+            if step + 1 in steps:
+                warming.create_task(controller.upcoming(step + 1, step + 1, 0, 1))
+            fleet.publish(step + 1)
+            await controller.learned(step, {})
+            assert await controller.record() is not None
+            await asyncio.sleep(begun + done * size / rate - time.perf_counter())
 
 
 async def fail(error: Exception) -> None:

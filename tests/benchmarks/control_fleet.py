@@ -14,6 +14,7 @@ from awares.view import View
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.engine.follow import Loaded
 from awares_platform.engine.load import LoadReport, Prefetched
+from awares_platform.grpo.actor import Actor
 from awares_platform.grpo.group import GroupRollout, Prompt
 from awares_platform.grpo.rewarding import Asked, RewardPool
 from awares_platform.method.play import Played
@@ -105,7 +106,7 @@ class Fleet:
             self._rollouts = {version: pickle.dumps(GroupRollout(played, 0.0, 1.0), 5)}
         return self._rollouts[version]
 
-    def spawn(self, index: int) -> "SimulatedActor":
+    def spawn(self, index: int) -> Actor:
         return SimulatedActor(self, random.Random(index))
 
     def pool(self, stop: Callable[[Exception], Awaitable[None]]) -> RewardPool:

@@ -191,7 +191,7 @@ class Stage:
             member = Member(unplayed, RewardValue(0.0, {}), False, None)
             return Group(prompt, (member,), Outcome.UNPLAYABLE)
         if prompt.number in self.nan_rewards:
-            scoring = Scoring(lambda episodes, _: [NAN] * len(episodes), self.settings)
+            scoring = Scoring(lambda episodes, samples: [NAN] * len(episodes), self.settings)
             return scoring(prompt, rollout)
         members = tuple(
             Member(
