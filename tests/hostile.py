@@ -78,9 +78,9 @@ def proxies(port: int) -> dict[str, str]:
 
 
 def aws(directory: Path) -> dict[str, dict[str, str]]:
-    """Return environment variables, grouped by topic, that could break a test's AWS client.
+    """Return environment variables, in groups, that could break a test's AWS client.
 
-    Also write an AWS config file to `directory`. Two variables of the topic "files" name this file.
+    Also write an AWS config file to `directory`. Two variables of the group "files" name this file.
     """
     config = directory / "aws-config"
     config.write_text(CONFIG, "utf-8")
@@ -154,7 +154,7 @@ def aws(directory: Path) -> dict[str, dict[str, str]]:
 
 
 def everything(port: int, directory: Path) -> dict[str, str]:
-    """Return the variables of `proxies` and all topics of `aws` in one dict."""
+    """Return the environment variables of `proxies` and of all groups of `aws` in one dict."""
     merged = proxies(port)
     for group in aws(directory).values():
         merged |= group

@@ -105,10 +105,10 @@ def passes(events: Sequence[dict[str, Any]]) -> list[Pass]:
 def trainer_peak(report: dict[str, Any]) -> int:
     """Return a trainer's peak memory in bytes: its weights, and the most that a pass adds.
 
-    The weights are the memory that the process takes while it loads the model, and the memory that
-    it maps from a file. The sampled memory does not include mapped files. The libraries, the
-    tokenizer and the cache of views do not count, because a GPU holds none of them. The gradients
-    and the optimizer's state of an adapter are too small to count.
+    The weights are the memory that the process takes while it loads the model. The bytes that it
+    maps from a file are added, because the samples of its memory leave them out. Libraries, the
+    tokenizer and the cache of views do not count, because a GPU would hold none of them. The
+    gradients and the optimizer's state of an adapter are too small to count.
     """
     events = [event for event in report["events"] if event["event"] != "engine"]
     first = {event["event"]: event for event in reversed(events)}

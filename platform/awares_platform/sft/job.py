@@ -9,7 +9,8 @@ If a worker dies or hangs, Ray Train restarts all workers from the newest checkp
 sft.max_failures times an hour. If the process of Ray Train dies or hangs, this driver starts it
 again. If the driver is lost, run the job again.
 
-The workers leave out the held-out samples (data/held_out.py) and measure themselves with them.
+The workers do not train on the held-out samples (data/held_out.py). They validate the policy with
+them.
 
 Checkpoints and the finished policy record a recipe (training/recipe.py). A job with the same recipe
 resumes, or returns at once if the policy is finished. A job with another recipe starts from the

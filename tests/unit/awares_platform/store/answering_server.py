@@ -35,7 +35,7 @@ class Answer:
     """A reply of the server. The server adds the header Content-Length.
 
     Example:
-        Answer(404, b"<html>not found</html>", {"content-type": "text/html"})
+        Answer(404, b"<html>no</html>", (("content-type", "text/html"),))
     """
 
     status: int = 200
