@@ -70,7 +70,7 @@ class SplitsWriter:
     """Writes the splits of one import. `recipe` describes the source and the settings.
 
     Example:
-        writer = SplitsWriter(store, "invoices", ("train", "test"), "train", recipe, 512)
+        writer = SplitsWriter(store, "invoices", ("train", "test"), recipe, 512)
         position = writer.resume(seen)
         writer.add("train", draft)
         writer.step((0, 1))
