@@ -1,1 +1,1 @@
-"""Launches one vLLM engine, loads weights while it generates, and checks loads with a canary."""
+"""Launches one vLLM engine, loads new weights while it generates, and verifies each load."""

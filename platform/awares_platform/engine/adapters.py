@@ -8,14 +8,13 @@ is added to the weight. Most of an early LoRA update is that small, so vLLM keep
 weights apart.
 
 A request "plays" an adapter if vLLM computes the request with this adapter. A request plays the
-adapter that it started with, so each turn has one version. Every version has a name, an id and a
-directory of its own. The keys of vLLM's prefix cache contain the name and the directory, so
-versions never share cached prefixes. The vision tower has no adapters, so the encoder cache is
+same adapter from its start to its end, so each turn has one version. Every version has a name, an
+id and a directory of its own. The keys of vLLM's prefix cache contain the name and the directory,
+so versions never share cached prefixes. The vision tower has no adapters, so the encoder cache is
 valid for every version.
 
 vLLM may evict an adapter that a request still needs, and then reads the adapter's directory again.
-The directory therefore stays as long as its version is current or a request plays the version. A
-later load removes the version.
+A load therefore removes an older version and its directory only if no request plays this version.
 """
 
 import asyncio
@@ -52,16 +51,17 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 SLOTS = 2
-"""The number of adapters that one batch may mix: the current one, and one for older requests."""
+"""The number of different adapters in one batch: the newest, and one for older requests."""
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def stays_adapter(dtype: str, rank: int) -> bool:
-    """Return whether an engine keeps adapters beside its weights instead of folding them in.
+    """Return whether an engine keeps an adapter apart from its weights.
 
-    `dtype` is the engine's data type. `rank` is the rank of the run's adapters, or 0 if the run
-    trains whole weights. In float32 folding is exact enough and speeds up generation on CPUs. In 16
-    bits folding would lose most of a small update.
+    The alternative is to fold the adapter, which means to add it to the weights. In float32,
+    folding is exact enough, and it speeds up generation on CPUs. In 16 bits, folding would lose
+    most of a small update. `dtype` is the engine's data type. `rank` is the rank of the run's
+    adapters, or 0 if the run trains whole weights.
     """
     return rank > 0 and dtype != "float32"
 
@@ -84,7 +84,7 @@ def lora_options(rank: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A version of the weights that vLLM plays as a LoRA adapter.
+    """A version of the weights that vLLM serves as a LoRA adapter.
 
     `request` holds the name, id and directory that the adapter has in vLLM.
 
@@ -99,17 +99,18 @@ class Adapter:
 class Adapters:
     """The adapters of one engine. Loads must run one at a time.
 
-    Every request plays an adapter. In a request without an adapter, vLLM's CPU kernels would play
-    the adapter of the last slot. Version 0 is therefore an adapter that adds zero, unless the
+    Every request has an adapter, because vLLM's CPU kernels would apply the adapter of the last
+    slot to a request without one. Version 0 is therefore an adapter that adds zero, unless the
     engine starts with an exported adapter.
     """
 
     def __init__(
         self, llm: "AsyncLLM", policy: Path, family: ModelFamily, rank: int, directory: Path
     ) -> None:
-        """Prepare to play adapters up to rank `rank` on `policy`, a Hugging Face directory.
+        """Create `directory`, which will hold the files of the adapters.
 
-        The constructor creates `directory`, which will hold the files of the adapters.
+        `policy` is the Hugging Face directory of the base weights. `rank` is the largest accepted
+        rank of an adapter.
         """
         self._llm, self._family, self._rank, self._root = llm, family, rank, directory
         directory.mkdir(mode=0o700)
@@ -137,7 +138,7 @@ class Adapters:
         """Download and verify a version, and write its PEFT directory, while the engine generates.
 
         Raises StoreError if the store fails. Raises WeightsError if the version cannot be fetched
-        or verified, or if the engine cannot play it. After an error the engine plays its present
+        or verified, or does not fit the engine. After an error the engine keeps its present
         version.
         """
         self._drop_staged()
@@ -156,12 +157,13 @@ class Adapters:
         )
 
     async def apply(self, version: int, vision: bool = False) -> tuple[float, float]:
-        """Add the staged version to vLLM, and remove versions that no request plays.
+        """Add the version that `prefetch` prepared to vLLM, and remove unused older versions.
 
-        New requests play the added version, and requests in flight go on with their version. Return
-        the seconds of applying and the seconds of the pause, as Loader.apply does. The two are
+        New requests use the added version, and requests in flight keep their version. Return the
+        seconds of applying and the seconds of the pause, as Loader.apply does. Both numbers are
         equal, because generation waits while vLLM adds an adapter. `vision` has no effect, because
-        adapters do not change the vision tower. Raises WeightsError if `version` is not staged.
+        adapters do not change the vision tower. Raises WeightsError if the last `prefetch` was not
+        for `version`.
         """
         staged, self._staged = self._staged, None
         if staged is None or staged.version != version:
@@ -188,7 +190,7 @@ class Adapters:
             self._users[adapter.request.lora_int_id] -= 1
 
     def _drop_staged(self) -> None:
-        """Delete the files of a version that was staged and never applied, if there is one."""
+        """Delete the files of a version that `prefetch` prepared and `apply` never added."""
         staged, self._staged = self._staged, None
         if staged is not None:
             shutil.rmtree(staged.request.lora_path)
@@ -205,7 +207,7 @@ class Adapters:
         return adapter
 
     def _new(self, version: int) -> "Adapter":
-        """Return an adapter for `version` with a new name, a new id and a new, empty directory."""
+        """Return an adapter for `version`, with a new name, a new id and a new empty directory."""
         from vllm.lora.request import LoRARequest
 
         serial = next(self._serial)
@@ -218,8 +220,8 @@ class Adapters:
     def _check(self, manifest: Manifest) -> float:
         """Return the scale of the version's adapter.
 
-        Raises WeightsError if the version holds whole weights, or an adapter that this engine
-        cannot play.
+        Raises WeightsError if the version holds whole weights, or an adapter that does not fit this
+        engine.
         """
         if manifest.adapter is None:
             raise WeightsError(

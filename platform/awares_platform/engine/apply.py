@@ -7,21 +7,20 @@
                 parameters' storage, because CUDA graphs hold the addresses of this storage.
       REPACK    The module may also hold a packed copy of its parameters. Such modules are
                 embeddings and output heads on CPUs, and linears on CPUs without oneDNN. `apply`
-                copies the tensors, and vLLM then processes the module again.
+                copies the tensors, and vLLM then makes a new packed copy.
       RELOAD    The module's parameters have another layout than the checkpoint's tensors. Such
                 modules are linears on CPUs with oneDNN, and quantised layers. `apply` runs vLLM's
                 layerwise reload on this module only.
 
-To choose the way, `load_mode` inspects the module and not the platform. If a fused module
-(qkv_proj, gate_up_proj) gets only some of its tensors, vLLM silently leaves uninitialised memory
-where the other tensors belong. `apply` therefore loads all tensors of a module, even if only one
-changed.
+`load_mode` chooses the way. It inspects the module and not the platform.
 
-vLLM's own reload of the whole model is not suitable here, for two reasons. First, the reload also
-processes modules that get no tensor. Second, the reload breaks a tied output head on CPUs. The
-reload restores the shared parameter, but the head computes logits with a packed copy of the old
-values. This file therefore treats modules that share a parameter as one unit. It loads all modules
-of a unit together.
+If a fused module (qkv_proj, gate_up_proj) gets only some of its tensors, vLLM silently leaves
+uninitialised memory where the other tensors belong. `apply` therefore loads all tensors of a
+module, even if only one changed.
+
+vLLM's own reload of the whole model would break a tied output head on CPUs. It would restore the
+shared parameter, but the head would compute logits with a packed copy of the old values. This file
+therefore treats modules that share a parameter as one unit, and loads them together.
 """
 
 import enum
@@ -118,7 +117,7 @@ def on_device(
 ) -> dict[str, Tensor]:
     """Return copies of the units' tensors on `device`.
 
-    With these copies, `apply` moves data only within the device's memory.
+    With these copies, `apply` transfers nothing from the host to the device.
     """
     return {name: state[name].to(device) for unit in found for name in unit.tensors}
 
@@ -129,7 +128,7 @@ def apply(
 ) -> None:
     """Load the tensors of the units `found` into the model.
 
-    `state` maps the name of a tensor in the checkpoint to the tensor. Raises WeightsError if the
+    `state` maps each tensor's name in the checkpoint to the tensor. Raises WeightsError if the
     model takes no tensor for one of the units' parameters. After any error the model may be half
     updated, and must not be used.
     """
@@ -157,14 +156,14 @@ def load_mode(module: Any) -> LoadMode:
     method = getattr(module, "quant_method", None)
     unquantised = (UnquantizedLinearMethod, UnquantizedEmbeddingMethod)
     if isinstance(method, QuantizeMethodBase) and type(method) not in unquantised:
-        # A quantised layer may scale or permute its parameters and yet keep the shapes and types of
-        # the checkpoint.
+        # The comparison of layouts below does not suffice here: a quantised layer may scale or
+        # permute its parameters without a change of shape or type.
         return LoadMode.RELOAD
     recorded = get_layerwise_info(module).restore_metadata[0]
     if not all(_lies_as(module, name, tensor) for name, tensor in recorded.items()):
         return LoadMode.RELOAD
-    # On CPUs a linear layer may compute with a closure. The closure does not show whether it holds
-    # a packed copy of the weights. Repacking is cheap, so the function assumes a packed copy.
+    # On CPUs a linear layer may compute with a closure that holds a packed copy of the weights. The
+    # closure does not show this. Repacking is cheap, so assume that every closure holds a copy.
     packed = vars(module).get("cpu_linear", nn.functional.linear) is not nn.functional.linear
     return LoadMode.REPACK if packed else LoadMode.IN_PLACE
 
@@ -186,8 +185,8 @@ def aliases(model: nn.Module) -> dict[str, str]:
 def parameter_of(model: nn.Module, name: str) -> str:
     """Return vLLM's name of the parameter that takes the checkpoint's tensor `name`.
 
-    Each module on the path to the parameter may rename the modules below itself. Raises
-    WeightsError if the model has no such parameter.
+    Each module on the path to the parameter may rename its submodules. Raises WeightsError if the
+    model has no such parameter.
     """
     module, path, rest = model, "", name
     while True:
@@ -227,9 +226,9 @@ def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
 
 
 def _leaders(model: nn.Module) -> dict[nn.Module, nn.Module]:
-    """Map every module with parameters to its leader, in the model's order.
+    """Map every module that has parameters to its leader. The keys are in the model's order.
 
-    If several modules share a parameter, the first of these modules leads all of them. A module
+    If several modules share a parameter, the first of these modules is the leader of all. A module
     that shares no parameter with an earlier module is its own leader.
     """
     first: dict[Tensor, nn.Module] = {}
@@ -246,8 +245,8 @@ def _leaders(model: nn.Module) -> dict[nn.Module, nn.Module]:
 def _lies_as(module: nn.Module, name: str, recorded: Tensor) -> bool:
     """Return whether the parameter `name` still has the layout of the checkpoint's tensor.
 
-    `recorded` is the parameter as it was before vLLM processed the module. Two layouts are equal if
-    type, shape, strides and dtype are equal.
+    `recorded` is the parameter before vLLM processed the module. Two layouts are equal if type,
+    shape, strides and dtype are equal.
     """
     found = module._parameters.get(name)
     if found is None:

@@ -50,7 +50,7 @@ _CROPS = (CropId.TOP_LEFT, CropId.CENTER, CropId.BOTTOM, CropId.RIGHT)
 
 
 class CanaryMismatch(WeightsError):
-    """Engine and learner differ too much in their logprobs, or in the change since version 0."""
+    """The canary's logprobs, or their changes since version 0, differ too much."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Canary:
 
     The learner and every engine build their canaries from the same samples. `items` are the
     sequences. `originals` maps a content hash to the original image. `limits` are the pixel limits
-    of the policy, and `low_ratio` is method.low_ratio, the scale of the low view. The object caches
-    the prompts and the digest, because every load needs both.
+    of the policy. `low_ratio` is method.low_ratio, by which the first image of an item is scaled
+    down. The object caches the prompts and the digest, because every load needs both.
 
     Example:
         canary = Canary.build(samples[:4], images, chat, limits, low_ratio=0.5)
@@ -83,8 +83,8 @@ class Canary:
     ) -> "Canary":
         """Build a canary with one item per sample.
 
-        `images` maps a content hash to the original image. An item consists of the low view, the
-        question, a request for one crop, the crop, and the sample's answer.
+        `images` maps a content hash to the original image. An item consists of the scaled-down
+        image, the question, a request for one crop, the crop, and the sample's answer.
         """
         samples = tuple(samples)
         originals = {sample.image: images(sample.image) for sample in samples}
@@ -96,7 +96,7 @@ class Canary:
 
     @cached_property
     def prompts(self) -> list[tuple[tuple[int, ...], tuple[Image, ...]]]:
-        """For each item, the token ids of the whole sequence and the images that the policy sees.
+        """The token ids and the images of each item, as the policy sees them.
 
         The ids contain one placeholder per image.
         """
@@ -105,17 +105,16 @@ class Canary:
     def compared(self) -> list[int]:
         """Return the number of compared tokens of each item.
 
-        The compared tokens are all text tokens after the first image. They are thus the last text
-        tokens of the item.
+        An item's compared tokens are all text tokens after its first image.
         """
         after = [ids[ids.index(self.image_token_id) :] for ids in map(_ids, self.items)]
         return [sum(token != self.image_token_id for token in ids) for ids in after]
 
     @cached_property
     def digest(self) -> str:
-        """A hash of token ids, pixels and limits.
+        """A hash of the token ids, pixels and limits.
 
-        Learner and engine score the same prompts if their digests are equal.
+        If their digests are equal, learner and engine score the same prompts.
         """
         ids = json.dumps(
             [[_ids(item) for item in self.items], self.limits.min_pixels, self.limits.max_pixels]
@@ -139,7 +138,7 @@ def check_fit(
     low_ratio: float,
     context: int,
 ) -> None:
-    """Raise DataError if `sample` gives no canary item, or an item that an engine cannot score.
+    """Raise DataError if no canary item can be built from `sample`, or if the item is too long.
 
     `size` is the width and height of the sample's image. The engine accepts at most `context`
     tokens, including one token that it samples.
@@ -166,12 +165,12 @@ def learner_logprobs(
     device: torch.device | str = "cpu",
     remember: Remember | None = None,
 ) -> Logprobs:
-    """Return the learner's logprobs of the compared tokens, from a forward pass for each item.
+    """Return the learner's logprobs of the compared tokens.
 
     `model` must compute with the published weights in their published precision. Under ZeRO-3
-    every rank must call this function. A pass of one item fits into memory wherever a training pass
-    fits. The language head computes logits for the compared tokens only. `remember` is a cache of
-    processed views, as in `awares.batch.collate`.
+    every rank must call this function. Each item takes one forward pass, which needs less memory
+    than one pass for all items. The language head computes logits for the compared tokens only.
+    `remember` is a cache of processed images, as in `awares.batch.collate`.
     """
     rows = []
     for item, count in zip(canary.items, canary.compared(), strict=True):
@@ -251,7 +250,7 @@ def check(canary: Canary, manifest: Manifest, measured: Logprobs, bound: float) 
         for pair in zip(*rows, strict=True)
     ]
     mean = math.fsum(abs(learned - computed) for learned, computed in pairs) / len(pairs)
-    # "not mean <= bound" is also true if the mean is NaN; "mean > bound" would be false.
+    # A mean of NaN must fail the check. `mean > bound` would be false for NaN.
     if not mean <= bound:
         raise CanaryMismatch(
             f"version {manifest.version}: mean |dlogp| between learner and engine is {mean:.4g} "

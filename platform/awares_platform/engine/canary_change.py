@@ -44,17 +44,18 @@ class Change:
     def tolerance(self) -> float:
         """The largest accepted distance of the slope from 1.
 
-        The tolerance is the sum of three terms. The first is 0.05. The second is three standard
-        errors of the slope. One standard error is sqrt(2 / tokens) * noise / size, because the
-        engine rounds at both versions. The third is (noise / size)^2. The learner's own rounding
-        errors lower the slope by at most this amount.
+        The tolerance is the sum of three terms:
+        - 0.05;
+        - three standard errors of the slope. One standard error is sqrt(2 / tokens) * noise / size.
+          The factor 2 covers the engine's rounding errors at both versions;
+        - (noise / size)^2. The learner's own rounding errors lower the slope by at most this much.
         """
         ratio = self.noise / self.size if self.size else math.inf
         return SLOPE_BOUND + 3 * math.sqrt(2 / self.tokens) * ratio + ratio**2
 
     @property
     def is_seen(self) -> bool:
-        """Whether the change is so large that an engine with slope 0 would fail the check."""
+        """True if the check would reject an engine that still computes with version 0."""
         return self.tolerance < 1
 
 
@@ -82,9 +83,9 @@ def change(
 def check(found: Change, version: int) -> None:
     """Raise CanaryMismatch if the slope's distance from 1 exceeds the tolerance.
 
-    A change that is too small to be seen passes.
+    If the learner's change is too small to be seen, every slope passes.
     """
-    # "not ... <= ..." is also true if the slope is NaN.
+    # A slope of NaN must fail the check. `abs(...) > found.tolerance` would be false for NaN.
     if found.is_seen and not abs(found.slope - 1) <= found.tolerance:
         raise CanaryMismatch(
             f"version {version}: the engine plays {found.slope:.1%} of the learner's change since "

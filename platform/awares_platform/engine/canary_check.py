@@ -34,7 +34,8 @@ class CanaryCheck:
         `version` is 0 and `manifest` contains the learner's logprobs of version 0. It scores each
         canary at most once. Raises WeightsError in the same cases as `canary.expected`.
         """
-        # `start_of` renders whole pages for the canary's digest, which would stop the event loop.
+        # `start_of` renders all images of the canary. In the event loop, this work would block all
+        # other tasks.
         start = await asyncio.to_thread(canaries.start_of, canary, manifest)
         comparable = start is not None
         if comparable and version == 0 and canary.digest not in self._start:
@@ -49,8 +50,8 @@ class CanaryCheck:
         """Compare the engine's logprobs of the canary with the learner's logprobs in `manifest`.
 
         Return the mean absolute difference, and the slope of the change since version 0. The slope
-        is None in the cases that LoadReport states. Raises CanaryMismatch if the logprobs or their
-        changes differ too much.
+        is None if logprobs of version 0 are missing, or if the change is too small to be seen.
+        Raises CanaryMismatch if the logprobs or their changes differ too much.
         """
         measured = await self._scores(canary)
         dlogp = canaries.check(canary, manifest, measured, self._bound)

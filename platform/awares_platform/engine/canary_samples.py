@@ -18,7 +18,7 @@ from awares_platform.engine.canary import Canary, check_fit
 from awares_platform.store import ObjectStore
 
 _SAMPLES = 4
-# `build` looks for usable samples among the first _PROBES samples.
+# `build` reads at most this many samples to find usable ones.
 _PROBES = 64
 
 
@@ -48,7 +48,7 @@ def build(
 def usable(samples: Sequence[Sample], check: Callable[[Sample], None]) -> list[Sample]:
     """Return the first four samples for which `check` raises no DataError.
 
-    The result is shorter if fewer samples are usable. Raises DataError if no sample is usable.
+    Return fewer samples if fewer pass `check`. Raises DataError if none passes.
     """
     faults: list[DataError] = []
 

@@ -15,7 +15,7 @@ _FINISH = {"stop": FinishReason.STOP, "abort": FinishReason.INTERRUPTED}
 
 
 def sampling_params(sampling: Sampling, chat: ChatFormat) -> "SamplingParams":
-    """Return vLLM's parameters for `sampling`. The placeholder ids of `chat` are never sampled."""
+    """Return vLLM's parameters for `sampling`. vLLM never samples the `blocked_ids` of `chat`."""
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
@@ -45,8 +45,9 @@ def generation(
 ) -> Generation:
     """Convert vLLM's output to a Generation.
 
-    `spans` give the weight version of each token. Without spans, every token has `version`.
-    `cached` counts the prompt's tokens from the prefix cache.
+    Each of the `spans` names the weight version of a range of tokens. Without spans, every token
+    has the version `version`. `cached` is the number of prompt tokens that vLLM found in its prefix
+    cache.
     """
     ids, entries = tuple(output.token_ids), output.logprobs or ()
     logprobs = tuple(

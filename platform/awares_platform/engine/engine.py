@@ -7,7 +7,7 @@ An engine can load new weights while it generates.
                                     |
     load_version(subscriber, v): prefetch (generating) -> pause -> apply -> resume -> canary
 
-An engine in 16 bits plays the versions of a LoRA run as adapters beside its weights (adapters.py).
+An engine in 16 bits keeps the adapters of a LoRA run apart from its weights (adapters.py).
 
 The engine returns the logprobs of the sampling distribution (vLLM's processed_logprobs). vLLM
 applies temperature, top_p and the mask of `ChatFormat.blocked_ids` before normalisation. The mask
@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "EngineError", "LoadReport"]
 
-# Seconds until `stop` kills the engine process. A kill loses nothing, because the process holds no
-# state to save. A regular exit of its interpreter takes several seconds.
+# `stop` waits this many seconds before it kills the engine process. The wait is short, because a
+# regular exit takes several seconds, and the process holds no state to save.
 _STOP_S = 1.0
 T = TypeVar("T")
 
@@ -117,8 +117,8 @@ class Engine:
         Raises PolicyError if the directory holds no policy of `family`, or if its image token is
         not the image token of `chat`. Raises EngineError if the engine does not start within
         engine.start_timeout_s seconds, or fails to start. Raises EngineError if a float32 engine
-        gets an `adapter`, because it plays folded weights only. Raises WeightsError if `adapter` is
-        damaged, or if vLLM does not support its rank.
+        gets an `adapter`, because such an engine needs the adapter folded into `policy`. Raises
+        WeightsError if `adapter` is damaged, or if vLLM does not support its rank.
         """
         config = resolved(config)
         lora_rank = lora_rank if adapter is None else rank_in(adapter)
@@ -177,10 +177,10 @@ class Engine:
         return self._requests.meter.read()
 
     async def __call__(self, request: GenerateRequest) -> Generation:
-        """Sample one turn. Placeholder ids are never sampled.
+        """Sample one turn. The engine never samples the id of an image placeholder.
 
-        After `interrupt`, the result may lack tokens, and then has FinishReason.INTERRUPTED. Raises
-        EngineError if the engine fails or the prompt exceeds one of the engine's limits.
+        A turn that `interrupt` cuts short has FinishReason.INTERRUPTED. Raises EngineError if the
+        engine fails or the prompt exceeds one of the engine's limits.
         """
         output, adapter = await self._requests.run(
             request.token_ids,
@@ -190,7 +190,7 @@ class Engine:
         )
         if output is None:
             return Generation((), (), (), FinishReason.INTERRUPTED)
-        # vLLM's spans name the version of the base weights, which adapters do not change.
+        # vLLM's spans name the version of the base weights. This version stays 0 under adapters.
         spans = output.outputs[0].weight_versions if adapter is None else None
         version = self._version if adapter is None else adapter.version
         return generation(output.outputs[0], spans, version, output.num_cached_tokens or 0)
@@ -226,8 +226,8 @@ class Engine:
         """Load a published version while the engine generates.
 
         Requests in flight continue with the new version. The result of a request names the version
-        of each token. An engine that plays adapters differs: a request keeps the version with which
-        it started, and only new requests play the new version.
+        of each token. If the versions are adapters, each request instead keeps the version with
+        which it started.
 
         Raises StoreError if the store fails. Raises WeightsError if the version cannot be fetched
         or verified, or belongs to another model. The engine is unchanged after these two errors.
@@ -295,8 +295,8 @@ class Engine:
 
         Raises EngineError if the engine is dead, must be restarted, or gives no answer within
         `within_s` seconds. Without an answer, the method also kills the engine's processes, because
-        a stopped process would keep its GPU. The limit does not hold while weights are applied,
-        because engine.load_timeout_s limits that time.
+        a stopped process would keep its GPU. While weights are applied, no answer is required:
+        engine.load_timeout_s limits this time.
         """
         await self.check()
         if self._requests.held:
@@ -349,7 +349,7 @@ class Engine:
                 )
 
     def _check_form(self, manifest: Manifest) -> None:
-        """Raise WeightsError if the engine would have to fold an adapter into 16-bit weights."""
+        """Raise WeightsError if the engine would have to add an adapter to its 16-bit weights."""
         folds = self._adapters is None and manifest.adapter is not None
         if folds and self._config.dtype != "float32":
             raise WeightsError(
@@ -370,7 +370,7 @@ class Engine:
             async with asyncio.timeout(timeout_s):
                 return await work
         except TimeoutError as error:
-            # The engine must be restarted. A stopped process would keep its memory for ever.
+            # The engine must be restarted. A process that hangs would otherwise keep its memory.
             launch.kill_processes(self._processes)
             raise EngineError(
                 f"{what} took longer than engine.load_timeout_s = {self._config.load_timeout_s:g} s"

@@ -13,7 +13,7 @@ from awares_platform.engine.lifetime import end_with_parent
 class WorkersExecutor(MultiprocExecutor):
     """Runs one worker process per rank, on this host.
 
-    Inside a Ray actor, vLLM would by itself choose Ray's executor. That executor would wait for
+    Inside a Ray actor, vLLM would by default choose Ray's executor. Ray's executor would wait for
     GPUs that the actor already holds.
     """
 

@@ -1,13 +1,12 @@
-"""Chooses the files with which an engine plays an exported policy.
+"""Chooses the files from which an engine serves an exported policy.
 
     training         engine      files
     whole weights    any         the policy itself
     LoRA             float32     the policy before the training, with the adapter added in float32
     LoRA             16 bits     the policy before the training, and the adapter
 
-The merged weights of a LoRA policy are rounded to policy.dtype. In 16 bits, small updates of the
-adapter are lost by this rounding. No engine therefore plays merged weights that are rounded to 16
-bits. The merged weights of a float32 policy lose nothing, and GRPO may start from them.
+The exported merged weights of a LoRA policy are rounded to policy.dtype. In 16 bits, this rounding
+loses small updates of the adapter. No engine therefore loads merged weights in 16 bits.
 """
 
 from dataclasses import dataclass
@@ -25,11 +24,11 @@ from awares_platform.weights.adapter import rank_in
 
 @dataclass(frozen=True, slots=True)
 class Playable:
-    """The directories from which an engine plays a policy.
+    """The directories from which an engine serves a policy.
 
-    `adapter` is the PEFT directory of an adapter that the engine plays on `policy`. It is None if
-    `policy` needs no adapter. `base` is the policy that the adapters of later versions change. It
-    differs from `policy` if an adapter is folded into `policy`.
+    `adapter` is the PEFT directory of an adapter that vLLM applies to `policy`. It is None if
+    `policy` needs no adapter. `base` is the policy that the adapters of later versions change. If
+    an adapter is folded into `policy`, `base` is the policy without this adapter.
 
     Example:
         Playable(Path("/models/qwen"), adapter=None, base=Path("/models/qwen"))
@@ -51,8 +50,9 @@ def playable(
 ) -> Playable:
     """Return the verified files of the policy `name` for an engine with the data type `dtype`.
 
-    See `merge.folded` for `method`. Raises the errors of `resolve` and `resolve_adapter`. Raises
-    WeightsError if the exported adapter is damaged or does not fit its policy.
+    `method` is the section [method], as in `merge.folded`. Raises the errors of `resolve` and
+    `resolve_adapter`. Raises WeightsError if the exported adapter is damaged or does not fit its
+    policy.
     """
     exported = resolve_adapter(store, run, name, base, family)
     if exported is None:
@@ -63,7 +63,7 @@ def playable(
 def playable_start(
     start: StartingPolicy, family: ModelFamily, dtype: str, method: MethodConfig
 ) -> Playable:
-    """Return the files of the policy from which GRPO starts, for an engine that follows GRPO.
+    """Return the files of GRPO's starting policy, for an engine that loads GRPO's later versions.
 
     See `playable` for the other arguments and the errors.
     """

@@ -41,14 +41,14 @@ class Exported:
     adapter: Path | None
 
     def check(self, family: ModelFamily) -> None:
-        """Raise PolicyError if the adapter lacks a part of the training."""
+        """Raise PolicyError if the training changed a weight that the adapter does not change."""
         if self.adapter is not None:
             check_complete(self.start, self.adapter, self.policy, family)
 
     def engine_rank(self, dtype: str) -> int:
-        """Return the rank of the adapter that an engine with the data type `dtype` plays.
+        """Return the rank of the adapter, or 0 if the engine uses whole weights.
 
-        The rank is 0 if the engine plays no adapter, but whole weights.
+        `dtype` is the engine's data type.
         """
         rank = 0 if self.adapter is None else rank_in(self.adapter)
         return rank if stays_adapter(dtype, rank) else 0
@@ -57,9 +57,8 @@ class Exported:
 class ExportedLoader:
     """Loads exported policies into an engine, one after the other.
 
-    The policies are published in the store under `run`, which must differ from all runs that a
-    learner publishes to. `dtype` is the engine's data type. `processor` is the processor of the
-    base policy.
+    `load` publishes each policy in the store as a version of `run`. No learner may publish to the
+    same run. `dtype` is the engine's data type. `processor` is the processor of the base policy.
 
     Example:
         loader = ExportedLoader(store, "mini/evaluate", family, "float32", processor)
@@ -104,7 +103,7 @@ class ExportedLoader:
         return {"canary": to_extra(canary, after, before)}
 
     def _logprobs_of(self, start: Path, canary: Canary) -> Logprobs:
-        """Return the logprobs of the policy in `start`. Compute them once for each canary."""
+        """Return the canary's logprobs under the policy in `start`. Compute them only once."""
         key = start, canary.digest
         if key not in self._whole_logprobs:
             model = self._model(start)
@@ -116,7 +115,10 @@ class ExportedLoader:
         return model.eval()
 
     def _publish(self, exported: Exported, extra: dict[str, Any], above: int) -> int:
-        """Publish the adapter, or the whole policy without one. Return a version over `above`."""
+        """Publish the adapter or, if there is none, the whole policy.
+
+        Return the number of the published version, which is greater than `above`.
+        """
         if exported.adapter is None:
             tensors, scale = Checkpoint(exported.policy), None
         else:
@@ -130,6 +132,6 @@ class ExportedLoader:
         return version
 
     def _claim(self, scale: float | None) -> Publisher:
-        """Return a publisher of adapters with this scale, or of whole weights if it is None."""
+        """Return a publisher of adapters with this scale, or of whole weights without a scale."""
         identity, cadence = Identity(adapter=scale), Cadence(keep=1)
         return Publisher(self._store, self._run, identity=identity, cadence=cadence)

@@ -1,5 +1,7 @@
 """Keeps one engine at the newest version that the learner publishes.
 
+HEAD is the object in the store that names the newest version.
+
 follow -- read HEAD -- new? --> Engine.load_version --> Loaded
                                   |  (prefetch while generating, pause, apply, resume, canary)
                                   +-- version or store unavailable --> Missed; retry more slowly
@@ -26,8 +28,8 @@ _SLOWEST_POLL_S = 15.0
 class Loaded:
     """A completed load: the engine now generates with `version`.
 
-    `load_s` is the time in seconds from the moment after the read of HEAD to the end of the load.
-    `report` holds the times of the load's phases.
+    `load_s` is the duration of the load in seconds, without the read of HEAD. `report` holds the
+    times of the load's phases.
 
     Example:
         report = LoadReport(4, Prefetched(...), apply_s=0.02, pause_s=0.03, canary_dlogp=0.0012)
@@ -97,7 +99,7 @@ async def follow(
         with suppress(TimeoutError):
             async with asyncio.timeout(min(_SLOWEST_POLL_S, poll_s * 2**failures)):
                 await announced.wait()
-        # Clear the event before the next read of HEAD, to keep an announcement during the read.
+        # Clear the event before the next read of HEAD. An announcement during the read then counts.
         announced.clear()
 
 

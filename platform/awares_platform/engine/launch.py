@@ -1,11 +1,12 @@
 """Starts vLLM: sets its environment and arguments, starts its process, and explains failures.
 
-Most of the start time goes into imports, because the caller's process and the engine process both
-import vLLM. On CPUs a server process therefore imports vLLM at the same time as the caller's
-process. vLLM then forks the engine process from this server. On CPUs the engine process also runs
-a single worker itself, which saves the start of another process. With engine.enforce_eager the
-engine compiles nothing. If engine.kv_cache_gib is set, the engine does not profile its memory. On
-GPUs vLLM starts its processes in its own way.
+Most of the start time goes into imports of vLLM, in the caller's process and in the engine process.
+Four measures shorten the start:
+- On CPUs, Python's forkserver imports vLLM while the caller's process imports it, too. The engine
+  process is then forked from the forkserver, and need not import vLLM again.
+- On CPUs, the engine process runs a single worker itself, without another process.
+- With engine.enforce_eager, the engine compiles nothing.
+- With engine.kv_cache_gib, the engine does not profile its memory.
 """
 
 import contextlib
@@ -112,9 +113,9 @@ def set_environment(config: EngineConfig) -> None:
 
 
 def prepare(config: EngineConfig, family: ModelFamily) -> None:
-    """Set the environment and, on CPUs, start the server that engine processes are forked from.
+    """Set the environment variables and, on CPUs, start Python's forkserver.
 
-    The server starts once and imports vLLM in the background.
+    vLLM forks its engine processes from the forkserver, which imports vLLM in the background.
     """
     set_environment(config)
     if on_cpu():
@@ -124,17 +125,17 @@ def prepare(config: EngineConfig, family: ModelFamily) -> None:
 
 
 def preloaded(family: ModelFamily) -> list[str]:
-    """Return the modules that the server imports before it forks the first engine process."""
+    """Return the modules that the forkserver imports before it forks an engine process."""
     return [*_PRELOAD, family.vllm_module]
 
 
 @contextlib.contextmanager
 def importing_as_here() -> Iterator[None]:
-    """Let a server that starts in the `with` block import from this process's directories.
+    """Let a forkserver that starts in the `with` block import from this process's directories.
 
-    Engine processes are forked from this server. Python 3.11 passes sys.path to the server, but the
-    server ignores sys.path. Without this function, a process that runs a checkout would fork engine
-    processes with the code of an installed package.
+    Python 3.11 passes sys.path to the forkserver, but the forkserver ignores it. Without this
+    function, the engine processes could import an installed package instead of the source checkout
+    from which this process runs.
     """
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
@@ -156,7 +157,7 @@ def engine_args(
 ) -> "AsyncEngineArgs":
     """Return the arguments of the vLLM engine. This function imports vLLM.
 
-    `lora` holds vLLM's arguments for adapters. It is empty if the engine plays no adapters.
+    `lora` holds vLLM's arguments for adapters. It is empty for an engine without adapters.
     """
     from vllm.config import WeightTransferConfig
     from vllm.config.logging import LoggingConfig
@@ -206,7 +207,7 @@ def _executor(workers: int) -> Any:
 
         return WorkersExecutor
     if on_cpu():
-        # By default vLLM on CPUs starts a second process for the worker. That process would repeat
+        # By default vLLM on CPUs starts another process for the worker. This process would repeat
         # all imports.
         from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
@@ -235,8 +236,8 @@ def launch(
     arguments = engine_args(policy, config, options, seed, logging_file, lora)
     settings = arguments.create_engine_config()
     if on_cpu():
-        # vLLM also chunks a prompt when the encoder budget is used up. The budget `ample` suffices
-        # for all requests of a batch.
+        # Even without chunked prefill, vLLM splits a prompt when the encoder budget is used up. The
+        # budget `ample` suffices for all requests of a batch.
         ample = settings.scheduler_config.max_num_seqs * settings.model_config.max_model_len
         settings.scheduler_config.max_num_encoder_input_tokens = (
             settings.scheduler_config.encoder_cache_size
@@ -247,9 +248,10 @@ def launch(
 
 @contextlib.contextmanager
 def _forked_from_preload() -> Iterator[None]:
-    """Make vLLM fork its engine process from the preloaded server.
+    """Make vLLM fork its engine process from Python's forkserver, on CPUs.
 
-    vLLM itself offers only fork and spawn, and on CPUs it always chooses spawn.
+    The forkserver has already imported vLLM, which saves most of the start time. vLLM itself would
+    spawn a new interpreter.
     """
     if not on_cpu():
         yield
@@ -334,8 +336,8 @@ def children(before: Set[int | None]) -> frozenset[int]:
 def kill_processes(processes: Iterable[int]) -> None:
     """Kill the engine processes with these ids and all their descendants, if they still run.
 
-    A stopped process cannot notice the death of its parent, so the function kills each descendant
-    itself.
+    A process that hangs cannot notice the death of its parent. The function therefore kills each
+    descendant itself.
     """
     for process in children(frozenset()).intersection(processes):
         with contextlib.suppress(psutil.NoSuchProcess):

@@ -10,8 +10,7 @@ from multiprocessing import connection
 def end_with_parent() -> None:
     """Start a thread that kills this process as soon as its parent dies.
 
-    Every process of an engine calls this function. Without the thread, the process would outlive
-    its parent.
+    Every process of an engine calls this function, so that no process outlives its parent.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

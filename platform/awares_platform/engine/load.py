@@ -124,15 +124,12 @@ class Loader:
         started = time.perf_counter()
         await self._llm.collective_rpc("apply_version", args=(version,))
         if vision:
-            # The encoder cache holds old outputs of the vision tower, so its entries are stale. The
-            # multimodal cache stays valid: its pixels, grids and placeholder ranges depend on no
-            # weight. One part of the multimodal cache is in this process, and the second part is in
-            # the engine process. Clearing one part during a request would break references in the
-            # other part.
+            # The encoder cache holds outputs of the old vision tower, so clear it. Keep vLLM's
+            # multimodal cache: it holds pixels and placeholder ranges, which depend on no weights.
             await self._llm.reset_encoder_cache()
         applied = time.perf_counter()
-        # gather sends the two calls in this order, and the engine process handles them in order.
-        # The version is therefore set before generation resumes.
+        # The engine process handles the two calls in this order. The version is therefore set
+        # before generation resumes.
         await asyncio.gather(
             self._llm.update_weight_version(str(version)), self._llm.resume_generation()
         )

@@ -1,9 +1,8 @@
-"""Prepares setproctitle in the server that engine processes are forked from.
+"""Prepares setproctitle in Python's forkserver, from which engine processes are forked.
 
 Import this module before any code that changes environment variables. At its first use,
-setproctitle locates the title's memory from the first environment variable, and it then keeps the
-location. If that variable has been changed before, the title can never be set. The order of the
-variables is random in Ray's workers.
+setproctitle finds the memory of the process title through the first environment variable. If this
+variable has already been changed, setproctitle can never set the title.
 """
 
 import setproctitle

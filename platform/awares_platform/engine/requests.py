@@ -32,7 +32,7 @@ _ABORT_EVERY_S = 0.05
 class Requests:
     """Runs the requests of one engine.
 
-    `log` is the log of the engine's process. `adapters` is None if the engine plays no adapters.
+    `log` is the log of the engine's process. `adapters` is None for an engine without adapters.
     `version` returns the version of the engine's weights. `meter` measures how busy the engine is.
     """
 
@@ -58,7 +58,7 @@ class Requests:
 
     @property
     def held(self) -> bool:
-        """Whether new requests wait, because weights are being applied."""
+        """True while new requests must wait, because weights are being applied."""
         return not self._open.is_set()
 
     def hold(self) -> None:
@@ -77,7 +77,7 @@ class Requests:
         session: str,
         whole: bool = False,
     ) -> tuple["RequestOutput | None", Adapter | None]:
-        """Run one request. Return its output, and the adapter that it played or None.
+        """Run one request. Return its output and its adapter. The adapter may be None.
 
         After `interrupt`, the output is None, or has only the tokens that were sampled by then. If
         `whole` is true, the request ignores `interrupt`.
@@ -85,8 +85,8 @@ class Requests:
         Raises EngineError if the engine refuses the request or fails. If `refuse` is called before
         the request ends, the error is raised at once.
         """
-        # Wait until the new weights are applied. A request that starts earlier would use the cache
-        # salt of the old version.
+        # Wait until the new weights are applied. A request that starts earlier would read and fill
+        # the prefix cache of the old version.
         await self._open.wait()
         self.check()
         if self._interrupted and not whole:
@@ -125,9 +125,9 @@ class Requests:
     ) -> "RequestOutput":
         """Run one request to its end. Send it again if the engine's process could not read it.
 
-        vLLM sends the pixels of an image only once, and then the hash of the image. It counts an
-        image as sent even if the request is refused or cancelled before. The engine's process then
-        ends the next request for this image with an error, and vLLM sends the pixels again.
+        vLLM sends the pixels of an image only with its first request, and later only the image's
+        hash. If the first request is refused or cancelled, the engine's process lacks the pixels.
+        It then ends the next request for this image with an error, and vLLM sends the pixels again.
         """
         from vllm import TokensPrompt
         from vllm.exceptions import VLLMValidationError
@@ -167,9 +167,9 @@ class Requests:
         )
 
     async def interrupt(self) -> None:
-        """End all requests that are not `whole`, and return when they have ended.
+        """End all requests in flight, except for those that `run` got with whole=True.
 
-        Later requests that are not `whole` sample nothing.
+        Return when these requests have ended. Later requests return without any token.
         """
         self._interrupted = True
         while self._names:

@@ -1,7 +1,7 @@
 """Makes vLLM's linear layers add the outputs of adapters without losing small changes.
 
-training/rounding.py explains how a plain addition loses such changes. The learner's layers add the
-outputs in the same way.
+training/rounding.py explains how a plain addition loses such changes. The learner's layers also use
+`add_once`.
 """
 
 from typing import Any

@@ -29,7 +29,7 @@ class EngineUsage:
 
 
 class UsageMeter:
-    """Counts the requests in flight of one engine, and their tokens."""
+    """Measures the busy time of one engine, and counts the tokens of its requests."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine, self._clock = uuid.uuid4().hex, clock

@@ -252,8 +252,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         except AwaresError as error:
             report["error"] = str(error)
         except Exception as error:
-            # The engine polls for a report. If the exception ended the thread without a report, the
-            # polling would never end.
+            # The engine polls until there is a report. Without a report it would poll for ever.
             report["error"] = f"{type(error).__name__}: {error}"
         self._report = report
 
@@ -281,9 +280,9 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def _fitted(self, received: Received) -> tuple[Mapping[str, Tensor], set[str]]:
         """Return all tensors of the version, and the names of the tensors that must be loaded.
 
-        The method folds an adapter into the policy that adapters change. This policy differs from
-        version 0 if version 0 has an adapter of its own. Only an engine in float32 reaches this
-        method with an adapter. Raises WeightsError if the version belongs to another model.
+        If the version is an adapter, the method folds it into the policy in `self._base`. Only an
+        engine in float32 gets an adapter here. Raises WeightsError if the version belongs to
+        another model.
         """
         manifest, changed = received.manifest, received.manifest.changed_tensors(self._loaded)
         if manifest.adapter is not None:
@@ -307,9 +306,8 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def _replaces(self, manifest: Manifest) -> bool:
         """Return whether it suffices to load the weights whose adapter tensors changed.
 
-        The result is true for the first load. Later, the loaded version must be an adapter of the
-        same scale. The adapter in `manifest` must also cover all layers of the loaded adapter,
-        because the load leaves the weights of other layers as they are.
+        The result is true for the first load. Later it is true if the loaded version is an adapter
+        of the same scale, and if the adapter in `manifest` covers all layers of the loaded adapter.
         """
         present = self._loaded
         return present is None or (
