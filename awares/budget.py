@@ -11,8 +11,8 @@ class Budget:
     the number of views that requests return. `context` is the longest sequence that the engine
     accepts, in tokens. If `fit` is false, a request over the budget is malformed. If `fit` is true,
     such a request gets fewer regions or a lower resolution, and is malformed only if no region
-    fits. A first view that leaves no room for a request is then shrunk, too. Serving sets `fit`,
-    because a user wants an answer.
+    fits. With `fit`, a first view that leaves no room for a request is shrunk, too. Serving sets
+    `fit`, because a user wants an answer.
 
     Example:
         Budget(visual_tokens=4096, crops=4, context=8192)

@@ -10,8 +10,8 @@ from typing import Any
 class Carried:
     """The base of a frozen data class with slots that travels between processes.
 
-    The default methods that pickle such a class look up the names of its fields for each object.
-    This base looks up the names once for each class. Unpickling runs neither `__init__` nor
+    By default, Python looks up the names of the fields each time it pickles such an object. This
+    base looks up the names once for each class. Unpickling runs neither `__init__` nor
     `__post_init__`.
 
     Example:
@@ -44,5 +44,5 @@ def _reader(kind: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
 
 @cache
 def _writers(kind: type[Any]) -> tuple[Callable[[Any, Any], None], ...]:
-    """Return one function per field. It sets the field's slot, although the class is frozen."""
+    """Return one function per field, which sets the field of an object of the frozen class."""
     return tuple(getattr(kind, field.name).__set__ for field in fields(kind))

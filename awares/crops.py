@@ -34,7 +34,7 @@ class CropId(StrEnum):
     ALL = "all"
 
 
-# The area of each crop, in quarters of the image. Sums of these integers are exact.
+# The area of each crop, in quarters of the image. Unlike fractions, integers have exact sums.
 _QUARTERS = (
     dict.fromkeys(CropId, 1)
     | dict.fromkeys((CropId.TOP, CropId.BOTTOM, CropId.LEFT, CropId.RIGHT), 2)
@@ -212,7 +212,8 @@ def target_crops(
     - `min_cover` calls the function `min_cover`, which always returns at least one crop.
     - `iou` is the paper's literal rule. It selects every crop whose IoU with the bounding box of
       all boxes is at least `tau` (0.5 in the paper). No crop is smaller than a quarter of the
-      image. The rule therefore selects no crop if the bounding box is under `tau` / 4 of the image.
+      image. The rule therefore selects no crop if the bounding box is smaller than `tau` / 4 of the
+      image.
     - `coverage` enlarges each box like `min_cover`. It then selects every crop that contains at
       least the share `tau` of a box's area. If it selects a quadrant, it also selects the halves
       that contain the quadrant. It selects `all` only for a box that no smaller crop covers.

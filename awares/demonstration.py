@@ -24,8 +24,9 @@ from awares.view import View
 class Demonstration:
     """The target tokens of one sample, stored as the turns of an episode.
 
-    The `sampled_ids` of the turns are the target tokens. The logprobs and versions of these tokens
-    are 0. `image` is the hash of the image file, and `image_size` is the image's width and height.
+    The `sampled_ids` of the turns are the target tokens. Their logprobs and versions are 0, because
+    no policy has sampled these tokens. `image` is the hash of the image file, and `image_size` is
+    the image's width and height.
 
     Example:
         Demonstration("mini/train/17", "9f2c...", (112, 112), (turn,))

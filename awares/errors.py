@@ -7,7 +7,7 @@ AwaresError
 |   +-- MissingData     A data set is not in the store yet.
 +-- PolicyError         A model, a processor or a checkpoint is unsuitable for the run.
 |   +-- MissingPolicy   A policy is not in the store yet.
-+-- Fenced              Another process has taken over what this process writes.
++-- Fenced              Another process has taken over the work of this process.
 
 The platform defines further subclasses, for example in store/errors.py, weights/manifest.py and
 engine/launch.py.
@@ -43,4 +43,4 @@ class MissingPolicy(PolicyError):
 
 
 class Fenced(AwaresError):
-    """Raised if another process has taken over what this process writes."""
+    """Raised if another process has taken over the work of this process, which must stop."""

@@ -1,4 +1,4 @@
-"""A model family holds every property that differs between vision-language models.
+"""A model family holds every property in which the supported vision-language models differ.
 
 The configuration names the family as `policy.family = "module:attribute"`. The method, the trainer
 and the engine read these properties from the family, and never name a model:
@@ -7,7 +7,7 @@ and the engine read these properties from the family, and never name a model:
     limits -------------- awares.tokens counts visual tokens with these patch and merge sizes
     processor_options --- the trainer and vLLM resize images within these bounds
     load_model, tower --- the trainer loads the model and freezes the vision tower
-    vllm_module --------- the engine's fork server imports this module in advance
+    vllm_module --------- on CPUs, this module is imported once, before engines are forked
 
 `awares.batch` supports models with three inputs: flattened patches (`pixel_values`), one grid per
 image (`image_grid_thw`), and a mask of image tokens (`mm_token_type_ids`). The model computes its
@@ -96,7 +96,7 @@ class ModelFamily(Protocol):
         ...
 
     def load_model(self, path: Path, **options: Any) -> tuple[Any, Mapping[str, Any]]:
-        """Return transformers' model, loaded from `path`, and transformers' loading report."""
+        """Load the model from `path`. Return it, and the loading report of transformers."""
         ...
 
     def positions(

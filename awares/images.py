@@ -138,8 +138,8 @@ def _to_rgb(image: Image) -> Image:
 def _on_white(image: Image) -> Image:
     """Return `image` as RGB on a white ground.
 
-    Pillow keeps Python's global lock while it composes two images. The function composes the image
-    in strips, so that other threads can run in between, and no further whole copy is needed.
+    Pillow holds Python's global lock while it composes two images. The function composes the image
+    in strips, so that other threads can run between two strips.
     """
     whole = pillow.new("RGB", image.size, None)
     rows = max(1, _STRIP_PIXELS // image.width)

@@ -4,7 +4,7 @@ Training uses `awares.protocol.parse_turn`, which accepts far fewer forms. Both 
 regions that the turn names. A call is the name GET_CROPS, in any spelling, with its arguments. The
 steps of the lenient parser are:
 
-    text --_plain--> ASCII punctuation, no wrappers --_marker--> before | call | after
+    text --_plain--> ASCII punctuation, no tags or code fences --_marker--> before | call | after
         before   must be empty, or a lead-in such as "I need a closer look."
         call     has a bracketed list, or the bare names of regions up to the end of the line
         after    must be empty, another call, or an explanation such as "to read the sign"
@@ -126,9 +126,9 @@ def parse_lenient(text: str, *, allow_all: bool = True) -> Parsed:
 
 
 def _plain(text: str) -> str:
-    """Return `text` with ASCII punctuation, and without thoughts, wrappers and special tokens.
+    """Return `text` with ASCII punctuation, and without thoughts, tags, fences and special tokens.
 
-    The text ends before the first special token that follows other text.
+    The returned text ends before the first special token that follows other text.
     """
     text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text.translate(_QUOTES)))
     text = _THOUGHT.sub("", _ESCAPED.sub(r"\1", text.replace("\\n", "\n")))

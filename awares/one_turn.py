@@ -1,4 +1,4 @@
-"""The environment of a policy that gets one view and must answer in one turn."""
+"""An environment in which the policy gets one view and must answer in one turn."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from awares.view import View, full_view
 
 
 class OneTurn:
-    """The environment of the base policy: one view at low or at full resolution, and one turn.
+    """Shows one view, at low or at full resolution, and allows one turn.
 
     `environment` parses the turn, so that a request for crops does not count as an answer. A
     request ends the episode without an answer.

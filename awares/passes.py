@@ -30,7 +30,7 @@ class PassBudget:
 
 
 def deal(lengths: Sequence[int], budget: PassBudget, ranks: int) -> list[list[Indices]]:
-    """Return the passes of each rank. A pass holds indices into `lengths`.
+    """Return a list of passes for each rank. A pass is a tuple of indices into `lengths`.
 
     `lengths` holds the number of tokens of each sequence. All ranks get the same number of passes
     if there are enough sequences. Otherwise the last ranks get one pass fewer.

@@ -124,7 +124,10 @@ class CropReward:
         ]
 
     def _answer_parts(self, episodes: Sequence[Episode], samples: Sequence[Sample]) -> list[float]:
-        """Return the weighted score of each answer against the best of the accepted answers."""
+        """Return the weighted score of each episode's answer.
+
+        If a sample has several accepted answers, the one with the highest score counts.
+        """
         compared = [
             (index, episode.answer, truth)
             for index, (episode, sample) in enumerate(zip(episodes, samples, strict=True))

@@ -12,14 +12,14 @@ from awares.crops import Box
 
 
 class Label(StrEnum):
-    """Whether the low-resolution view suffices (LR) or not (HR); see section 3.2 of the paper."""
+    """Says whether the low-resolution view suffices (LR) or not (HR) (paper, section 3.2)."""
 
     LR = "LR"
     HR = "HR"
 
 
 _LATER = ("further_answers", "scorer")
-"""Fields that a sample from an older version of awares lacks. `__repr__` leaves out empty ones."""
+"""Fields that older versions of awares lack. `__repr__` leaves out each of these that is empty."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -32,7 +32,7 @@ class Sample(Carried):
     original image. Curation sets `label`. For an HR sample, curation also sets `crops`: the names
     of the regions that the policy should request. The environment defines these names. `scorer` is
     the name of a scorer in `awares.evaluation.scorers`. If `scorer` is empty, evaluation uses the
-    scorer of the setting evaluate.scorer.
+    scorer that the setting evaluate.scorer names.
 
     Example:
         Sample("mini/train/17", "9f2c...", "digit on the red circle?", "7", label=Label.LR)
@@ -55,7 +55,8 @@ class Sample(Carried):
         return self.answer, *self.further_answers
 
     def __repr__(self) -> str:
-        # Digests of samples depend on this text, so it must not change for older samples.
+        # Stored digests of samples are computed from this text. The text of a sample from an older
+        # version of awares must therefore never change.
         shown = [
             f"{field.name}={value!r}"
             for field in fields(self)

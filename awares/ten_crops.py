@@ -15,7 +15,7 @@ SMALL_SIDE = 100
 """The authors' script shows no crops of an image with a side below this number of pixels."""
 
 SmallImages = Literal["crops", "whole"]
-"""What a request returns for an image with a side below `SMALL_SIDE`: its crops, or the whole."""
+"""What a request returns for an image with a side below `SMALL_SIDE`: crops or the whole image."""
 
 PAPER_IOU = 0.5
 """The smallest IoU at which the paper's literal mapping selects a crop (supplement 7.3)."""
@@ -27,10 +27,10 @@ class TenCrops:
 
     If `allow_all` is false, a request for the whole image is malformed. `mapping` names the rule by
     which `awares.crops.target_crops` maps evidence boxes to target crops. `coverage_tau` is the
-    share of a box's area that a crop must hold to cover the box. If `small_images` is "whole", any
-    request returns the whole of an image with a side below 100 pixels, as in the authors' script.
-    If it is "crops", such an image has crops like any other image. `rule` chooses the resolution of
-    the views.
+    share of a box's area that a crop must contain to cover the box. If `small_images` is "whole",
+    any request returns the whole of an image with a side below 100 pixels, as in the authors'
+    script. With "crops", a small image is treated like any other image. `rule` chooses the
+    resolution of the views.
 
     Example:
         TenCrops(allow_all=False).parse("GET_CROPS: ['0']")  # Request(("0",))

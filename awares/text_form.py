@@ -1,8 +1,8 @@
 """Normalises texts, so that texts that look the same compare as equal.
 
 Two texts that look the same can differ in their characters: an accent can be a character of its
-own, a digit can be full-width, and some characters are invisible. The normalisation here changes no
-meaning. Unicode's normal form NFKC does: it turns 10² into 102.
+own, a digit can be full-width, and some characters are invisible. The normalisation here keeps the
+meaning. Unicode's normal form NFKC can change the meaning: it turns 10² into 102.
 """
 
 import re

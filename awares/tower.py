@@ -60,8 +60,8 @@ class SharedTower:
     def _sharing(self, original: Any) -> Any:
         """Return a method that replaces the tower's method `original`.
 
-        In a `batch` block, the first pass of any model calls `original`, and all passes use its
-        output.
+        In a `batch` block, only the first forward pass calls `original`. All passes of the block
+        use the output of this call.
         """
 
         def forward(tower: Any, pixel_values: Tensor, grid_thw: Tensor, **options: Any) -> Any:
@@ -83,7 +83,7 @@ class SharedTower:
 
 
 def repeated(output: Any, patches: Sequence[int], views: Sequence[int]) -> Any:
-    """Return the output of a tower for all images, from its output for the distinct views.
+    """Return a tower's output for all images, built from its output for the distinct views.
 
     `output` is the tower's output for each distinct view once, and `patches` holds the number of
     patches of each distinct view. `views` holds the index of the view that each image shows. The

@@ -7,12 +7,12 @@ has at most max_pixels pixels. If the image already fits, s is 1. The rules are:
                 but at most 1
     "paper"     the low view has the scale low_ratio; a crop keeps native pixels
     "released"  like "paper", with the crop boxes of the authors' script; an image with a side
-                above 20,000 pixels is first reduced to this side
+                above 20,000 pixels is first reduced until its longer side has 20,000 pixels
 
 The scales refer to the ORIGINAL image, from which every view is cut. By the rule "relative" with a
-crop_scale of 1, a crop costs about its share of the full image's tokens. By the other rules, a crop
-can cost as many tokens as the full image: the processor shrinks a very large image, its low view
-and its crops to about the same number of tokens.
+crop_scale of 1, a crop of a quarter of the image costs about a quarter of the full image's tokens.
+By the other rules, a crop can cost as many tokens as the full image: the processor shrinks a very
+large image, its low view and its crops to about the same number of tokens.
 """
 
 import math
@@ -34,11 +34,13 @@ _SCRIPT_SIDE = 20_000
 class ViewRule:
     """Chooses the resolution of the low view and of each region.
 
-    `max_pixels` is the processor's bound on the area of a view. `crop_scale` belongs to the rule
-    "relative". If `crop_scale` is 1, a region has the same resolution as in the full image, so a
-    quarter costs a quarter of the full image's tokens. A larger value shows more detail, and the
-    tokens grow with the square of the value. A value of None keeps native pixels. A region is never
-    enlarged beyond native pixels.
+    `views` names the rule. `max_pixels` is the processor's limit on the pixels of an image.
+
+    `crop_scale` matters only to the rule "relative". It is the side of a region's view, divided by
+    the side of the same region when the processor shows the full image. With a `crop_scale` of 1, a
+    quarter of the image costs about a quarter of the full image's tokens. With 2, this quarter
+    costs four times as many tokens and shows finer detail. With None, a region keeps native pixels.
+    No region is enlarged beyond native pixels.
 
     Example:
         ViewRule(max_pixels=50_176).low((448, 448))  # View(None, scale=0.5)
@@ -58,8 +60,8 @@ class ViewRule:
             return View(box, self._scale(size))
         if self.crop_scale is None:
             return View(box)
-        # The whole image keeps native pixels. The processor then shrinks it in one step, so that it
-        # takes exactly the tokens of full resolution.
+        # A view of the whole image keeps native pixels, and the processor shrinks it once. The view
+        # then costs exactly as many tokens as the full image.
         if self.crop_scale >= 1.0 and box == full_view(size).box:
             return full_view(size)
         return View(box, min(1.0, self.crop_scale * self._scale(size)))
@@ -70,21 +72,22 @@ class ViewRule:
         return self.region(box, size)
 
     def _scale(self, size: Size) -> float:
-        """Return the scale by which the rule reduces the original image before it forms views."""
+        """Return the factor by which the rule shrinks each side, without `crop_scale`."""
         if self.views == "relative":
             return min(1.0, math.sqrt(self.max_pixels / (size[0] * size[1])))
         return min(1.0, _SCRIPT_SIDE / max(size)) if self.views == "released" else 1.0
 
 
 RELATIVE = ViewRule()
-"""Views relative to full resolution, with the processor's default limits."""
+"""The rule "relative" with the default `crop_scale` and the processor's default `max_pixels`."""
 
 
 def script_box(crop: CropId, size: Size) -> Box:
-    """Return the box of `crop` by the authors' released script.
+    """Return the box of `crop` as the authors' released script computes it.
 
-    A side of a crop is half the image's side, rounded down, but at least 100 pixels. Right and
-    bottom crops end at the image's edge. `awares.crops.crop_box` rounds up, and has no minimum.
+    Where a crop takes half of the image's side, the half is rounded down, but is at least 100
+    pixels. Right and bottom crops end at the image's edge. `awares.crops.crop_box` instead rounds
+    the half up, and has no minimum.
     """
     left, top, right, bottom = crop_box(crop, size)
     (x0, x1), (y0, y1) = (

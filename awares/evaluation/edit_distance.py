@@ -14,7 +14,8 @@ def edit_distance(first: str, second: str) -> int:
     for index, character in enumerate(first):
         places[character] = places.get(character, 0) | 1 << index
     last, mask, distance = 1 << len(first) - 1, (1 << len(first)) - 1, len(first)
-    # Bit i of `up` or `down` is set if a cell is larger or smaller by 1 than the cell above it.
+    # Compare cell i of the column with the cell above it. Bit i of `up` is set if cell i is larger
+    # by 1, and bit i of `down` is set if cell i is smaller by 1.
     up, down = mask, 0
     for character in second:
         same = places.get(character, 0)

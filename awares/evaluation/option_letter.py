@@ -20,7 +20,7 @@ _STARRED = tuple(
 
 
 def starred(prediction: str) -> str | None:
-    """Return the option that V*Bench reads, or None.
+    """Return the option that lmms-eval reads for V*Bench, or None.
 
     The first matching rule decides. The first rule matches each text that starts with a letter from
     A to D, so that "Answer: B" is A and "Black" is B. If no rule matches and the text contains only
@@ -48,7 +48,7 @@ _PHRASES = (
 
 
 def extracted(prediction: str) -> str | None:
-    """Return the option that RealWorldQA reads since 2026, or None.
+    """Return the option that lmms-eval reads for RealWorldQA since 2026, or None.
 
     The function looks for a capital letter from A to D in several places, and takes the first that
     it finds. The places are the start of the text, its end, and the text after a phrase such as

@@ -7,7 +7,7 @@ the faults of lmms-eval, because their scores must be comparable with published 
 rules without these faults. It compares texts in one Unicode form (`awares.text_form`), so that a
 decomposed accent or an invisible character does not make a right answer wrong.
 
-    exact          equal to an answer after `awares.labels.normalise` (AwaRes-Mini)
+    exact          equal to an answer after `awares.text_form.normalise` (AwaRes-Mini)
     chartqa        a number within 5 % of the answer, or the same text, ignoring case
     docvqa         ANLS with threshold 0.5
     ocrbench       the prediction contains an accepted answer, ignoring case
@@ -198,10 +198,10 @@ def _choices(question: str) -> tuple[re.Pattern[str], dict[str, str]]:
 
 
 def _compared(text: str) -> str:
-    """Return the text in lower case, without ASCII punctuation, and no longer than before.
+    """Return the text in lower case, cut to the length of `text`, and without ASCII punctuation.
 
-    Lower case can lengthen a text. The published version then loses the text's end, because it
-    keeps texts in numpy arrays.
+    Lower case can lengthen a text. lmms-eval 0.7.1 then loses the text's end, because it keeps
+    texts in numpy arrays.
     """
     return text.lower()[: len(text)].translate(_NO_PUNCTUATION)
 
@@ -270,7 +270,8 @@ def scorer(name: str, version: str = "2026-08") -> Scorer:
 def score_answer(answer: str | None, sample: Sample, default: Scorer, version: str) -> float:
     """Return the score of an answer to `sample`, or 0 without an answer.
 
-    A sample that names a scorer is scored by it, in its `version`, and any other one by `default`.
+    If the sample names a scorer, this scorer is used in the version `version`. Otherwise, the
+    scorer is `default`.
     """
     if answer is None:
         return 0.0

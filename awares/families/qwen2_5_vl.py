@@ -22,7 +22,7 @@ class Qwen25VL:
 
     The chat layout is ChatML. A visual token covers 2 x 2 patches of 14 x 14 pixels. vLLM has one
     fused layer for the projections q, k and v, and another for gate and up. vLLM's loader fuses the
-    weights of a checkpoint. The attributes below therefore give the names of unfused layers only.
+    weights of a checkpoint. `lora_targets` therefore names unfused layers only.
 
     Example:
         family = Qwen25VL()

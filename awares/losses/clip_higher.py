@@ -11,7 +11,7 @@ from awares.losses.policy_loss import BatchTotals, Gain, SampledTokens
 
 @dataclass(frozen=True, slots=True)
 class ClipHigher:
-    """Clips the ratio of each token to [1 - `clip`, 1 + `clip_high`], and weighs episodes alike.
+    """Clips the ratio of each token to [1 - `clip`, 1 + `clip_high`]. All episodes weigh the same.
 
     The higher upper bound lets rare tokens gain more probability in one step. The defaults are
     those of DAPO. TRL calls the two fields `epsilon` and `epsilon_high`. TRL's default of

@@ -11,7 +11,7 @@ from awares.losses.policy_loss import BatchTotals, Gain, SampledTokens
 
 @dataclass(frozen=True, slots=True)
 class Dapo:
-    """Clips like ClipHigher, and weighs all sampled tokens of an optimizer step alike.
+    """Clips like ClipHigher, and gives all sampled tokens of an optimizer step the same weight.
 
     A long episode therefore weighs more than a short one. The paper takes the mean over the tokens
     of each group. TRL and this class take the mean over the tokens of all groups of the step. The

@@ -11,7 +11,7 @@ from awares.losses.policy_loss import BatchTotals, Gain, SampledTokens
 
 @dataclass(frozen=True, slots=True)
 class Grpo:
-    """Clips the ratio of each token to [1 - `clip`, 1 + `clip`], and weighs episodes alike.
+    """Clips the ratio of each token to [1 - `clip`, 1 + `clip`]. All episodes weigh the same.
 
     This is the loss of the paper's section 3.4. The paper names no clip range. The default of
     `clip` is TRL's `epsilon`. TRL 1.16 names this loss `loss_type="grpo"`, which is not its

@@ -26,7 +26,7 @@ class Gspo:
     clip_high: float = 4e-4
 
     def gain(self, tokens: SampledTokens) -> Gain:
-        """Return the clipped objective of the episode for each of its tokens."""
+        """Return, for each token, the clipped objective of the token's episode."""
         counts_B1 = tokens.mask_BT.sum(1, keepdim=True).clamp(min=1)
         means_B1 = tokens.log_ratios_BT.sum(1, keepdim=True) / counts_B1
         return clipped_gain(

@@ -58,7 +58,7 @@ class BatchTotals:
 
 
 class PolicyLoss(Protocol):
-    """The two choices in which the policy losses differ.
+    """Defines a policy loss by the objective of a token and by the mean over the tokens.
 
     Example:
         `awares.losses.Grpo` is the smallest policy loss.

@@ -79,12 +79,12 @@ class Lesson:
     """The tasks of a stage of pre-training.
 
     `described` is the share of conversations that ask for a description. The other conversations
-    ask one question, whose kind is in `kinds`. About the low-resolution view, a question asks only
-    for digits that are at least `legible` pixels high at full resolution. Conversations of the form
-    "closer" ask questions of the kinds in `closer`. If the crops come in a second message, a turn
-    of the policy stands before them. This turn is a real request if `requests` is true, and
-    otherwise the text "Look closer." The digits in a request are ids of crops, and the model learns
-    not to read them as answers.
+    ask one question, whose kind is in `kinds`. If the view is the low-resolution view, the question
+    asks only for digits that are at least `legible` pixels high at full resolution. Conversations
+    of the form "closer" ask questions of the kinds in `closer`. If the crops come in a second
+    message, the policy's turn before this message is a real request if `requests` is true.
+    Otherwise, this turn is the text "Look closer." The digits in a request are ids of crops. The
+    model learns not to copy these digits into its answer.
 
     Example:
         Lesson(described=0.2, legible=16)
@@ -147,7 +147,7 @@ def _describe(
     legible: int,
     rng: np.random.Generator,
 ) -> None:
-    """Append a description of every item, in random order, by place or by colour.
+    """Append a description of every item, in random order, that starts with its place or colour.
 
     If a digit is less than `legible` pixels high, the description calls it "small".
     """

@@ -6,9 +6,9 @@ is classified only in views of the whole scene. With this training, the tower le
 within minutes. If a model of this size trains only on conversations, it learns to read digits late
 or never.
 
-After this training, which is the glyph stage, the features of a red circle contain the embeddings
-of " red" and " circle". Attention can therefore find the item of a question by comparing
-embeddings. The model can answer by copying an embedding.
+This training is the glyph stage of `awares.mini.pretrain`. After this stage, the features of a red
+circle contain the embeddings of " red" and " circle". Attention can therefore find the item of a
+question by comparing embeddings. The model can answer by copying an embedding.
 
 Axes: R items (records), T merged tokens, D width, K values of an attribute, N views of one size, P
 patches of a view, F values of a patch.
@@ -40,8 +40,8 @@ loss ignores this label."""
 SCENES, FULL_EVERY, CROP_EVERY = 96, 4, 2
 
 FAINT, LEGIBLE = 0.2, 14
-"""FAINT is the loss weight of a small digit in the low-resolution view. In this view a small digit
-is mostly noise. Small means less than LEGIBLE px high at full resolution."""
+"""In the low-resolution view, a digit has the loss weight FAINT if it is less than LEGIBLE px high
+at full resolution. In this view, such a digit is mostly noise."""
 
 SHARPNESS = 1.0
 """The initial scale of the logits.
@@ -51,10 +51,10 @@ features equal the embedding.
 """
 
 CENTRAL = 3.0
-"""Factor of the loss weight of a central digit, which needs more training than other digits.
+"""The loss weight of the digit of a central item is multiplied by this factor.
 
-Central items are rarer than other items. In the low-resolution view, only they lie across four
-tokens.
+Central items need more training, because they are rarer than other items. In the low-resolution
+view, only central items lie across four tokens.
 """
 
 
@@ -62,7 +62,8 @@ tokens.
 class Sight:
     """The patches of views of one size, and the items in these views.
 
-    `grid` is (rows, columns) of merged tokens. Each item has an entry in these tensors:
+    `grid` is the number of rows and columns of merged tokens in a view. Each item has an entry in
+    these tensors:
 
     view_R    index of the item's view
     share_RT  share of the item's area under each token
@@ -154,7 +155,7 @@ def _overlap(cells: int, start: int, end: int, low: int, high: int) -> np.ndarra
 
 
 class GlyphReader:
-    """The vision tower as a classifier of items.
+    """Classifies the items of a scene with the vision tower.
 
     A logit is the dot product of the item's features with a fixed word embedding, times the learned
     `sharpness` of the attribute: colour, shape, digit or place.

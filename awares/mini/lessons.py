@@ -29,8 +29,8 @@ BUCKETS = 3
 class ImageGroup:
     """Images of one size.
 
-    `grid` is (rows, columns) of the merged tokens of each image. `positions` holds the indices of
-    the image tokens in the flattened batch of token ids.
+    `grid` is the number of rows and columns of visual tokens in each image. `positions` holds the
+    indices of the image tokens in the flattened batch of token ids.
     """
 
     grid: tuple[int, int]
@@ -62,10 +62,10 @@ def talk_batch(
 ) -> list[TalkBatch]:
     """Return batches of new conversations, each about a new scene.
 
-    `forms` maps a form to its number of conversations. About half of the conversations have the
-    system prompt of `chat`. The other conversations have the system prompt of `plain`. The
-    conversations are sorted by length and split into BUCKETS batches. Without the sorting, the
-    padding would cost more than the conversations themselves.
+    `forms` maps each form of conversation to the number of its conversations. About half of the
+    conversations have the system prompt of `chat`. The other conversations have the system prompt
+    of `plain`. The conversations are sorted by length and split into BUCKETS batches. Without the
+    sorting, the padding would cost more than the conversations themselves.
     """
     talks = []
     for form, count in forms.items():

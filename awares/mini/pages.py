@@ -7,8 +7,8 @@
 
 The shapes and the large digits are twice as large as in a scene. The low and the full view of a
 page therefore look like the views of a scene. The small print is about as high as the small digits
-of a scene. The full view halves this height, so that the policy cannot read the small print. Only a
-crop shows small print at a legible size.
+of a scene. The full view halves the height of the small print, so that the policy cannot read it.
+Only a crop shows small print at a legible size.
 """
 
 from collections.abc import Iterator

@@ -51,10 +51,10 @@ MUON_RATE = 8.0
 class Stage:
     """A stage of pre-training.
 
-    `forms` maps each form of conversation to its count in a batch, and is empty for the glyph
-    stage. The learning rate of the vision tower is `vision` * `learning_rate`. After the glyph
-    stage, two stages freeze the tower. Otherwise the gradients of an untrained language model would
-    damage the tower.
+    `forms` maps each form of conversation to its count in a batch, and is empty for the stage
+    "glyphs". The learning rate of the vision tower is `vision` * `learning_rate`. The stages
+    "words" and "questions" freeze the tower. Otherwise, the gradients of the untrained language
+    model would damage the tower.
     """
 
     name: str

@@ -35,9 +35,9 @@ LARGE = (19, 25)
 """Ranges of the height of a digit in pixels. A range includes both of its ends."""
 
 ILLEGIBLE = 10
-"""At low resolution the shipped policy misreads most digits of at most this height in pixels.
+"""The shipped policy misreads most digits of at most this height in the low-resolution view.
 
-The policy's model card shows the accuracy by height.
+The height is in pixels at full resolution. The policy's model card shows the accuracy by height.
 """
 
 SHARES = (0.25, 0.15, 0.6)
@@ -47,8 +47,9 @@ CENTERED = 0.4
 """Share of scenes with an item in the centre."""
 
 SLOT = 38
-"""Side in pixels of a square in each corner of a scene. The item of a quadrant lies in this square,
-so the centre stays free.
+"""Side in pixels of the square in a corner of the scene in which the item of a quadrant lies.
+
+The centre of the scene thus stays free.
 """
 
 INK = np.array((20, 20, 20), np.float32)

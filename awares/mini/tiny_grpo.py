@@ -150,7 +150,7 @@ def rollout(policy: TinyPolicy, samples: Samples, reward: awares.Reward) -> Samp
     episodes = asyncio.run(play())
     if errors := [episode.error for episode in episodes if episode.error]:
         raise awares.PolicyError(f"{len(errors)} episodes failed, the first with {errors[0]}")
-    # R = R_ans - C_tool (3.4): the quality of the answer, less the cost of asking or not asking.
+    # Section 3.4: R = R_ans - C_tool, the answer's quality minus the cost of asking or not asking.
     rewards_B = [value.total for value in reward(episodes, samples)]
     columns = {
         "reward": rewards_B,
