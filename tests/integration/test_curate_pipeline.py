@@ -20,10 +20,16 @@ import pytest
 from awares.labels import Case, MatchJudge, label
 from awares.sample import Label
 from awares_platform.config import PlatformConfig
+from awares_platform.curate.answered_rows import encode_answers
 from awares_platform.curate.job import plan, run
 from awares_platform.data.dataset import ensure_mini, read_manifest, read_samples, read_split
+from awares_platform.method.answers import Answers
+from awares_platform.method.family import model_family
 from awares_platform.runtime import session as sessions
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import LaunchError
+from awares_platform.training.recipe import label_recipe
+from awares_platform.training.source import base_digest
 from tests.integration.damaged_image import damage_image
 from tests.processes import descendants, family, gone, kill
 
@@ -167,3 +173,36 @@ def test_a_killed_curation_resumes_and_completes(
         )
         assert bool(sample.crops) == (sample.label is Label.HR)
     assert (Path(config.run.directory) / "curate-test" / "curate" / "metrics.jsonl").exists()
+
+
+def keep_answers(config: PlatformConfig, store: ObjectStore) -> None:
+    """Write answers to all questions, so that the job needs no engine."""
+    policy = base_digest(config.store, config.policy.base, model_family(config.policy))
+    recipe = label_recipe(config.method, config.engine, config.curate, policy)
+    samples = read_samples(store, config.data.name, "train")
+    for shard in plan(config.data.model_copy(update={"labels": "any"}), samples, recipe):
+        answers = [Answers(one, one.answer, one.answer, 1.0, "") for one in shard.samples]
+        store.put(shard.answers, encode_answers(answers))
+
+
+def test_a_judge_that_kills_its_process_ends_the_job(
+    config: PlatformConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    marks, store = tmp_path / "marks", ObjectStore.from_config(config.store)
+    judge = {
+        "judge": "tests.integration.killing_judge:KillingJudge",
+        "judge_settings": {"marks": str(marks), "deaths": 12},
+        "engine_restarts": 1,
+    }
+    few = {"train_samples": 4, "name": "awares-mini-few"}
+    sections = {"curate": config.curate.model_copy(update=judge)}
+    sections |= {"data": config.data.model_copy(update=few)}
+    config = config.model_copy(update=sections)
+    ensure_mini(config.data, store)
+    with sessions.session(config) as session:
+        keep_answers(session, store)
+        with pytest.raises(LaunchError, match=r"labels .*part-00000.* died 2 times within an hour"):
+            run(session)
+    assert marks.stat().st_size == 2
+    shown = capfd.readouterr().err
+    assert "the process that labels" in shown and "(raylet)" not in shown

@@ -103,8 +103,8 @@ class CurateConfig(Section):
     engines: int = Field(default=1, ge=1)
     """Number of engine actors. Each actor holds one engine."""
     engine_restarts: int = Field(default=3, ge=0)
-    """Number of restarts of an actor, or of its engine, within an hour before the job fails. The
-    actor then answers the unfinished shard again."""
+    """Number of restarts of an actor, of its engine, or of the labelling of one shard, within an
+    hour before the job fails. The new process works on the unfinished shard again."""
     engine_cpus: float = Field(default=0.5, ge=0)
     """CPUs that Ray reserves per engine actor."""
     engine_gpus: float = Field(default=0.0, ge=0)

@@ -307,7 +307,7 @@ def _label(
     """Run both stages, and yield the result of `label_shard` for each finished shard.
 
     `say` shows a line to the user, such as the loss of an answerer. Raises the AwaresError of a
-    stage that fails, and LaunchError if an answerer is lost too often.
+    stage that fails, and LaunchError if an answerer or a labelling task is lost too often.
     """
     if not shards:
         return
@@ -344,7 +344,10 @@ def _labelled(
         num_gpus=curate.engine_gpus,
     )
     labelled = answered.map_batches(
-        cast(Any, label_shard), fn_kwargs={"config": config}, batch_size=1, num_cpus=LABEL_CPUS
+        cast(Any, label_shard),
+        fn_kwargs={"config": config, "reports": reports},
+        batch_size=1,
+        num_cpus=LABEL_CPUS,
     )
     with unwrapped():
         rows = iter(labelled.iter_rows())

@@ -14,6 +14,7 @@ from awares.errors import AwaresError, DataError
 from awares.sample import Label
 from awares_platform.config import PlatformConfig
 from awares_platform.curate.answered_rows import decode_answers
+from awares_platform.curate.losses import LossReports
 from awares_platform.curate.reply_log import ReplyLog
 from awares_platform.data.images import Images
 from awares_platform.data.rows import encode_rows
@@ -23,6 +24,7 @@ from awares_platform.method.family import model_family
 from awares_platform.method.labeller import Labelled, Labeller
 from awares_platform.runtime.watchdog import watchdog
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import LaunchError
 
 Columns = dict[str, np.ndarray]
 
@@ -37,14 +39,17 @@ FEWEST_LOST = 4
 SHOWN = 3
 
 
-def label_shard(batch: Columns, config: PlatformConfig) -> Columns:
+def label_shard(
+    batch: Columns, config: PlatformConfig, reports: LossReports | None = None
+) -> Columns:
     """Label the samples of an answered shard, and write the shard to the store.
 
     Ray Data calls this function. The batch has one row with "key", "fingerprint", "rows" and
     "failure" (see `Answerer`). The result has one row with "key", "faults", "failure", and the
     counts "lr", "hr", "dropped", "unusable" and "dropped_boxes". "faults" is a JSON list of texts.
     Each text consists of the id of an unusable sample and the reason. "reasons" is a JSON object
-    that counts the unusable samples by kind. "failure" is a pickled AwaresError, or empty.
+    that counts the unusable samples by kind. "failure" is a pickled AwaresError, or empty. If
+    `reports` counts too many lost processes at this shard, the failure is a LaunchError.
     """
     failure: bytes = batch["failure"][0]
     none: dict[str, Any] = {"lr": 0, "hr": 0, "dropped": 0, "unusable": 0, "dropped_boxes": 0}
@@ -52,6 +57,8 @@ def label_shard(batch: Columns, config: PlatformConfig) -> Columns:
     counts: dict[str, Any] = {"key": str(batch["key"][0]), **none, "failure": failure}
     if not failure:
         try:
+            if reports and (lost_too_often := reports.begun(counts["key"])):
+                raise LaunchError(lost_too_often)
             counts |= _label_shard(batch, config)
         except AwaresError as error:
             counts["failure"] = pickle.dumps(error)

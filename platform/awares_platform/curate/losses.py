@@ -1,8 +1,10 @@
-"""Counts the Answerer actors that die, and shows their messages on the driver's terminal.
+"""Counts the processes of curation that die, and shows their messages on the driver's terminal.
 
-    Answerer --lost, tell--> Losses (an actor beside the driver) --lines--> shown: progress.say
+    Answerer    --lost, tell--+
+    label_shard --begun-------+--> Losses (an actor beside the driver) --lines--> shown: say
 
-Ray Data starts a dead answerer again without limit, and without a line on the terminal.
+Ray Data starts a dead answerer or labelling task again without limit, and without a line on the
+terminal.
 """
 
 import threading
@@ -20,7 +22,9 @@ _EVERY_S = 2.0
 
 
 class Losses:
-    """The losses of all answerers. `most` is the accepted number of losses an hour of one answerer.
+    """The losses of all answerers and labelling tasks.
+
+    `most` is the accepted number of losses an hour, of one answerer or at one shard.
 
     Example:
         losses = Losses(3)
@@ -30,17 +34,32 @@ class Losses:
     def __init__(self, most: int) -> None:
         self._most = most
         self._rates: dict[str, FailureRate] = {}
+        self._begun: set[str] = set()
         self._lines: list[str] = []
 
     def lost(self, answerer: str) -> str:
         """Count a loss of this answerer. Return the reason to end the job, or ""."""
-        rate = self._rates.setdefault(answerer, FailureRate(self._most))
+        return self._lost(answerer, "the process of an answerer", "another one answers its shard")
+
+    def begun(self, shard: str) -> str:
+        """Note that a process labels this shard. Return the reason to end the job, or "".
+
+        If another process has begun before, it is lost, because only one at a time labels a shard.
+        """
+        if shard not in self._begun:
+            self._begun.add(shard)
+            return ""
+        part = f"the process that labels {shard}"
+        return self._lost(shard, part, "another one labels the shard")
+
+    def _lost(self, key: str, part: str, then: str) -> str:
+        rate = self._rates.setdefault(key, FailureRate(self._most))
         if rate.count():
             return (
-                f"the process of an answerer died {rate.recent} times within an hour: find the "
-                "cause in Ray's logs, then run the job again, or raise curate.engine_restarts"
+                f"{part} died {rate.recent} times within an hour: find the cause in Ray's logs, "
+                "then run the job again, or raise curate.engine_restarts"
             )
-        self.tell("the process of an answerer has died; another one answers its shard")
+        self.tell(f"{part} has died; {then}")
         return ""
 
     def tell(self, line: str) -> None:
@@ -54,7 +73,7 @@ class Losses:
 
 
 class LossReports:
-    """An answerer's handle of the job's Losses.
+    """The handle with which answerers and labelling tasks reach the job's Losses.
 
     Example:
         reports = LossReports(handle)
@@ -76,10 +95,14 @@ class LossReports:
             return ""
         return ray.get(self._losses.lost.remote(here.get_actor_id()))
 
+    def begun(self, shard: str) -> str:
+        """Note that this process labels the shard. Return the reason to end the job, or ""."""
+        return ray.get(self._losses.begun.remote(shard))
+
 
 @contextmanager
 def shown(most: int, say: Callable[[str], None]) -> Iterator[LossReports]:
-    """Yield the LossReports of a job's answerers. Within the block, `say` shows their lines."""
+    """Yield the LossReports of a job. Within the block, `say` shows their lines."""
     losses: Any = ray.remote(**beside_driver())(Losses).remote(most)
     done = threading.Event()
 
