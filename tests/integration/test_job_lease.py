@@ -25,8 +25,10 @@ from awares_platform.runtime.job_lease import (
     hold,
     require_held,
     run_lease,
+    serve_leases,
 )
 from awares_platform.runtime.lease_holder import LeaseHolder
+from awares_platform.serve.job import in_use
 from awares_platform.sft import job as sft
 from awares_platform.store import ObjectStore
 from tests.integration.fault import Status
@@ -254,3 +256,17 @@ def test_a_job_outlives_an_outage_of_the_store(faults: Faults) -> None:
         wait_for(lambda: store.head(KEY).etag != before)
         require_held(store, claim)
     assert not store.exists(KEY)
+
+
+def test_many_endpoints_hold_leases_on_one_run(store: ObjectStore) -> None:
+    with in_use(store, "mini"), in_use(store, "mini"):
+        assert len(serve_leases(store, "mini")) == 2
+    assert not serve_leases(store, "mini")
+
+
+def test_an_endpoint_that_may_only_read_works_without_a_lease(
+    faults: Faults, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults.on("*lease.json", "PUT", fault=Status(403, "AccessDenied"))
+    with in_use(faults.store, "mini"):
+        assert "the store refuses a lease, so a quickstart might delete run mini" in caplog.text

@@ -14,7 +14,13 @@ import pytest
 from awares.errors import ConfigError
 from awares_platform.cli.quickstart import fingerprint, prepare
 from awares_platform.config import PlatformConfig
-from awares_platform.runtime.job_lease import JobRefused, dataset_lease, hold, run_lease
+from awares_platform.runtime.job_lease import (
+    JobRefused,
+    dataset_lease,
+    hold,
+    run_lease,
+    serve_lease,
+)
 from awares_platform.store import ObjectStore
 from tests.processes import family, gone
 
@@ -72,7 +78,11 @@ def test_the_same_setup_goes_on(config: PlatformConfig) -> None:
     assert store.exists("runs/quickstart/sft/metrics.jsonl")
 
 
-@pytest.mark.parametrize("lease", [run_lease("quickstart", "grpo"), dataset_lease(LABELS)])
+@pytest.mark.parametrize(
+    "lease",
+    [run_lease("quickstart", "grpo"), serve_lease("quickstart"), dataset_lease(LABELS)],
+    ids=["job", "endpoint", "labels"],
+)
 def test_the_objects_of_a_running_job_are_not_deleted(config: PlatformConfig, lease: str) -> None:
     store = ObjectStore.from_config(config.store)
     directory = _earlier_run(config, store, "another")

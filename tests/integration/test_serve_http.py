@@ -22,7 +22,11 @@ import pytest
 
 from awares.mini import generate_split
 from awares_platform.cli.ask import ask
+from awares_platform.cli.quickstart import prepare
+from awares_platform.config import load
+from awares_platform.runtime.job_lease import JobRefused
 from awares_platform.runtime.ports import free_port
+from awares_platform.runtime.session import store_session
 from awares_platform.serve.keys import ApiKey, KeysFile, hashed
 from tests.integration.asking_browser import ask_example
 from tests.integration.hostile_corpus import corpus
@@ -82,6 +86,16 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             process.wait(STOP_S)
+
+
+def test_a_fresh_quickstart_does_not_delete_a_run_that_is_served(served: Served) -> None:
+    directory = f"run.directory={served.image.parent / 'runs'}"
+    with store_session(load(ROOT / "jobs/configs/mini.toml", [directory])) as config:
+        run = config.run.directory / config.run.name
+        holder = f"`awares serve`, process {served.process.pid} on "
+        with pytest.raises(JobRefused, match=f"/serve/.* is in use by {holder}"):
+            prepare(config, run, fresh=True)
+        assert (run / "serve" / "config.json").exists()
 
 
 def _keys_file(directory: Path) -> Path:

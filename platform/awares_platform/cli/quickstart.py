@@ -28,7 +28,7 @@ from awares_platform.config.run import RunConfig
 from awares_platform.data.dataset import Images
 from awares_platform.method.family import model_family
 from awares_platform.report.records import EpisodeRecord, read_run
-from awares_platform.runtime.job_lease import dataset_lease, hold, run_lease
+from awares_platform.runtime.job_lease import dataset_lease, hold, run_lease, serve_leases
 from awares_platform.runtime.ports import free_port
 from awares_platform.runtime.run import versions
 from awares_platform.store import ObjectStore
@@ -124,8 +124,12 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
 
 
 def _check_idle(store: ObjectStore, run: str, curated: str | None) -> None:
-    """Raise JobRefused if a job of the run works, or if a job writes the curated data set."""
-    leases = [(run_lease(run, job), "run.name") for job in ("sft", "grpo", "evaluate")]
+    """Raise JobRefused if a job or an endpoint of the run works.
+
+    Also raise it if a job writes the curated data set `curated`.
+    """
+    jobs = [run_lease(run, job) for job in ("sft", "grpo", "evaluate")]
+    leases = [(lease, "run.name") for lease in (*jobs, *serve_leases(store, run))]
     if curated is not None:
         leases.append((dataset_lease(curated), "data.name"))
     for lease, rename in leases:

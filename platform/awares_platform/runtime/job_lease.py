@@ -3,6 +3,7 @@
     runs/<run>/<job>/lease.json        held by sft, grpo and evaluate
     datasets/<curated>/lease.json      held by curate, because all runs share the curated data set
     quickstarts/<run>/lease.json       held by a quickstart, which may delete all objects of the run
+    runs/<run>/serve/<id>/lease.json   held by one of any number of endpoints that serve the run
 
 A beat is a write of the lease. A thread of the holder writes a beat every BEAT_S seconds, on the
 condition that the object is still the holder's last write. Another job that finds the lease watches
@@ -26,6 +27,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from uuid import uuid4
 
 from awares.errors import AwaresError, Fenced
 from awares_platform.runtime.lease_holder import LeaseHolder
@@ -66,6 +68,21 @@ class LeaseClaim:
 def run_lease(run: str, job: str) -> str:
     """Return the key of the lease on one job of a run."""
     return f"runs/{run}/{job}/lease.json"
+
+
+def serve_lease(run: str) -> str:
+    """Return the key of a lease for a new endpoint of a run. No other endpoint has the same key."""
+    return f"{_serve_prefix(run)}{uuid4().hex[:8]}/lease.json"
+
+
+def serve_leases(store: ObjectStore, run: str) -> list[str]:
+    """Return the keys of the leases of all endpoints of a run. An endpoint may have been killed."""
+    keys = (info.key for info in store.list(_serve_prefix(run)))
+    return [key for key in keys if key.endswith("/lease.json")]
+
+
+def _serve_prefix(run: str) -> str:
+    return f"runs/{run}/serve/"
 
 
 def dataset_lease(name: str) -> str:

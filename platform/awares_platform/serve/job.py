@@ -10,6 +10,7 @@ are the setup's sections.
 """
 
 import errno
+import logging
 import signal
 import socket
 import threading
@@ -25,13 +26,16 @@ from awares.errors import PolicyError
 from awares_platform.config import PlatformConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.config.serve import ServeConfig
+from awares_platform.runtime.job_lease import hold, serve_lease
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.serve import draining
 from awares_platform.serve.deployment import build_application, keyring
 from awares_platform.serve.foreign import ServeLog
 from awares_platform.store import ObjectStore
-from awares_platform.store.errors import LaunchError
+from awares_platform.store.errors import AccessDenied, LaunchError
+
+log = logging.getLogger(__name__)
 
 APP = "awares"
 POLL_S = 0.5
@@ -49,15 +53,21 @@ ASK_TOKEN = "AWARES_TOKEN"
 def run(config: PlatformConfig) -> None:
     """Run the endpoint until SIGTERM or Ctrl-C. Then wait until the requests in flight finish.
 
-    Before the call, Ray must be initialised and the store must be reachable.
+    Before the call, Ray must be initialised and the store must be reachable. Raises JobFenced if
+    a quickstart deletes the run, because this process has been stopped for a while.
     """
     started, stop = time.monotonic(), threading.Event()
+    store = ObjectStore.from_config(config.store)
     before = {
         number: signal.signal(number, lambda *_: stop.set())
         for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        with Run(config, "serve") as record, ExitStack() as endpoint:
+        with (
+            in_use(store, config.run.name),
+            Run(config, "serve") as record,
+            ExitStack() as endpoint,
+        ):
             with Progress("serve") as progress:
                 url = endpoint.enter_context(serving(config, stop, progress.say))
             record.metrics(0, {"time/start": time.monotonic() - started})
@@ -68,6 +78,20 @@ def run(config: PlatformConfig) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def in_use(store: ObjectStore, run: str) -> Iterator[None]:
+    """Hold a lease on the run, so that no quickstart deletes the run while it is served.
+
+    Credentials that may only read cannot hold a lease. The endpoint then works without one.
+    """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(hold(store, serve_lease(run), "serve"))
+        except AccessDenied:
+            log.warning("the store refuses a lease, so a quickstart might delete run %s", run)
+        yield
 
 
 def announcement(settings: ServeConfig, run: str, url: str) -> str:
