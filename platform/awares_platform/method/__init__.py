@@ -5,7 +5,7 @@ parts        checks all parts that a job uses, before anything starts
 family       builds the model family of the policy
 environment  builds the environment, which offers crops, and the settings of an episode
 reward       builds the reward of an episode
-ratios       computes the share of visual tokens that a setup's views retain
+ratios       computes the share of visual tokens that the configured views retain
 flops        counts the floating-point operations of forward and backward passes
 play         plays many episodes at once on one engine
 answers      asks the base policy for its answers at low and at full resolution

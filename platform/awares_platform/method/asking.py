@@ -1,7 +1,7 @@
 """Asks a language model for a reply in a given form, and asks once more if it does not parse.
 
-The second question repeats the reply and says what is wrong with it. A server that can is given the
-form as a JSON schema. The reply is parsed leniently in any case.
+The second question repeats the reply and says what is wrong with it. A server that supports JSON
+schemas also gets the form as a schema. The reply is parsed leniently in any case.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +22,7 @@ async def ask(
     read: Callable[[str | None], Read],
     schema: Mapping[str, Any],
 ) -> Read:
-    """Return what `read` makes of the reply to `messages`.
+    """Return the value that `read` parses from the reply to `messages`.
 
     `read` raises Unreadable if the reply has another form than `schema` describes. Raises
     Unreadable if the second reply does not parse either, or if the endpoint refuses the question.

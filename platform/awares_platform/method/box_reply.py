@@ -47,7 +47,7 @@ _SHOWN = 60
 
 @dataclass(frozen=True, slots=True)
 class DrawnBoxes:
-    """The boxes of one reply. `dropped` says for each other box why it is not used.
+    """The usable boxes of one reply. `dropped` holds a reason for each box that is not usable.
 
     Example:
         DrawnBoxes(((100, 200, 300, 400),), dropped=("[1, 2, 3] is not four numbers",))
@@ -58,10 +58,10 @@ class DrawnBoxes:
 
 
 def read_boxes(reply: str | None) -> DrawnBoxes:
-    """Return all boxes of a reply. A reply with empty lists gives no box.
+    """Return the boxes of a reply. A reply with empty lists has no boxes, and is no error.
 
     The two corners of a box may come in any order. A polygon becomes the box around it. Raises
-    Unreadable if the reply is too long or has no boxes, or if all of its boxes are dropped.
+    Unreadable if the reply is too long or has no list of boxes, or if all of its boxes are dropped.
 
     Example:
         read_boxes('{"question": [], "answer": [[100, 200, 300, 400]]}').boxes
@@ -240,7 +240,7 @@ def _points(value: Any) -> list[tuple[float, float]]:
 
 
 def _looks_like_two_boxes(points: Sequence[tuple[float, float]]) -> bool:
-    """Return whether the polygon of four corners covers less than half of the box around it."""
+    """Return whether the polygon of the four points covers less than half of the box around it."""
     turned = [*points[1:], points[0]]
     area = abs(sum(a * d - b * c for (a, b), (c, d) in zip(points, turned, strict=True))) / 2
     across, down = [x for x, _ in points], [y for _, y in points]

@@ -3,11 +3,11 @@
 A model is asked for coordinates from 0 to 1000. Some models write pixels or fractions of the image
 instead. A wrong guess would be a wrong crop, so all replies of a batch are looked at together:
 
-- A reply admits a unit if all of its boxes then lie in the image.
-- A reply that admits one unit only shows what the model writes.
-- A reply that admits several units is read in the unit that the rest of the batch shows. If the
-  rest shows nothing, it is read in the unit in which the model is known to write.
-- A reply is refused if that does not settle the unit. Nothing is clamped to the image.
+- A reply admits a unit if, in this unit, all of its boxes lie in the image.
+- A reply that admits only one unit shows in which unit the model writes.
+- A reply that admits several units is read in the unit that the other replies of the batch show. If
+  they show none, the reply is read in the unit in which the model usually writes.
+- A reply is refused if its unit is still unclear. No box is cut to fit into the image.
 """
 
 import math
@@ -31,17 +31,21 @@ class BoxUnit(StrEnum):
 _PIXEL_MODELS = ("qwen2.5-vl", "qwen2_5-vl", "qwen2.5vl")
 """Parts of the names of models that write pixels, even if they are asked for thousandths."""
 _SHOWN_SHARE = 0.25
-"""The batch is in pixels if at least this share of its doubtful replies admits only pixels.
+"""Of the replies that admit pixels, at least this share must admit only pixels to show this unit.
 
-Where thousandths and pixels differ, pages are larger than 1000 pixels. A model that writes pixels
-then exceeds 1000 in a large share of its replies.
+A reply admits only pixels if a coordinate exceeds 1000. If the images are larger than 1000 pixels,
+a model that writes pixels exceeds 1000 in a large share of its replies.
 """
 _STRAY_SHARE = 0.02
-"""At most this share of such replies is taken for mistakes of a model that writes thousandths."""
+"""If the share of replies that admit only pixels is at most this, they count as mistakes.
+
+The rule applies only to a model that usually writes thousandths.
+"""
 
 
 def usual_unit(model: str) -> BoxUnit | None:
-    """Return the unit that `model` writes if the reply does not show it, or None if unknown."""
+    """Return thousandths, the unit that the prompt asks for, or None if `model` may write
+    pixels."""
     name = model.lower().replace("_", "-")
     return None if any(part in name for part in _PIXEL_MODELS) else BoxUnit.THOUSANDTHS
 
@@ -65,7 +69,8 @@ def admitted(boxes: Sequence[Quad], size: Size) -> frozenset[BoxUnit]:
 
 
 def inside(drawn: DrawnBoxes, size: Size) -> DrawnBoxes:
-    """Drop each box that lies in the image in no unit. Raises Unreadable if no box remains."""
+    """Drop each box that lies outside the image in every unit. Raises Unreadable if none
+    remains."""
     kept = tuple(box for box in drawn.boxes if admitted([box], size))
     outside = tuple(f"{list(box)} is outside" for box in drawn.boxes if box not in kept)
     if outside and not kept:
@@ -76,10 +81,10 @@ def inside(drawn: DrawnBoxes, size: Size) -> DrawnBoxes:
 def batch_unit(
     replies: Sequence[tuple[DrawnBoxes, Size]], usual: BoxUnit | None
 ) -> Mapping[frozenset[BoxUnit], BoxUnit | None]:
-    """Return the unit of each kind of reply in a batch. A kind is the set of admitted units.
+    """Return the unit of each kind of reply. The kind is the set of units that a reply admits.
 
     The boxes of `replies` must have passed `inside`. `usual` is the unit that the model writes if
-    the batch shows nothing. The unit is None if the reply must be refused.
+    the batch shows no unit. The unit of a kind is None if replies of this kind must be refused.
     """
     kinds = [admitted(drawn.boxes, size) for drawn, size in replies if drawn.boxes]
     only = {unit: kinds.count(frozenset({unit})) for unit in BoxUnit}

@@ -24,7 +24,7 @@ from awares_platform.method.spoken import Unreadable
 
 BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 REFUSED = frozenset({400, 413, 422})
-"""The statuses with which an endpoint refuses one request, and not all of them."""
+"""The HTTP statuses with which an endpoint refuses one request, but may accept other requests."""
 
 
 class EndpointError(AwaresError):
@@ -45,7 +45,7 @@ class EndpointBusy(EndpointError):
 
 @dataclass(slots=True)
 class EndpointUsage:
-    """The replies of an endpoint, and the tokens that it has counted.
+    """The number of replies of an endpoint, and the tokens that the endpoint has counted.
 
     Replies from a ReplyMemory count, too, because they were paid for earlier.
 
@@ -97,8 +97,9 @@ class KeptReply:
 class ReplyMemory(Protocol):
     """Remembers the replies of endpoints by a digest of the question.
 
-    `keep` returns once the reply survives a kill of the process. `doubt` notes that the reply is
-    unreadable. `spent` returns an error if the budget is spent, or else None.
+    `kept` returns the reply with this digest, or None. `keep` stores a reply, and returns only when
+    the reply would survive a kill of the process. `doubt` notes that a reply is unreadable. `spent`
+    returns an error if the replies have cost the whole budget, or else None.
     """
 
     def kept(self, key: str) -> KeptReply | None: ...
@@ -116,9 +117,10 @@ Fill = Callable[[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]]
 class ChatEndpoint:
     """A client of one chat endpoint, and an async context manager.
 
-    The client sends at most `config.in_flight` requests at a time. If the endpoint asks it to wait
-    (Retry-After), all of its requests wait. `memory` holds earlier replies, which are not asked
-    again. `fill` replaces the images' hashes in the messages by the images, before they are sent.
+    The client sends at most `config.in_flight` requests at a time. If the endpoint asks to wait
+    (Retry-After), all requests of the client wait. If `memory` holds the reply to a question, the
+    client does not send the question. Before the client sends messages, `fill` replaces the hashes
+    of images in the messages by the images.
 
     Example:
         async with ChatEndpoint(config) as endpoint:
@@ -161,11 +163,13 @@ class ChatEndpoint:
     ) -> str | None:
         """Return the assistant's reply to `messages`, or None if the message has no content.
 
-        `schema` is the JSON schema of the reply. A server that does not take it is asked without.
+        `schema` is the JSON schema of the reply. If the server refuses schemas, the client sends
+        the request without the schema.
 
         Raises EndpointBusy if no attempt succeeds within the retry budget. Raises EndpointError if
         the endpoint cannot be used, and Unreadable if it refuses only these messages. If the budget
-        is spent, the method waits until no request is in flight, and raises the memory's error.
+        for replies is spent, the method waits until no request is in flight. It then raises the
+        error that `ReplyMemory.spent` returns.
         """
         key = self._key(messages, schema)
         reply = self._memory.kept(key) if self._memory else None
@@ -177,9 +181,9 @@ class ChatEndpoint:
     async def _paid(
         self, key: str, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None
     ) -> KeptReply:
-        """Ask the endpoint, and return the reply, which the memory then keeps.
+        """Ask the endpoint, store the reply in the memory, and return the reply.
 
-        Raises the memory's error if the budget is spent.
+        Raises the error that `ReplyMemory.spent` returns, if there is one.
         """
         async with self._limit:
             error = self._memory.spent() if self._memory else None
@@ -327,7 +331,7 @@ def _require_time(error: EndpointBusy, left_s: float) -> None:
 
 
 def retry_after(value: str) -> float:
-    """Return the seconds of a Retry-After header, which holds seconds or a date, or else 0."""
+    """Return the seconds to wait by a Retry-After header of seconds or a date, or else 0."""
     try:
         seconds = float(value)
     except ValueError:

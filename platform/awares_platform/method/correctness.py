@@ -1,8 +1,8 @@
 """Reads "right" or "wrong" out of the reply of a judge that judges one answer alone.
 
 Models wrap the word in many ways. Below are the kinds of statements, the most reliable kind first.
-The first kind that the reply contains decides. A reply whose statements of this kind differ is
-unreadable:
+The first kind that the reply contains decides. A reply is unreadable if its statements of this kind
+differ:
 
 1. a JSON object with a key such as "right", "correct" or "verdict"
 2. a marked word, such as "Verdict: wrong" or "\\boxed{right}"
@@ -76,7 +76,7 @@ def _meaning(value: Any) -> bool | None:
 
 
 def _of_object(text: str) -> list[bool | None]:
-    """Return what the known keys of the first JSON object in `text` say."""
+    """Return the meanings of the known keys' values in the first JSON object in `text`."""
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start:
         return []

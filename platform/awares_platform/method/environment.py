@@ -39,8 +39,8 @@ def system_prompt(method: MethodConfig) -> str:
 def inputs(method: MethodConfig) -> dict[str, Any]:
     """Return the settings that decide what the policy reads and may request, as JSON values.
 
-    The value of `system_prompt` is the text that the policy reads, even if method.system_prompt is
-    "awares". A later version of the environment may have another text.
+    The value of `system_prompt` is always the full text that the policy reads. The name "awares"
+    would not suffice, because a later version of the environment may have another text.
     """
     return {**method.inputs(), "system_prompt": system_prompt(method)}
 

@@ -23,8 +23,8 @@ class Pass:
     """How often one training step runs each kind of computation on a model.
 
     `forward` is the number of forward passes. A reference policy adds one forward pass.
-    `activations` is the number of computations of the activations' gradients. `weights` is the
-    number of computations of the weights' gradients.
+    `activations` is how often the gradients of the activations are computed. `weights` is how often
+    the gradients of the weights are computed.
 
     Example:
         Pass(forward=2, activations=1, weights=0)  # LoRA with a reference
@@ -73,7 +73,7 @@ class ModelSizes(Protocol):
 
     @property
     def merge(self) -> int:
-        """The number of rows, and of columns, of patches that become one visual token."""
+        """The side, in patches, of the square of patches that becomes one visual token."""
         ...
 
 

@@ -41,7 +41,10 @@ BUILT_IN = {
     "endpoint": "awares_platform.method.grounding:EndpointGrounding",
 }
 IMAGE = "images/"
-"""Precedes the hash of an image in the messages that a memory of replies sees."""
+"""The prefix of an image's hash in a message.
+
+The message holds the hash until it is sent. The memory of replies therefore sees no images.
+"""
 _BOXES = {
     "type": "array",
     "items": {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4},
@@ -58,7 +61,7 @@ SCHEMA = {
 class Located:
     """The evidence for one sample, in pixels of its image.
 
-    `dropped` says for each box of the model's reply that is not used why it is not.
+    `dropped` holds a reason for each box in the model's reply that is not used.
 
     Example:
         Located(((170, 440, 510, 880),), dropped=("[1, 2, 3] is not four numbers",))
@@ -102,11 +105,11 @@ class EndpointGrounding:
 
     @property
     def usage(self) -> EndpointUsage:
-        """The requests and tokens so far."""
+        """The numbers of replies and of tokens so far."""
         return self._endpoint.usage
 
     async def boxes(self, sample: Sample) -> tuple[Box, ...]:
-        """Return the evidence of one sample. Other samples cannot settle its unit."""
+        """Return the evidence of one sample. Only its own reply can show the unit of the boxes."""
         [found] = await self.locate([sample])
         if isinstance(found, DataError):
             raise found
@@ -115,7 +118,7 @@ class EndpointGrounding:
     async def locate(self, samples: Sequence[Sample]) -> list[Located | DataError]:
         """Return the evidence of each sample, or the reason why it has none.
 
-        All replies together settle the unit of the coordinates.
+        All replies together show the unit of the coordinates.
         """
         drawn = await asyncio.gather(*(self._draw(sample) for sample in samples))
         usable = [one for one in drawn if not isinstance(one, DataError)]
@@ -141,7 +144,7 @@ class EndpointGrounding:
         return await ask(self._endpoint, [{"role": "user", "content": content}], read, SCHEMA)
 
     def _filled(self, messages: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-        """Return `messages` with the image in the place of its hash."""
+        """Return `messages` with the image instead of the image's hash in the first message."""
         first, *others = messages
         picture, text = first["content"]
         image = self._images(picture["image_url"]["url"].removeprefix(IMAGE))

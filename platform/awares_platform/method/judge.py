@@ -67,7 +67,7 @@ class EndpointJudge:
 
     @property
     def usage(self) -> EndpointUsage:
-        """The requests and tokens so far."""
+        """The numbers of replies and of tokens so far."""
         return self._endpoint.usage
 
     async def __aenter__(self) -> Self:

@@ -58,7 +58,7 @@ class Labelled:
 class Labeller:
     """Labels samples with the configured judge, grounding and environment.
 
-    `replies` is the memory of earlier replies, if there is one.
+    `replies` remembers the replies of endpoints, so that no question is paid for twice.
 
     A labeller is an async context manager, because a judge or a grounding may hold connections.
     """
@@ -72,8 +72,8 @@ class Labeller:
         replies: ReplyMemory | None = None,
     ) -> None:
         self._method, self._environment = method, environment(method)
-        # The labeller only asks whether the budget allows a request. `context` does not matter for
-        # this, and `answer_both` has already checked that each question fits the engine.
+        # The labeller only asks whether the budget allows a request, and `context` does not affect
+        # this. `answer_both` has already checked that each question fits the engine.
         budget = episode_budget(method, context=0)
         self._spec = episode_spec(method, family, Sampling(), self._environment, budget)
         self._config = curate
@@ -93,9 +93,9 @@ class Labeller:
 
     @property
     def usage(self) -> dict[str, EndpointUsage]:
-        """The usage of the endpoints of the judge and of the grounding, as far as they have any.
+        """The usage of the judge's and of the grounding's endpoint, if they have endpoints.
 
-        Replies from the memory of replies count, too.
+        Replies from `replies`, the memory of earlier replies, count, too.
         """
         parts = {"judge": self._judge, "grounding": self._grounding}
         found = {name: getattr(part, "usage", None) for name, part in parts.items()}

@@ -1,7 +1,7 @@
 """Reads the prompts of the built-in judges and of the grounding.
 
 A prompt is a text with placeholders such as {question}. The built-in prompts are the files in
-prompts/. The configuration may name a file of the user's own instead, or hold the text itself.
+prompts/. The configuration may instead name a file of the user, or contain the text of a prompt.
 
 A line "---" divides a prompt into the system message and the user's message.
 """
@@ -70,7 +70,7 @@ def built_in(file: str) -> PromptText:
 
 
 def judge_file(curate: CurateConfig) -> str:
-    """Return the file name of the built-in prompt for the configured form of judging."""
+    """Return the file name of the built-in prompt that belongs to curate.judge_form."""
     return JUDGE_EACH if curate.judge_form == "each" else JUDGE
 
 
@@ -85,9 +85,9 @@ def grounding_prompt(curate: CurateConfig) -> PromptText:
 
 
 def with_texts(curate: CurateConfig) -> CurateConfig:
-    """Return `curate` with the text of each prompt instead of its path.
+    """Return `curate` with the text of each prompt instead of the path of its file.
 
-    Processes on other machines do not have the files. Raises ConfigError if a prompt cannot be
+    Processes on other machines cannot read the files. Raises ConfigError if a prompt cannot be
     used.
     """
     own = {

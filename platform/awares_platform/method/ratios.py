@@ -1,4 +1,4 @@
-"""Computes the retained token ratio (RTR) of a setup's views on a data set.
+"""Computes the retained token ratio (RTR) of the configured views on the images of a data set.
 
 The RTR of an image is the number of visual tokens of all views, divided by the number of visual
 tokens of the full image. It depends only on the size of the image, so it is known before any policy

@@ -1,7 +1,8 @@
 """Reads the verdict 0, 1 or 2 out of the reply of a judge that is a language model.
 
-Models wrap the digit in many ways. The reader trusts the statements below, in this order, and
-refuses a reply whose statements of one kind differ:
+Models wrap the digit in many ways. Below are the kinds of statements, the most reliable kind first.
+The first kind that the reply contains decides. A reply is unreadable if its statements of this kind
+differ:
 
 1. a JSON object with a key such as "verdict", "score" or "digit"
 2. a marked digit, such as "Digit: 2", "\\boxed{2}" or "I choose 2"
@@ -63,7 +64,7 @@ def read_verdict(reply: str | None) -> Verdict:
 
 
 def _statements(text: str) -> Iterable[list[str]]:
-    """Yield the digits that each kind of statement in `text` names, from the surest kind on."""
+    """Yield the digits of each kind of statement in `text`, the most reliable kind first."""
     yield _of_object(text)
     yield _affirmed(_MARKED, text)
     last = text.splitlines()[-1]

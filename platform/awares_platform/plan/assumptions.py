@@ -102,7 +102,7 @@ class Assumptions:
 
     @property
     def pools(self) -> bool:
-        """Whether the rollout engines have GPUs of another kind than the trainers."""
+        """True if the rollout engines have GPUs of another kind than the trainers."""
         return any(getattr(self, f"rollout_{name}") is not None for name in _GPU)
 
     def rollout(self) -> "Assumptions":

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from awares_platform.config.grpo import GrpoConfig
 
 TOLERANCE = 0.02
-"""A run that takes longer than the shortest run by at most this share counts as equally short."""
+"""A run counts as equally short if it takes at most this share longer than the shortest run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,10 @@ class Advice:
 
     @property
     def followed(self) -> bool:
-        """Whether the setup follows the advice.
+        """True if the setup follows the advice, or if there is no advice.
 
-        The result is false if `excess` is larger than TOLERANCE. It is also false if `best` has the
-        same number of learners and fewer actors. It is true if `best` is None.
+        The result is false if `excess` is larger than TOLERANCE. It is also false if `best` has as
+        many learners as `chosen`, but fewer actors.
         """
         if self.best is None:
             return True
@@ -98,7 +98,7 @@ def advise(
 def _setups(grpo: GrpoConfig, parallel: int, pools: bool) -> Iterator[GrpoConfig]:
     """Yield the section [grpo] of each division of the GPUs, if the section is valid.
 
-    If `pools` is true, only the number of actors changes, and it does not grow.
+    If `pools` is true, only the number of actors varies, from 1 to the number in `grpo`.
     """
     gpus = grpo.learner_workers + grpo.rollout_actors * parallel
     for actors in range(1, (gpus - 1) // parallel + 1):

@@ -76,7 +76,7 @@ def sft_hours(
 ) -> JobHours:
     """Compute the time of SFT.
 
-    An epoch reads `samples` demonstrations, which are as long as episodes.
+    An epoch reads `samples` demonstrations. The plan assumes that they are as long as episodes.
     """
     work = passes(policy, extra=0)
     cost = _cost(shape, work, tower_passes(policy, work), assumed)
@@ -100,9 +100,8 @@ def grpo_hours(
     """Compute the time of GRPO. Each rollout engine has `parallel` GPUs.
 
     If grpo.staleness_bound is 0, rollouts and learning take turns. Otherwise rollouts and learning
-    overlap, and the step takes as long as the slower of the two. The other side waits. While the
-    learner trains on one batch, it then also prepares the images of the next batch, if that is
-    ready.
+    overlap, and the step takes as long as the slower of the two. In this case, the learner also
+    prepares the images of the next batch, if this batch is ready, while it trains on a batch.
     """
     learning = _learning(grpo, policy, shape, lengths, assumed)
     load = engine.adapters / SLOTS / (assumed.adapter_mbs * 1e6)

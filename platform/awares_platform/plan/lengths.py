@@ -33,7 +33,10 @@ class Lengths:
     smaller. `call_rate` is the share of episodes that ask for a crop.
 
     Example:
-        Lengths(text=140, reply=18, low=520, crop=520, full=1989, answer=16, call_rate=0.29, ...)
+        Lengths(
+            text=140, reply=18, low=520, crop=520, full=1989, answer=16, call_rate=0.29,
+            widest=5309, largest=LargestRequest(163, 4096, 26, 1024, 5),
+        )
     """
 
     text: int

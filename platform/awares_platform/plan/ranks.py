@@ -71,8 +71,9 @@ class RankTime:
         """Return the time of a step whose images are prepared during the step before.
 
         A new batch becomes ready every `period` seconds, and the thread then starts on its images.
-        If the ranks are idle at that time, they wait for the images as long as in `self`. If they
-        still train on an earlier batch, they wait less. A step never takes less than `prepared_s`.
+        If the ranks are idle at that time, they wait `self.images_s` seconds for the images. If
+        they still train on an earlier batch, they wait less. A step never takes less than
+        `prepared_s`.
         """
         computing = self.seconds - self.images_s
         seconds = max(computing, self.prepared_s, min(self.seconds, period))

@@ -41,8 +41,8 @@ class Sheet:
     `trained` and `frozen` are numbers of parameters. `trainers` and `typical` map "sft" and "grpo"
     to the memory of one rank. `trainers` assumes the longest sequences, and `typical` assumes
     sequences of typical length. `stages` maps a job and a ZeRO stage to the bytes of one rank with
-    the longest sequences. `hours` maps a job to the time that the job takes. The classes of the
-    other fields describe these fields.
+    the longest sequences. `hours` maps a job to the time that the job takes. The class of each
+    other field describes the field.
 
     Example:
         make(load("jobs/configs/awares-7b.toml"), Assumptions()).hours["grpo"].gpu_hours
@@ -248,10 +248,10 @@ def _engine_faults(sheet: Sheet) -> list[str]:
 
 
 def _context_faults(sheet: Sheet) -> list[str]:
-    """Return a fault if a legal request exceeds the context.
+    """Return a fault if a request within the budget can exceed the engine's context.
 
-    The configuration refuses such a setup. But if the prompt comes from the environment, the
-    configuration does not know how long the prompt is.
+    The check of the configuration already finds this fault, unless the prompt comes from the
+    environment. The check does not know the length of such a prompt.
     """
     most, context = sheet.lengths.largest, sheet.config.engine.max_model_len
     if most.tokens <= context:

@@ -39,9 +39,9 @@ The points come from the same table as CHANGED. A delta that changes every weigh
 anchor.
 """
 USELESS = 0.7
-"""A delta is useless if its size exceeds this share of an anchor's size.
+"""The learner publishes no delta beside an anchor if the delta exceeds this share of the anchor.
 
-A version that has an anchor gets no delta if the delta would be useless. The same number is in
+Such a delta would save the engines too little. The same number is in
 awares_platform.weights.cadence.
 """
 DENSE = 0.78
@@ -49,15 +49,17 @@ DENSE = 0.78
 
 The number comes from the same table as CHANGED. zstd compresses the weights in an anchor."""
 ADAPTER_DELTA: Points = ((1e-5, 0.33), (1e-4, 0.41))
-"""Measured pairs of a learning rate and an adapter's delta bytes over its unencoded bytes.
+"""Measured points (learning rate, bytes of an adapter's delta divided by its unencoded bytes).
 
-The value is the largest of a training, which occurs at about the fifth step. Later deltas are
-smaller, down to half of it after 200 steps. tests/benchmarks/adapter_bytes.py measures the values.
+The points are for the largest delta of a training run, which occurs at about the fifth step. Later
+deltas shrink, and have half of this size after 200 steps. tests/benchmarks/adapter_bytes.py
+measures the points.
 """
 ADAPTER_ANCHOR = 0.65
 """Bytes of an adapter's anchor divided by the adapter's unencoded bytes.
 
-The number comes from the same benchmark. An anchor is half as large while the matrices B are zero.
+The number comes from the same benchmark. At the start of training, LoRA's matrices B are zero, and
+an anchor is half as large.
 """
 
 
@@ -140,9 +142,10 @@ def traffic(
 
 
 def per_version(delta: float, anchor: float, every: int) -> tuple[float, float]:
-    """Return the mean bytes of a version that the learner writes, and that one engine reads.
+    """Return the mean bytes per version that the learner writes, and that one engine reads.
 
-    If a delta is useless, a version with an anchor has no delta, and engines read the anchor.
+    If a delta is too large by `USELESS`, a version with an anchor has no delta. Engines then read
+    the anchor.
     """
     versions = period(delta, anchor, every)
     if delta <= USELESS * anchor:

@@ -25,9 +25,10 @@ GIB = 2**30
 BUCKET = 50_000_000
 """Number of elements of a DeepSpeed bucket. awares_platform.training.zero sets the same number."""
 MERGER = 7
-"""Elements per patch that the patch embedding and the merger keep for the backward pass.
+"""Elements per patch that the patch embedding and the merger keep, per unit of hidden width.
 
-The number is in units of the vision width."""
+They keep these elements for the backward pass. The hidden width is that of the vision tower.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,10 @@ class TrainerMemory:
     logits before the layers.
 
     Example:
-        TrainerMemory(weights=16_624_703_488, gradients=10_092_544, ...).total
+        TrainerMemory(
+            weights=1.7e10, gradients=1e7, optimizer=6e7, reference=0.0, activations=4e9, layer=3e9,
+            logits=5e9, buffers=2e8, overhead=3e9,
+        ).total
     """
 
     weights: float
@@ -162,10 +166,10 @@ def memory(rank: Trainer, shape: Geometry, overhead_gib: float) -> TrainerMemory
 def activations(rank: Trainer, shape: Geometry) -> float:
     """Return the number of bytes that a micro-batch keeps from its forward to its backward pass.
 
-    With checkpointing a layer keeps only its input, which has one hidden width per token. Otherwise
-    a layer keeps the tensors that `_decoder_layer` counts. The blocks of a trained vision tower
-    keep the corresponding tensors for each patch. The patch embedding and the merger of such a
-    tower keep tensors, too. A frozen tower keeps nothing. The batch itself holds the pixels in
+    With checkpointing, a layer keeps only its input: one vector of the hidden width per token.
+    Otherwise a layer keeps the tensors that `_decoder_layer` counts. The blocks of a trained vision
+    tower keep the corresponding tensors for each patch. The patch embedding and the merger of such
+    a tower keep tensors, too. A frozen tower keeps nothing. The batch itself holds the pixels in
     fp32. The count assumes that all tokens are visual tokens.
     """
     patches = shape.merge**2
