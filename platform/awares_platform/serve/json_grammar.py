@@ -12,6 +12,8 @@ from awares_platform.serve.errors import RequestError
 
 _PARAM = "response_format.json_schema.schema"
 _MOST_CHARACTERS = 16_384
+_MOST_LEVELS = 64
+"""The size of a grammar grows with the square of the levels of its schema."""
 _IGNORED = {
     *("multipleOf", "uniqueItems", "contains", "minContains", "maxContains", "propertyNames"),
     *("not", "if", "then", "else", "dependentRequired", "dependentSchemas"),
@@ -27,13 +29,17 @@ _DATA = {"enum", "const", "default", "examples"}
 def json_grammar(schema: dict[str, Any]) -> str:
     """Return the grammar in EBNF of the JSON documents that obey `schema`.
 
-    Raises RequestError if the schema is too long or cannot be enforced. The error names the reason.
+    Raises RequestError if the schema is too long, too deep, or cannot be enforced. The error names
+    the reason.
     """
     import xgrammar
 
     text = json.dumps(schema)
     if len(text) > _MOST_CHARACTERS:
         limit = f"{_PARAM} has {len(text)} characters; the limit is {_MOST_CHARACTERS}"
+        raise RequestError(limit, param=_PARAM)
+    if _levels(schema) > _MOST_LEVELS:
+        limit = f"{_PARAM} has over {_MOST_LEVELS} levels of lists and objects; use fewer"
         raise RequestError(limit, param=_PARAM)
     if ignored := _IGNORED.intersection(_keywords(schema)):
         reason = f"{', '.join(sorted(ignored))} is not supported; leave it out"
@@ -46,6 +52,17 @@ def json_grammar(schema: dict[str, Any]) -> str:
     # xgrammar documents no exception types, and any failure makes the schema unusable.
     except Exception as error:
         raise RequestError(f"{_PARAM} cannot be enforced: {error}", param=_PARAM) from None
+
+
+def _levels(value: Any) -> int:
+    """Return the number of levels of lists and objects, or one over the limit if there are more."""
+    inner, levels = [value], 0
+    while levels <= _MOST_LEVELS and (
+        inner := [one for one in inner if isinstance(one, dict | list)]
+    ):
+        levels += 1
+        inner = [each for one in inner for each in (one.values() if isinstance(one, dict) else one)]
+    return levels
 
 
 def _references(value: Any) -> Iterator[Any]:

@@ -61,7 +61,7 @@ class Page:
         return [
             *(Route(f"/{path}", asset, methods=["GET"]) for path in _ASSETS),
             Route("/examples", example_list, methods=["GET"]),
-            Route("/examples/{number:int}.png", example_image, methods=["GET"]),
+            Route("/examples/{number}.png", example_image, methods=["GET"]),
             Route("/low-view", self.low_view, methods=["POST"]),
         ]
 
@@ -93,11 +93,13 @@ async def example_list(request: Request) -> Response:
 
 async def example_image(request: Request) -> Response:
     """Answer GET /examples/{number}.png."""
-    number, found = request.path_params["number"], await asyncio.to_thread(examples)
-    if number >= len(found):
+    found = await asyncio.to_thread(examples)
+    images = {str(number): image for number, (image, _) in enumerate(found)}
+    image = images.get(request.path_params["number"])
+    if image is None:
         message = f"there are {len(found)} examples; /examples lists them"
         raise RequestError(message, status=404, code="no_such_example")
-    return Response(found[number][0], media_type="image/png", headers=HEADERS)
+    return Response(image, media_type="image/png", headers=HEADERS)
 
 
 @lru_cache(maxsize=1)

@@ -36,8 +36,9 @@ def test_the_examples_are_scenes_of_the_benchmark(client_for):
     assert len(found) == 6 and len({one["question"] for one in found}) == 6
     picture = client.get(f"/{found[0]['image']}")
     assert Image.open(io.BytesIO(picture.content)).format == "PNG"
-    missing = client.get("/examples/6.png")
-    assert missing.status_code == 404
+    for number in ("6", "-1", "x", "9" * 5000):
+        missing = client.get(f"/examples/{number}.png")
+        assert missing.status_code == 404
     assert missing.json()["error"]["message"] == "there are 6 examples; /examples lists them"
 
 

@@ -11,6 +11,7 @@ from awares_platform.config.serve import ServeConfig
 from awares_platform.serve.data_url import decode_data_url
 from awares_platform.serve.errors import RequestError
 from awares_platform.serve.json_body import parse_json
+from awares_platform.serve.json_grammar import json_grammar
 from awares_platform.serve.openai import parse_request
 
 CHAT = "/v1/chat/completions"
@@ -54,6 +55,21 @@ HELLO = '{"model": "awares", "messages": [{"role": "user", "content": "hello"}]'
             '{"name": "a", "schema": {"$ref": "http://a/b"}}}',
             "$ref must begin with #, because no other document is read",
         ),
+        (
+            '"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": '
+            + '{"items": ' * 65
+            + "{}"
+            + "}" * 67,
+            "response_format.json_schema.schema has over 64 levels",
+        ),
+        (
+            '"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": '
+            + '{"enum": '
+            + "[" * 950
+            + "]" * 950
+            + "}}}",
+            "response_format.json_schema.schema has over 64 levels",
+        ),
         ('"awares": {"mode": "best"}', "awares.mode"),
         ('"awares": {"budget": 0}', "awares.budget"),
     ],
@@ -62,6 +78,11 @@ def test_a_wrong_value_is_named(client_for, engine, fields, words):
     reply = client_for().post(CHAT, content=f"{HELLO}, {fields}}}".encode())
     assert reply.status_code == 400 and words in reply.json()["error"]["message"]
     assert engine.requests == []
+
+
+def test_a_schema_may_have_64_levels():
+    schema = json.loads('{"items": ' * 63 + "{}" + "}" * 63)
+    assert len(json_grammar(schema)) < 2**17
 
 
 @pytest.mark.parametrize("seed", [2**63 - 1, -(2**63), -1, 0])
