@@ -14,8 +14,8 @@ def one_ahead(make: Callable[[Given], Made], given: Iterable[Given]) -> Generato
 
     A second thread makes the next value while the caller works on the current value. The generator
     keeps no reference to the current value. If `make` fails for an item, its exception is raised
-    when the caller asks for this item's value. Closing the generator ends the thread. If the thread
-    is making a value, closing first waits for it.
+    when the caller asks for this item's value. Closing the generator waits until `make` returns,
+    and then ends the thread.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
         coming: deque[Future[Made]] = deque()

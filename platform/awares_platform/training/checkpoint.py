@@ -1,19 +1,16 @@
 """Saves checkpoints from all ranks to the store through Ray Train, and restores them.
 
 On every rank, shards.py writes the rank's slices to a local directory. A thread then uploads them
-to runs/<run>/checkpoints/<job>/step-00000050/, while the next steps train. The upload goes through
-ObjectStore, which repeats failed requests. Ray Train writes its snapshot file after the last slice.
-This file states which checkpoint is the newest, so this checkpoint is always complete. Ray Train
-reads the snapshot when a user starts a killed job again. After the loss of a worker, the workers
-restart from the same checkpoint, which Ray Train's controller still knows.
+to runs/<run>/checkpoints/<job>/step-00000050/, while the next steps train. ObjectStore repeats
+failed requests of the upload.
 
-The controller writes the snapshot when it next polls the workers. It polls every 2 seconds
-(RAY_TRAIN_HEALTH_CHECK_INTERVAL_S). If the store fails before this poll, the snapshot still states
-the previous checkpoint.
+Ray Train keeps a snapshot file, which names the newest complete checkpoint. It writes this file
+after the upload, when its controller next polls the workers. The controller polls every 2 seconds
+(RAY_TRAIN_HEALTH_CHECK_INTERVAL_S). If the store fails before this poll, the file still names the
+previous checkpoint. Ray Train reads the file when a user starts a killed job again.
 
-ZeRO shards the training state over the workers. Another number of workers, and another ZeRO stage,
-can restore a checkpoint, too. Frozen weights are not saved. A resumed run loads them from the
-policy from which training started.
+A checkpoint can be restored with another number of workers, and at another ZeRO stage. Frozen
+weights are not saved. A resumed run loads them from the policy from which training started.
 """
 
 import hashlib
@@ -41,8 +38,8 @@ from awares_platform.training.filesystem import filesystem, store_of
 
 META = "awares.json"
 _POLL_S = 0.05
-# This prefix is unique to this process. A killed process leaves its directory on the disk, and a
-# process of a restarted container may have the same process id.
+# This prefix is unique to this process. It does not match directories that killed processes have
+# left on the disk. A process id would not be unique, because a restarted container reuses ids.
 _PREFIX = f"awares-checkpoint-{uuid4().hex}-"
 
 
@@ -79,7 +76,8 @@ def run_config(
         name=job,
         storage_path=path,
         storage_filesystem=filesystem(store),
-        # Ray Train would count the failures of the whole run. FailFast counts the last hour only.
+        # Ray Train's own limit is off, because it would count the failures of the whole run.
+        # FailFast counts only the failures of the last hour.
         failure_config=ray.train.FailureConfig(max_failures=-1),
         checkpoint_config=ray.train.CheckpointConfig(num_to_keep=keep),
         callbacks=[FailFast(too_many, worker)],
@@ -89,8 +87,8 @@ def run_config(
 class Due:
     """Says after which steps a checkpoint is due.
 
-    This is the case after every `every` steps, after the last of `steps` steps, and once after each
-    notice that a node of a worker is taken back.
+    A checkpoint is due after every `every` steps, after the last of `steps` steps, and once after
+    each notice that the cloud takes a worker's node back.
 
     Example:
         due = Due(every=10, steps=120)
@@ -142,9 +140,9 @@ def save(
 
 
 def _await_upload() -> None:
-    """Wait until this process has uploaded and deleted its last checkpoint.
+    """Wait until this process has uploaded its last checkpoint and deleted the local files.
 
-    The local disk thus holds one checkpoint of each rank at most.
+    The local disk thus holds at most one checkpoint per rank.
     """
     while any(Path(tempfile.gettempdir()).glob(f"{_PREFIX}*")):
         time.sleep(_POLL_S)
@@ -165,8 +163,8 @@ def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
     """Load the newest complete checkpoint into `engine`, and return its description.
 
     Every rank must call this function. The result is None if there is no checkpoint yet. Raises
-    PolicyError if the checkpoint is damaged, or if it has another model or identity. In the second
-    case the error states the checkpoint's value and this run's.
+    PolicyError if the checkpoint is damaged or belongs to another model. Raises PolicyError if a
+    setting in the checkpoint's identity differs from `identity`, and states both values.
     """
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
@@ -176,10 +174,10 @@ def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
 
 
 def load_directory(engine: Any, directory: Path, path: str, identity: Mapping[str, Any]) -> Saved:
-    """Load the files of a checkpoint in `directory` into `engine`. Return their description.
+    """Load the checkpoint in `directory` into `engine`, and return its description.
 
-    Return when every rank has read its files, so that the caller may delete them. `path` names the
-    checkpoint in errors. Raises the errors of `restore`.
+    The function returns when every rank has read its files, so that the caller may delete them.
+    `path` names the checkpoint in errors. Raises the errors of `restore`.
     """
     saved = _read_meta(directory / META, path)
     _check(saved, describe(engine, saved.step, identity, saved.state), path)
@@ -206,9 +204,9 @@ def _read_meta(path: Path, checkpoint: str) -> Saved:
 def stored_identity(store: ObjectStore, run: str, job: str) -> tuple[str, dict[str, Any]] | None:
     """Return the key and the identity of a stored checkpoint, or None if there is none.
 
-    All checkpoints of a job have the same identity. Before the driver starts any worker, it
-    compares this identity with the present settings. Checkpoints with an unreadable description are
-    skipped here, because `restore` reports them.
+    Any checkpoint will do, because all checkpoints of a job have the same identity. Before the
+    driver starts a worker, it compares this identity with the present settings. The function skips
+    checkpoints with an unreadable description, because `restore` reports them.
     """
     for info in store.list(f"runs/{run}/checkpoints/{job}/"):
         if info.key.endswith(f"/{META}"):

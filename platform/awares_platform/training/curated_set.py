@@ -1,10 +1,10 @@
-"""Finds the curated set of a setup. A set's name contains a digest of its recipe.
+"""Finds the curated set that belongs to a configuration.
 
     datasets/<data.name>-curated-<digest of the recipe>/train/
 
-Runs with other settings or other samples thus never write the same keys. A job finds the name when
-it starts, and passes it on as data.labels. Its processes read this set even if they are restarted
-while another run curates the same data set.
+The name of a set contains a digest of its recipe (recipe.py). Runs with different settings or
+samples thus never write the same keys. A job finds the name when it starts, and passes it to its
+processes as data.labels. A restarted process thus reads the same set again.
 """
 
 import json
@@ -26,17 +26,17 @@ _SHOWN_CHANGES = 3
 
 
 def set_name(data: DataConfig, recipe: Recipe) -> str:
-    """Return the name of the curated set with this recipe, which `set_recipe` returns."""
+    """Return the name of the curated set with the recipe `recipe` (see `set_recipe`)."""
     return f"{data.name}{CURATED}-{digest(recipe)[:_DIGITS]}"
 
 
 def with_labels(config: PlatformConfig, store: ObjectStore) -> PlatformConfig:
     """Return the configuration with the name of its curated set in data.labels.
 
-    If the store has no set with the recipe of this setup, the set <data.name>-curated is taken. It
-    holds labels of the user's own, or labels of the same recipe from before sets had digests in
-    their names. Raises MissingData if there is no set, or only sets with another recipe. Raises
-    PolicyError if the base policy cannot be read.
+    If the store has no set with the configuration's recipe, the function uses the set
+    <data.name>-curated. This set holds the user's own labels, or labels that an older version of
+    this project has written with the same recipe. Raises MissingData if there is no set, or only
+    sets with another recipe. Raises PolicyError if the base policy cannot be read.
     """
     data = config.data
     if data.labels:
@@ -58,14 +58,14 @@ def _found(store: ObjectStore, data: DataConfig, labels: Recipe) -> str:
             return name
     own = f"{data.name}{CURATED}"
     recipe = _recipe(store, own) if is_written(store, own, SPLIT) else None
-    # A set from before sets had digests in their names records the recipe of its labels alone.
+    # A set without a digest in its name is older, and records only the recipe of its labels.
     if recipe is not None and not (recipe and changes(recipe, labels)):
         return own
     raise MissingData(_missing(store, data, wanted, name or own))
 
 
 def _missing(store: ObjectStore, data: DataConfig, wanted: Recipe, name: str) -> str:
-    """Return the message for a setup without labels. It names the set with the nearest recipe."""
+    """Return the error message. It names the curated set whose recipe differs least."""
     message = f"data set {name!r} is not in {store.config.url}: run `awares curate` first"
     others = {one: changes(_recipe(store, one), wanted, "there") for one in _sets(store, data.name)}
     if not others:
@@ -88,16 +88,16 @@ def _sets(store: ObjectStore, name: str) -> Iterator[str]:
 
 
 def _recipe(store: ObjectStore, name: str) -> Recipe:
-    """Return the recipe that a curated set records, or {} if it holds labels of the user's own."""
+    """Return the recipe that a curated set records, or {} if it records none."""
     made = read_manifest(store, name, SPLIT).get("recipe")
     settings = made.get("settings") if isinstance(made, dict) else None
     return settings if isinstance(settings, dict) else {}
 
 
 def recorded_labels(store: ObjectStore, run: str, job: str, data: DataConfig) -> DataConfig:
-    """Return `data` with the curated set that a job of a run has recorded, if it has recorded one.
+    """Return `data` with the curated set that the job has recorded, or else `data` unchanged.
 
-    An endpoint that follows a learner must check the weights on the samples that the learner uses.
+    An endpoint that loads a learner's versions must verify them on the learner's samples.
     """
     try:
         found = json.loads(store.get(f"runs/{run}/{job}/config.json"))["data"]["labels"]

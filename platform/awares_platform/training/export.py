@@ -71,11 +71,11 @@ def export_policy(
 
     `source` is the directory of the policy from which training started. `method` is the section
     [method] of the training's configuration. The JSON values in `meta` become part of the manifest.
-    A "trained_from" in `meta` replaces the digest of `source`. If `adapter` is true, the policy is
-    complete only after `export_adapter`.
+    The manifest's "trained_from" is the digest of `source`, unless `meta` has this key. If
+    `adapter` is true, the policy is complete only after `export_adapter`.
     """
     key = policy_key(run, name)
-    # The adapter of an older export does not belong to these weights.
+    # Without its manifest, an older adapter counts as absent. It does not belong to these weights.
     store.delete(f"{adapter_key(run, name)}/{MANIFEST}")
     with tempfile.TemporaryDirectory(prefix="awares-export-") as staged:
         directory = Path(staged)
@@ -113,7 +113,7 @@ def export_adapter(
 
 
 def delete_policy(store: ObjectStore, run: str, name: str) -> None:
-    """Delete an exported policy and its adapter. A policy that does not exist does no harm."""
+    """Delete an exported policy and its adapter. A missing policy is no error."""
     for key in (adapter_key(run, name), policy_key(run, name)):
         store.delete(f"{key}/{MANIFEST}")
         store.delete_prefix(f"{key}/")

@@ -2,8 +2,8 @@
 
 After a lost worker, a full disk or an unreachable store, a restart from the newest checkpoint may
 succeed. After a wrong setting, unreadable data, an unusable policy or gradients that are not
-finite, a restart would fail in the same way. Such an error therefore ends the run at once, and so
-does the loss of the run to another job.
+finite, a restart would fail in the same way. Such an error therefore ends the run at once. If
+another job has taken the run over, the run also ends at once.
 """
 
 import logging
@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 
 
 class Diverged(AwaresError):
-    """Raised after several optimizer steps in a row that had gradients that are not finite."""
+    """Raised after several consecutive optimizer steps with gradients that are not finite."""
 
 
 class SkippedSteps:
-    """Counts the optimizer steps in a row that are not taken, because a gradient is not finite.
+    """Counts consecutive optimizer steps that are skipped because a gradient is not finite.
 
-    The run fails at the `most`-th such step in a row.
+    After `most` consecutive skipped steps, the run fails.
 
     Example:
         skipped = SkippedSteps(3, "grpo")
@@ -41,7 +41,7 @@ class SkippedSteps:
         self._row = 0
 
     def count(self, step: int, taken: bool) -> None:
-        """Count the step `step`. Raises Diverged after `most` steps in a row that are not taken."""
+        """Count the step `step`. Raises Diverged at the `most`-th consecutive skipped step."""
         self._row = 0 if taken else self._row + 1
         if not taken:
             log.warning("step %d: a gradient is not finite; the weights stay as they are", step)
@@ -56,8 +56,8 @@ class SkippedSteps:
 FINAL = (ConfigError, DataError, PolicyError, Diverged, Fenced)
 """The errors after which Ray Train must not restart the workers.
 
-After Fenced, another job has taken the run over. A restarted learner would stop the learner of that
-job in turn.
+Fenced means that another job has taken the run over. A restarted learner would in turn stop the
+other job's learner.
 """
 
 
@@ -78,9 +78,9 @@ class FailFast(UserCallback):
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Raise the error that must end the training, if there is one.
 
-        This is the first error of a type in FINAL. After too many failures, it is the first error
-        of any type. Ray Train's controller calls this method after workers have failed. The loss of
-        a node that the cloud takes back does not count as a failure.
+        An error of a type in FINAL ends the training at once. After too many failures, any error
+        ends it. The loss of a node that the cloud takes back does not count as a failure. Ray
+        Train's controller calls this method after workers have failed.
         """
         errors = list(worker_exceptions.values())
         for error in errors:
@@ -98,7 +98,7 @@ class FailFast(UserCallback):
 
 
 def _of_ray(error: Exception) -> Exception:
-    """Return Ray's error if Ray Train's health check has failed with it. Else return `error`."""
+    """Return the error that made Ray Train's health check fail, or else `error` itself."""
     return getattr(error, "health_check_failure", error)
 
 
@@ -120,7 +120,7 @@ def unwrapped() -> Iterator[None]:
 
     Example:
         with unwrapped():
-            ray.get(actor.start.remote())  # raises PolicyError, say, as the actor raised it
+            ray.get(actor.start.remote())  # raises the actor's own error, such as PolicyError
     """
     try:
         yield

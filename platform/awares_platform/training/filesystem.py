@@ -2,9 +2,8 @@
 
     Ray Train -- pyarrow.fs --> StoreHandler --> ObjectStore -- boto3 --> S3
 
-Arrow has an S3 client of its own. This client gives up after a random time, which may be 2 seconds.
-For the endpoint, the certificates and the proxies, the client reads other environment variables
-than boto3. Here every call has the retries, the retry budget and the errors of ObjectStore.
+Arrow's own S3 client is not used, because it may give up after 2 seconds. It also reads other
+environment variables than boto3. Here every call has the retries and the errors of ObjectStore.
 
 Paths have the form bucket/prefix/key, as in Arrow's own S3 file system. S3 has no directories. A
 path is a directory if an object's key begins with the path and a slash.
@@ -52,7 +51,7 @@ class StoreHandler(FileSystemHandler):
         return hash(self._root)
 
     def key(self, path: str) -> str:
-        """Return the key of `path` in the store, or "" for the store itself.
+        """Return the key of `path` in the store, or "" for the root of the store.
 
         Raises ValueError if the path is not below store.url.
         """
@@ -140,7 +139,7 @@ class StoreHandler(FileSystemHandler):
 
 
 class _Reader(io.RawIOBase):
-    """Reads an object in ranges. A range of an object that has changed meanwhile is refused."""
+    """Reads byte ranges of an object. A read fails if the object has changed since opening."""
 
     def __init__(self, store: ObjectStore, key: str) -> None:
         self._store, self._info, self._at = store, store.head(key), 0

@@ -114,7 +114,8 @@ def _temporary() -> Path:
 def _stamp(path: Path) -> dict[str, int]:
     """Return metadata of a file.
 
-    At least one value changes if the file's content changes, except within one tick of the clock.
+    If the file's content changes, at least one value changes. The exception is two writes within
+    one tick of the clock.
     """
     status = path.stat()
     return {

@@ -1,4 +1,4 @@
-"""Records in a policy's directory how the policy's inputs were made in training.
+"""Records in a policy's directory which settings made the policy's inputs in training.
 
     awares.json             {"format": 1, "method": {key of [method]: value}}
     preprocessor_config.json, processor_config.json
@@ -34,10 +34,10 @@ _FORMAT = 1
 
 
 def write(directory: Path, family: ModelFamily, method: MethodConfig) -> None:
-    """Write awares.json, and write the bounds of `method` into the processor's files.
+    """Write awares.json, and write the bounds on an image's area into the processor's files.
 
-    awares.json records the text of the policy's prompt. Raises ConfigError if the environment of
-    `method` cannot be built.
+    awares.json also records the text of the system prompt. Raises ConfigError if the environment
+    that `method` names cannot be built.
     """
     content = {"format": _FORMAT, "method": environment.inputs(method)}
     (directory / FILE).write_text(json.dumps(content, indent=1))

@@ -4,8 +4,9 @@ A layer with an adapter computes y = base(x) + scale * B(A(x)), where `base` is 
 replaces layers of the model in place. Each peft layer contains linear layers, which ZeRO-3 gathers
 and partitions like any other layer. Source: Hu et al., arXiv 2106.09685.
 
-The reference policy of GRPO's KL term is the policy at the start of the training. This is the model
-with its adapters off, or with a copy of the adapters that the training continues.
+The reference policy of GRPO's KL term is the policy at the start of the training. The model
+computes it with its adapters off. If the training continues a trained adapter, the model computes
+the reference with a copy of this adapter's first values.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,7 +35,7 @@ from awares_platform.weights.manifest import WeightsError
 
 _BASE = ".base_layer"
 _START_DOWN, _START_UP = "start_down", "start_up"
-"""The names of the buffers with the matrices A and B that the training continues."""
+"""The names of the buffers that hold copies of the matrices A and B of a continued adapter."""
 
 
 def attach(
@@ -100,11 +101,11 @@ def attach_trained(
 
 
 def continue_from(model: nn.Module, adapter: Mapping[str, Tensor], trained_scale: float) -> None:
-    """Give the new adapters of `model` the values of a trained adapter, as `read_peft` returns it.
+    """Copy the values of the trained `adapter` into the new adapters of `model`.
 
-    The model keeps a copy of these values for `reference`. Call this function before DeepSpeed
-    partitions the adapters. Raises PolicyError unless both adapters have the same layers, ranks and
-    scale.
+    `read_peft` returns `adapter` and `trained_scale`. The model keeps a second copy of the values
+    for `reference`. Call this function before DeepSpeed partitions the adapters. Raises PolicyError
+    unless trained and new adapters have the same layers, ranks and scale.
     """
     own = {name: tensor for name, tensor in model.named_parameters() if is_adapter(name)}
     if shapes_of(own) != shapes_of(adapter) or scale(model) != trained_scale:
@@ -143,7 +144,7 @@ def _forward(layer: Any, x: Tensor) -> Tensor:
 
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
-    """Switch the adapters off within the block, so that the model computes like its frozen base."""
+    """Switch the adapters off within the block. The model then computes with its frozen weights."""
     layers = [layer for _, layer in _layers(model)]
     for layer in layers:
         layer.enable_adapters(False)
@@ -156,7 +157,7 @@ def adapters_off(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def reference(model: nn.Module) -> Iterator[None]:
-    """Make the model compute like the policy at the start of the training within the block."""
+    """Within the block, let the model compute like the policy at the start of the training."""
     layers = [layer for _, layer in _layers(model) if hasattr(layer, _START_UP)]
     with nullcontext() if layers else adapters_off(model):
         for layer in layers:

@@ -32,8 +32,8 @@ def write_merged(
 
     The result is written to `out`, which is an empty directory or does not exist yet. The sums are
     computed in float32 and rounded once to the data type of the weights. Tensors have the names
-    that they have in the starting policy. The input settings of the training are also written.
-    They come from the adapter's awares.json, or from `method` if there is no such file.
+    that they have in the starting policy. The settings in the new awares.json come from the
+    adapter's awares.json, or from `method` if there is no such file.
 
     `base` is policy.base. Raises PolicyError if the run has exported no adapter, or if the adapter
     belongs to another policy.

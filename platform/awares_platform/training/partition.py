@@ -6,9 +6,9 @@ the tensor. During loading, a rank thus holds only one whole tensor at a time. G
 reference policy is partitioned in the same way.
 
 transformers has its own partitioned loading, which an HfDeepSpeedConfig switches on. In version
-5.19 this loading has three faults, so it is not used here. It rounds the rotary frequencies to
-bfloat16, although they must be float32. It does not report unexpected tensors or tensors of a wrong
-shape. After an error on rank 0, the other ranks wait forever.
+5.19, transformers' loading has three faults, so it is not used here. It rounds the rotary
+frequencies to bfloat16, although they must be float32. It does not report unexpected tensors or
+tensors of a wrong shape. After an error on rank 0, the other ranks wait forever.
 """
 
 from collections.abc import Iterator, Mapping
@@ -72,8 +72,8 @@ def frozen_engine(model: nn.Module, settings: ZeroSettings, gpu: bool) -> Any:
 class _Partition:
     """Partitions parameters one by one, over the ranks of the default process group."""
 
-    # This is the first partitioned parameter. DeepSpeed adds a method to it, which can partition
-    # the other parameters.
+    # The first partitioned parameter. DeepSpeed adds the method convert_to_zero_parameters to it,
+    # which partitions the other parameters.
     _first: Any = None
 
     def __init__(self, dtype: torch.dtype) -> None:

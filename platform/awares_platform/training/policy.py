@@ -69,7 +69,7 @@ def load_policy(
     if policy.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         # The call above makes the inputs of layers require gradients. Non-reentrant checkpointing
-        # does not need this, and a frozen vision tower would then have a backward pass.
+        # does not need these gradients, and a frozen vision tower would compute them in vain.
         model.disable_input_require_grads()
     return _in_training_mode(model)
 
@@ -111,9 +111,9 @@ def load_processor(path: Path, family: ModelFamily, min_pixels: int, max_pixels:
 def interface(path: Path) -> tuple[str, str]:
     """Return two blake3 hex digests, one of the image processor's files and one of the text files.
 
-    The text files are the files of the tokenizer and the chat template. The bounds on the area of
-    an image are left out of the digests. Under equal bounds, policies with the same two digests
-    turn images into the same pixels and text into the same ids.
+    The text files are the files of the tokenizer and the chat template. Policies with the same two
+    digests turn text into the same ids. They turn images into the same pixels if they also have the
+    same bounds on the area of an image, which the digests leave out.
     """
     processor = [
         (name, _without_bounds(path / name))

@@ -1,8 +1,8 @@
 """Ends a process of a trainer whose step makes no progress.
 
-A stopped process cannot end itself. Ray Train notices such a process, because it answers no health
-check (training/trainer.py). But a process may answer these checks while its training hangs, for
-example in a collective that another rank never joins. A Pulse ends a process that hangs like this.
+Ray Train replaces a worker that answers no health check (trainer.py). But a process may answer
+these checks while its training hangs, for example in a collective that another rank never joins. A
+Pulse ends a process that hangs like this.
 """
 
 import faulthandler
@@ -15,7 +15,7 @@ _STDERR = 2
 
 
 class Pulse:
-    """Ends this process if a pass of a step takes longer than `within_s` seconds.
+    """Ends this process if one pass of a training step takes longer than `within_s` seconds.
 
     The process then writes the stacks of its threads to stderr, and exits with status 1. The timer
     runs in a C thread, so it also works while another thread holds the interpreter's lock. The

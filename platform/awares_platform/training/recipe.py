@@ -40,7 +40,7 @@ from awares_platform.store.errors import NotFound
 Recipe = dict[str, Any]
 
 ENGINE_PARTS = {"dtype", "max_model_len"}
-"""The settings of [engine] that change what an engine answers, or which questions fit."""
+"""The settings of [engine] that change its answers, or which questions fit into its context."""
 _POLICY_OPERATION = {"base", "attn", "gradient_checkpointing"}
 """The settings of [policy] that recipes leave out.
 
@@ -138,7 +138,7 @@ _REWARD_ONLY = {
 }
 """The settings of [method] on which labels do not depend.
 
-Labels depend on the system prompt, because curation leaves out a question if an episode with this
+The system prompt is not in this set: curation leaves out a question if an episode with the system
 prompt can exceed the context.
 """
 _PARTS = (
@@ -159,7 +159,7 @@ _SHOWN = 60
 def label_recipe(
     method: MethodConfig, engine: EngineConfig, curate: CurateConfig, policy: str
 ) -> Recipe:
-    """Return the recipe of curated labels. `policy` is the digest of the policy that answers."""
+    """Return the recipe of curated labels. `policy` is the digest of the base policy."""
     return _with_code(
         {
             **_settings("method", method, _REWARD_ONLY),
@@ -175,8 +175,8 @@ def label_recipe(
 def set_recipe(data: DataConfig, labels: Recipe, source: Mapping[str, Any]) -> Recipe:
     """Return the recipe of a curated set, whose digest is a part of the set's name.
 
-    `labels` is the result of `label_recipe`. `source` is the manifest of the split that is labelled
-    by `data`. The recipe is a JSON object.
+    `labels` is the result of `label_recipe`. `source` is the manifest of the split whose samples
+    get the labels.
     """
     content = {
         "data": _data(data.name, samples_digest(source)),
@@ -240,7 +240,7 @@ def grpo_recipe(
 
 
 def _judged_by(validation: ValidationConfig, evaluate: EvaluateConfig) -> Recipe:
-    """Return the settings of the scorer if the scorer decides which version is the best."""
+    """Return the scorer's settings if the scorer decides which version is the best, else {}."""
     if validation.metric != "accuracy":
         return {}
     return _named("evaluate", evaluate.model_dump(include={"scorer", "scorer_version"}))
@@ -278,7 +278,7 @@ def digest(recipe: Recipe) -> str:
 def changes(before: Recipe, now: Recipe, where: str = "in the run") -> list[str]:
     """Return a text for each key whose value differs, such as "run.seed is 0 in the run and 1 now".
 
-    A key that is absent has the value null. The texts say with `where` to what `before` belongs.
+    An absent key counts as null. `where` is the phrase in each text for the place of `before`.
     """
     return [
         f"{key} is {_shown(before.get(key))} {where} and {_shown(now.get(key))} now"
@@ -323,7 +323,7 @@ def _settings(name: str, section: Section, left_out: Any) -> Recipe:
 
 
 def _prompts(curate: CurateConfig) -> Recipe:
-    """Return digests of the prompts of the endpoints that curation asks."""
+    """Return a digest of each prompt that curation sends to an endpoint."""
     prompts = {"judge": judge_prompt, "grounding": grounding_prompt}
     asked = {name: read for name, read in prompts.items() if getattr(curate, name) == "endpoint"}
     return {f"prompt of curate.{name}": read(curate).digest() for name, read in asked.items()}
@@ -348,7 +348,7 @@ def _curated(data: DataConfig, samples: str) -> str:
 
 
 def _with_code(recipe: Recipe) -> Recipe:
-    """Return `recipe` with a digest of each file in which a part of the user is defined."""
+    """Return `recipe` with a digest of each file that defines a class or function of the user."""
     codes = {key: _code(recipe[key]) for key in _PARTS if key in recipe}
     return {**recipe, **{f"code of {key}": code for key, code in codes.items() if code}}
 
@@ -356,7 +356,7 @@ def _with_code(recipe: Recipe) -> Recipe:
 def _code(part: str) -> str | None:
     """Return a digest of the file that defines `part`, or None if it is built in or has no file.
 
-    A change of another file that this file imports is not noticed.
+    The digest does not cover other files that this file imports.
     """
     module, colon, _ = part.partition(":")
     if not colon or module.split(".")[0] == "awares":

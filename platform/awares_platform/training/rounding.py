@@ -4,11 +4,10 @@ peft and vLLM round a layer's output to 16 bits and then add the adapter's outpu
 below half a unit in the last place (ulp) then always vanishes. An early LoRA update is that small:
 in a layer of width 3,584, only 1.7 % of the update is left after one step at learning rate 1e-5.
 
-Suppose that the exact sum were rounded only once. Most small changes would still vanish, but some
-would move the result by a whole ulp. The mean of the changes would then be right. But the layer's
-exact output is no longer known, because it has been rounded. So `add_once` replaces the lost
-remainder by a fixed pseudo-random number between -1/2 ulp and 1/2 ulp. The expected change is then
-the adapter's output. Without a change the result is the layer's output, bit for bit.
+The layer has already rounded its output, so the exact output is not known. `add_once` replaces the
+lost remainder by a fixed pseudo-random number between -1/2 ulp and 1/2 ulp, and then rounds the sum
+once. Most small changes still vanish, but some move the result by a whole ulp, and the mean change
+is the adapter's output. Without a change the result is the layer's output, bit for bit.
 Source: Gupta et al., arXiv 1502.02551, section 3.1 (stochastic rounding).
 """
 
@@ -22,15 +21,15 @@ _MANTISSA = {torch.bfloat16: 7, torch.float16: 10}
 _EXPONENT = 0x7F800000
 """The bits of a float32 that hold the exponent."""
 CHUNK = 1 << 22
-"""The number of elements that are added at a time. The temporary 32-bit tensors take 112 MiB."""
+"""The number of elements that are added at a time, with 112 MiB of temporary 32-bit tensors."""
 
 
 def add_once(output: Tensor, change: Tensor) -> Tensor:
     """Return output + change in the data type of `output`, with the right expected value.
 
     Both tensors have the shape (..., width). In float32 the result is the plain sum. The gradient
-    is that of a sum. A row of the result depends only on the same row of the two tensors. A batch
-    thus gives the same result as its rows one by one.
+    is the gradient of a plain sum. Each row of the result depends only on the same row of the two
+    tensors, so a row's result does not depend on the rest of the batch.
     """
     if output.dtype not in _MANTISSA:
         return output + change
@@ -63,7 +62,7 @@ class _AddOnce(torch.autograd.Function):
 
 
 def _sum(output: Tensor, change: Tensor) -> Tensor:
-    """Return what `add_once` describes, computed for all rows at once."""
+    """Return the result of `add_once` for 16-bit tensors, computed for all rows at once."""
     exact = output.detach().float()
     # The ulp below a power of two is half of the ulp above it. At a power of two, take the smaller
     # ulp. Without a change, the sum then rounds to `output` again.
@@ -74,9 +73,10 @@ def _sum(output: Tensor, change: Tensor) -> Tensor:
 
 
 def _remainder(output: Tensor) -> Tensor:
-    """Return a number in (-0.5, 0.5) for each element, made from the element's value and column.
+    """Return a pseudo-random number in (-0.5, 0.5) for each element.
 
-    The number has so few bits that the element plus this number of ulps is exact in float32.
+    It is a hash of the element's value and column. The number has so few bits that the element plus
+    this number of ulps is exact in float32.
     """
     bits = 22 - _MANTISSA[output.dtype]
     columns = torch.arange(output.shape[-1], device=output.device, dtype=torch.int32)

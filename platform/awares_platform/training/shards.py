@@ -1,12 +1,12 @@
-"""Writes what the optimizer trains as slices, and reads it with any number of ranks.
+"""Writes the training state of all ranks as slices, and reads it with any number of ranks.
 
     rank r --its slices--> state-0000r.json, state-0000r.bin      of each trained parameter:
     rank q <--every slice that overlaps its own-- all files       weight, exp_avg, exp_avg_sq
 
 DeepSpeed's own checkpoints can only be read by the same number of ranks at the same ZeRO stage. The
-files here say where each slice lies in its parameter. A rank of another number of ranks, or at
-another stage, thus finds its own slices in them. All values are float32, as the optimizer holds
-them. No rank ever copies more than one slice at a time.
+files of this module say where each slice lies in its parameter. Any number of ranks at any ZeRO
+stage can therefore find their values in them. All values are float32, as the optimizer holds them.
+No rank ever copies more than one slice at a time.
 """
 
 import json
@@ -29,10 +29,10 @@ _WEIGHT, _UPDATES = "weight", "step"
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A part of a trained parameter whose optimizer state this rank holds.
+    """The elements of one trained parameter for which this rank holds the optimizer's state.
 
-    The part begins at the element `start` of the flattened parameter `name`. Its values lie in the
-    optimizer's tensor `flat`, in `length` elements from `offset` on.
+    The slice begins at the element `start` of the flattened parameter `name`. Its values are the
+    `length` elements of the optimizer's tensor `flat` that begin at `offset`.
 
     Example:
         Slice("lm_head.weight", 0, flat, offset=128, length=64)
@@ -45,7 +45,7 @@ class Slice:
     length: int
 
     def of(self, values: Tensor) -> Tensor:
-        """Return the view of this part in `values`, which has the shape of `flat`."""
+        """Return the view of this slice in `values`, a tensor with the shape of `flat`."""
         return values.detach().view(-1).narrow(0, self.offset, self.length)
 
 
@@ -141,7 +141,7 @@ def _copy(stored: "StoredSlices", kind: str, one: Slice, target: Tensor) -> None
 
 
 def _started(state: dict[str, Any], flat: Tensor, updates: int) -> dict[str, Any]:
-    """Return AdamW's state of `flat` after `updates` steps. Create it before the first step."""
+    """Set AdamW's number of steps for `flat`, add missing moving averages, and return `state`."""
     state[_UPDATES] = torch.tensor(float(updates))
     for key in MOMENTS:
         if key not in state:
@@ -157,7 +157,7 @@ def _cast(stored: "StoredSlices", name: str, parameter: Any, rank: int) -> None:
         length = min(size, parameter.ds_numel - start)
         own = parameter.ds_tensor.data.view(-1)[:length]
         own.copy_(stored.values(_WEIGHT, name, start, length))
-        # ZeRO-3 also keeps small parameters whole on every rank.
+        # A small parameter, which ZeRO-3 also keeps whole on every rank, needs the copy below too.
         if parameter.shape != parameter.ds_shape:
             return
     whole = stored.values(_WEIGHT, name, 0, parameter.numel())

@@ -4,9 +4,9 @@
                --in a thread--> runs/<run>/snapshots/<job>/v00000020/
                --last--> .../done/<rank>, which holds the number of ranks
 
-A snapshot has the files of a checkpoint (checkpoint.py). Checkpoints serve to resume a job, and the
-older ones are deleted. A snapshot serves to export or restore the best state, which may be old. A
-snapshot is complete once all ranks have written their mark in done/.
+A snapshot has the files of a checkpoint (checkpoint.py). Checkpoints serve to resume a job, and
+older checkpoints are deleted. A snapshot serves to export or restore the best state, which may be
+old. A snapshot is complete once every rank has written its file in done/.
 """
 
 import shutil
@@ -45,8 +45,8 @@ class Snapshots:
     def save(self, name: int, step: int, state: Mapping[str, Any]) -> None:
         """Save the state after `step` steps under the number `name`.
 
-        The method returns when the shards are on this machine's disk. A thread uploads them. Raises
-        the error of the upload before.
+        The method returns when the shards are on this machine's disk. A thread uploads them. If the
+        previous upload failed, the method raises its error.
         """
         self.wait()
         directory = Path(tempfile.mkdtemp(prefix="awares-snapshot-"))
@@ -66,7 +66,7 @@ class Snapshots:
         self._store.put(f"{key}/done/{self._engine.global_rank:05d}", ranks)
 
     def wait(self) -> None:
-        """Wait until this rank has uploaded its last snapshot. Raises the error of the upload."""
+        """Wait until this rank has uploaded its last snapshot. Raises the upload's error."""
         running, self._running = self._running, None
         if running is not None:
             running.result()
@@ -74,8 +74,8 @@ class Snapshots:
     def load(self, name: int) -> checkpoint.Saved:
         """Load a complete snapshot into the engine, and return its description.
 
-        Raises NotFound if the snapshot does not exist, and PolicyError if it has another model or
-        identity.
+        Raises NotFound if the snapshot does not exist. Raises PolicyError if it belongs to another
+        model, or if a setting in its identity differs from this job's.
         """
         self.wait()
         torch.distributed.barrier()  # Now the uploads of all ranks are finished.
@@ -101,7 +101,7 @@ def complete(store: ObjectStore, run: str, job: str, name: int) -> bool:
 
 
 def delete(store: ObjectStore, run: str, job: str, name: int) -> None:
-    """Delete a snapshot. The marks go first, so that it never looks complete with missing files."""
+    """Delete a snapshot. Delete done/ first, so that the rest never looks like a whole snapshot."""
     key = snapshot_key(run, job, name)
     store.delete_prefix(f"{key}/done/")
     store.delete_prefix(f"{key}/")

@@ -46,7 +46,7 @@ def resolve(store: ObjectStore, run: str, name: PolicyName, base: str, family: M
 
     The policy "base" comes from `base`, which is policy.base. The other policies are exports of the
     run `run`. Raises MissingPolicy if the run has not exported the policy yet. Raises PolicyError
-    if the policy is damaged, of another family, or is nowhere.
+    if the policy is damaged, belongs to another family, or cannot be found.
     """
     if name == "base":
         path = _base(store.config, base)
@@ -62,8 +62,8 @@ def resolve_adapter(
     """Return two verified directories: the starting policy of the LoRA training, and the adapter.
 
     Return None for the base policy, and for a policy that was trained without LoRA. Raises
-    MissingPolicy if the adapter of merged weights is missing. Raises PolicyError if the starting
-    policy has changed since the training.
+    MissingPolicy if the policy has merged weights but its adapter is missing. Raises PolicyError if
+    the starting policy has changed since the training.
     """
     if name == "base":
         return None
@@ -87,11 +87,11 @@ def resolve_adapter(
 
 
 def base_digest(store: StoreConfig, base: str, family: ModelFamily | None = None) -> str:
-    """Return the digest of the files of policy.base. The digest is part of a job's identity.
+    """Return the digest of the files of `base`, which is policy.base.
 
     An s3:// base is read with the endpoint and credentials of `store`. If an s3:// base has a
     manifest, its files are neither downloaded nor checked. The files of any other base are checked
-    as in `resolve`, if `family` is given. Raises the same errors as `resolve`.
+    as in `resolve`, unless `family` is None. Raises the same errors as `resolve`.
     """
     if base.startswith("s3://"):
         manifest = policy_manifest(_store_of(store, base), "")
@@ -149,15 +149,15 @@ def _hub(repository: str) -> Path:
 def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) -> Path:
     """Download a stored policy into the cache, and return its directory there.
 
-    An incomplete download leaves no directory. If `foreign` is true, the policy was not exported by
-    a run, and may lack a manifest. Without a manifest, the name of the directory in the cache
-    depends on the etags of the policy's files.
+    A failed download leaves no directory. If `foreign` is true, the policy was not exported by a
+    run, and may lack a manifest. The name of the directory depends on the digests in the manifest
+    or, without a manifest, on the etags of the policy's files.
     """
     prefix = f"{key}/" if key else ""
     files = _named(store, prefix) or (_listed(store, prefix) if foreign else {})
     if not files:
         address = f"{store.config.url}/{key}".rstrip("/")
-        # Only a policy of a run can still be exported by another job.
+        # MissingPolicy means that a job of the run can still export the policy.
         absent = PolicyError if foreign else MissingPolicy
         raise absent(f"there is no complete policy at {address}: {remedy}")
 

@@ -70,7 +70,7 @@ def sizes_of(model: Any, family: ModelFamily) -> LoadedSizes:
 
 @dataclass(frozen=True, slots=True)
 class StepWork:
-    """What a training step computes on a model: the passes of the language model and the tower.
+    """What a training step computes: the passes of the language model and the vision tower.
 
     `language` and `tower` are the numbers of passes in one step (see method.flops.Pass). If
     `packed` is true, the language model computes no padding.
@@ -85,7 +85,7 @@ class StepWork:
     packed: bool
 
     def flops(self, batch: Batch) -> float:
-        """Return the FLOPs of a batch, not counting padding. The tower sees equal views once."""
+        """Return the FLOPs of a batch without padding. The tower computes equal images once."""
         lengths = batch.attention_mask_BT.sum(1).tolist()
         language = sum(language_flops(self.sizes, length, self.language) for length in lengths)
         visual = _distinct_patches(batch) / self.sizes.merge**2

@@ -5,9 +5,9 @@
     sft           float32         a new adapter of policies/sft, whose merged weights lose nothing
     sft           bfloat16        the adapter policies/sft-adapter further, on the base policy
 
-In bfloat16, the merged weights of SFT lack most of a small update. GRPO would then start from
-another policy than the SFT policy. If SFT trained whole weights, GRPO trains a new adapter of
-policies/sft. If policy.lora_rank is 0, GRPO trains the weights of the starting policy themselves.
+In bfloat16, the merged weights of policies/sft lack most of a small update. With them, GRPO would
+start from another policy than SFT has trained. If SFT trained whole weights, GRPO trains a new
+adapter of policies/sft. If policy.lora_rank is 0, GRPO trains the starting policy's own weights.
 """
 
 from dataclasses import dataclass
@@ -26,8 +26,9 @@ from awares_platform.weights.adapter import rank_in
 class StartingPolicy:
     """The verified directories of the policy from which GRPO starts.
 
-    GRPO trains on the policy `name` in the directory `weights`, and its versions build on these
-    weights. `adapter` is the PEFT directory of the adapter that GRPO trains further, or None.
+    `weights` is the directory of the policy `name`. GRPO trains these weights or, with LoRA, an
+    adapter of them. `adapter` is the PEFT directory of the adapter that GRPO trains further, or
+    None.
 
     Example:
         StartingPolicy("base", Path("/models/qwen"), Path("/cache/policies/5d1c"))

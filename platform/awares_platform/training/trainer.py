@@ -2,8 +2,8 @@
 
     driver --watch--> TrainingProcess (actor beside the driver) --poll--> workers (Ray Train)
 
-By default, Ray Train starts one more actor, which steers the workers. If this actor hangs, nobody
-notices. Here the TrainingProcess itself steers the workers, so no such actor is needed.
+By default, Ray Train controls its workers from an actor of its own. If this actor hangs, nobody
+notices. Here the TrainingProcess itself controls the workers, so Ray Train needs no such actor.
 """
 
 import asyncio

@@ -130,10 +130,10 @@ def initialize(model: nn.Module, settings: ZeroSettings, gpu: bool = False) -> A
 
 
 def prepare_process(gpu: bool) -> None:
-    """Unless `gpu` is true, make DeepSpeed use the CPU, and skip the build of an op for the CPU.
+    """Unless `gpu` is true, make DeepSpeed use the CPU, and not compile its shared-memory op.
 
-    Only tensor-parallel inference needs this shared-memory op. By default, DeepSpeed compiles the
-    op in every new home directory, which takes about a minute.
+    Only tensor-parallel inference needs this op. By default, DeepSpeed compiles it in every new
+    home directory, which takes about a minute.
     """
     if gpu:
         return
@@ -226,10 +226,10 @@ def _whole(engine: Any, named: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
 def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
     """Return this rank's share of the weights on the CPU. Float weights are cast to `dtype`.
 
-    If the model has adapters, the weights are only the weights of the adapters. The names are the
-    names of the model's parameters. The shares of all ranks together hold each weight once. The
-    ranks do not communicate. Of a weight that ZeRO-3 has partitioned, the share holds the slice
-    that this rank has. All other weights are divided evenly over the ranks.
+    If the model has adapters, only the adapters' weights are shared out. The names are the names of
+    the model's parameters. The shares of all ranks together hold each weight once. The ranks do not
+    communicate. If ZeRO-3 has partitioned a weight, each rank's share holds the rank's slice of it.
+    All other weights are divided evenly over the ranks.
     """
     rank, ranks = engine.global_rank, engine.dp_world_size
     named = _named(engine.module)
@@ -245,12 +245,11 @@ def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
 
 @contextmanager
 def rounded(engine: Any, dtype: torch.dtype) -> Iterator[None]:
-    """Round the weights to values of `dtype` within the block.
+    """Round the weights to values of `dtype` within the block, as the vLLM engine has them.
 
-    The vLLM engine computes with such weights. The tensors keep their own data type. Only tensors
-    whose data type is wider than `dtype` are rounded. Every rank rounds the weights or slices that
-    it holds. The function keeps the exact values on the CPU, and restores them at the end of the
-    block.
+    The tensors keep their own data type. Only tensors whose data type is wider than `dtype` are
+    rounded. Every rank rounds the weights or slices that it holds. The function keeps the exact
+    values on the CPU, and restores them at the end of the block.
     """
     held = [
         tensor
