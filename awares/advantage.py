@@ -7,8 +7,9 @@ from typing import Literal
 AdvantageScale = Literal["group", "batch", "none"]
 """The divisor of the advantages.
 
-With "group" or "batch", the divisor is eps plus the standard deviation of the rewards of the group
-or of the batch. With "none", the advantages are not divided.
+With "group", the divisor is eps plus the standard deviation of the rewards of the group. With
+"batch", it is eps plus the standard deviation of the rewards of the batch. With "none", the
+advantages are not divided.
 """
 
 

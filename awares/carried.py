@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Carried:
-    """The base of a frozen data class with slots that travels between processes.
+    """A base for frozen data classes with slots, whose objects are sent between processes.
 
     By default, Python looks up the names of the fields each time it pickles such an object. This
     base looks up the names once for each class. Unpickling runs neither `__init__` nor

@@ -1,8 +1,8 @@
 """Computes the boxes of the ten crops of an image, and maps evidence boxes to crops.
 
-All boxes are in native pixels of the ORIGINAL image. Half of an odd side is rounded up. Opposite
-crops then share one row or column of pixels, and no pixel is left out. Right crops end at the right
-edge and bottom crops at the bottom edge. A crop is never empty.
+All boxes are in native pixels of the ORIGINAL image. Half of an odd side is rounded up, so opposite
+crops share one row or column of pixels, and no pixel is left out. Right crops end at the right edge
+and bottom crops at the bottom edge. A crop is never empty.
 """
 
 from collections.abc import Sequence
@@ -152,7 +152,7 @@ def coverage(box: Box, crop: Box) -> float:
 
 
 def iou(first: Box, second: Box) -> float:
-    """Return the intersection over union of two boxes, 0 to 1. One box must not be empty."""
+    """Return the intersection over union of two boxes, 0 to 1. At least one must not be empty."""
     shared = overlap(first, second)
     return shared / (area(first) + area(second) - shared)
 

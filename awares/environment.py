@@ -169,8 +169,8 @@ class Environment(Protocol):
 def lenient_parser(environment: Environment) -> Callable[[str], Parsed]:
     """Return the parser that serving uses: the environment's `parse_lenient`, or else its `parse`.
 
-    A lenient parser accepts more forms of a request, but returns only regions that the turn names.
-    It returns an Answer only if the turn contains no attempt at a request.
+    `parse_lenient` accepts more forms of a request than `parse`, but still returns only regions
+    that the turn names. It returns an Answer only if the turn contains no attempt at a request.
     """
     return getattr(environment, "parse_lenient", environment.parse)
 

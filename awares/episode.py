@@ -113,7 +113,7 @@ class Episode(Carried):
 
     @property
     def crops(self) -> tuple[str, ...]:
-        """The regions of all granted requests, in order. Without such a request, it is empty."""
+        """The regions of all granted requests, in order. Empty if no request was granted."""
         return tuple(region for turn in self.turns for region in turn.crops)
 
     @property
@@ -165,7 +165,7 @@ def finish(
     spec: EpisodeSpec,
     error: str = "",
 ) -> Episode:
-    """Return the episode of these turns, with its number of visual tokens and both RTRs."""
+    """Return the episode of these turns, with its visual tokens and its retained token ratios."""
     sizes = [view_size(view, size, spec.low_ratio) for turn in turns for view in turn.views]
     return Episode(
         sample_id=sample.sample_id,
@@ -190,7 +190,7 @@ async def _play(
     spec: EpisodeSpec,
     session: str,
 ) -> str | None:
-    """Append turns until the episode ends or is interrupted. Return its answer, or None.
+    """Append turns until the episode ends or is interrupted. Return the answer, or None.
 
     If `turns` is not empty, its last turn is unfinished, and the function continues this turn.
     """
@@ -239,7 +239,7 @@ def _begin(context_ids: tuple[int, ...], views: tuple[View, ...]) -> Turn:
 async def _sample(
     turn: Turn, request: GenerateRequest, generate: Generate, chat: ChatFormat
 ) -> tuple[Turn, FinishReason]:
-    """Sample the rest of an unfinished turn. Return the turn, and why the sampling ended.
+    """Sample the rest of an unfinished turn. Return the turn and the reason why sampling ended.
 
     The prompt of `request` ends before the turn's sampled ids. The token limit of `request` is the
     limit of the whole turn, including the ids that are already sampled.

@@ -115,7 +115,7 @@ def _fit(
 
 
 def _smaller(views: Sequence[View]) -> Iterator[tuple[View, ...]]:
-    """Yield the views, first as they are, and then smaller by a further 10 % per side each time."""
+    """Yield the views as they are, and then again and again with each side 10 % shorter."""
     for step in range(_STEPS):
         scale = _SHRINK**step
         yield tuple(replace(view, scale=view.scale * scale) for view in views)

@@ -25,7 +25,7 @@ Prepare = Callable[[Sequence[ImageView]], tuple[Tensor, Tensor]]
 Remember = Callable[[Sequence[ImageView], Prepare], tuple[Tensor, Tensor]]
 """A cache of processed views. It returns what `Prepare` returns for the given views.
 
-A call of the cache calls `Prepare` only for views that the cache does not hold.
+The cache calls `Prepare` only for views that it does not hold.
 """
 
 

@@ -12,14 +12,14 @@ from awares.crops import Box
 
 
 class Label(StrEnum):
-    """Says whether the low-resolution view suffices (LR) or not (HR) (paper, section 3.2)."""
+    """LR if the low-resolution view suffices for the answer, and otherwise HR (section 3.2)."""
 
     LR = "LR"
     HR = "HR"
 
 
 _LATER = ("further_answers", "scorer")
-"""Fields that older versions of awares lack. `__repr__` leaves out each of these that is empty."""
+"""Fields that older versions of awares lack. `__repr__` leaves out such a field if it is empty."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

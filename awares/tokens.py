@@ -56,7 +56,7 @@ class VisionLimits:
 
 
 def padded_size(size: Size) -> Size:
-    """Return `size` with the shorter side raised until the aspect ratio is at most 200."""
+    """Return `size` with the shorter side lengthened until the aspect ratio is at most 200."""
     least = math.ceil(max(size) / MAX_ASPECT)
     return max(size[0], least), max(size[1], least)
 

@@ -36,11 +36,11 @@ class ViewRule:
 
     `views` names the rule. `max_pixels` is the processor's limit on the pixels of an image.
 
-    `crop_scale` matters only to the rule "relative". It is the side of a region's view, divided by
-    the side of the same region when the processor shows the full image. With a `crop_scale` of 1, a
-    quarter of the image costs about a quarter of the full image's tokens. With 2, this quarter
-    costs four times as many tokens and shows finer detail. With None, a region keeps native pixels.
-    No region is enlarged beyond native pixels.
+    `crop_scale` matters only to the rule "relative". The processor shrinks a large image to
+    `max_pixels`. `crop_scale` says how many times longer a side of a region is in the region's view
+    than in this shrunk image. With 1, a quarter of the image costs about a quarter of the full
+    image's tokens. With 2, this quarter costs four times as many tokens and shows finer detail.
+    With None, a region keeps native pixels. No region is enlarged beyond native pixels.
 
     Example:
         ViewRule(max_pixels=50_176).low((448, 448))  # View(None, scale=0.5)
@@ -72,7 +72,8 @@ class ViewRule:
         return self.region(box, size)
 
     def _scale(self, size: Size) -> float:
-        """Return the factor by which the rule shrinks each side, without `crop_scale`."""
+        """Return the scale of each side that the rule applies before `low_ratio` or
+        `crop_scale`."""
         if self.views == "relative":
             return min(1.0, math.sqrt(self.max_pixels / (size[0] * size[1])))
         return min(1.0, _SCRIPT_SIDE / max(size)) if self.views == "released" else 1.0

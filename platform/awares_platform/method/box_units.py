@@ -44,8 +44,7 @@ The rule applies only to a model that usually writes thousandths.
 
 
 def usual_unit(model: str) -> BoxUnit | None:
-    """Return thousandths, the unit that the prompt asks for, or None if `model` may write
-    pixels."""
+    """Return thousandths, as the prompt asks for, or None if `model` may write pixels."""
     name = model.lower().replace("_", "-")
     return None if any(part in name for part in _PIXEL_MODELS) else BoxUnit.THOUSANDTHS
 
@@ -69,8 +68,10 @@ def admitted(boxes: Sequence[Quad], size: Size) -> frozenset[BoxUnit]:
 
 
 def inside(drawn: DrawnBoxes, size: Size) -> DrawnBoxes:
-    """Drop each box that lies outside the image in every unit. Raises Unreadable if none
-    remains."""
+    """Drop each box that is not inside the image in any unit.
+
+    Raises Unreadable if no box remains.
+    """
     kept = tuple(box for box in drawn.boxes if admitted([box], size))
     outside = tuple(f"{list(box)} is outside" for box in drawn.boxes if box not in kept)
     if outside and not kept:
