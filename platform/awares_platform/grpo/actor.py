@@ -1,5 +1,6 @@
 """Defines the interface through which the controller uses a rollout actor."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
@@ -60,3 +61,14 @@ class Actor(Protocol):
     def kill(self) -> None:
         """End the actor's process if it still runs."""
         ...
+
+
+async def rolled_out(actor: Actor, prompt: Prompt, slots: asyncio.Semaphore) -> GroupRollout:
+    """Return the rollout of `prompt`, and free the slot that its caller has acquired.
+
+    The actor can then play another group while this group is scored.
+    """
+    try:
+        return await actor.rollout(prompt)
+    finally:
+        slots.release()

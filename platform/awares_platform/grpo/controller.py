@@ -18,7 +18,7 @@ from dataclasses import replace
 from awares.view import ImageView
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.engine.follow import Loaded, Missed
-from awares_platform.grpo.actor import Actor, ActorLost
+from awares_platform.grpo.actor import Actor, ActorLost, rolled_out
 from awares_platform.grpo.announcing import tell
 from awares_platform.grpo.batch_thread import BatchThread
 from awares_platform.grpo.buffer import EpisodeBuffer
@@ -171,12 +171,11 @@ class Controller:
             await slots.acquire()
             prompt = await self._line.prompt(index)
             self._unstarted.add(prompt.number)
-            task = group.create_task(self._roll(actor, prompt))
-            task.add_done_callback(lambda _, prompt=prompt: self._ended(prompt, slots))
+            task = group.create_task(self._roll(actor, prompt, slots))
+            task.add_done_callback(lambda _, prompt=prompt: self._ended(prompt))
 
-    def _ended(self, prompt: Prompt, slots: asyncio.Semaphore) -> None:
-        """Free the slot. Give the prompt back to the buffer if its task never began."""
-        slots.release()
+    def _ended(self, prompt: Prompt) -> None:
+        """Give the prompt back to the buffer if its task never began, as the actor is then lost."""
         if prompt.number in self._unstarted:
             self._return(prompt)
 
@@ -185,14 +184,14 @@ class Controller:
         self._buffer.reissue(prompt)
         self._line.advance()
 
-    async def _roll(self, actor: Actor, prompt: Prompt) -> None:
-        """Roll out one group, score it, and add it to the buffer.
+    async def _roll(self, actor: Actor, prompt: Prompt, slots: asyncio.Semaphore) -> None:
+        """Roll out one group, free the actor's slot, score the group, and add it to the buffer.
 
         After an error, return the prompt to the buffer, and raise the error.
         """
         self._unstarted.discard(prompt.number)
         try:
-            rollout = await actor.rollout(prompt)
+            rollout = await rolled_out(actor, prompt, slots)
             self._metrics.used(rollout.usage)
             group = await self._score(prompt, rollout)
         except BaseException:

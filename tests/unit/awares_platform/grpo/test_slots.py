@@ -1,0 +1,65 @@
+"""Tests which part of a group's life takes one of the actor's slots."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from awares_platform.grpo.group import Group, GroupRollout, Position, Prompt
+from tests.unit.awares_platform.grpo.fake_actor import FakeActor
+from tests.unit.awares_platform.grpo.stage import Stage, play
+
+
+def test_an_actor_plays_while_its_groups_are_scored(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene() -> None:
+        acted = stage(groups_in_flight=1)
+        score, may_score = acted.controller._score, asyncio.Event()
+
+        async def scored(prompt: Prompt, rollout: GroupRollout) -> Group:
+            await may_score.wait()
+            return await score(prompt, rollout)
+
+        monkeypatch.setattr(acted.controller, "_score", scored)
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        # Groups that wait for a score still take room in the buffer, which is two batches.
+        assert await acted.rest(4) == [0, 1, 2, 3]
+        may_score.set()
+        assert await acted.step(0, 0) == [0, 1]
+        assert await acted.rest(6) == [0, 1, 2, 3, 4, 5]
+        await acted.controller.close()
+        await running
+
+    play(scene())
+
+
+def test_an_actor_plays_no_more_groups_at_once_than_it_has_slots(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    playing, most = 0, 0
+    rollout = FakeActor.rollout
+
+    async def counted(self: FakeActor, prompt: Prompt) -> GroupRollout:
+        nonlocal playing, most
+        playing += 1
+        most = max(most, playing)
+        try:
+            return await rollout(self, prompt)
+        finally:
+            playing -= 1
+
+    monkeypatch.setattr(FakeActor, "rollout", counted)
+
+    async def scene() -> None:
+        acted = stage(groups_in_flight=3, groups_per_step=8)
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        for step in range(3):
+            assert await acted.step(step, step)
+        await acted.controller.close()
+        await running
+
+    play(scene())
+    assert most == 3
