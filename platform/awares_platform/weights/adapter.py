@@ -47,8 +47,8 @@ def fold(
 ) -> Tensor:
     """Return weight + scale * up @ down, computed in float32 and then rounded once to `dtype`.
 
-    The default of `dtype` is the weight's dtype. In bfloat16, a small update has no effect: it is
-    lost if it is smaller than about half a unit in the last place of the changed element.
+    The default of `dtype` is the weight's dtype. In bfloat16, an update is lost if it is smaller
+    than about half a unit in the last place of the weight.
     """
     return (weight.float() + scale * (up.float() @ down.float())).to(dtype or weight.dtype)
 
@@ -62,10 +62,10 @@ def fold_adapter(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Fold an adapter into the base weights that it changes.
 
-    See `fold` for `scale` and `dtype`, and `adapted` for `current_name`. Return two mappings. The
-    first maps the name of each changed weight in `base` to the weight's new values. The second maps
-    the name of each adapter tensor to the name of the weight that the tensor changes. Raises
-    WeightsError in the same cases as `adapted`.
+    Return two mappings. The first maps the name of each changed weight in `base` to the weight's
+    new values. The second maps the name of each adapter tensor to the name of the weight that the
+    tensor changes. See `fold` for `scale` and `dtype`. See `adapted` for `current_name` and for the
+    errors.
     """
     # Reading a tensor of `base` may be slow, so only the adapted weights are read.
     wanted = {current_name(f"{layer}.weight") for layer in _layers(adapter)}

@@ -1,8 +1,8 @@
 """Assembles a weight version from the version's shards and its base version.
 
 `assemble` decodes the shards, and applies deltas to the tensors of the base version. `verify` then
-checks the hashes of the result. Several readers may share the work. Each reader then decodes and
-verifies some of the pieces.
+checks the hashes of the result. Several processes, called readers, may share the work. Each reader
+then decodes and verifies some of the pieces.
 """
 
 import time
@@ -46,12 +46,12 @@ def assemble(
     threads: int,
     readers: Readers = ALONE,
 ) -> tuple[int, float]:
-    """Decode this reader's share of the pieces of a version into `state`, the result of `targets`.
+    """Decode this reader's share of a version's pieces into `state`, which `targets` returns.
 
-    Deltas are applied to the tensors of `base`. `fetch` downloads one span of bytes from each shard
-    that this reader needs. Return the number of fetched bytes and the seconds spent on decoding.
-    The function does not modify `base` and does not verify hashes. Raises WeightsError for a
-    damaged piece. Errors of `fetch` reach the caller unchanged.
+    Deltas are applied to the tensors of `base`. `fetch` downloads one range of bytes from each
+    shard that this reader needs. Return the number of fetched bytes and the seconds spent on
+    decoding. The function does not modify `base` and does not verify hashes. Raises WeightsError
+    for a damaged piece. Errors of `fetch` reach the caller unchanged.
     """
     jobs = [(entry, piece) for entry in manifest.tensors for piece in entry.pieces]
     same = [
@@ -106,10 +106,9 @@ def verify(
 
 
 def _kept(entry: TensorEntry, base: Tensor | None) -> Tensor | None:
-    """Return `base` if no element of the tensor changes, or None if the version needs a new tensor.
+    """Return `base`, the tensor of the base version, if no element changes, and else None.
 
-    `base` is the tensor in the base version, or None. Raises WeightsError if a piece is unchanged,
-    but `base` is None or has another dtype or shape.
+    Raises WeightsError if a piece is unchanged, but `base` is None or has another dtype or shape.
     """
     dtype = getattr(torch, entry.dtype)
     fits = base is not None and base.dtype == dtype and tuple(base.shape) == entry.shape

@@ -77,9 +77,9 @@ class ChainCost:
     def want_anchor(self, every: int) -> bool:
         """Return whether the next version needs an anchor.
 
-        An anchor is due if the next version is `every` versions after the last anchor. An anchor is
-        also due if the deltas since the last anchor would together exceed the size of that anchor.
-        This sum includes the next delta, which is assumed to be as large as the last delta.
+        An anchor holds all weights. It is due if the next version is `every` versions after the
+        last anchor. It is also due if the deltas since the last anchor, with the next delta, would
+        exceed the size of that anchor. The next delta is assumed to be as large as the last delta.
         """
         return len(self.deltas) + 1 >= every or sum(self.deltas) + self.last > self.anchor
 
@@ -90,9 +90,9 @@ class ChainCost:
 
     @property
     def delta_is_useless(self) -> bool:
-        """Whether the last delta is larger than 0.7 times the last anchor.
+        """True if the last delta is larger than 0.7 times the last anchor.
 
-        If so, the next version with an anchor is published without a delta.
+        The next version with an anchor is then published without a delta.
         """
         return self.last > _USELESS * self.anchor
 

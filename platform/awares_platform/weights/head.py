@@ -95,9 +95,9 @@ class Head:
     ) -> tuple[Hop, ...] | None:
         """Return the hops to `target` with the fewest bytes, in loading order.
 
-        `have` is the version that the reader holds, or None. If `target` equals `have`, the result
-        is empty. The result is None if no hops lead to `target`, or if HEAD does not list `target`.
-        The result contains no hop of `avoid`, which lists the damaged hops.
+        `have` is the version that the reader holds, or None. `avoid` lists the damaged hops, which
+        the result must not contain. If `target` equals `have`, the result is empty. The result is
+        None if no hops lead to `target`, or if HEAD does not list `target`.
         """
         cheapest: dict[int, tuple[int, tuple[Hop, ...]]] = {} if have is None else {have: (0, ())}
         for entry in reversed(self.published):  # From old to new, as each delta follows its base.

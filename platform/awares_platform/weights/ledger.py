@@ -82,7 +82,7 @@ class Ledger:
         `uploads` has one mapping per rank. The mapping has the key "delta", the key "anchor", or
         both. Each value is what the rank uploaded for this delta or anchor. `extra` and `step`
         become part of the manifests. Return the manifest of the delta, or of the anchor if there is
-        no delta. Also return the total number of bytes of both.
+        no delta. Also return the total size of delta and anchor in bytes.
         """
         manifests = [self._manifest(plan, kind, uploads, extra, step) for kind in uploads[0]]
         names = (FIRST, ANCHOR)
@@ -98,7 +98,7 @@ class Ledger:
         return manifests[0], sum(form.size for form in forms)
 
     def repair(self, uploads: Sequence[Mapping[str, RankUpload]]) -> None:
-        """Publish a new anchor of the newest version.
+        """Publish the newest version once more, as an anchor, which holds all weights.
 
         If the version already has an anchor, the new anchor replaces the old one. `uploads` has one
         mapping per rank, with the key "anchor".

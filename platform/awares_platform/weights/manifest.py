@@ -56,7 +56,7 @@ class Piece:
     belong (see codec.kind). `blake3` is the hash of the decoded elements in little-endian order.
 
     Example:
-        Piece(0, 40960, "e1-r00000-00000.bin", 0, 1311, "ulp", "af13...")
+        Piece(0, 40960, "e1-d-r00000-00000.bin", 0, 1311, "ulp", "af13...")
     """
 
     start: int
@@ -87,8 +87,8 @@ class TensorEntry:
     def hashes(self) -> tuple[tuple[int, str], ...]:
         """The end and the hash of each piece.
 
-        Equal tensors that are cut into the same pieces have equal `hashes`. This is true even if
-        one tensor comes from a delta and the other from an anchor.
+        Two equal tensors have equal `hashes` if they are cut into the same pieces. This is true
+        even if one tensor comes from a delta and the other from an anchor.
         """
         return tuple((piece.end, piece.blake3) for piece in self.pieces)
 

@@ -14,8 +14,7 @@ def parallel_map(
     """Apply `function` to every item and return the results in the order of the items.
 
     Raises the error of the first failed item. If `threads` is 1, `function` runs in the caller's
-    thread. An item often takes only 100 microseconds, and passing the item to another thread would
-    take another 100 microseconds.
+    thread. This saves about 100 microseconds per item, which is as long as many items take.
     """
     if threads == 1:
         return [function(item) for item in items]

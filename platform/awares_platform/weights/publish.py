@@ -5,10 +5,9 @@ parts and uploads them in shards (*.bin), while the next training step runs. Eac
 also uploads an index: a JSON object that lists the pieces that the rank uploaded. Rank 0 waits for
 the indexes of the other ranks. It then writes the manifests, and overwrites HEAD last.
 
-The background threads of the ranks communicate through the store and not by collectives. They thus
-cannot disturb the order of the collectives of training. Rank 0 times out if a rank has died. A
-reader sees a version only after HEAD names it, so the death of a rank never exposes an incomplete
-version.
+The background threads of the ranks communicate through the store and not by collectives, because
+the training uses collectives at the same time. If a rank dies, rank 0 times out and does not write
+HEAD. Readers see only versions that HEAD names, so they never see an incomplete version.
 
 A delta holds the difference from the previous version. An anchor holds all weights, and needs no
 other version. Most versions are published only as a delta. The next version is published as an
@@ -62,7 +61,8 @@ class Publication:
     """The record of a finished publication. Only rank 0 has such a record.
 
     `manifest` belongs to the delta, or to the anchor if the version has no delta. `size` is the
-    number of bytes of both. `seconds` is the time that the background thread took.
+    total number of bytes of delta and anchor. `seconds` is the time that the background thread
+    took.
 
     Example:
         Publication(manifest, size=135000, seconds=0.2)
@@ -134,7 +134,7 @@ class Publisher:
         if rank == 0:
             self._ledger = Ledger(store, run, identity or Identity(), cadence or Cadence())
         self._version: int | None = agree(self._ledger.version if self._ledger else None)
-        # `_held` and `_plan` are this rank's pieces and the plan of the last published version.
+        # This rank's pieces of the last published version, and the plan of this version.
         self._held: list[Part] = []
         self._plan: PublicationPlan | None = None
         self._last: Publication | None = None
@@ -193,9 +193,9 @@ class Publisher:
         """Start to publish this rank's `parts`, and return the number of the version.
 
         The version is `version`, or the next number if `version` is None. Every rank must call this
-        method. The method first waits for the previous publication. If the previous publication
-        failed, the method raises that error. It also raises the errors that `publish` raises. The
-        publisher keeps the parts without a copy, so the caller must not change their memory.
+        method. The method first waits for the previous publication, and raises its error if it
+        failed. The method also raises the errors that `publish` raises. The publisher keeps the
+        parts without a copy, so the caller must not change their memory.
         """
         self.wait()
         held = self._plan.version if self._plan else None
@@ -226,7 +226,7 @@ class Publisher:
             raise
 
     def repair(self) -> None:
-        """Start to upload an anchor of the newest version if a reader has requested this anchor.
+        """Start to upload all weights of the newest version if a reader has requested this anchor.
 
         Every rank must call this method regularly while it waits between publications. Without
         these calls a deadlock is possible: the readers wait for a version, and the learner waits

@@ -40,16 +40,15 @@ def pinned(store: ObjectStore, run: str) -> set[int]:
 
 
 def request_anchor(store: ObjectStore, run: str, version: int) -> None:
-    """Ask the writer for an anchor of `version`.
+    """Ask the writer to publish all weights of `version` as an anchor.
 
-    A reader calls this function if it can load the version neither from an anchor nor through
-    deltas, mostly because some of them are damaged.
+    A reader calls this function if no undamaged anchor and deltas lead to the version.
     """
     store.put(f"{folder(run)}/wanted/{version:08d}", b"")
 
 
 def requested_anchors(store: ObjectStore, run: str) -> set[int]:
-    """Return the versions for which readers have requested an anchor."""
+    """Return the versions of which readers have requested an anchor, which holds all weights."""
     return _listed(store, f"{folder(run)}/wanted/")
 
 

@@ -172,7 +172,7 @@ def _entry(name: str, items: list[UploadedPiece], version: int) -> TensorEntry:
 
 
 def index_bytes(uploads: Mapping[str, RankUpload]) -> bytes:
-    """Return a rank's index as JSON: `uploads`, which maps "delta", "anchor" or both to uploads."""
+    """Return `uploads` as JSON. Its keys are "delta", "anchor" or both."""
     values = {form: upload.to_json() for form, upload in uploads.items()}
     return json.dumps(values, separators=(",", ":")).encode()
 

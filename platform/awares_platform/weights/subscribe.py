@@ -51,8 +51,8 @@ class Received:
 class _Damaged(WeightsError):
     """Data of a version is missing, or differs from the published data.
 
-    `hops` lists the damaged hops. If `hops` is empty, the damage may be in any hop or in the held
-    version.
+    A hop is the download of one delta or anchor. `hops` lists the damaged hops. If `hops` is empty,
+    the damage may be in any hop, or in the version from which the hops started.
     """
 
     def __init__(self, reason: str, hops: tuple[Hop, ...] = ()) -> None:
@@ -116,9 +116,9 @@ class Subscriber:
         the version, and for a few weight shards.
 
         A hop is the download of one delta or anchor. If the result is damaged, the method repeats
-        the same hops once. After a second failure it tries other hops. If the damage may be in
-        `held`, these hops start without `held`. If no hops are left, the method requests an anchor
-        from the writer and raises WeightsError. Raises StoreError if the store fails.
+        the same hops once. After a second failure it tries other hops, and does without `held` if
+        the damage may be there. If no hops are left, the method requests an anchor from the writer
+        and raises WeightsError. Raises StoreError if the store fails.
 
         Several `readers` can share the work and the tensors. All of them must hold the same version
         and call this method at the same time. If one reader fails, all readers raise its error.

@@ -65,16 +65,15 @@ class HeadWriter:
         """Raise WriterFenced if another writer has claimed the run.
 
         The check avoids a useless upload. Another writer may still claim the run right after the
-        check. Only `advance` is free of this race.
+        check. `advance` detects this case.
         """
         if self._store.head(self._key).etag != self._etag:
             raise self._fenced()
 
     def put_manifest(self, key: str, data: bytes) -> None:
-        """Write a manifest.
+        """Write a manifest. Replace a manifest that a crashed publication left at `key`.
 
-        If a crashed publication left a manifest at `key`, replace that manifest. In this case,
-        raise WriterFenced if a newer writer has claimed the run.
+        Raises WriterFenced if a manifest is to be replaced but a newer writer has claimed the run.
         """
         try:
             self._store.put(key, data, if_none_match=True)
@@ -143,7 +142,7 @@ def rebuilt(store: ObjectStore, run: str) -> Head:
 
 
 def _sound(forms: Sequence[Form]) -> tuple[Form, ...]:
-    """Return the forms of a version without the anchor that a repair has replaced."""
+    """Return the deltas and anchors of a version, without an anchor that a repair has replaced."""
     repaired = any(form.name == REPAIR for form in forms)
     return tuple(
         form for form in forms if form.base is not None or form.name == REPAIR or not repaired

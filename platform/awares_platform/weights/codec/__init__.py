@@ -65,8 +65,9 @@ def decode(
 
 
 def kind(blob: bytes | memoryview) -> str:
-    """Return the span kind that takes the most bytes of the blob, or "same" for an empty blob.
+    """Return the kind of encoding that takes up the most bytes of the blob, such as "ulp".
 
-    Raises WeightsError if `blob` is not a result of `encode`.
+    The result is "same" for an empty blob. Raises WeightsError if `blob` is not a result of
+    `encode`.
     """
     return _blob.Blob.parse(blob).kind if len(blob) else "same"

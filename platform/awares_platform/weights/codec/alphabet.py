@@ -1,9 +1,8 @@
 """Replaces frequent byte values by short codes, and packs two or four codes into one byte.
 
 The exponents of weights and the bytes of small steps have few distinct values. zstd compresses such
-bytes badly, for two reasons. It finds matches that cost more than they save, and its Huffman code
-spends at least one bit on each byte. Packing the bytes before zstd avoids the two problems, and
-zstd then has fewer bytes to compress.
+bytes badly: it finds matches that cost more than they save, and its Huffman code spends at least
+one bit on each byte. Packing the bytes before zstd avoids both problems.
 """
 
 from dataclasses import dataclass
@@ -109,7 +108,7 @@ class Alphabet:
 def _look_up(table: NDArray[np.generic], packed: Bytes) -> Bytes:
     """Return the table row of each packed byte.
 
-    numpy widens indices to int64. The lookup therefore works in blocks, to bound the memory.
+    The lookup works in blocks to bound the memory, because numpy widens the indices to int64.
     """
     rows = table.view(f"u{table.shape[1]}").reshape(-1)
     found = np.empty(len(packed), rows.dtype)

@@ -1,6 +1,7 @@
-"""Encodes a tensor as a blob and decodes it.
+"""Encodes a tensor as a blob, and decodes a blob.
 
-A blob is a header with dtype and shape, followed by the tensor's spans.
+A blob is a header with dtype and shape, followed by the encoded spans. A span is 4 MiB of the
+tensor.
 """
 
 from collections import Counter
@@ -55,7 +56,7 @@ class Blob:
 
     @property
     def kind(self) -> str:
-        """The span kind that takes the most encoded bytes, or "dense" if all spans are empty."""
+        """The kind of encoding that takes up the most bytes, or "dense" if all spans are empty."""
         sizes = Counter({"dense": 0})
         for name, data in self.spans:
             sizes[name] += len(data)
@@ -63,7 +64,7 @@ class Blob:
 
     @property
     def delta(self) -> str | None:
-        """The kind of the first span that needs a base, or None if no span needs a base."""
+        """The kind of encoding of the first span that needs a base, or None if none needs one."""
         return next((name for name, _ in self.spans if name != "dense"), None)
 
     def check(self, base: Tensor | None, out: Tensor | None) -> None:

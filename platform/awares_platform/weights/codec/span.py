@@ -26,7 +26,7 @@ _SPARSE = 1 / 8
 _SLOW_PENALTY = 1.05
 """The comparison of kinds multiplies the size of the slow kind "ulp" by this factor.
 
-A faster kind is thus preferred even if it needs up to 5 % more bytes."""
+It thus prefers a faster kind that needs up to 5 % more bytes than "ulp"."""
 
 Encoder = Callable[[WordType, Words, Words], Parts]
 
@@ -39,10 +39,10 @@ ENCODERS: dict[str, Encoder] = {
 
 
 def encode(word: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
-    """Return the kind that probably needs the fewest bytes, and the span's streams in this kind.
+    """Choose the kind that probably needs the fewest bytes, and encode the words in this kind.
 
-    The streams are larger than the words by at most 4 bytes per byte plane. Without a base the kind
-    is "dense".
+    Return the kind and the encoded streams. The streams are larger than the words by at most 4
+    bytes per byte plane. Without a base the kind is "dense".
     """
     if base is None:
         return "dense", ENCODERS["dense"](word, new, new)
@@ -82,8 +82,8 @@ def decode(word: WordType, name: str, data: memoryview, base: Words | None, out:
 def _choose(word: WordType, base: Words, new: Words) -> str:
     """Return the kind that encodes samples of the span in the fewest bytes.
 
-    If few words changed, the result is "ulp" without a comparison. The exception is a span in which
-    many words equal the word before them, because "dense" may need fewer bytes for it.
+    If few words changed, the result is "ulp" without a comparison. If many words also equal the
+    word before them, the function compares "ulp" with "dense".
     """
     old, now = _sample(base), _sample(new)
     changed = np.count_nonzero(old != now)

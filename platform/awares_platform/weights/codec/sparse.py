@@ -37,7 +37,7 @@ Positions = NDArray[np.int64]
 
 
 def encode(word: WordType, base: Words, new: Words) -> Parts:
-    """Return the four streams in the order of the list at the top of this file.
+    """Return the streams "changes", "wide gaps", "far gaps" and "other steps", in this order.
 
     The result is empty if no word changed.
     """
@@ -113,8 +113,8 @@ class _Queue:
 def _changed(old: Words, now: Words) -> Positions:
     """Return the positions at which the words of the two arrays differ.
 
-    numpy's search spends most of its time on unchanged words. The function therefore first finds
-    the groups of eight words that contain a change. It then searches only these groups.
+    Most words are unchanged. The function therefore first finds the groups of eight words that
+    contain a change, and then searches only these groups.
     """
     lanes = np.zeros(len(old) + -len(old) % 8, bool)
     np.not_equal(old, now, out=lanes[: len(old)])
@@ -128,10 +128,10 @@ def _gaps(changed: Positions, last: int, moved: Bytes) -> tuple[Bytes, Bytes, ND
     """Return the streams "changes", "wide gaps" and "far gaps".
 
     `changed` holds the positions of the changed words, counted from the start of the block. `last`
-    is the position of the previous changed word, counted in the same way. This word lies in an
-    earlier block, so `last` is negative. If no earlier word changed, `last` is the position just
-    before the first word that `encode` received. `moved` holds the move of each changed word in the
-    top two bits. The function overwrites `moved` with the stream "changes".
+    is the position of the last changed word in the earlier blocks, counted in the same way, so it
+    is negative. If no earlier word changed, `last` is the position just before the first word of
+    the span. `moved` holds the move of each changed word in the top two bits. The function
+    overwrites `moved` with the stream "changes".
     """
     gaps = np.empty_like(changed)
     gaps[0] = changed[0] - last

@@ -121,8 +121,8 @@ def unpack(cursor: Cursor, length: int) -> Bytes:
 def pack_planes(words: Words) -> Parts:
     """Encode words as one stream per byte of a word. The stream of the lowest bytes comes first.
 
-    Separate streams compress better, because they separate exponents from mantissas. They also
-    separate the zero bytes of small numbers from the other bytes of these numbers.
+    Separate streams compress better, because similar bytes stand together: the exponents of floats,
+    and the zero bytes of small numbers.
     """
     return [
         part
