@@ -108,8 +108,22 @@ cores. */}}
 {{- include "awares.storeEnv" . }}
 {{- end }}
 
+{{/* "yes" if modelCache names a volume. Otherwise empty. */}}
+{{- define "awares.hasCache" -}}
+{{- if or .Values.modelCache.claim .Values.modelCache.hostPath }}yes{{ end -}}
+{{- end }}
+
+{{/* The variables by which the project and Hugging Face find the volume of modelCache. */}}
+{{- define "awares.cacheEnv" -}}
+{{- if include "awares.hasCache" . }}
+- {name: AWARES_CACHE, value: /var/cache/awares}
+- {name: HF_HOME, value: /var/cache/awares/huggingface}
+{{- end }}
+{{- end }}
+
 {{/* The volumes of a pod that runs the project's image. Input: root, shm (size of /dev/shm, or
-empty), setup (whether the pod reads setup.toml). */}}
+empty), setup (whether the pod reads setup.toml), keys (name of the Secret with the keys file),
+cache (whether the pod loads models). */}}
 {{- define "awares.volumes" -}}
 - {name: tmp, emptyDir: {}}
 - {name: home, emptyDir: {}}
@@ -134,6 +148,14 @@ empty), setup (whether the pod reads setup.toml). */}}
   secret: {secretName: {{ $pods.caBundle.secret | quote }}}
   {{- end }}
 {{- end }}
+{{- if and .cache (include "awares.hasCache" .root) }}
+- name: models
+  {{- with .root.Values.modelCache.claim }}
+  persistentVolumeClaim: {claimName: {{ . | quote }}}
+  {{- else }}
+  hostPath: {path: {{ .root.Values.modelCache.hostPath | quote }}, type: Directory}
+  {{- end }}
+{{- end }}
 {{- with $pods.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
@@ -153,6 +175,9 @@ empty), setup (whether the pod reads setup.toml). */}}
 {{- end }}
 {{- if include "awares.hasCa" .root }}
 - {name: ca, mountPath: /etc/awares-ca, readOnly: true}
+{{- end }}
+{{- if and .cache (include "awares.hasCache" .root) }}
+- {name: models, mountPath: /var/cache/awares}
 {{- end }}
 {{- with .root.Values.pods.extraVolumeMounts }}
 {{ toYaml . }}

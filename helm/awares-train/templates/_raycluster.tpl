@@ -90,6 +90,9 @@ groupName: {{ .name }}
 replicas: {{ include "awares.replicas" . }}
 minReplicas: {{ int64 .group.minReplicas }}
 maxReplicas: {{ int64 .group.maxReplicas }}
+{{- if gt (int .group.numOfHosts) 1 }}
+numOfHosts: {{ int64 .group.numOfHosts }}
+{{- end }}
 {{- if .autoscaler }}
 {{- if not (kindIs "invalid" .group.idleTimeoutSeconds) }}
 idleTimeoutSeconds: {{ int64 .group.idleTimeoutSeconds }}

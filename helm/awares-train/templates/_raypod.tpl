@@ -19,11 +19,17 @@ metadata:
 spec:
   serviceAccountName: {{ include "awares.serviceAccount" (dict "root" $root "who" .account) |
       quote }}
+  {{- /* The values of a group replace those of pods. */}}
+  {{- $pods := deepCopy $root.Values.pods }}
+  {{- range $key := list "affinity" "runtimeClassName" "schedulerName" }}
+  {{- with get $.group $key }}{{ $_ := set $pods $key . }}{{ end }}
+  {{- end }}
+  {{- $plain := dict "Values" (set (omit $root.Values "pods") "pods" $pods) }}
   {{- if and (eq .role "head") .autoscaler }}
-  {{- include "awares.plainPod" $root | replace "automountServiceAccountToken: false"
+  {{- include "awares.plainPod" $plain | replace "automountServiceAccountToken: false"
       "automountServiceAccountToken: true" | nindent 2 }}
   {{- else }}
-  {{- include "awares.plainPod" $root | nindent 2 }}
+  {{- include "awares.plainPod" $plain | nindent 2 }}
   {{- end }}
   terminationGracePeriodSeconds: {{ .grace }}
   {{- if get .group "hostNetwork" }}
@@ -57,11 +63,18 @@ spec:
       {{- /* RDMA pins memory, which needs the capability IPC_LOCK. */}}
       {{- $container = $container | replace "drop: [ALL]" "drop: [ALL]\n    add: [IPC_LOCK]" }}
       {{- end }}
+      {{- with get .group "securityContext" }}
+      {{- $fields := $container | fromYaml }}
+      {{- $_ := set $fields "securityContext" (include "awares.over" (dict "defaults"
+          $fields.securityContext "given" .) | fromYaml) }}
+      {{- $container = toYaml $fields }}
+      {{- end }}
       {{- $container | nindent 6 }}
       ports:
         {{- include "awares.rayPorts" . | nindent 8 }}
       env:
         {{- include "awares.env" $root | nindent 8 }}
+        {{- with include "awares.cacheEnv" $root | trim }}{{ . | nindent 8 }}{{ end }}
         {{- if not (get .group "gpus") }}
         {{- include "awares.noGpuEnv" . | nindent 8 }}
         {{- end }}
@@ -73,10 +86,10 @@ spec:
         {{- include "awares.rayResources" .group | trim | nindent 8 }}
       volumeMounts:
         {{- include "awares.mounts" (dict "root" $root "shm" .group.shm "setup" .setup "keys"
-            $keys) | nindent 8 }}
+            $keys "cache" true) | nindent 8 }}
   volumes:
     {{- include "awares.volumes" (dict "root" $root "shm" .group.shm "setup" .setup "keys"
-        $keys) | nindent 4 }}
+        $keys "cache" true) | nindent 4 }}
 {{- end }}
 
 {{/* The ports of a Ray container. KubeRay and the PodMonitors find the ports by these names. Input:

@@ -28,12 +28,13 @@ CPU). */}}
 {{- end -}}
 {{- end }}
 
-{{/* The number of GPUs or CPUs that groups offer with maxReplicas workers each. Input: groups, kind
-(GPU or CPU). */}}
+{{/* The number of GPUs or CPUs that groups offer with maxReplicas times numOfHosts pods each.
+Input: groups, kind (GPU or CPU). */}}
 {{- define "awares.offered" -}}
 {{- $sum := 0.0 -}}
 {{- range .groups -}}
-{{- $sum = addf $sum (mulf .maxReplicas (include "awares.each" (dict "group" . "kind" $.kind))) -}}
+{{- $each := include "awares.each" (dict "group" . "kind" $.kind) -}}
+{{- $sum = addf $sum (mulf .maxReplicas .numOfHosts $each) -}}
 {{- end -}}
 {{ $sum }}
 {{- end }}
@@ -55,8 +56,8 @@ selector. */}}
 {{ toYaml $found }}
 {{- end }}
 
-{{/* The number of actors that groups hold with maxReplicas workers each. A whole actor runs on one
-worker. Input: groups, and cpus and gpus of one actor. */}}
+{{/* The number of actors that groups hold with maxReplicas times numOfHosts pods each. A whole
+actor runs on one pod. Input: groups, and cpus and gpus of one actor. */}}
 {{- define "awares.room" -}}
 {{- $sum := 0.0 -}}
 {{- range $group := .groups -}}
@@ -67,7 +68,7 @@ worker. Input: groups, and cpus and gpus of one actor. */}}
 {{- $fit = minf $fit (floor (addf (divf $have $each) 1e-6)) -}}
 {{- end -}}
 {{- end -}}
-{{- $sum = addf $sum (mulf $group.maxReplicas $fit) -}}
+{{- $sum = addf $sum (mulf $group.maxReplicas $group.numOfHosts $fit) -}}
 {{- end -}}
 {{ $sum }}
 {{- end }}

@@ -1,6 +1,9 @@
 {{/* Refuse groups and endpoints that KubeRay would refuse or that would never start. */}}
 
 {{- define "awares.refuseGroups" }}
+{{- if and .Values.modelCache.claim .Values.modelCache.hostPath }}
+modelCache.claim and modelCache.hostPath name two places for the models: set one of them to ""
+{{- end }}
 {{- $own := false }}
 {{- range .Values.jobs }}
 {{- $job := include "awares.job" (dict "root" $ "job" .) | fromYaml }}

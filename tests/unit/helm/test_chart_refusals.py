@@ -193,6 +193,10 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"endpoint": {"ingress": {"enabled": True}}},
         ("endpoint.ingress.enabled needs endpoint.ingress.host", "set it to the host name"),
     ),
+    "two places for the models": (
+        {"modelCache": {"claim": "models", "hostPath": "/mnt/models"}},
+        ("modelCache.claim and modelCache.hostPath name two places", "set one of them"),
+    ),
     "a route without a gateway": (
         {"endpoint": {"httpRoute": {"enabled": True}}},
         ("endpoint.httpRoute.enabled needs endpoint.httpRoute.parentRefs", "name the Gateway"),

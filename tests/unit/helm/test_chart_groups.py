@@ -1,0 +1,121 @@
+"""Tests the values that place one worker group, keep models, and protect learners."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.unit.helm import crd
+from tests.unit.helm.cases import CASES, Case, on_base
+from tests.unit.helm.pods import containers, expand
+from tests.unit.helm.render import CHART, Doc, of_kind, refusal, render
+from tests.unit.helm.selectors import selected
+
+GRPO = {"jobs": {"grpo": {"enabled": True}}}
+
+
+def workers(name: str, *changes: dict[str, Any]) -> tuple[Doc, Doc]:
+    """Return a group of the shared RayCluster, and the spec of the group's pods."""
+    (cluster,) = of_kind(render(on_base(*changes)), "RayCluster")
+    [group] = [one for one in cluster["spec"]["workerGroupSpecs"] if one["groupName"] == name]
+    return group, group["template"]["spec"]
+
+
+def learner(**values: Any) -> dict[str, Any]:
+    return {"cluster": {"groups": {"learner": values}}}
+
+
+PLACED: dict[str, Any] = {
+    "affinity": {"podAffinity": {}},
+    "runtimeClassName": "nvidia",
+    "schedulerName": "gpu-scheduler",
+}
+
+
+def test_the_placement_of_a_group_replaces_that_of_all_pods() -> None:
+    common = {"affinity": {"nodeAffinity": {}}, "schedulerName": "other"}
+    changes = ({"pods": common}, learner(**PLACED))
+    _, placed = workers("learner", *changes)
+    _, usual = workers("rollout", *changes)
+    assert {key: placed[key] for key in PLACED} == PLACED
+    assert {key: usual.get(key) for key in PLACED} == {**common, "runtimeClassName": None}
+
+
+def test_the_security_context_of_a_group_changes_only_its_own_fields() -> None:
+    """A value of false or 0 must also replace the chart's value."""
+    own = {"readOnlyRootFilesystem": False, "capabilities": {"add": ["SYS_NICE"]}}
+    before, after = (workers("learner", *one)[1] for one in ((), (learner(securityContext=own),)))
+    [old], [new] = (pod["containers"] for pod in (before, after))
+    expected = {**old["securityContext"], "readOnlyRootFilesystem": False}
+    expected["capabilities"] = {"drop": ["ALL"], "add": ["SYS_NICE"]}
+    assert new["securityContext"] == expected
+    assert {**new, "securityContext": None} == {**old, "securityContext": None}
+
+
+def test_a_group_of_several_hosts_counts_all_its_pods() -> None:
+    hosts = learner(numOfHosts=2, maxReplicas=2, gpus=4)
+    group, _ = workers("learner", hosts)
+    assert (group["numOfHosts"], group["maxReplicas"]) == (2, 2)
+    assert "numOfHosts" not in workers("rollout", hosts)[0]
+    learners = {
+        "learner_gpus": 4,
+        "learner_workers": 4,
+        "learner_selector": {"awares/group": "learner"},
+    }
+    needs = {"setup": {"grpo": {**learners, "rollout_selector": {"awares/group": "rollout"}}}}
+    docs = render(on_base(GRPO, hosts, needs))
+    assert [fault for doc in docs if crd.is_custom(doc) for fault in crd.faults(doc)] == []
+    one_host = refusal(on_base(GRPO, learner(maxReplicas=2, gpus=4), needs))
+    assert "jobs.grpo needs 16 GPUs at once" in one_host
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_no_learner_can_be_evicted(case: Case) -> None:
+    """A budget that demands as many pods as a group may have allows no eviction."""
+    docs = case.docs()
+    for pod in expand(docs):
+        labels = pod["metadata"]["labels"]
+        if labels.get("ray.io/group") != "learner":
+            continue
+        budgets = of_kind(docs, "PodDisruptionBudget")
+        [budget] = [one for one in budgets if selected([pod], one["spec"]["selector"])]
+        most = max(
+            group["maxReplicas"] * group.get("numOfHosts", 1)
+            for doc in docs
+            for spec in (doc.get("spec") or {},)
+            for inner in (spec, spec.get("rayClusterSpec") or {}, spec.get("jobTemplate") or {})
+            for group in (inner.get("rayClusterSpec") or inner).get("workerGroupSpecs") or ()
+            if group["groupName"] == "learner"
+        )
+        assert budget["spec"]["minAvailable"] == most
+
+
+@pytest.mark.parametrize(
+    ("cache", "source"),
+    [
+        ({"claim": "models"}, {"persistentVolumeClaim": {"claimName": "models"}}),
+        ({"hostPath": "/mnt/models"}, {"hostPath": {"path": "/mnt/models", "type": "Directory"}}),
+    ],
+)
+def test_ray_pods_keep_models_on_the_volume_of_the_cache(
+    cache: dict[str, str], source: dict[str, Any]
+) -> None:
+    for pod in expand(render(on_base(GRPO, {"modelCache": cache}))):
+        ray = "ray.io/node-type" in pod["metadata"]["labels"]
+        assert ({"name": "models", **source} in pod["spec"]["volumes"]) is ray
+        for container in containers(pod):
+            env = {one["name"]: one.get("value") for one in container["env"]}
+            mounts = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
+            where = "/var/cache/awares" if ray and container["name"] != "autoscaler" else None
+            assert mounts.get("models") == env.get("AWARES_CACHE") == where
+            assert env.get("HF_HOME") == (where and f"{where}/huggingface")
+
+
+def test_a_route_has_the_time_limits_of_its_values() -> None:
+    values = yaml.safe_load((CHART / "examples" / "multi-host.yaml").read_text())
+    (route,) = of_kind(render(values, "two-pools"), "HTTPRoute")
+    [rule] = route["spec"]["rules"]
+    assert rule["timeouts"] == {"request": "300s", "backendRequest": "300s"}
+    assert crd.faults(route) == []
+    values["endpoint"]["httpRoute"]["timeouts"] = {"request": "5 minutes"}
+    assert "timeouts" in refusal(values, "two-pools")
