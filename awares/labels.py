@@ -11,8 +11,10 @@ from awares.sample import Label
 from awares.text_form import normalise
 
 BothWrong = Literal["LR", "drop"]
-"""What to do with a sample if the policy answers it wrongly at both resolutions. "LR" labels
-the sample LR, as the paper does. "drop" leaves the sample out."""
+"""What to do with a sample if the policy answers it wrongly at both resolutions.
+
+"LR" labels the sample LR, as the paper does. "drop" leaves the sample out.
+"""
 
 
 class Verdict(IntEnum):

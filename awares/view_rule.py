@@ -72,8 +72,7 @@ class ViewRule:
         return self.region(box, size)
 
     def _scale(self, size: Size) -> float:
-        """Return the scale of each side that the rule applies before `low_ratio` or
-        `crop_scale`."""
+        """Return the scale of a view before `low_ratio` or `crop_scale` multiplies it."""
         if self.views == "relative":
             return min(1.0, math.sqrt(self.max_pixels / (size[0] * size[1])))
         return min(1.0, _SCRIPT_SIDE / max(size)) if self.views == "released" else 1.0

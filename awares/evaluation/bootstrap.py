@@ -66,8 +66,8 @@ def difference(
 
     A pair holds the scores of two policies on one question. The difficulty of a question affects
     both scores of a pair and cancels in their difference. The interval of the differences is
-    therefore usually narrower than the intervals of the two means suggest. `clusters`
-    contains the cluster of each pair, as in `interval`.
+    therefore usually narrower than the intervals of the two means suggest. `clusters` contains the
+    cluster of each pair, as in `interval`.
     """
     pairs = zip(first, second, strict=True)
     values = [left - right for left, right in pairs]

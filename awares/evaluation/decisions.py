@@ -118,7 +118,7 @@ def _boxes(regions: Sequence[str], environment: Environment) -> list[Box]:
 
 
 def _refused(episode: Episode) -> bool:
-    """Return whether a malformed request, which was not cut, ended the episode in turn 1."""
+    """Return whether a malformed request ended turn 1, and the token limit did not cut it."""
     if len(episode.turns) != 1 or episode.turns[0].cut:
         return False
     return episode.stop is StopReason.MALFORMED

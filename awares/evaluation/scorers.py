@@ -169,8 +169,8 @@ def realworldqa(
     """Return 1 if the prediction equals the answer, ignoring case and a final full stop.
 
     "2026-03" replaces a prediction that is a number word, such as "two", by its digits, and removes
-    punctuation. If the prediction contains the text of an option, it takes the option's letter. If
-    the answer is a letter, "2026-08" reads the letter from the prediction with
+    punctuation. If the prediction contains the text of an option, this version takes the option's
+    letter. If the answer is a letter, "2026-08" reads the letter from the prediction with
     `option_letter.extracted`. "repaired" reads this letter with `option_letter.letter`. "repaired"
     also accepts the option's text, and number words.
     """

@@ -26,10 +26,11 @@ TRL 1.16 has the same names in `vllm_importance_sampling_mode`, and its default 
 
 
 def importance_weights(lags_BT: Tensor, rule: ImportanceRule, cap: float) -> tuple[Tensor, Tensor]:
-    """Return the weight of each token, and whether the rule has cut or masked it.
+    """Return the weight of each token, and whether the rule has cut or masked the weight.
 
-    `lags_BT` are the logprobs under the proximal policy minus those under the behaviour policy.
-    They must be 0 at positions that were not sampled, because the product covers whole rows.
+    `lags_BT` holds the logprob of each token under the proximal policy, minus its logprob under the
+    behaviour policy. At positions that were not sampled, `lags_BT` must be 0, because the product
+    covers whole rows.
     """
     if rule == "token_truncate":
         ratios_BT = ratio(lags_BT)

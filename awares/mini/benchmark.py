@@ -17,11 +17,10 @@ from awares.seeds import derive
 def generate_split(split: SplitName, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
     """Yield `count` scenes as PNG files, each with one question.
 
-    The two splits share no handwritten digit. The function `kind` returns the `kind` of a sample,
-    such as "sum/small". A question has the label LR if its answer needs no digit, or only large
-    digits. A question has the label HR if its answer needs a digit that is illegible at low
-    resolution. The target crops of an HR question cover the evidence. All remaining questions have
-    no label.
+    The two splits share no handwritten digit. The function `kind` computes `Sample.kind`, such as
+    "sum/small". A question has the label LR if its answer needs no digit, or only large digits. A
+    question has the label HR if its answer needs a digit that is illegible at low resolution. The
+    target crops of an HR question cover the evidence. All remaining questions have no label.
     """
     return ask_about(sample_scene, "mini", split, count, seed)
 

@@ -147,7 +147,7 @@ def _describe(
     legible: int,
     rng: np.random.Generator,
 ) -> None:
-    """Append a description of every item, in random order, that starts with its place or colour.
+    """Append a description of all items in random order, either by place or by colour.
 
     If a digit is less than `legible` pixels high, the description calls it "small".
     """
@@ -168,7 +168,7 @@ def _describe(
 def _command(
     talk: Conversation, chat: ChatFormat, scene: Scene, image: Image, rng: np.random.Generator
 ) -> None:
-    """Append a command that names one or two places, and a request for crops of their items."""
+    """Append a command that names one or two places, and the request for crops of these places."""
     order = rng.permutation(len(scene.items))
     count = 1 + int(rng.random() < 0.3)
     chosen = [scene.items[int(index)] for index in order[:count]]

@@ -1,10 +1,10 @@
 """Trains the vision tower to classify the items of a scene by colour, shape, digit and place.
 
 The features of an item are the mean of the merged tokens under the item's box, weighted by area. A
-logit is the product of these features with the word embedding of a class, such as " red". The place
-is classified only in views of the whole scene. With this training, the tower learns to read digits
-within minutes. If a model of this size trains only on conversations, it learns to read digits late
-or never.
+logit is the dot product of these features and the word embedding of a class, such as " red". The
+place is classified only in views of the whole scene. With this training, the tower learns to read
+digits within minutes. If a model of this size trains only on conversations, it learns to read
+digits late or never.
 
 This training is the glyph stage of `awares.mini.pretrain`. After this stage, the features of a red
 circle contain the embeddings of " red" and " circle". Attention can therefore find the item of a

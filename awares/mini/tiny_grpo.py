@@ -187,7 +187,7 @@ def _tossed(sample: awares.Sample) -> awares.Sample:
 
 
 def grpo(policy: TinyPolicy, pool: Samples, reward: awares.Reward, steps: int) -> Iterator[Means]:
-    """Train with GRPO (section 3.4). Yields the figures of each step."""
+    """Train with GRPO (section 3.4), and yield the figures of each step."""
     reference = copy.deepcopy(policy.model)
     optimizer = torch.optim.AdamW(policy.model.parameters(), GRPO_RATE, weight_decay=0.0)
     for _ in range(steps):

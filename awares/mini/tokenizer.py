@@ -50,7 +50,7 @@ def train_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def _corpus() -> Iterator[str]:
-    """Yield sentences, answers, requests and chat words of the benchmark."""
+    """Yield the training texts: questions, answers, descriptions, requests and chat words."""
     rng = np.random.default_rng(0)
     for _ in range(2000):
         scene = sample_scene("train", rng)

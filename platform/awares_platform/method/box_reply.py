@@ -155,7 +155,7 @@ def _is_box_like(part: Any) -> bool:
 
 
 def _leaves(value: Any, depth: int = 0) -> Iterator[Any]:
-    """Yield each box in nested lists and dictionaries, and each part that is no box."""
+    """Yield the boxes in nested lists and dictionaries, and other values, which `_quad` refuses."""
     if isinstance(value, Mapping) and depth < _DEPTH:
         parts = _parts_of(_named(value))
         yield from [value] if parts is None else _leaves(parts, depth + 1)
@@ -200,7 +200,7 @@ def _are_points(value: Sequence[Any]) -> bool:
 
 
 def _number(value: Any) -> float | None:
-    """Return a finite number, which may be written as text, or None."""
+    """Return `value` if it is a finite number or the text of one, and otherwise None."""
     if isinstance(value, str) and _NUMBERS.fullmatch(value.strip()):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -66,7 +66,7 @@ class EndpointUsage:
 
 @dataclass(frozen=True, slots=True)
 class KeptReply:
-    """A reply of an endpoint, as a memory of replies keeps it.
+    """A reply of an endpoint, as a ReplyMemory stores it.
 
     `content` is None if the message has no content. `reason` and `message` describe the error if
     the endpoint refuses the question, and are "" otherwise. `cost` is in the currency of the
@@ -207,7 +207,7 @@ class ChatEndpoint:
     def doubt(
         self, messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any] | None
     ) -> None:
-        """Note that the reply to `messages` is unreadable."""
+        """Tell the memory that the reply to `messages` is unreadable."""
         if self._memory:
             self._memory.doubt(self._key(messages, schema))
 
@@ -331,7 +331,7 @@ def _require_time(error: EndpointBusy, left_s: float) -> None:
 
 
 def retry_after(value: str) -> float:
-    """Return the seconds to wait by a Retry-After header of seconds or a date, or else 0."""
+    """Return the seconds that a Retry-After header states as a number or a date, or else 0."""
     try:
         seconds = float(value)
     except ValueError:

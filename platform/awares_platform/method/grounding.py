@@ -43,7 +43,8 @@ BUILT_IN = {
 IMAGE = "images/"
 """The prefix of an image's hash in a message.
 
-The message holds the hash until it is sent. The memory of replies therefore sees no images.
+A message holds the hash instead of the image until it is sent. The memory of replies therefore sees
+no images.
 """
 _BOXES = {
     "type": "array",
@@ -109,7 +110,7 @@ class EndpointGrounding:
         return self._endpoint.usage
 
     async def boxes(self, sample: Sample) -> tuple[Box, ...]:
-        """Return the evidence of one sample. Only its own reply can show the unit of the boxes."""
+        """Return the evidence of one sample, whose reply alone must show the unit of its boxes."""
         [found] = await self.locate([sample])
         if isinstance(found, DataError):
             raise found

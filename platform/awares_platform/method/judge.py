@@ -47,7 +47,8 @@ SCHEMA_EACH = _schema("right", {"type": "boolean"})
 class EndpointJudge:
     """A judge that asks a language model behind a chat endpoint to compare the two answers.
 
-    The judge's verdict 0 has two meanings: both answers are right, or both are wrong.
+    The judge's verdict 0 can mean that both answers are right, or that both are wrong. This judge
+    cannot tell these cases apart, and never sets `Judgement.both_wrong`.
 
     Example:
         async with EndpointJudge(EndpointConfig(url="http://judge:8000/v1", model="m")) as judge:

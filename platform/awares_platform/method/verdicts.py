@@ -10,7 +10,7 @@ differ:
 4. a digit that starts the reply, if a sentence follows it
 5. "answer 2 is better", without a negation
 
-A number alone is no verdict, because "answer 2 is wrong" is no vote for answer 2.
+Any other digit in the reply is no verdict: "answer 2 is wrong" is no vote for answer 2.
 """
 
 import json

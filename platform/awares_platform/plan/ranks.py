@@ -1,10 +1,10 @@
 """Computes how long the ranks of a trainer work on one step, and how long they wait.
 
-A rank computes the typical episodes of a step in several passes. The plan and the trainers deal
-episodes to ranks with the same function (awares/passes.py), so any number of ranks is possible. All
-ranks end a pass together, because ZeRO's collectives run once per pass. A pass thus takes as long
-as its slowest rank. One thread of a rank prepares the images of a pass during the pass before, and
-a pass waits if its images are not ready.
+A rank computes the typical episodes of a step in several passes. The plan and the trainers divide
+the episodes among the ranks with the same function, `deal` in awares/passes.py. All ranks end a
+pass together, because ZeRO's collectives run once per pass. A pass thus takes as long as its
+slowest rank. One thread of a rank prepares the images of a pass during the pass before, and a pass
+waits if its images are not ready.
 """
 
 import math
@@ -41,7 +41,7 @@ class RankTime:
     - `images_s`: the seconds of the step in which the ranks wait for their images.
     - `prepared_s`: the seconds of the step in which a thread of a rank prepares images.
     - `padding`: the share of the computed tokens that are padding.
-    - `waiting`: the share of the passes' duration that an average rank waits for a slower rank.
+    - `waiting`: the share of the time of the passes in which an average rank waits for others.
     - `passes`: the number of passes of each rank.
 
     Example:

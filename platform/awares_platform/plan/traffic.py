@@ -1,7 +1,8 @@
 """Computes how many bytes a learner step writes to the S3 bucket and reads from it.
 
-The bytes belong to weights, images and checkpoints. Weights travel as deltas and anchors. A delta
-encodes the weights that changed since the previous version. An anchor encodes all weights.
+The bytes belong to weights, images and checkpoints. The learner publishes weights as deltas and
+anchors. A delta encodes the weights that changed since the previous version. An anchor encodes all
+weights.
 """
 
 import math
@@ -144,8 +145,8 @@ def traffic(
 def per_version(delta: float, anchor: float, every: int) -> tuple[float, float]:
     """Return the mean bytes per version that the learner writes, and that one engine reads.
 
-    If a delta is too large by `USELESS`, a version with an anchor has no delta. Engines then read
-    the anchor.
+    If a delta exceeds the share `USELESS` of an anchor, a version with an anchor has no delta, and
+    engines read the anchor.
     """
     versions = period(delta, anchor, every)
     if delta <= USELESS * anchor:
