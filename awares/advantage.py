@@ -60,7 +60,7 @@ def batch_divisor(rewards_B: Sequence[float], eps: float = 1e-4) -> float:
 
 def _deviation(rewards: Sequence[float]) -> float:
     """Return the standard deviation, which is 0 for fewer than two rewards."""
-    # Equal rewards have no deviation, but their mean may differ from them by a rounding error.
+    # Without this check, a rounding error of the mean could give equal rewards a small deviation.
     if len(set(rewards)) < 2:
         return 0.0
     mean = math.fsum(rewards) / len(rewards)

@@ -147,7 +147,7 @@ async def run_episode(
     size = gallery.image.size
     try:
         answer = await _play(turns, sample, gallery, generate, chat, spec, session)
-    # A failure of the engine or of the image ends only this episode. The group and the job go on.
+    # Any failure, such as one of the engine, ends only this episode. The group and the job go on.
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         return finish(sample, size, turns, None, StopReason.ERROR, spec, error=reason)

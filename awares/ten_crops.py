@@ -86,7 +86,7 @@ class TenCrops:
         return area_fraction([CropId(region) for region in request.regions])
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
-        """Return the request for the crops that show the evidence `boxes` by the rule `mapping`.
+        """Return the request for the crops that the rule `mapping` selects for evidence `boxes`.
 
         The result is None if the rule selects no crop. The rule "min_cover" always selects one.
         """

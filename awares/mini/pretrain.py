@@ -222,9 +222,9 @@ class Pretraining:
 
 
 def _schedule(step: int, steps: int, warmup: int = 50) -> float:
-    """Return the factor of the learning rate at `step`.
+    """Return the factor that multiplies the learning rate at `step`.
 
-    The factor rises linearly during warm-up. The factor then falls along a cosine to one twentieth.
+    The factor rises linearly over `warmup` steps. It then falls along a cosine to one twentieth.
     """
     return min(1.0, (step + 1) / warmup) * (0.05 + 0.475 * (1 + math.cos(math.pi * step / steps)))
 

@@ -32,7 +32,7 @@ SHAPES = ("circle", "square", "diamond", "cross")
 SMALL = (9, 11)
 MIDDLE = (12, 16)
 LARGE = (19, 25)
-"""Ranges of the height of a digit in pixels. A range includes both of its ends."""
+"""SMALL, MIDDLE and LARGE are ranges of a digit's height in pixels, including both ends."""
 
 ILLEGIBLE = 10
 """The shipped policy misreads most digits of at most this height in the low-resolution view.

@@ -31,13 +31,15 @@ class BoxUnit(StrEnum):
 _PIXEL_MODELS = ("qwen2.5-vl", "qwen2_5-vl", "qwen2.5vl")
 """Parts of the names of models that write pixels, even if they are asked for thousandths."""
 _SHOWN_SHARE = 0.25
-"""Of the replies that admit pixels, at least this share must admit only pixels to show this unit.
+"""A batch is in pixels if at least this share of the replies that admit pixels admits only pixels.
+
+In addition, no reply of the batch may admit only thousandths.
 
 A reply admits only pixels if a coordinate exceeds 1000. If the images are larger than 1000 pixels,
 a model that writes pixels exceeds 1000 in a large share of its replies.
 """
 _STRAY_SHARE = 0.02
-"""If the share of replies that admit only pixels is at most this, they count as mistakes.
+"""If at most this share of the replies that admit pixels admits only pixels, these are mistakes.
 
 The rule applies only to a model that usually writes thousandths.
 """

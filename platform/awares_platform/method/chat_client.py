@@ -269,7 +269,7 @@ class ChatEndpoint:
         return response
 
     def _reply(self, response: httpx.Response) -> KeptReply:
-        """Return the reply, and count its tokens."""
+        """Return the reply, and count its tokens for the rate limit."""
         status, said = response.status_code, response.text[:200]
         if status in REFUSED and _is_filter(response.text):
             return KeptReply(None, "filter", f"{self._url} filters the question: {said}")

@@ -63,7 +63,7 @@ def _statements(text: str) -> Iterable[list[bool | None]]:
 
 
 def _said(negation: str, word: str) -> bool | None:
-    """Return the meaning of "is not correct". "Is not wrong" has no clear meaning."""
+    """Return the meaning of a phrase such as "is not correct", or None for "is not wrong"."""
     meaning = _meaning(word)
     if negation.strip().lower() != "not":
         return meaning

@@ -142,7 +142,11 @@ class Labeller:
         return Labelled(answers, new, judgement.verdict, "")
 
     async def _with_crops(self, one: Labelled, place: Located | DataError | None) -> Labelled:
-        """Return an HR sample with its crops. `place` is None for any other sample."""
+        """Return an HR sample with its target crops, and any other sample as it is.
+
+        `place` holds the evidence of an HR sample, or the error of the grounding. For any other
+        sample, `place` is None.
+        """
         if place is None or one.sample is None:
             return one
         if isinstance(place, DataError):

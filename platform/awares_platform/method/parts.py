@@ -12,7 +12,9 @@ REWARDING = frozenset({"quickstart", "grpo", "evaluate", "doctor"})
 LABELLING = frozenset({"quickstart", "curate", "evaluate"})
 """The jobs that ask the judge and the grounding.
 
-"doctor" is not one of them, because it reports a faulty judge or grounding as a finding."""
+"doctor" is not one of them, because it does not stop at a faulty judge or grounding. It reports the
+fault as a finding.
+"""
 
 
 def check_parts(job: str, config: PlatformConfig) -> None:

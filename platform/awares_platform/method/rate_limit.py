@@ -30,7 +30,7 @@ class RateLimit:
         self._requests_free = now + self._request_s
 
     def spend(self, tokens: int) -> None:
-        """Count the tokens of a reply."""
+        """Count the tokens of a reply, which delay later requests."""
         self._tokens_free = max(self._tokens_free, time.monotonic()) + tokens * self._token_s
 
     def pause(self, seconds: float) -> None:

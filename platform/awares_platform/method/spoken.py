@@ -20,7 +20,7 @@ _FULL_WIDTH = {0xFF10 + digit: str(digit) for digit in range(10)}
 
 
 class Unreadable(DataError):
-    """A reply has another form than the question asks for.
+    """Raised if a reply does not have the form that the question asks for.
 
     `reason` names the kind of reply, such as "refusal". Curation counts the lost samples by reason.
 
