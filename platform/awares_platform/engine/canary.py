@@ -44,13 +44,13 @@ from awares.tokens import Size, VisionLimits
 from awares_platform.weights.manifest import Manifest, WeightsError, digest
 
 Logprobs = tuple[tuple[float, ...], ...]
-"""The logprobs of a canary: one row per prompt, with one value per compared token."""
+"""One row of logprobs per prompt, with one value per text token after the first image."""
 
 _CROPS = (CropId.TOP_LEFT, CropId.CENTER, CropId.BOTTOM, CropId.RIGHT)
 
 
 class CanaryMismatch(WeightsError):
-    """The canary's logprobs, or their changes since version 0, differ too much."""
+    """Engine and learner differ too much in the canary's logprobs, or in how these changed."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def learner_logprobs(
 
 
 def tails(rows: Iterable[Sequence[float]], canary: Canary) -> Logprobs:
-    """Return the logprobs of each item's compared tokens.
+    """Return the logprobs of the text tokens after each item's first image.
 
     A row of `rows` holds the logprobs of all text tokens of one item.
     """

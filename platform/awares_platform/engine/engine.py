@@ -190,7 +190,7 @@ class Engine:
         )
         if output is None:
             return Generation((), (), (), FinishReason.INTERRUPTED)
-        # vLLM's spans name the version of the base weights. This version stays 0 under adapters.
+        # vLLM's spans name the version of the base weights, which stays 0 if versions are adapters.
         spans = output.outputs[0].weight_versions if adapter is None else None
         version = self._version if adapter is None else adapter.version
         return generation(output.outputs[0], spans, version, output.num_cached_tokens or 0)
@@ -272,8 +272,8 @@ class Engine:
         """Compare the engine's logprobs of the canary with the learner's logprobs in `manifest`.
 
         Return the mean absolute difference, and the slope of the change since version 0. The slope
-        is None in the cases that LoadReport states. Raises CanaryMismatch in the same cases as
-        `load_version`.
+        is None if logprobs of version 0 are missing, or if the change is too small to be measured.
+        Raises CanaryMismatch in the same cases as `load_version`.
         """
         return await self._canaries.verify(canary, manifest)
 

@@ -80,7 +80,7 @@ async def follow(
 
     Raises CanaryMismatch if the engine's logprobs differ too much from the learner's. Raises
     EngineError if the engine must be restarted. Raises PolicyError if the learner trains with other
-    inputs than `method` describes, unless `method` is None.
+    input settings than `method`, unless `method` is None.
     """
     announced, loading = announced or asyncio.Event(), loading or asyncio.Lock()
     failures = 0

@@ -44,8 +44,8 @@ class Following:
 
         Downloads use `threads` threads. If the newest version cannot be fetched, the engine keeps
         its present version. Raises CanaryMismatch and EngineError in the same cases as
-        Engine.load_version. Raises PolicyError if the learner trains with other inputs than
-        `method` describes.
+        Engine.load_version. Raises PolicyError if the learner trains with other input settings than
+        `method`.
         """
         following = cls(engine, Subscriber(store, run, threads=threads), canary, method)
         await following._start()

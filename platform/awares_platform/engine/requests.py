@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _TRIES = 4
 """The largest number of times that one request is sent to the engine's process."""
 _ABORT_EVERY_S = 0.05
-"""Seconds between two attempts to abort requests that vLLM may not have registered yet."""
+"""Seconds between two attempts to abort requests. vLLM may register a request after an attempt."""
 
 
 class Requests:

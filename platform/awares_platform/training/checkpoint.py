@@ -204,9 +204,9 @@ def _read_meta(path: Path, checkpoint: str) -> Saved:
 def stored_identity(store: ObjectStore, run: str, job: str) -> tuple[str, dict[str, Any]] | None:
     """Return the key and the identity of a stored checkpoint, or None if there is none.
 
-    Any checkpoint will do, because all checkpoints of a job have the same identity. Before the
-    driver starts a worker, it compares this identity with the present settings. The function skips
-    checkpoints with an unreadable description, because `restore` reports them.
+    All checkpoints of a job have the same identity, so the function takes the first readable one.
+    Before the driver starts a worker, it compares this identity with the present settings. The
+    function skips checkpoints with an unreadable description, because `restore` reports them.
     """
     for info in store.list(f"runs/{run}/checkpoints/{job}/"):
         if info.key.endswith(f"/{META}"):

@@ -75,7 +75,7 @@ def export_policy(
     `adapter` is true, the policy is complete only after `export_adapter`.
     """
     key = policy_key(run, name)
-    # Without its manifest, an older adapter counts as absent. It does not belong to these weights.
+    # An older adapter does not belong to these weights. Without its manifest it counts as absent.
     store.delete(f"{adapter_key(run, name)}/{MANIFEST}")
     with tempfile.TemporaryDirectory(prefix="awares-export-") as staged:
         directory = Path(staged)

@@ -26,7 +26,7 @@ PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 BOUNDS = ("size", "min_pixels", "max_pixels")
 """The keys of an image processor's configuration that bound the area of an image.
 
-The keys min_pixels and max_pixels are older than the key size.
+Older configurations have min_pixels and max_pixels instead of size.
 """
 INPUTS = "inputs"
 """The key in `extra` of a weight manifest under which the learner stores `environment.inputs`."""
@@ -97,9 +97,9 @@ def check_stored(store: ObjectStore, key: str, method: MethodConfig) -> None:
 
 
 def check_published(manifest: Manifest, run: str, method: MethodConfig) -> None:
-    """Raise PolicyError if the learner of `run` trains with other inputs than `method` describes.
+    """Raise PolicyError if the learner of `run` trains with other input settings than `method`.
 
-    A manifest without inputs is not checked.
+    A manifest that records no input settings is not checked.
     """
     place = f"version {manifest.version} of run {run}"
     _compare(manifest.extra.get(INPUTS, {}), place, method)
@@ -113,7 +113,7 @@ def check_newest(store: ObjectStore, run: str, method: MethodConfig) -> None:
 
 
 def published(manifest: Manifest, method: MethodConfig) -> MethodConfig | None:
-    """Return `method` with the inputs that `manifest` records, or None if it records none."""
+    """Return `method` with the input settings of `manifest`, or None if it records none."""
     trained = manifest.extra.get(INPUTS)
     return trained and MethodConfig.model_validate({**method.model_dump(), **trained})
 

@@ -85,9 +85,10 @@ def attach(
 def attach_trained(
     model: nn.Module, family: ModelFamily, adapter: Mapping[str, Tensor], scale: float
 ) -> None:
-    """Freeze `model`, and attach the trained `adapter`, as `read_peft` returns it.
+    """Freeze `model`, and attach a trained adapter to it.
 
-    Raises WeightsError if the adapter does not fit the model, or adapts the vision tower.
+    `read_peft` returns `adapter` and `scale`. Raises WeightsError if the adapter does not fit the
+    model, or adapts the vision tower.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in model.named_parameters()}
     layers = adapted(shapes_of(adapter), shapes, family.current_name)

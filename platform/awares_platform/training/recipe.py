@@ -65,7 +65,7 @@ _CURATE_OPERATION = {
     "engine_gpus": True,
     "engine_restarts": True,
     "budget": True,
-    # Recipes have digests of the prompts' texts instead.
+    # Recipes leave the next two settings out, because they have digests of the prompts' texts.
     "judge_prompt": True,
     "grounding_prompt": True,
     "second_judge": True,
@@ -278,7 +278,7 @@ def digest(recipe: Recipe) -> str:
 def changes(before: Recipe, now: Recipe, where: str = "in the run") -> list[str]:
     """Return a text for each key whose value differs, such as "run.seed is 0 in the run and 1 now".
 
-    An absent key counts as null. `where` is the phrase in each text for the place of `before`.
+    An absent key counts as null. `where` says where the recipe `before` comes from.
     """
     return [
         f"{key} is {_shown(before.get(key))} {where} and {_shown(now.get(key))} now"

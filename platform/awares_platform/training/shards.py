@@ -118,10 +118,11 @@ def write(engine: Any, directory: Path) -> None:
 
 
 def read(engine: Any, directory: Path, path: str | None = None) -> None:
-    """Load the state in `directory`, which any number of ranks at any ZeRO stage has written.
+    """Load the state in `directory` into the optimizer and the model.
 
-    `path` is the checkpoint's path in the store. It appears only in the error. Every rank must call
-    this function. Raises PolicyError if a part of the state is missing.
+    Any number of ranks at any ZeRO stage may have written the state. `path` is the checkpoint's
+    path in the store, for the error message. Every rank must call this function. Raises PolicyError
+    if a part of the state is missing.
     """
     stored = StoredSlices(directory, path or str(directory))
     states = engine.basic_optimizer.state

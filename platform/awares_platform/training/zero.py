@@ -130,7 +130,7 @@ def initialize(model: nn.Module, settings: ZeroSettings, gpu: bool = False) -> A
 
 
 def prepare_process(gpu: bool) -> None:
-    """Unless `gpu` is true, make DeepSpeed use the CPU, and not compile its shared-memory op.
+    """Unless `gpu` is true, make DeepSpeed use the CPU and skip its shared-memory op.
 
     Only tensor-parallel inference needs this op. By default, DeepSpeed compiles it in every new
     home directory, which takes about a minute.

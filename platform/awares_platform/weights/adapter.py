@@ -158,7 +158,7 @@ def read_peft(directory: Path) -> tuple[dict[str, Tensor], float]:
 
 
 def rank_in(directory: Path) -> int:
-    """Return the rank that the configuration of an adapter in peft's layout states.
+    """Return the rank of the adapter in `directory`, from the configuration in peft's layout.
 
     Raises WeightsError if the configuration is missing or damaged.
     """

@@ -99,7 +99,8 @@ class ChainCost:
     def add(self, entry: PublishedVersion) -> None:
         """Record the size of the version that was just published.
 
-        This is the size of its anchor or, if the version has no anchor, the size of its delta.
+        If the version has an anchor, only the anchor's size counts. Otherwise the delta's size
+        counts.
         """
         if entry.anchor is not None:
             self.anchor, self.deltas = entry.anchor.size, []

@@ -20,7 +20,9 @@ def head_key(run: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One form of a version: a delta to version `base`, or an anchor if `base` is None.
+    """One stored form of a version: the difference from version `base`, or all weights.
+
+    The difference is called a delta. All weights are called an anchor, and `base` is then None.
 
     `name` is the name of the form's manifest in the version's folder. `digest` is the blake3 hash
     of this manifest. `size` is the total number of bytes of the form's weight shards.
@@ -37,7 +39,7 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class PublishedVersion:
-    """One published version with its forms.
+    """One published version with its forms: a delta, an anchor or both.
 
     Example:
         delta = Form("manifest.json", 11, 135000, "9c0e...")

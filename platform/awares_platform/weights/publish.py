@@ -226,7 +226,7 @@ class Publisher:
             raise
 
     def repair(self) -> None:
-        """Start to upload all weights of the newest version if a reader has requested this anchor.
+        """Start to upload an anchor (all weights) of the newest version if a reader requested one.
 
         Every rank must call this method regularly while it waits between publications. Without
         these calls a deadlock is possible: the readers wait for a version, and the learner waits
@@ -260,7 +260,7 @@ class Publisher:
         return publication
 
     def _repair(self) -> None:
-        """Publish an anchor of the held version if a reader has requested this anchor.
+        """Publish an anchor (all weights) of the held version if a reader has requested one.
 
         After a failure, the next call of `repair` tries again.
         """

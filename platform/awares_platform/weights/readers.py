@@ -85,7 +85,7 @@ class HostReaders:
     """
 
     def __init__(self) -> None:
-        # The type is Any, because torch also declares the result for processes outside the group.
+        # The declared type of `new_group` includes the result for processes outside the group.
         self._group: Any = torch.distributed.new_group(backend="gloo")
         self.rank = torch.distributed.get_rank(self._group)
         self.ranks = torch.distributed.get_world_size(self._group)

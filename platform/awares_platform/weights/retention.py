@@ -25,7 +25,7 @@ LEASE_S = 60.0
 
 
 def pin(store: ObjectStore, run: str, version: int) -> None:
-    """Keep a version until it is unpinned."""
+    """Keep a version in the store until `unpin` removes the pin."""
     store.put(f"{folder(run)}/pins/{version:08d}", b"")
 
 

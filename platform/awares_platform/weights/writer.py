@@ -31,13 +31,13 @@ log = logging.getLogger(__name__)
 
 
 class WriterFenced(WeightsError, Fenced):
-    """Another writer has claimed the run's weights."""
+    """Another writer has claimed the run's weights, so this writer can no longer publish."""
 
 
 class HeadWriter:
     """Reads and overwrites HEAD for one writer.
 
-    Creating a HeadWriter claims the run and fences all earlier writers.
+    Creating a HeadWriter claims the run. Earlier writers of the run can then no longer publish.
     """
 
     def __init__(self, store: ObjectStore, run: str) -> None:

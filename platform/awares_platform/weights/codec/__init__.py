@@ -58,8 +58,8 @@ def decode(
     `out` must be contiguous. `out` may be `base` itself, but `out` and `base` must not overlap
     partly. The function needs 32 MiB of memory per thread, and it copies a base that is not
     contiguous. Raises WeightsError for a damaged blob, and for a delta without a base. Also raises
-    WeightsError if the dtype or shape of the blob differs from that of `base` or `out`. After an
-    error the content of `out` is undefined.
+    WeightsError if the blob has another dtype or shape than `base` or `out`. After an error the
+    content of `out` is undefined.
     """
     return _blob.decode(base, blob, out, threads)
 

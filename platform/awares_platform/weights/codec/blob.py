@@ -23,10 +23,9 @@ _MOST_DIMENSIONS = 64
 _EXPANSION = 1 << 18
 """Upper bound of the number of decoded bytes per encoded byte.
 
-With this bound, a blob with an impossible shape is rejected before memory is allocated.
-
-A zstd block has at least three bytes and decodes to at most 128 KiB. Each of these decoded bytes
-holds at most four packed values."""
+A zstd block has at least three bytes and decodes to at most 128 KiB. Each decoded byte holds at
+most four packed values. With this bound, `Blob.check` rejects a blob with an impossible shape
+before `decode` allocates memory."""
 
 
 @dataclass(frozen=True, slots=True)

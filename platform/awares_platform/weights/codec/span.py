@@ -15,7 +15,7 @@ from awares_platform.weights.manifest import WeightsError
 BYTES = 1 << 22
 """Number of bytes of a span. The last span of a tensor may be shorter."""
 KINDS = ("same", "ulp", "steps", "xor", "dense")
-"""The kinds of spans, which the package's docstring explains.
+"""The kinds of encoding of a span, which the package's docstring explains.
 
 A blob stores the index of a kind, so new kinds must come at the end.
 """
@@ -100,7 +100,7 @@ def _choose(word: WordType, base: Words, new: Words) -> str:
 
 
 def _sample(words: Words) -> Words:
-    """Return the whole of a small span, or evenly spaced samples of a large span."""
+    """Return all words of a small span, or evenly spaced samples of a large span."""
     if len(words) <= _SAMPLES * _SAMPLE:
         return words
     starts = np.linspace(0, len(words) - _SAMPLE, _SAMPLES, dtype=np.int64)
