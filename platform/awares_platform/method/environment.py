@@ -60,7 +60,7 @@ def base_prompt(method: MethodConfig, tokenizer: Any, family: ModelFamily) -> st
 
 
 def vision_limits(method: MethodConfig, family: ModelFamily) -> VisionLimits:
-    """Return the image size limits of the family's processor for the pixel bounds in `method`."""
+    """Return the limits of the family's image processor, with the pixel bounds of `method`."""
     return family.limits(method.min_pixels, method.max_pixels)
 
 

@@ -23,7 +23,7 @@ class Caches:
     - `images`: the largest size of a process's cache of decoded images.
 
     Example:
-        Caches(view=9.8e6, page=3.7e7, processed=2**30, views=2**30, images=2**28)
+        Caches(view=9_800_000, page=37_000_000, processed=2**30)
     """
 
     view: int
