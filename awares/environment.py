@@ -78,8 +78,8 @@ class Environment(Protocol):
     setting in the table [method.environment_settings]. A parameter `rule` gets the
     `awares.view_rule.ViewRule` of [method], which chooses the resolution of views. An environment
     may also have a method `parse_lenient`. Serving then reads the policy's turns with this method
-    instead of `parse`. Each of the five jobs builds its own environment, so an environment must not
-    store anything between calls.
+    instead of `parse`. Each job builds its own environment. An environment must therefore not store
+    anything between calls.
 
     Example:
         class Zoom:

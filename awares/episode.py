@@ -60,11 +60,12 @@ class Turn(Carried):
     `context_ids` are the ids before the sampled ids: the whole prompt in turn 1, the tool's reply
     in a later turn. `views` are the views that this turn adds. `context_ids` holds ONE image
     placeholder for each of these views. `sampled_ids`, `logprobs` and `versions` have one entry per
-    sampled token: the id, the behaviour logprob, and the version of the weights. `text` is the
-    decoded text of the sampled ids. `crops` are the regions that the turn requests, if the request
-    is granted. `area` is the cost of these regions as a share of the image's area. `stop` says how
-    the turn ended the episode, or is None if the episode went on. `cut` says whether the token
-    limit ended the text. The journal of the GRPO job does not store `cut`.
+    sampled token: the id, its logprob under the policy that sampled it, and the version of this
+    policy. `text` is the decoded text of the sampled ids. `crops` are the regions that the turn
+    requests, if the request is granted. `area` is the cost of these regions as a share of the
+    image's area. `stop` says how the turn ended the episode, or is None if the episode went on.
+    `cut` says whether the token limit ended the text. The journal of the GRPO job does not store
+    `cut`.
 
     Example:
         Turn((1, 9, 2), (View(),), (17, 151645), (-0.1, 0.0), (3, 3), "7", (), StopReason.ANSWER)

@@ -22,9 +22,9 @@ from awares.view import View, view_size
 _SHRINK = 0.9
 _STEPS = 80
 _VIEWS_LEFT = 2
-"""A first view must leave this many times the visual tokens of the smallest square view.
+"""Beside the first view, the budget must have room for this many of the smallest square views.
 
-The factor is not 1, because the smallest view of another shape may cost more tokens.
+The number is not 1, because the smallest view of another shape may cost more tokens.
 """
 
 

@@ -27,7 +27,7 @@ class View(Carried):
 
 @dataclass(frozen=True, slots=True)
 class ImageView(Carried):
-    """A view of one image. It determines the pixels, given the settings of a run.
+    """A view of one image. Together with a run's settings, these fields determine the pixels.
 
     `image` is the hash of the image file. `image_size` is the image's width and height in pixels.
 
