@@ -4,6 +4,9 @@ The tests run against the simulator's API server, and no pod runs. The API serve
 against the CRD schemas, sets the CRD defaults and answers the `lookup` calls of the templates.
 """
 
+import os
+import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,3 +155,29 @@ def test_a_cluster_without_todays_kuberay_is_refused(
         )
     assert ended.status != 0 and sentence in ended.err
     assert all_of(objects, "ConfigMap") == []
+
+
+@pytest.mark.parametrize("name", ["serve-only", "two-pools"])
+def test_the_command_before_an_uninstall_removes_all_custom_resources(
+    objects: Objects, tmp_path: Path, name: str
+) -> None:
+    """Run the command of install.md with the real kubectl."""
+    text = (CHART.parent / "docs/install.md").read_text()
+    [command] = re.findall(r"^    (kubectl delete ray\S+ .*\\\n.*)$", text, re.MULTILINE)
+    words = command.replace("\\\n", " ").replace("instance=awares-train", "instance=r").split()
+    add_secrets(objects)
+    with running(objects) as server:
+        cli = helm.Helm(helm.binary("helm"), server.kubeconfig(tmp_path), tmp_path)
+        cli.do("install", "r", str(CHART), *preset(name), "--set", "endpoint.enabled=true")
+        environment = {**os.environ, "KUBECONFIG": str(cli.kubeconfig), "HOME": str(tmp_path)}
+        done = subprocess.run(
+            [str(helm.binary("kubectl")), *words[1:], "--timeout=60s"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        kinds = ("RayCluster", "RayJob", "RayService", "RayCronJob")
+        assert {kind: all_of(objects, kind) for kind in kinds} == dict.fromkeys(kinds, [])
+        assert "deleted" in done.stdout and all_of(objects, "ConfigMap")

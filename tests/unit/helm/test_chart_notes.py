@@ -46,6 +46,24 @@ def test_notes_name_existing_objects(case: Case) -> None:
     )
 
 
+REMOVAL = re.compile(r"kubectl.* delete (\S+) --cascade=foreground .*?--selector (\S+)=(\S+)", re.S)
+"""The command that removes the release's custom resources before `helm uninstall`."""
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_command_before_an_uninstall_finds_every_custom_resource(case: Case) -> None:
+    """Helm would delete the ConfigMap, or KubeRay's operator, before KubeRay has cleaned up."""
+    [(kinds, label, value)] = REMOVAL.findall(notes(case))
+    assert (label, value) == ("app.kubernetes.io/instance", RELEASE)
+    for doc in case.docs():
+        if doc["apiVersion"].startswith("ray.io/"):
+            assert f"{doc['kind'].lower()}s" in kinds.split(",")
+            assert doc["metadata"]["labels"][label] == value
+    for page in ("docs/install.md", "awares-train-with-operator/README.md"):
+        text = (CHART.parent / page).read_text()
+        assert REMOVAL.findall(text) == [(kinds, label, "awares-train")]
+
+
 def test_notes_warn_of_open_ports() -> None:
     by_name = {
         case.name: notes(case)
