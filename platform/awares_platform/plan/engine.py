@@ -19,7 +19,8 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 class EngineMemory:
     """The memory of one GPU of an engine, and the limits of the engine's concurrent episodes.
 
-    These fields are sizes in bytes:
+    A canary is a set of fixed prompts, whose logprobs the engine computes after each load of
+    weights. These fields are sizes in bytes:
 
     - `weights`: the policy's weights on this GPU.
     - `adapters`: vLLM's slots for LoRA adapters.
@@ -166,9 +167,10 @@ def _workspace(settings: EngineConfig, shape: Geometry, element: int, images: in
 def _scoring(settings: EngineConfig, shape: Geometry, element: int, lengths: Lengths) -> float:
     """Return the peak bytes of temporary tensors while the engine computes a canary's logprobs.
 
-    The longest prompt of a canary is an episode with one crop of half an image. Half an image has
-    twice the tokens of the usual crop, which is a quarter. vLLM holds the logits and the fp32
-    logprobs of two such prompts. It also holds one byte per logit of one prompt, to rank the
+    A canary is a set of fixed prompts, whose logprobs the engine computes after each load of
+    weights. The longest prompt of a canary is an episode with one crop of half an image. Half an
+    image has twice the tokens of the usual crop, which is a quarter. vLLM holds the logits and the
+    fp32 logprobs of two such prompts. It also holds one byte per logit of one prompt, to rank the
     tokens. The engine computes the logits of at most engine.max_batched_tokens tokens at once.
     """
     rows = min(settings.max_batched_tokens, lengths.called + lengths.crop)
