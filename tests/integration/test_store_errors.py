@@ -1,5 +1,6 @@
 """Tests that errors about an unusable store name the store, and tell the user what to do."""
 
+import datetime
 import pickle
 import socket
 import time
@@ -7,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from botocore import auth
 
 from awares.errors import ConfigError
 from awares_platform.config.store import StoreConfig
-from awares_platform.store import ObjectStore, multipart
+from awares_platform.store import ObjectStore, multipart, s3_errors
 from awares_platform.store.errors import AccessDenied, MissingBucket, StoreUnavailable
 
 pytestmark = pytest.mark.integration
@@ -74,6 +76,23 @@ def test_absent_credentials_are_named(
         AccessDenied, match="no credentials .* set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     ):
         changed(store).check()
+
+
+@pytest.mark.parametrize(("hours", "side"), [(1, "ahead of"), (-1, "behind")])
+def test_a_wrong_clock_is_named(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int, side: str
+) -> None:
+    """The test moves the clock of the client alone. A HEAD request gets no code in its reply."""
+    seconds, today = time.time, auth.get_current_datetime
+    monkeypatch.setattr(
+        auth, "get_current_datetime", lambda: today() + datetime.timedelta(hours=hours)
+    )
+    monkeypatch.setattr(s3_errors.time, "time", lambda: seconds() + 3600 * hours)
+    (tmp_path / "file").write_bytes(b"x")
+    wrong = rf"the clock of this machine is 3,[56]\d\d s {side} that of http://127.*denies access"
+    for operation in operations(changed(store), tmp_path / "file"):
+        with pytest.raises(AccessDenied, match=f"{wrong} .*; synchronise this clock with NTP"):
+            operation()
 
 
 def test_a_store_that_is_down_fails_within_the_budget(store: ObjectStore) -> None:

@@ -1,5 +1,8 @@
 """Decides which S3 errors are retried, and translates S3 errors to errors of store/errors.py."""
 
+import time
+from email.utils import parsedate_to_datetime
+
 from botocore import exceptions as boto
 
 from awares_platform.config.store import StoreConfig
@@ -41,8 +44,13 @@ _BUSY_STATUSES = {408, 429}
 _ABSENT_CODES = {"404", "NoSuchKey", "NotFound", "NoSuchUpload"}
 _DENIED_CODES = {
     "401", "403", "AccessDenied", "AllAccessDisabled", "Forbidden",
-    "InvalidAccessKeyId", "InvalidToken", "RequestTimeTooSkewed", "SignatureDoesNotMatch",
+    "InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch",
 }  # fmt: skip
+_SKEWED_CODE = "RequestTimeTooSkewed"
+_UNEXPLAINED_CODES = {"403", "Forbidden", "SignatureDoesNotMatch"}
+"""Codes that may hide `_SKEWED_CODE`. The reply to a HEAD request, for example, has no body."""
+_MOST_SKEW_S = 900.0
+"""S3 refuses a request if its time differs by more than this number of seconds."""
 EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _NO_CREDENTIALS = (
     boto.NoCredentialsError,
@@ -116,6 +124,11 @@ def translate(error: Failure, key: str, config: StoreConfig, budget_s: float) ->
             f"{where}: the credentials for {server} have expired ({reason}); renew them, or use a "
             "role, which boto3 renews"
         )
+    if isinstance(error, boto.ClientError) and _is_skewed(error):
+        return AccessDenied(
+            f"{where}: the clock of this machine {_difference(error)} that of {server}, which "
+            f"therefore denies access ({reason}); synchronise this clock with NTP"
+        )
     if reason in _DENIED_CODES:
         return AccessDenied(
             f"{where}: {server} denies access ({reason}); check {_VARIABLES} "
@@ -156,3 +169,30 @@ def _tls_fault(error: Failure) -> str:
 
 def _status(error: boto.ClientError) -> int:
     return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+
+
+def _is_skewed(error: boto.ClientError) -> bool:
+    """Return whether the server has refused a request because of its time."""
+    if code(error) == _SKEWED_CODE:
+        return True
+    return code(error) in _UNEXPLAINED_CODES and abs(_skew_s(error) or 0.0) > _MOST_SKEW_S
+
+
+def _difference(error: boto.ClientError) -> str:
+    """Return in words how this machine's clock differs from the server's."""
+    skew = round(_skew_s(error) or 0.0)
+    if not skew:
+        return "differs from"
+    return f"is {abs(skew):,} s {'ahead of' if skew > 0 else 'behind'}"
+
+
+def _skew_s(error: boto.ClientError) -> float | None:
+    """Return by how many seconds this machine's clock is ahead of the Date header of the reply.
+
+    Return None if the reply has no readable header.
+    """
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    try:
+        return time.time() - parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,50 @@
+"""Tests that an error about denied access tells a wrong clock from wrong keys."""
+
+import time
+from email.utils import formatdate
+
+import pytest
+from botocore.exceptions import ClientError
+
+from awares_platform.config.store import StoreConfig
+from awares_platform.store.errors import AccessDenied
+from awares_platform.store.s3_errors import translate
+
+CONFIG = StoreConfig(url="s3://awares/x", endpoint="http://store:9000")
+CLOCK, KEYS = "the clock of this machine", "check AWS_ACCESS_KEY_ID"
+
+
+def message(code: str, **headers: str) -> str:
+    """Return the message about a call that the store has refused with `code` and `headers`."""
+    reply = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPHeaders": headers}}
+    found = translate(ClientError(reply, "GetObject"), "key", CONFIG, 1.0)
+    assert isinstance(found, AccessDenied)
+    return str(found)
+
+
+def date(ahead_s: float) -> str:
+    """Return a Date header of a server that is `ahead_s` seconds ahead of this machine."""
+    return formatdate(time.time() + ahead_s, usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("code", "headers", "words"),
+    [
+        ("RequestTimeTooSkewed", {"date": date(7200)}, f"{CLOCK} is 7,"),
+        ("RequestTimeTooSkewed", {"date": date(-3600)}, "s ahead of that of http://store:9000,"),
+        ("RequestTimeTooSkewed", {}, f"{CLOCK} differs from that of"),
+        ("RequestTimeTooSkewed", {"date": "yesterday"}, f"{CLOCK} differs from that of"),
+        ("403", {"date": date(1200)}, "s behind that of http://store:9000,"),
+        ("SignatureDoesNotMatch", {"date": date(1200)}, f"{CLOCK} is 1,"),
+        ("403", {"date": date(60)}, KEYS),
+        ("403", {}, KEYS),
+        ("SignatureDoesNotMatch", {"date": date(-60)}, KEYS),
+        ("InvalidAccessKeyId", {"date": date(1200)}, KEYS),
+    ],
+)
+def test_a_wrong_clock_is_named_and_not_the_keys(
+    code: str, headers: dict[str, str], words: str
+) -> None:
+    found = message(code, **headers)
+    assert words in found and f"denies access ({code})" in found
+    assert (KEYS in found) != ("synchronise this clock with NTP" in found)
