@@ -126,3 +126,20 @@ def test_a_name_that_leads_out_of_the_directory_is_refused(
     )
     with pytest.raises(StoreError, match="leads out of"):
         store.download_directory("dir", tmp_path)
+
+
+def test_encrypted_objects_come_back_in_one_part_and_in_many(
+    store: ObjectStore, large: Path, tmp_path: Path
+) -> None:
+    """SeaweedFS encrypts with keys of its own. It has no KMS."""
+    settings = store.config.model_copy(update={"encryption": "AES256"})
+    encrypted = ObjectStore(settings)
+    etag = encrypted.put("small", b"0123456789", if_none_match=True)
+    encrypted.put("small", b"9876543210", if_match=etag)
+    encrypted.upload_file(large, "large", if_none_match=True)
+    encrypted.download_file("large", tmp_path / "copy")
+    assert encrypted.get_range("small", 2, 5) == b"765"
+    assert (tmp_path / "copy").read_bytes() == large.read_bytes()
+    for key in ("small", "large"):
+        found = store.client.head_object(**store.address(key))
+        assert found["ServerSideEncryption"] == "AES256"
