@@ -97,6 +97,23 @@ def test_a_finished_import_is_not_repeated(seaweed: ObjectStore, pages: Path) ->
     assert not smaller.resumed and content(seaweed, "once") != content(seaweed, "plain")
 
 
+@pytest.mark.parametrize("recorded", [{}, {"benchmark": "none"}])
+def test_an_import_from_before_or_with_a_new_setting_is_not_repeated(
+    seaweed: ObjectStore, pages: Path, recorded: dict[str, str]
+) -> None:
+    imported(seaweed, pages / "rows.jsonl", "older")
+    key = "datasets/older/train/manifest.json"
+    manifest = json.loads(seaweed.get(key))
+    settings = manifest["recipe"]["settings"]
+    settings.pop("benchmark", None)
+    settings |= recorded
+    seaweed.put(key, json.dumps(manifest).encode())
+    assert imported(seaweed, pages / "rows.jsonl", "older").resumed
+    settings["benchmark"] = "pope"
+    seaweed.put(key, json.dumps(manifest).encode())
+    assert not imported(seaweed, pages / "rows.jsonl", "older").resumed
+
+
 class Stopping(ObjectStore):
     """A store that fails after `left` writes, as if the process ended there.
 

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -86,6 +86,21 @@ def _is_infinite(value: Any) -> bool:
 
 def _is_blank(value: Any) -> bool:
     return isinstance(value, str) and not value.strip()
+
+
+def without_added(settings: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `settings` without each key that has its value in `added`.
+
+    `added` maps a key that older versions of this package do not have to the value that keeps their
+    results. A recipe without such a key thus equals the recipe that an older version has recorded.
+
+    Example:
+        without_added({"judge": "match", "form": "compare"}, {"form": "compare"})
+        # {"judge": "match"}
+    """
+    return {
+        key: value for key, value in settings.items() if key not in added or value != added[key]
+    }
 
 
 def nearest(key: str, valid: Iterable[str]) -> str:

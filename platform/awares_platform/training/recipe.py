@@ -10,7 +10,7 @@
 A recipe is a flat JSON object. Every setting of a job's section belongs to the recipe, unless a
 list in this file leaves it out. Most lists hold the settings that decide only where a job runs, how
 fast it runs, when it stops, or what it keeps. Such a setting changes a result by rounding errors at
-most.
+most. Settings that older recipes lack are left out while they have the value that keeps results.
 
 Checkpoints, exported policies and curated shards record the recipe of their job. A job compares
 this record with its own recipe before it resumes, and before it reports that nothing is to be done.
@@ -25,6 +25,7 @@ from typing import Any
 
 from awares.errors import PolicyError
 from awares_platform.config import PlatformConfig, Section
+from awares_platform.config.base import without_added
 from awares_platform.config.curate import CurateConfig
 from awares_platform.config.data import CURATED, DataConfig
 from awares_platform.config.engine import EngineConfig
@@ -140,6 +141,12 @@ _REWARD_ONLY = {
 
 The system prompt is not in this set: curation leaves out a question if an episode with the system
 prompt can exceed the context.
+"""
+_ADDED = {"curate.judge_form": "compare"}
+"""Maps each setting that older recipes lack to the value with which the results are the same.
+
+Recipes leave the setting out while it has this value. Add a new setting here if its default changes
+no result. Otherwise each finished set and each run of an older version would be refused.
 """
 _PARTS = (
     "policy.family",
@@ -278,8 +285,10 @@ def digest(recipe: Recipe) -> str:
 def changes(before: Recipe, now: Recipe, where: str = "in the run") -> list[str]:
     """Return a text for each key whose value differs, such as "run.seed is 0 in the run and 1 now".
 
-    An absent key counts as null. `where` says where the recipe `before` comes from.
+    An absent key counts as null, or as its value in _ADDED. `where` says where the recipe `before`
+    comes from.
     """
+    before, now = ({**_ADDED, **recipe} for recipe in (before, now))
     return [
         f"{key} is {_shown(before.get(key))} {where} and {_shown(now.get(key))} now"
         for key in sorted(before.keys() | now.keys())
@@ -348,9 +357,13 @@ def _curated(data: DataConfig, samples: str) -> str:
 
 
 def _with_code(recipe: Recipe) -> Recipe:
-    """Return `recipe` with a digest of each file that defines a class or function of the user."""
+    """Return `recipe` with a digest of each file that defines a class or function of the user.
+
+    The result lacks the settings of _ADDED that have their value there.
+    """
     codes = {key: _code(recipe[key]) for key in _PARTS if key in recipe}
-    return {**recipe, **{f"code of {key}": code for key, code in codes.items() if code}}
+    found = {**recipe, **{f"code of {key}": code for key, code in codes.items() if code}}
+    return without_added(found, _ADDED)
 
 
 def _code(part: str) -> str | None:

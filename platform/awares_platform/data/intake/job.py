@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +19,7 @@ from typing import Any
 
 from awares.errors import ConfigError, DataError
 from awares.evaluation.benchmarks import BENCHMARKS
-from awares_platform.config.base import Section
+from awares_platform.config.base import without_added
 from awares_platform.config.data import DataConfig
 from awares_platform.config.imports import ImportsConfig
 from awares_platform.config.store import StoreConfig
@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 HELD_OUT = "test"
 """The split of held-out images, whose rows an import of the split train leaves out."""
 IN_EVALUATION = "in an evaluation set"
+_ADDED = {"benchmark": "none"}
+"""Maps each setting that older imports do not record to the value that changes no row."""
 _PEEKED = 20
 _SHOWN = 10
 _MOST_SHOWN_READ = 200
@@ -165,7 +167,7 @@ def _recipe(
         "split": request.split,
         "files": _files_digest(places),
         "columns": str(columns),
-        "settings": _plain(settings, exclude={"threads"}),
+        "settings": _result_settings(settings.model_dump(mode="json")),
         "shard_rows": data.shard_rows,
         "against": {
             f"{name}/{split}": samples_digest(read_manifest(store, name, split))
@@ -181,8 +183,10 @@ def _files_digest(places: Sequence[SourceFile]) -> str:
     return digest.hexdigest()
 
 
-def _plain(section: Section, exclude: set[str]) -> dict[str, Any]:
-    return section.model_dump(mode="json", exclude=exclude)
+def _result_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings on which the rows of an import depend."""
+    kept = {key: value for key, value in settings.items() if key != "threads"}
+    return without_added(kept, _ADDED)
 
 
 def _finished(
@@ -195,7 +199,8 @@ def _finished(
         return None
     if not isinstance(found, dict) or "counts" not in found:
         return None
-    if {name: value for name, value in found.items() if name != "counts"} != recipe:
+    same = {**found, "settings": _result_settings(found.get("settings", {}))}
+    if {name: value for name, value in same.items() if name != "counts"} != recipe:
         return None
     return ImportCounts(**found["counts"])
 

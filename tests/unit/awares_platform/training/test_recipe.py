@@ -198,6 +198,32 @@ def test_every_setting_that_is_left_out_exists(section: type[Section], left_out:
     assert left_out <= section.model_fields.keys()
 
 
+def test_a_setting_that_older_recipes_lack_is_left_out_until_it_changes_a_result() -> None:
+    """Older curated sets were refused for a setting whose default keeps their labels."""
+    each = ("curate.judge_form=each", "curate.both_wrong=LR")
+    recorded = {**curate(), "curate.judge_form": "compare"}
+    assert "curate.judge_form" not in curate() and not changes(recorded, curate())
+    assert changes(curate("curate.both_wrong=LR"), curate(*each)) == [
+        'curate.judge_form is "compare" in the run and "each" now'
+    ]
+
+
+def test_the_recipe_of_labels_has_no_setting_that_nobody_has_decided_on() -> None:
+    """A new setting whose default keeps the labels belongs in recipe._ADDED, not in this list."""
+    endpoints = ("judge_endpoint", "grounding_endpoint")
+    assert {key for key in curate() if key.startswith("curate.")} == {
+        "curate.judge",
+        "curate.judge_settings",
+        "curate.grounding",
+        "curate.grounding_settings",
+        "curate.grounding_unit",
+        "curate.both_wrong",
+        "curate.min_confidence",
+        "curate.max_tokens",
+        *(f"curate.{name}.{key}" for name in endpoints for key in ("model", "max_tokens")),
+    }
+
+
 def test_every_other_setting_of_sft_and_policy_is_in_the_recipe() -> None:
     """Check that each setting is in the recipe, unless a list in recipe.py leaves it out."""
     found = {key for key in sft() if key.startswith(("sft.", "policy."))}
