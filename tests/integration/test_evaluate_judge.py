@@ -1,4 +1,4 @@
-"""Tests that an evaluation keeps all answers if the judge then refuses, with a real store."""
+"""Tests with a real store when an evaluation asks a judge, and what it keeps before."""
 
 import io
 from collections.abc import Awaitable
@@ -11,11 +11,15 @@ from awares.episode import Episode, StopReason
 from awares.errors import AwaresError
 from awares.labels import Case, Judgement
 from awares_platform.config import PlatformConfig
-from awares_platform.data.dataset import ensure_mini, read_split
+from awares_platform.data.dataset import Split, ensure_mini, read_split
+from awares_platform.evaluate.cascade import PlayedBy
 from awares_platform.evaluate.job import conclude
+from awares_platform.evaluate.questions import prepare, read_questions
+from awares_platform.evaluate.results import tables
 from awares_platform.method.play import Played
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
+from tests.integration.published_benchmarks import write
 from tests.spoken_turn import spoken_turn
 
 pytestmark = pytest.mark.integration
@@ -28,7 +32,8 @@ class Refusing:
         raise AwaresError(f"the judge refuses {case.question!r}")
 
 
-def test_answers_are_kept_before_a_judge_is_asked(seaweed: ObjectStore, tmp_path: Path) -> None:
+@pytest.fixture
+def config(seaweed: ObjectStore, tmp_path: Path) -> PlatformConfig:
     config = PlatformConfig.model_validate(
         {
             "run": {"name": "refused", "directory": str(tmp_path / "runs")},
@@ -43,8 +48,12 @@ def test_answers_are_kept_before_a_judge_is_asked(seaweed: ObjectStore, tmp_path
         }
     )
     ensure_mini(config.data, seaweed)
-    split = read_split(seaweed, config.data.name, "test", 3)
-    played = [
+    return config
+
+
+def played(split: Split) -> PlayedBy:
+    """Return an answer to each question, as the policies full and low."""
+    rows = [
         Played(
             sample,
             Episode(
@@ -63,10 +72,34 @@ def test_answers_are_kept_before_a_judge_is_asked(seaweed: ObjectStore, tmp_path
         )
         for sample in split.samples
     ]
+    return {"full": rows, "low": rows}
+
+
+def test_answers_are_kept_before_a_judge_is_asked(
+    seaweed: ObjectStore, config: PlatformConfig
+) -> None:
+    split = read_split(seaweed, config.data.name, "test", 3)
     with pytest.raises(AwaresError, match="the judge refuses"), Run(config, "evaluate") as record:
-        conclude(config, seaweed, record, split, {"full": played, "low": played})
+        conclude(config, seaweed, record, split, played(split))
     for policy in ("full", "low"):
         data = seaweed.get(f"runs/refused/evaluate/episodes-{policy}.parquet")
         rows = pq.read_table(io.BytesIO(data)).to_pylist()
         assert [row["answer"] for row in rows] == ["7"] * 3
         assert [row["sample_id"] for row in rows] == [one.sample_id for one in split.samples]
+
+
+def test_no_judge_is_asked_about_benchmarks(
+    seaweed: ObjectStore, config: PlatformConfig, tmp_path: Path
+) -> None:
+    write(tmp_path / "hub", "lmms-lab")
+    chosen = {"benchmarks": ("pope", "vstar"), "benchmark_root": str(tmp_path / "hub")}
+    evaluate = config.evaluate.model_copy(update=chosen)
+    config = config.model_copy(update={"evaluate": evaluate})
+    prepare(config.evaluate, config.data, seaweed)
+    split = read_questions(config.evaluate, config.data, seaweed)
+    with Run(config, "evaluate") as record:
+        results = conclude(config, seaweed, record, split, played(split))
+    assert results["labels"]["counts"] == {"none": 4}
+    assert results["policies"]["low"]["reward"] is None
+    assert list(results["benchmarks"]) == ["pope", "vstar", "average"]
+    assert tables(results).count("\n| full resolution") == 2

@@ -34,7 +34,8 @@ class EvaluateConfig(Section):
     questions: int = Field(default=2048, ge=1)
     """Number of held-out questions, which are the first questions of the test split."""
     benchmarks: tuple[BenchmarkName, ...] = ()
-    """Benchmarks of the paper to evaluate on, instead of the data set data.name."""
+    """Benchmarks of the paper to evaluate on, instead of the data set data.name. No judge is asked
+    about their questions, which therefore have no labels and no rewards."""
     benchmark_root: str = ""
     """Directory or s3:// prefix that holds the published data sets of the benchmarks, each below
     its id, such as lmms-lab/ChartQA."""

@@ -3,7 +3,8 @@
 The Evaluator, a Ray actor with an engine, plays the policies full and low with the base weights. It
 then plays the policies sft and awares with their own weights. cascade.py combines these episodes
 into those of the policies threshold and escalate. The job scores all episodes, and derives labels
-from the answers of low and full. It writes results.json, episodes-<policy>.parquet and table.md.
+from the answers of low and full, except for benchmarks. It writes results.json,
+episodes-<policy>.parquet and table.md.
 
 Each policy first answers evaluate.latency_questions questions, one at a time. Latencies are
 measured on these questions only. The policy then answers all other questions, evaluate.in_flight at
@@ -138,14 +139,17 @@ def conclude(
     """Score and label the episodes, write all files, and return the results.
 
     The episodes are written once before any judge is asked. If the judge then fails, the answers of
-    all policies are kept, without labels and rewards.
+    all policies are kept, without labels and rewards. Questions of benchmarks are not labelled.
     """
     played = usable(played)
     images = images_of(config.evaluate, config.data, store)
-    scored = _scored(config, split, played, bare(played))
-    write_episodes(store, record, scored)
-    labelled = label(config.method, config.curate, model_family(config.policy), played, images)
+    labelled = bare(played)
     scored = _scored(config, split, played, labelled)
+    write_episodes(store, record, scored)
+    # The judge may be paid, and six benchmarks have 18,805 questions.
+    if not config.evaluate.benchmarks:
+        labelled = label(config.method, config.curate, model_family(config.policy), played, images)
+        scored = _scored(config, split, played, labelled)
     results = assemble(
         config.run,
         config.evaluate,
