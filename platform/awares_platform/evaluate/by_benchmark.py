@@ -6,7 +6,7 @@ from typing import Any
 from awares.evaluation.benchmarks import BENCHMARKS
 from awares.evaluation.bootstrap import interval
 from awares.evaluation.scorers import Version, yes_no_f1
-from awares_platform.evaluate.scored import Scored
+from awares_platform.evaluate.scored import Scored, played
 
 _OCRBENCH_ROWS = 1000
 
@@ -17,7 +17,8 @@ def benchmark_metrics(
     """Return the metrics of each policy on each benchmark, and their averages.
 
     The result maps each benchmark to the metrics of each policy. It maps "average" to each policy's
-    mean accuracy and mean RTR over the benchmarks, which all have the same weight.
+    mean accuracy and mean RTR over the benchmarks, which all have the same weight. An episode with
+    StopReason.ERROR scores 0, and counts neither for RTR nor for the rate of calls.
     """
     found = {
         name: {policy: _metrics(name, rows, seed, version) for policy, rows in scored.items()}
@@ -37,15 +38,17 @@ def _metrics(name: str, scored: Sequence[Scored], seed: int, version: Version) -
     if not rows:
         return {"n": 0, "accuracy": 0.0, "rtr_token": 0.0, "rtr_pixel": 0.0}
     scores, images = [one.score for one in rows], [one.sample.image for one in rows]
+    episodes = played(rows)
     kinds = dict.fromkeys(one.sample.kind for one in rows if one.sample.kind)
     found = {
         "n": len(rows),
         "published_n": BENCHMARKS[name].rows,
         "accuracy": _mean(scores),
         "accuracy_ci95": list(interval(scores, images, seed=seed)),
-        "rtr_token": _mean([one.episode.rtr_token for one in rows]),
-        "rtr_pixel": _mean([one.episode.rtr_pixel for one in rows]),
-        "call_rate": _mean([bool(one.episode.crops) for one in rows]),
+        "errors": len(rows) - len(episodes),
+        "rtr_token": _mean([one.rtr_token for one in episodes]),
+        "rtr_pixel": _mean([one.rtr_pixel for one in episodes]),
+        "call_rate": _mean([bool(one.crops) for one in episodes]),
         "accuracy_by_version": {
             known: _mean([one.by_version[known] for one in rows]) for known in rows[0].by_version
         },
@@ -94,4 +97,4 @@ def _row(found: Mapping[str, Any], policy: str) -> list[Mapping[str, float]]:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    return sum(values) / len(values) if values else 0.0

@@ -12,7 +12,7 @@ probability. Both functions need no engine, because they combine episodes of oth
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from awares.episode import Turn, finish
+from awares.episode import StopReason, Turn, finish
 from awares.episode_spec import EpisodeSpec
 from awares_platform.method.answers import confidence
 from awares_platform.method.play import Played
@@ -27,14 +27,14 @@ def join(
     """Return `played` with the two-pass policies added.
 
     `decision_s` maps the id of a sample to the measured seconds of escalate's first turn. `spec`
-    holds the settings with which the episodes of awares were played. The mean RTR of awares is the
-    budget of threshold.
+    holds the settings with which the episodes of awares were played. The mean RTR of awares, over
+    its episodes without StopReason.ERROR, is the budget of threshold.
     """
     joined = dict(played)
     if "escalate" in policies:
         joined["escalate"] = escalate(played["awares"], played["full"], decision_s, spec)
     if "threshold" in policies:
-        known = [one.episode.rtr_token for one in played["awares"] if one.episode is not None]
+        known = [_rtr(one) for one in played["awares"] if _is_played(one)]
         budget = sum(known) / len(known) if known else 0.0
         joined["threshold"] = threshold(played["low"], played["full"], budget, spec)
     return joined
@@ -65,23 +65,31 @@ def threshold(
 ) -> list[Played]:
     """Add a second pass, taken from `full`, to the least confident episodes of `low`.
 
-    `budget` is the largest allowed mean of rtr_token over all questions. The least confident
-    episodes get a second pass first. The function stops once the next pass would exceed the budget.
+    `budget` is the largest allowed mean of rtr_token over the questions of `low` without
+    StopReason.ERROR, which stay errors. The least confident episodes get a second pass first. The
+    function stops once the next pass would exceed the budget.
     """
-    order = sorted(range(len(low)), key=lambda index: confidence(low[index]))
-    left = budget * len(low) - sum(_rtr(one) for one in low)
+    known = [index for index, one in enumerate(low) if _is_played(one)]
+    order = sorted(known, key=lambda index: confidence(low[index]))
+    left = sum(budget - _rtr(low[index]) for index in known)
     unsure: set[int] = set()
     for index in order:
-        left -= _rtr(full[index])
+        # A failed second pass is an error, which does not count for the mean.
+        again = full[index]
+        left -= _rtr(again) if _is_played(again) else budget - _rtr(low[index])
         if left < 0:
             break
         unsure.add(index)
     return [
         _fresh(first, again, first.latency_s, _whole(first, spec), spec)
-        if index in unsure and first.episode is not None
+        if index in unsure
         else first
         for index, (first, again) in enumerate(zip(low, full, strict=True))
     ]
+
+
+def _is_played(played: Played) -> bool:
+    return played.episode is not None and played.episode.stop is not StopReason.ERROR
 
 
 def _rtr(played: Played) -> float:

@@ -17,7 +17,7 @@ from awares.evaluation.summary import summarise
 from awares.sample import Sample
 from awares.ten_crops import TEN_CROPS
 from awares_platform.evaluate.by_benchmark import benchmarks_table
-from awares_platform.evaluate.scored import Scored
+from awares_platform.evaluate.scored import Scored, played
 
 NAMES = {
     "full": "full resolution",
@@ -87,8 +87,8 @@ def _by_version(scored: Sequence[Scored]) -> dict[str, float]:
 
 
 def _unanswered(episode: Episode) -> bool:
-    played = episode.stop is not StopReason.ERROR
-    return played and not episode.crops and episode.answer is None
+    failed = episode.stop is StopReason.ERROR
+    return not (failed or episode.crops) and episode.answer is None
 
 
 def _groups(
@@ -101,12 +101,16 @@ def _groups(
         name: {
             "n": len(group),
             "accuracy": sum(one.score for one in group) / len(group),
-            "rtr_token": sum(one.episode.rtr_token for one in group) / len(group),
-            "call_rate": sum(bool(one.episode.crops) for one in group) / len(group),
+            "rtr_token": _mean([one.rtr_token for one in played(group)]),
+            "call_rate": _mean([bool(one.crops) for one in played(group)]),
         }
         for name, group in sorted(groups.items())
         if name
     }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
 def _decision(found: Decisions) -> dict[str, float | None]:

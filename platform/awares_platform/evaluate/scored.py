@@ -33,6 +33,11 @@ class Scored:
     by_version: Mapping[str, float] = field(default_factory=dict)
 
 
+def played(scored: Sequence[Scored]) -> list[Episode]:
+    """Return the episodes without StopReason.ERROR. An episode with ERROR spends no known cost."""
+    return [one.episode for one in scored if one.episode.stop is not StopReason.ERROR]
+
+
 def score_all(
     rows: Sequence[Played],
     labelled: dict[str, Sample],

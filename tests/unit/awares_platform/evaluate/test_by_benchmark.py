@@ -3,13 +3,15 @@
 The figures are those of the splits, POPE's F1, OCRBench's total and the average of all benchmarks.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from awares.episode import Episode, StopReason
 from awares.sample import Sample
 from awares_platform.config.evaluate import EvaluateConfig
 from awares_platform.evaluate.by_benchmark import benchmark_metrics, benchmarks_table
-from awares_platform.evaluate.results import NAMES
+from awares_platform.evaluate.results import NAMES, policy_metrics
 from awares_platform.evaluate.scored import Scored
 
 
@@ -59,6 +61,18 @@ def test_splits_f1_total_and_average() -> None:
         "| full resolution | 33.33 (0.50) | 66.67 (0.50) | 50.00 (0.50) |",
     ]
     assert benchmarks_table({}, NAMES) == ""
+
+
+def test_an_episode_that_failed_scores_0_and_spends_no_known_share() -> None:
+    error = replace(ROWS[0].episode, turns=(), answer=None, stop=StopReason.ERROR, rtr_token=0.0)
+    lost = replace(ROWS[0], episode=replace(error, rtr_pixel=0.0), score=0.0)
+    pope = benchmark_metrics({"full": [*ROWS, lost]}, ("pope",), 0, "2026-08")["pope"]["full"]
+    assert (pope["n"], pope["errors"], pope["accuracy"]) == (4, 1, 0.25)
+    assert (pope["rtr_token"], pope["rtr_pixel"]) == (0.5, 0.25)
+    alone = benchmark_metrics({"full": [lost]}, ("pope",), 0, "2026-08")["pope"]["full"]
+    assert (alone["errors"], alone["rtr_token"], alone["call_rate"]) == (1, 0.0, 0.0)
+    groups = policy_metrics([*ROWS, lost], may_call=False, seed=0)["by_kind"]
+    assert (groups["random"]["n"], groups["random"]["rtr_token"]) == (3, 0.5)
 
 
 def test_benchmarks_without_a_root_or_named_twice_are_refused() -> None:

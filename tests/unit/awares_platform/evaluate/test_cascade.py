@@ -128,6 +128,34 @@ def test_the_threshold_spends_as_many_tokens_as_awares() -> None:
     assert join(("low",), {"low": rows["low"]}, {}, SPEC) == {"low": rows["low"]}
 
 
+def failed(one: Played) -> Played:
+    """Return a question whose engine call failed before the first turn."""
+    assert one.episode is not None
+    nothing = {"visual_tokens": 0, "rtr_token": 0.0, "rtr_pixel": 0.0}
+    error = {"turns": (), "answer": None, "stop": StopReason.ERROR, "error": "boom"}
+    return replace(one, episode=replace(one.episode, **nothing, **error), fault="boom")
+
+
+def test_failed_episodes_change_no_budget_and_get_no_second_pass() -> None:
+    first = [low(0, "low", -1.0), low(1, "low", -2.0), failed(low(2, "", 0.0))]
+    asked = [DIRECT, replace(ASKED, sample=FULL[1].sample), failed(FULL[2])]
+    rows = {"low": first, "full": FULL[:3], "awares": asked}
+    # The token ratios of `awares` are 0.25, 0.5 and none, so the budget of two questions is 0.75.
+    # The mean over three questions would be 0.25, which two first passes already spend.
+    joined = join(("threshold",), rows, {}, SPEC)["threshold"]
+    assert joined == first
+    dear = [DIRECT, played(1, (turn(WHOLE, "a"), turn(WHOLE, "b"))), failed(FULL[2])]
+    joined = join(("threshold",), {**rows, "awares": dear}, {}, SPEC)["threshold"]
+    assert [one.episode and one.episode.answer for one in joined] == ["low", "full", None]
+
+
+def test_a_second_pass_that_fails_leaves_its_budget_to_others() -> None:
+    first = [low(0, "low", -1.0), low(1, "low", -2.0), low(2, "low", -3.0)]
+    found = threshold(first, [*FULL[:2], failed(FULL[2])], 0.75, SPEC)
+    spent = [one.episode.rtr_token for one in found if one.episode and one.episode.answer]
+    assert spent == [0.25, 1.25] and sum(spent) / 2 <= 0.75
+
+
 def test_a_policy_of_two_passes_needs_those_that_it_is_computed_from() -> None:
     with pytest.raises(ValidationError, match="escalate is computed from full and awares; add"):
         EvaluateConfig(policies=("escalate", "awares"))
