@@ -1,6 +1,7 @@
 """Tests with a real store when an evaluation asks a judge, and what it keeps before."""
 
 import io
+import shutil
 from collections.abc import Awaitable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from awares.episode import Episode, StopReason
 from awares.errors import AwaresError
 from awares.labels import Case, Judgement
+from awares_platform.cli.main import main
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Split, ensure_mini, read_split
 from awares_platform.evaluate.cascade import PlayedBy
@@ -52,7 +54,7 @@ def config(seaweed: ObjectStore, tmp_path: Path) -> PlatformConfig:
 
 
 def played(split: Split) -> PlayedBy:
-    """Return an answer to each question, as the policies full and low."""
+    """Return an answer to each question, as the policies full, low and awares."""
     rows = [
         Played(
             sample,
@@ -72,7 +74,7 @@ def played(split: Split) -> PlayedBy:
         )
         for sample in split.samples
     ]
-    return {"full": rows, "low": rows}
+    return {"full": rows, "low": rows, "awares": rows}
 
 
 def test_answers_are_kept_before_a_judge_is_asked(
@@ -88,18 +90,30 @@ def test_answers_are_kept_before_a_judge_is_asked(
         assert [row["sample_id"] for row in rows] == [one.sample_id for one in split.samples]
 
 
-def test_no_judge_is_asked_about_benchmarks(
-    seaweed: ObjectStore, config: PlatformConfig, tmp_path: Path
-) -> None:
+@pytest.fixture
+def benchmarks(seaweed: ObjectStore, config: PlatformConfig, tmp_path: Path) -> PlatformConfig:
+    """Import two benchmarks, and return the configuration of their evaluation."""
     write(tmp_path / "hub", "lmms-lab")
     chosen = {"benchmarks": ("pope", "vstar"), "benchmark_root": str(tmp_path / "hub")}
     evaluate = config.evaluate.model_copy(update=chosen)
-    config = config.model_copy(update={"evaluate": evaluate})
-    prepare(config.evaluate, config.data, seaweed)
-    split = read_questions(config.evaluate, config.data, seaweed)
-    with Run(config, "evaluate") as record:
-        results = conclude(config, seaweed, record, split, played(split))
+    prepare(evaluate, config.data, seaweed)
+    return config.model_copy(update={"evaluate": evaluate})
+
+
+def test_no_judge_is_asked_about_benchmarks_and_their_report_has_images(
+    seaweed: ObjectStore, benchmarks: PlatformConfig, tmp_path: Path
+) -> None:
+    split = read_questions(benchmarks.evaluate, benchmarks.data, seaweed)
+    with Run(benchmarks, "evaluate") as record:
+        results = conclude(benchmarks, seaweed, record, split, played(split))
     assert results["labels"]["counts"] == {"none": 4}
     assert results["policies"]["low"]["reward"] is None
     assert list(results["benchmarks"]) == ["pope", "vstar", "average"]
     assert tables(results).count("\n| full resolution") == 2
+    shutil.rmtree(tmp_path / "images", ignore_errors=True)  # A report may be made elsewhere.
+    with pytest.raises(SystemExit, match="0"):
+        main(["report", "--config", str(record.directory / "config.json")])
+    page = (tmp_path / "runs/refused/report.html").read_text("utf-8")
+    assert "Is there a dog?" in page and "What colour?" in page
+    assert "data:image" in page and "could not be read" not in page
+    assert "cannot be read" not in page

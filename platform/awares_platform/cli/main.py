@@ -147,12 +147,14 @@ def report(
     def execute() -> None:
         settings = load(config, overrides)
         from awares_platform.data.images import Images
+        from awares_platform.data.intake.benchmark import splits_of
         from awares_platform.runtime import session
         from awares_platform.store import ObjectStore
 
         with session.store_session(settings) as resolved:
             make = importlib.import_module("awares_platform.report").run
-            images = Images.of(ObjectStore.from_config(resolved.store), resolved.data)
+            store = ObjectStore.from_config(resolved.store)
+            images = Images.of(store, resolved.data, splits_of())
             print(make(resolved, images, against, version))
 
     return guarded("report", execute)

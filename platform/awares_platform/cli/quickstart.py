@@ -24,8 +24,11 @@ from awares_platform.cli.pace import Pace, typical
 from awares_platform.cli.quickstart_state import QuickstartState, read_state
 from awares_platform.cli.terminal_table import for_terminal
 from awares_platform.config import PlatformConfig
+from awares_platform.config.data import DataConfig
 from awares_platform.config.run import RunConfig
+from awares_platform.config.store import StoreConfig
 from awares_platform.data.dataset import Images
+from awares_platform.data.intake.benchmark import splits_of
 from awares_platform.method.family import model_family
 from awares_platform.report.records import EpisodeRecord, read_run
 from awares_platform.runtime.job_lease import dataset_lease, hold, run_lease, serve_leases
@@ -82,7 +85,7 @@ def _run(config: PlatformConfig, fresh: bool) -> None:
     with state.timed("serve"):
         question, reply = serve_and_ask(config, directory, pace)
     results = write_results(directory, state, config.run.seed)
-    page = report.run(config, Images.of(ObjectStore.from_config(config.store), config.data))
+    page = report.run(config, _images(config.store, config.data))
     from awares_platform.serve.job import base_url
 
     url = base_url(config.serve)
@@ -167,7 +170,7 @@ def serve_and_ask(
     pace.start("serve")
     question = held_out_question(config.run, directory)
     image = directory / "question.png"
-    images = Images.of(ObjectStore.from_config(config.store), config.data)
+    images = _images(config.store, config.data)
     image.write_bytes(images.read(question.image))
     settings = config.serve.model_copy(
         update={"policy": "awares", "host": "127.0.0.1", "port": free_port(), "token_env": None}
@@ -178,6 +181,11 @@ def serve_and_ask(
         reply = ask(image, question.question, url)
     pace.finish("serve")
     return question, reply
+
+
+def _images(store: StoreConfig, data: DataConfig) -> Images:
+    """Return the images of the data set and of the imported benchmarks."""
+    return Images.of(ObjectStore.from_config(store), data, splits_of())
 
 
 def held_out_question(config: RunConfig, directory: Path) -> EpisodeRecord:

@@ -68,9 +68,14 @@ class Images:
         self._index_lock = threading.Lock()
 
     @classmethod
-    def of(cls, store: ObjectStore, data: "DataConfig") -> "Images":
-        """Return an Images for a data set, with its splits train and test and its curated split."""
-        splits = [(data.name, "train"), (data.name, "test"), (data.curated, "train")]
+    def of(
+        cls, store: ObjectStore, data: "DataConfig", further: Sequence[tuple[str, str]] = ()
+    ) -> "Images":
+        """Return an Images for a data set, with its splits train and test and its curated split.
+
+        `further` holds more splits, each as a pair of names. A missing split is no error.
+        """
+        splits = [(data.name, "train"), (data.name, "test"), (data.curated, "train"), *further]
         return cls(store, data.image_cache, splits=splits)
 
     def __reduce__(self) -> tuple[type["Images"], tuple[object, ...]]:

@@ -8,7 +8,7 @@ from awares.sample import Sample
 from awares_platform.config.data import DataConfig
 from awares_platform.config.evaluate import EvaluateConfig
 from awares_platform.data.dataset import Images, Split, ensure_mini, read_manifest, read_split
-from awares_platform.data.intake.benchmark import SPLIT, dataset_of, import_benchmark
+from awares_platform.data.intake.benchmark import SPLIT, dataset_of, import_benchmark, splits_of
 from awares_platform.data.intake.benchmark import read_benchmark as read_one
 from awares_platform.data.manifest import samples_digest
 from awares_platform.store import ObjectStore
@@ -55,8 +55,7 @@ def images_of(evaluate: EvaluateConfig, data: DataConfig, store: ObjectStore) ->
     """Return the images of the questions."""
     if not evaluate.benchmarks:
         return Images.of(store, data)
-    splits = [(dataset_of(name), SPLIT) for name in evaluate.benchmarks]
-    return Images(store, data.image_cache, splits=splits)
+    return Images(store, data.image_cache, splits=splits_of(evaluate.benchmarks))
 
 
 def benchmark_of(evaluate: EvaluateConfig, sample: Sample) -> str:

@@ -1,6 +1,6 @@
 """Imports the published files of a benchmark as the split test of a data set of its own."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from awares.errors import DataError
@@ -20,6 +20,11 @@ _PREFIX = "benchmark-"
 def dataset_of(name: str) -> str:
     """Return the name of the data set that holds a benchmark."""
     return f"{_PREFIX}{name}"
+
+
+def splits_of(names: Iterable[str] = tuple(BENCHMARKS)) -> list[tuple[str, str]]:
+    """Return the data set and the split of each benchmark, by default of all benchmarks."""
+    return [(dataset_of(name), SPLIT) for name in names]
 
 
 def import_benchmark(name: str, root: str, data: DataConfig, store: ObjectStore) -> str:
