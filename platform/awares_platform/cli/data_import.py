@@ -95,8 +95,8 @@ def data(
         action: What to do.
         name: Name of the data set; ls and mix need none.
         split: Split of the data set. The default is all splits, and for show the first one.
-        out: File of the page that show or sheet writes; by default <name>-<split>.html. The
-            datasheet's JSON has the same name with the ending .json.
+        out: File of the page that show or sheet writes; by default <name>-<split>.html. It ends in
+            .html, and the datasheet's JSON has the same name with the ending .json.
     """
 
     def execute() -> None:
@@ -105,6 +105,8 @@ def data(
         from awares_platform.runtime import session
         from awares_platform.store import ObjectStore
 
+        if action in ("show", "sheet"):
+            data_sets.require_page(out)
         with session.store_session(settings) as resolved:
             store = ObjectStore.from_config(resolved.store)
             if action == "agreement":

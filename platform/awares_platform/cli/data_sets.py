@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from awares.errors import DataError
+from awares.errors import ConfigError, DataError
 from awares.sample import Label, Sample
 from awares_platform.cli.data_page import page
 from awares_platform.config.data import DataConfig
@@ -48,6 +48,18 @@ def run(
     if action == "stats":
         return "\n\n".join("\n".join(stats(store, data, name, one)) for one in splits)
     return show(store, data, name, splits[0], out or Path(f"{name}-{splits[0]}.html"))
+
+
+def require_page(out: Path | None) -> None:
+    """Raise ConfigError unless `out`, the file of a page, ends in .html or is None.
+
+    The datasheet's JSON has the same name as its page, with the ending .json.
+    """
+    if out is not None and out.suffix.lower() != ".html":
+        right = out.parent / f"{out.stem or 'page'}.html"
+        raise ConfigError(
+            f"--out={out} is no page: name a file that ends in .html, such as {right}"
+        )
 
 
 def show(

@@ -148,6 +148,20 @@ def test_our_own_bugs_keep_their_traceback() -> None:
         guarded("sft", fail)
 
 
+@pytest.mark.parametrize("action", ["sheet", "show"])
+def test_a_page_is_written_to_html_only(
+    action: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The datasheet's page would overwrite its JSON. No store is started before the refusal."""
+    out, run = tmp_path / "sheet.json", tmp_path / "runs"
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["data", action, "pages", f"run.directory={run}", "--out", str(out)])
+    assert ended.value.code == 2 and not out.exists() and not run.exists()
+    right = tmp_path / "sheet.html"
+    expected = f"--out={out} is no page: name a file that ends in .html, such as {right}"
+    assert expected in capsys.readouterr().err
+
+
 def test_a_job_names_the_next_command_with_its_own_arguments() -> None:
     overrides = ["run.name=second", "method.system_prompt=Look twice"]
     assert cli.following("curate", cli.MINI, ()) == "next: awares sft"
