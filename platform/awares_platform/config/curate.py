@@ -38,6 +38,10 @@ class EndpointConfig(Section):
     output_price: float = Field(default=0.0, ge=0)
     """Price per million output tokens, in the same currency."""
 
+    def cost(self, input_tokens: int, output_tokens: int) -> float:
+        """Return the cost of some tokens, in the currency of the prices."""
+        return (input_tokens * self.input_price + output_tokens * self.output_price) / 1e6
+
 
 class CurateConfig(Section):
     """Settings of curation.

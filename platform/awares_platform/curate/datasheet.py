@@ -72,8 +72,7 @@ def _add(used: dict[str, dict[str, int]], more: Mapping[str, Mapping[str, int]])
 def _cost(curate: CurateConfig, part: str, used: Mapping[str, int]) -> float:
     """Return the cost of a part's tokens by the prices of its endpoint."""
     endpoint = curate.judge_endpoint if part == "judge" else curate.grounding_endpoint
-    paid = used["input_tokens"] * endpoint.input_price
-    return (paid + used["output_tokens"] * endpoint.output_price) / 1e6
+    return endpoint.cost(used["input_tokens"], used["output_tokens"])
 
 
 def _agreement(store: ObjectStore, name: str) -> dict[str, Any] | None:

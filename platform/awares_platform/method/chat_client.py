@@ -302,14 +302,8 @@ class ChatEndpoint:
         else:
             refused = ("", "")
         text = content if isinstance(content, str) and not refused[0] else None
-        return KeptReply(
-            text, *refused, asked, said_tokens, _cost(self._config, asked, said_tokens)
-        )
-
-
-def _cost(config: EndpointConfig, input_tokens: int, output_tokens: int) -> float:
-    """Return the cost of a reply, in the currency of the endpoint's prices."""
-    return (input_tokens * config.input_price + output_tokens * config.output_price) / 1e6
+        cost = self._config.cost(asked, said_tokens)
+        return KeptReply(text, *refused, asked, said_tokens, cost)
 
 
 def _wait(error: Exception) -> bool | float:
