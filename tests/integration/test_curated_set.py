@@ -10,10 +10,16 @@ from awares.errors import ConfigError, MissingData
 from awares.sample import Label, Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.curate import job as curate
-from awares_platform.data.dataset import read_samples, shard_key, write_manifest, write_samples
+from awares_platform.data.dataset import (
+    read_manifest,
+    read_samples,
+    shard_key,
+    write_manifest,
+    write_samples,
+)
 from awares_platform.data.rows import encode_rows
 from awares_platform.store import ObjectStore
-from awares_platform.training.curated_set import recorded_labels, with_labels
+from awares_platform.training.curated_set import recorded_labels, set_name, with_labels
 from awares_platform.training.recipe import label_recipe
 from awares_platform.training.source import base_digest
 
@@ -127,10 +133,33 @@ def test_a_set_of_the_older_name_is_read_if_its_recipe_fits(
         with_labels(config, store)
 
 
-def test_an_endpoint_reads_the_labels_that_the_learner_has_recorded(
+@pytest.mark.parametrize("form", [{}, {"curate.judge_form": "compare"}])
+def test_a_set_from_before_or_with_a_new_setting_is_read(
+    config: PlatformConfig, store: ObjectStore, form: Mapping[str, object]
+) -> None:
+    """The default of curate.judge_form changes no label, and older recipes lack the setting."""
+    name = curate.run(config).dataset.split("/")[1]
+    made = read_manifest(store, name, "train")["recipe"]["settings"]
+    older = {key: made[key] for key in made if key != "curate.judge_form"} | dict(form)
+    store.delete_prefix(f"datasets/{name}/")
+    named = set_name(config.data, older)
+    write_manifest(store, named, "train", [], 0, {"settings": older})
+    assert with_labels(config, store).data.labels == named
+    store.delete_prefix(f"datasets/{named}/")
+    other_form = {"settings": older | {"curate.judge_form": "each"}}
+    write_manifest(store, "pages-curated-77ab", "train", [], 0, other_form)
+    message = r'\(curate\.judge_form is "each" there and "compare" now\)'
+    with pytest.raises(MissingData, match=message):
+        with_labels(config, store)
+
+
+def test_an_endpoint_reads_the_labels_that_the_latest_job_has_recorded(
     config: PlatformConfig, store: ObjectStore
 ) -> None:
-    assert recorded_labels(store, "first", "grpo", config.data) == config.data
-    recorded = {"data": {"labels": "mine"}}
-    store.put("runs/first/grpo/config.json", json.dumps(recorded).encode())
-    assert recorded_labels(store, "first", "grpo", config.data).curated == "mine"
+    assert recorded_labels(store, "first", config.data) == config.data
+    curate.run(config)
+    assert recorded_labels(store, "first", config.data) == with_labels(config, store).data
+    for job, labels in (("sft", "of-sft"), ("grpo", ""), ("grpo", "of-grpo")):
+        recorded = {"data": {"labels": labels}}
+        store.put(f"runs/first/{job}/config.json", json.dumps(recorded).encode())
+        assert recorded_labels(store, "first", config.data).curated == (labels or "of-sft")

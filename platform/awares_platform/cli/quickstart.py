@@ -115,7 +115,7 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
                 f"run {config.run.name!r} exists, and no quickstart made it: "
                 "choose another run.name, or discard it with --fresh"
             )
-    curated = recorded_labels(store, config.run.name, "curate", config.data).curated
+    curated = recorded_labels(store, config.run.name, config.data, ("curate",)).curated
     _check_idle(store, config.run.name, curated if fresh else None)
     store.delete_prefix(f"runs/{config.run.name}/")
     if fresh:

@@ -103,7 +103,7 @@ class Replica:
         limits = DecodeLimits(max_pixels=settings.max_image_pixels)
         self._following = None
         if settings.follow:
-            labels = await asyncio.to_thread(recorded_labels, store, run, "grpo", config.data)
+            labels = await asyncio.to_thread(recorded_labels, store, run, config.data)
             canary = await asyncio.to_thread(
                 build,
                 store,

@@ -8,7 +8,7 @@ processes as data.labels. A restarted process thus reads the same set again.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from awares.errors import MissingData
 from awares_platform.config import PlatformConfig
@@ -21,6 +21,8 @@ from awares_platform.training.recipe import Recipe, changes, digest, label_recip
 from awares_platform.training.source import base_digest
 
 SPLIT = "train"
+LATEST_FIRST = ("grpo", "sft", "curate")
+"""The jobs that record the name of their curated set as data.labels, the latest job first."""
 _DIGITS = 12
 _SHOWN_CHANGES = 3
 
@@ -61,17 +63,19 @@ def _found(store: ObjectStore, data: DataConfig, labels: Recipe) -> str:
     # A set without a digest in its name is older, and records only the recipe of its labels.
     if recipe is not None and not (recipe and changes(recipe, labels)):
         return own
-    raise MissingData(_missing(store, data, wanted, name or own))
-
-
-def _missing(store: ObjectStore, data: DataConfig, wanted: Recipe, name: str) -> str:
-    """Return the error message. It names the curated set whose recipe differs least."""
-    message = f"data set {name!r} is not in {store.config.url}: run `awares curate` first"
     others = {one: changes(_recipe(store, one), wanted, "there") for one in _sets(store, data.name)}
-    if not others:
+    nearest = min(others, key=lambda one: len(others[one]), default="")
+    # An older version may have named a set with the same recipe differently.
+    if nearest and not others[nearest]:
+        return nearest
+    message = f"data set {name or own!r} is not in {store.config.url}: run `awares curate` first"
+    raise MissingData(_missing(message, nearest, others.get(nearest, [])))
+
+
+def _missing(message: str, nearest: str, found: Sequence[str]) -> str:
+    """Return `message` with the set `nearest`, whose recipe differs from the wanted by `found`."""
+    if not nearest:
         return message
-    nearest = min(others, key=lambda one: len(others[one]))
-    found = others[nearest]
     more = f"; and {len(found) - _SHOWN_CHANGES} more" if len(found) > _SHOWN_CHANGES else ""
     return (
         f"{message}, or set data.labels={nearest} to use the labels of another recipe "
@@ -94,13 +98,20 @@ def _recipe(store: ObjectStore, name: str) -> Recipe:
     return settings if isinstance(settings, dict) else {}
 
 
-def recorded_labels(store: ObjectStore, run: str, job: str, data: DataConfig) -> DataConfig:
-    """Return `data` with the curated set that the job has recorded, or else `data` unchanged.
+def recorded_labels(
+    store: ObjectStore, run: str, data: DataConfig, jobs: Sequence[str] = LATEST_FIRST
+) -> DataConfig:
+    """Return `data` with the curated set that the first of `jobs` has recorded.
 
-    An endpoint that loads a learner's versions must verify them on the learner's samples.
+    A job without a record is skipped. If no job has recorded a set, return `data` unchanged. An
+    endpoint that loads a learner's versions must verify them on the learner's samples. Before the
+    learner's first record, these are the samples of sft or curate.
     """
-    try:
-        found = json.loads(store.get(f"runs/{run}/{job}/config.json"))["data"]["labels"]
-    except (NotFound, ValueError, LookupError, TypeError):
-        return data
-    return data.model_copy(update={"labels": found})
+    for job in jobs:
+        try:
+            found = json.loads(store.get(f"runs/{run}/{job}/config.json"))["data"]["labels"]
+        except (NotFound, ValueError, LookupError, TypeError):
+            continue
+        if found:
+            return data.model_copy(update={"labels": found})
+    return data
