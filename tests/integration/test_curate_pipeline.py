@@ -21,7 +21,8 @@ from awares.labels import Case, MatchJudge, label
 from awares.sample import Label
 from awares_platform.config import PlatformConfig
 from awares_platform.curate.answered_rows import encode_answers
-from awares_platform.curate.job import plan, run
+from awares_platform.curate.job import run
+from awares_platform.curate.shards import plan
 from awares_platform.data.dataset import ensure_mini, read_manifest, read_samples, read_split
 from awares_platform.method.answers import Answers
 from awares_platform.method.family import model_family

@@ -23,7 +23,7 @@ from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.config.serve import ServeConfig
 from awares_platform.curate import job as curate
-from awares_platform.curate.job import Shard
+from awares_platform.curate.shards import Shard
 from awares_platform.data.dataset import write_samples
 from awares_platform.data.rows import encode_rows
 from awares_platform.engine.follow import load_newest

@@ -1,4 +1,4 @@
-"""Tests the repository's directories, file names, class names and the simulator's imports."""
+"""Tests the repository's directories, file names and lengths, class names and imports."""
 
 import ast
 import re
@@ -143,6 +143,20 @@ def public_classes(module: ast.Module) -> list[str]:
         and isinstance(node.value, ast.Subscript)
     ]
     return [name for name in (*classes, *aliases) if not name.startswith("_") and name[0].isupper()]
+
+
+MOST_LINES = 400
+"""The largest number of lines of a Python file."""
+
+
+def test_no_python_file_is_too_long() -> None:
+    found = {
+        str(path): count
+        for path in tracked()
+        if path.suffix == ".py"
+        and (count := len((ROOT / path).read_text("utf-8").splitlines())) > MOST_LINES
+    }
+    assert not found, f"split these files: {found}"
 
 
 MOST_POSITIONAL = 7

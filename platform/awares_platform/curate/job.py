@@ -11,62 +11,50 @@ does not label the shard again. A restarted job therefore keeps the finished sha
 the manifest of the split last.
 """
 
-import hashlib
 import json
 import logging
 import pickle
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, cast
 
 from awares.environment import Environment, count_regions
-from awares.errors import ConfigError, DataError
-from awares.sample import Label, Sample
+from awares.errors import ConfigError
+from awares.sample import Label
 from awares_platform.config import PlatformConfig
-from awares_platform.config.data import DataConfig
 from awares_platform.curate import losses
 from awares_platform.curate.answerer import Answerer
-from awares_platform.curate.label_shard import LOST, label_shard
+from awares_platform.curate.label_shard import label_shard
+from awares_platform.curate.shards import SPLIT, Shard, is_finished, plan, write_curated
 from awares_platform.data.dataset import (
     REPORTED_FAULTS,
-    SamplesDigest,
     Split,
     ensure_mini,
     read_manifest,
     read_split,
-    shard_key,
     split_prefix,
-    write_manifest,
 )
 from awares_platform.data.image_sizes import sample_sizes
 from awares_platform.data.images import Images
-from awares_platform.data.rows import decode_rows, encode_rows
+from awares_platform.data.rows import encode_rows
 from awares_platform.method.environment import environment
 from awares_platform.method.family import model_family
 from awares_platform.method.prompt_file import with_texts
 from awares_platform.method.ratios import log_ratios
 from awares_platform.runtime.job_lease import dataset_lease, hold
 from awares_platform.runtime.progress import Progress
-from awares_platform.runtime.run import Run, versions
+from awares_platform.runtime.run import Run
 from awares_platform.runtime.terminal import without_line
 from awares_platform.store import ObjectStore
-from awares_platform.store.errors import NotFound
 from awares_platform.training.curated_set import set_name
-from awares_platform.training.recipe import (
-    Recipe,
-    answer_recipe,
-    digest,
-    label_recipe,
-    set_recipe,
-)
+from awares_platform.training.recipe import Recipe, label_recipe, set_recipe
 from awares_platform.training.source import base_digest
 
 log = logging.getLogger(__name__)
 
-SPLIT = "train"
 COUNTED = ("lr", "hr", "dropped", "unusable")
 EXPECTED = "has constructor arguments in the object store and max_restarts > 0"
 """Part of a message that Ray prints when Ray Data creates an actor. The job hides this message,
@@ -74,24 +62,6 @@ because it warns of no real danger: the driver keeps the constructor arguments w
 A restarted actor therefore finds them."""
 LABEL_CPUS = 0.1
 """The number of CPUs that Ray reserves for a labelling task, which mostly waits."""
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """A part of the split, which becomes one parquet file of the curated split.
-
-    `key` is the store key of this file. `samples` have no labels yet. `fingerprint` is a digest of
-    everything on which the labels of the samples depend. `answers` is the store key of the base
-    policy's answers, which depend on fewer settings.
-
-    Example:
-        Shard("datasets/awares-mini-curated/train/part-00003.parquet", (sample,), "ab12...")
-    """
-
-    key: str
-    samples: tuple[Sample, ...]
-    fingerprint: str
-    answers: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,32 +181,6 @@ def _curate(
     return result
 
 
-def write_curated(
-    store: ObjectStore, data: DataConfig, shards: Sequence[Shard], recipe: Recipe
-) -> None:
-    """Write the manifest of the curated split, whose shards are all in the store.
-
-    Raises DataError if no sample has a label.
-    """
-    keys, rows, content = [shard.key for shard in shards], 0, SamplesDigest()
-    for key in keys:
-        samples = decode_rows(store.get(key), key).samples
-        rows += len(samples)
-        content.add(samples)
-    if not rows:
-        raise DataError(
-            f"none of the {sum(len(shard.samples) for shard in shards)} questions of {data.name} "
-            "has a label; the log and metrics.jsonl of curate say why each one is left out"
-        )
-    made = {
-        "fingerprint": _digest(shard.fingerprint for shard in shards),
-        "settings": recipe,
-        "versions": versions(),
-    }
-    images = read_manifest(store, data.name, SPLIT).get("images")
-    write_manifest(store, data.curated, SPLIT, keys, rows, made, images, content=content.hex())
-
-
 def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, shards: int) -> None:
     """Label the pending shards. Show the progress, and record one row of metrics per shard."""
     with Progress(
@@ -260,45 +204,6 @@ def shard_metrics(counts: Mapping[str, Any]) -> dict[str, float]:
     reasons = json.loads(counts["reasons"])
     metrics = {f"shard/{name}": float(counts[name]) for name in (*COUNTED, "dropped_boxes")}
     return metrics | {f"lost/{reason}": float(count) for reason, count in reasons.items()}
-
-
-def plan(data: DataConfig, samples: Sequence[Sample], recipe: Recipe) -> list[Shard]:
-    """Cut `samples` into shards.
-
-    The fingerprint of a shard is a digest of its samples and of `recipe`, which is the result of
-    `label_recipe`.
-    """
-    size, settings, asked = data.shard_rows, digest(recipe), digest(answer_recipe(recipe))
-    shards = []
-    for index, start in enumerate(range(0, len(samples), size)):
-        part = tuple(samples[start : start + size])
-        key = shard_key(data.curated, SPLIT, index)
-        texts = [repr(sample) for sample in part]
-        answers = f"{data.answers_prefix}{_digest([asked, *texts])}.parquet"
-        shards.append(Shard(key, part, _digest([settings, *texts]), answers))
-    return shards
-
-
-def _digest(parts: Iterable[str]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.encode() + b"\0")
-    return digest.hexdigest()
-
-
-def is_finished(store: ObjectStore, shard: Shard) -> bool:
-    """Return whether the store holds this shard with the same fingerprint and no damaged row.
-
-    A shard whose samples are all lost to unreadable replies is not finished. The next job asks
-    again, because the endpoint may have been mended.
-    """
-    try:
-        rows = decode_rows(store.get(shard.key), shard.key)
-    except NotFound:
-        return False
-    empty = not rows.samples and int(rows.metadata.get(LOST, "0")) > 0
-    same = rows.metadata.get("fingerprint") == shard.fingerprint
-    return same and not rows.faults and not empty
 
 
 def _label(

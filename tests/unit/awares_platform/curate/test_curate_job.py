@@ -17,14 +17,8 @@ from awares.sample import Label, Sample
 from awares.ten_crops import TenCrops
 from awares_platform.config import PlatformConfig
 from awares_platform.curate import job
-from awares_platform.curate.job import (
-    CurateResult,
-    Shard,
-    is_finished,
-    plan,
-    summarise,
-    write_curated,
-)
+from awares_platform.curate.job import CurateResult, summarise
+from awares_platform.curate.shards import Shard, is_finished, plan, write_curated
 from awares_platform.data.dataset import Split
 from awares_platform.data.rows import Fault, encode_rows
 from awares_platform.runtime.run import Run
