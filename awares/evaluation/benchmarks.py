@@ -43,11 +43,8 @@ class Benchmark:
 
     def prompt(self, question: str) -> str:
         """Return the prompt of a question."""
-        if self.name == "vstar":
-            question = _with_lines(question)
-        elif not self.keeps_spaces:
-            question = question.strip()
-        return f"{question}{self.suffix}"
+        asked = _with_lines(question) if self.name == "vstar" else question
+        return f"{asked if self.keeps_spaces else asked.strip()}{self.suffix}"
 
     def scorer_of(self, record: Mapping[str, Any]) -> str:
         """Return the name of a row's scorer."""
@@ -56,7 +53,10 @@ class Benchmark:
 
 
 def _with_lines(question: str) -> str:
-    """Return a question of V*Bench with its options "(A) x (B) y" as lines "A. x" and "B. y"."""
+    """Return a question of V*Bench with its options "(A) x (B) y" as lines "A. x" and "B. y".
+
+    The lines have no spaces around them. lmms-eval returns a question without options unchanged.
+    """
     options = re.findall(r"\([A-D]\)\s*([^()]+?)(?=\s*\([A-D]\)|$)", question)
     if not options:
         return question
@@ -151,6 +151,7 @@ _ALL = (
         scorer="vstar_bench",
         max_tokens=16,
         suffix="\nAnswer with the option's letter from the given choices directly.",
+        keeps_spaces=True,
     ),
 )
 BENCHMARKS: Mapping[str, Benchmark] = {one.name: one for one in _ALL}

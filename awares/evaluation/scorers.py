@@ -179,6 +179,11 @@ def realworldqa(
 
 
 def _realworld_2026_03(prediction: str, answer: str, question: str) -> bool:
+    """Return whether the prediction is right by the rules of lmms-eval 0.7.1.
+
+    lmms-eval removes punctuation from the prediction, but not from the options. It therefore never
+    finds an option whose text has a punctuation mark, such as a comma.
+    """
     said = _NUMBER_WORDS.get(prediction.lower(), prediction)
     words = re.sub(r"[^\w\s]", "", said).strip()
     texts, letters = _choices(question)

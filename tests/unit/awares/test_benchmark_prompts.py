@@ -16,8 +16,12 @@ def test_prompts_are_those_of_lmms_eval(task: str) -> None:
     assert benchmark.prompt(question) == read()[1]["prompts"][task]
 
 
-def test_a_question_without_options_stays() -> None:
-    assert BENCHMARKS["vstar"].prompt("Is it red?").startswith("Is it red?\nAnswer with")
+def test_a_question_without_options_stays_with_its_spaces() -> None:
+    """lmms_eval.tasks.vstar_bench changes a question only if it finds options."""
+    vstar = BENCHMARKS["vstar"]
+    assert vstar.keeps_spaces
+    assert vstar.prompt(" Is it red? ").startswith(" Is it red? \nAnswer with")
+    assert vstar.prompt(" Is it? (A) red (B) blue ").startswith("Is it?\nA. red\nB. blue\nAnswer")
 
 
 def test_every_scorer_exists_and_formulas_have_their_own() -> None:
