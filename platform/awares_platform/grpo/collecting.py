@@ -16,9 +16,9 @@ def collect_rarely(settings: GrpoConfig) -> None:
 
     A group consists of about 130 objects without reference cycles, so reference counts alone
     release it. Each run of the collector stops the event loop while it visits every token of the
-    new groups. With a lower threshold this doubles the cost of a group. Python subtracts released
-    objects from the number of new objects. So this number stays below the threshold until objects
-    in reference cycles accumulate.
+    new groups. With a lower threshold this doubles the time to unpickle and score a group. Python
+    subtracts released objects from the number of new objects. So this number stays below the
+    threshold until objects in reference cycles accumulate.
 
     At most grpo.staleness_bound + 1 batches are ready or in flight. Two more batches may be on
     their way to the learner.
