@@ -1,7 +1,7 @@
-"""Lets a job wait for the results of the jobs before it, which it finds in the store.
+"""Makes a job wait until the results of earlier jobs are in the store.
 
-A queue such as Kueue starts jobs in any order. A job whose input is missing then asks the store
-again, and prints the reason, until the input is there or run.wait_s seconds are over.
+A queue such as Kueue starts jobs in any order. A job whose input is missing prints what is missing.
+It then reads the store again every few seconds, for at most run.wait_s seconds.
 """
 
 import time
@@ -14,7 +14,7 @@ from awares_platform.runtime.progress import Progress
 Found = TypeVar("Found")
 POLL_S = 10.0
 REMIND_S = 300.0
-"""Seconds after which a job prints again for what it waits."""
+"""After this number of seconds, a waiting job prints its message again."""
 
 
 def awaited(
@@ -24,11 +24,11 @@ def awaited(
     poll_s: float = POLL_S,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Found:
-    """Return the result of `find` as soon as it finds its input in the store.
+    """Call `find` until it finds its input in the store, and return its result.
 
-    `find` raises MissingPolicy or MissingData while the input is missing. After `wait_s` seconds,
-    this error is raised. With 0 seconds, it is raised at once. Any other error is raised at once,
-    because it needs a person.
+    `find` must raise MissingPolicy or MissingData while the input is missing. After `wait_s`
+    seconds, this function raises the last of these errors. It raises any other error at once,
+    because waiting does not help.
     """
     ends, reminds, told = time.monotonic() + wait_s, 0.0, ""
     while True:

@@ -20,8 +20,8 @@ _MOST = 50
 class Sign:
     """The answer of a process to a ping.
 
-    `waiting` is the number of processes that the process waits for, because they have no node.
-    `warnings` are the warnings that the process has logged since its last answer.
+    `waiting` is the number of started processes for which Ray has not found a node yet. `warnings`
+    are the warnings that the answering process has logged since its last answer.
 
     Example:
         Sign(1, ("rollout actor 0 is gone (...)",)).tell(progress.say)
@@ -31,7 +31,7 @@ class Sign:
     warnings: tuple[str, ...] = ()
 
     def tell(self, say: Callable[[str], None]) -> None:
-        """Show the warnings, each on its line."""
+        """Call `say` with each warning."""
         for line in self.warnings:
             say(line)
 
@@ -50,14 +50,14 @@ class CollectedWarnings(logging.Handler):
 
     @classmethod
     def collect(cls) -> Self:
-        """Collect from now on."""
+        """Return a handler that collects this project's warnings from now on."""
         handler = cls()
         for name in OURS:
             logging.getLogger(name).addHandler(handler)
         return handler
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the record's message. The caller holds the handler's lock."""
+        """Keep the record's message. The logging module holds the handler's lock for this call."""
         self._lines.append(record.getMessage())
 
     def take(self) -> tuple[str, ...]:

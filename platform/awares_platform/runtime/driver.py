@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 def beside_driver(**options: Any) -> dict[str, Any]:
-    """Return Ray's options of an actor that steers a job, with further `options`.
+    """Return Ray's options for an actor that steers a job, merged with `options`.
 
-    The actor needs no CPU of its own. It runs on the node of the calling process. Otherwise Ray
-    might place it on a node that the cloud takes back at any time.
+    The actor reserves no CPU. It runs on the caller's node, because the cloud may take other nodes
+    back at any time.
     """
     node = ray.get_runtime_context().get_node_id()
     return {
@@ -40,9 +40,9 @@ def needs(cpus: float, gpus: float, labels: Mapping[str, str]) -> str:
 async def reply(name: str, reference: Awaitable[T]) -> T:
     """Await a result of the actor `name`, and return it.
 
-    Raises PartLost if the actor's process or its node is dead, or if Ray has lost the object. A
-    PartLost that the actor's own method raises passes without Ray's wrapper. Any other error of
-    the method stays in Ray's RayTaskError.
+    Raises PartLost if the actor's process or its node is dead, or if Ray has lost the result. If
+    the actor's method raises PartLost, this function raises it without Ray's wrapper. If the method
+    raises any other error, this function raises Ray's RayTaskError.
     """
     try:
         return await reference
@@ -57,7 +57,7 @@ async def reply(name: str, reference: Awaitable[T]) -> T:
 
 
 class Watched:
-    """An actor that holds an engine, and whose answers a driver awaits without an event loop.
+    """Lets a driver without an event loop wait for an actor that holds an engine.
 
     The actor has an asynchronous method `ping`. `name` names the actor in messages.
 
@@ -86,8 +86,8 @@ class Watched:
     def result(self, reference: Awaitable[T]) -> T:
         """Return the value of an object reference of the actor.
 
-        Raises PartLost if the actor dies or hangs meanwhile. If the actor's own method raises
-        another error, this error stays in Ray's RayTaskError.
+        Raises PartLost if the actor dies or hangs meanwhile. Raises Ray's RayTaskError if the
+        actor's method raises another error.
         """
         return asyncio.run(self._result(reference))
 
@@ -103,8 +103,8 @@ class Watched:
 def first_line(error: BaseException) -> str:
     """Return the first line of the error's message without a full stop, or its type's name.
 
-    Ray's first line about a lost node or connection hides the cause, so the function returns other
-    words for them.
+    For a lost node or connection, Ray's first line hides the cause. The function then returns a
+    clearer text.
     """
     if isinstance(error, RayActorError) and error.preempted:
         return "the cloud has taken its node back, as announced"

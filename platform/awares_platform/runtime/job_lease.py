@@ -3,19 +3,19 @@
     runs/<run>/<job>/lease.json        held by sft, grpo and evaluate
     datasets/<curated>/lease.json      held by curate, because all runs share the curated data set
     quickstarts/<run>/lease.json       held by a quickstart, which may delete all objects of the run
-    runs/<run>/serve/<id>/lease.json   held by one of any number of endpoints that serve the run
+    runs/<run>/serve/<id>/lease.json   held by one endpoint; a run may have many endpoints
 
-A beat is a write of the lease. A thread of the holder writes a beat every BEAT_S seconds, on the
-condition that the object is still the holder's last write. Another job that finds the lease watches
-it, and acts as follows:
+A thread of the holder rewrites the lease every BEAT_S seconds. Such a write is called a beat. It
+fails if another job has written the lease since the last beat. Another job that finds the lease
+watches it, and acts as follows:
 
     the lease changes                                    the holder works: refuse to run
     the holder ran in this PID namespace, and is gone    take the lease over at once
     the lease does not change for EXPIRY_S seconds       take the lease over
 
-The watch uses the monotonic clock of the observer, so the clocks of two machines are never
-compared. A holder that has lost its lease stops its job, and names the new holder. Each write is
-conditional, so two jobs can never take over the same lease.
+The watching job measures these seconds with its own monotonic clock, so the clocks of two machines
+are never compared. A holder that has lost its lease stops its job, and names the new holder. Each
+write is conditional, so two jobs can never take over the same lease.
 """
 
 import contextlib
@@ -76,7 +76,7 @@ def serve_lease(run: str) -> str:
 
 
 def serve_leases(store: ObjectStore, run: str) -> list[str]:
-    """Return the keys of the leases of all endpoints of a run. An endpoint may have been killed."""
+    """Return the keys of the leases of all endpoints of a run, including killed endpoints."""
     keys = (info.key for info in store.list(_serve_prefix(run)))
     return [key for key in keys if key.endswith("/lease.json")]
 
@@ -102,11 +102,14 @@ def hold(
 ) -> Iterator[LeaseClaim]:
     """Hold the lease `key` while the block runs.
 
-    `job` is the name of the command. The error names `rename`, the setting that gives the job
-    another part of the store. Raises JobRefused if another job holds the lease. Raises StoreError
-    if the store ignores conditional writes, which would let two jobs hold the lease. If another job
-    takes the lease over, the process gets the signal SIGTERM, whose handler must end the block.
-    This function then raises JobFenced. `expiry_s` must be several times `beat_s`.
+    `job` is the name of the command. `rename` is the setting with which the user can give the job
+    another part of the store; the error message names it. `expiry_s` must be several times
+    `beat_s`.
+
+    Raises JobRefused if another job holds the lease. Raises StoreError if the store ignores
+    conditional writes, because two jobs could then hold the lease. If another job takes the lease
+    over, the process gets SIGTERM, whose handler must end the block. This function then raises
+    JobFenced.
     """
     holder, beats = LeaseHolder.here(job), _for_beats(store)
     etag = _acquire(store, key, holder, rename, expiry_s)
@@ -134,9 +137,10 @@ def require_held(store: ObjectStore, claim: LeaseClaim) -> None:
 
 
 def _for_beats(store: ObjectStore) -> ObjectStore:
-    """Return the store with the retry budget of a beat, and with a client that is ready for use.
+    """Return a copy of the store that retries a write for at most _BEAT_BUDGET_S seconds.
 
-    On a busy machine, the creation of a client takes seconds, in which no beat would be written.
+    The copy creates its S3 client now. On a busy machine, this takes seconds, which would delay the
+    first beat.
     """
     beats = store.hurried(_BEAT_BUDGET_S)
     _ = beats.client
@@ -161,7 +165,7 @@ def _acquire(
             if seen not in (None, etag) and other:
                 raise _refused(store, key, other, rename)
             gone, told = bool(other and other.is_gone()), seen is not None
-            # If the store answers slowly, the watch begins again: the beats may be as slow.
+            # If this read was slow, the holder's writes may be slow, too: watch it anew.
             if seen != etag or now - asked > expiry_s / 2:
                 seen, since = etag, now
             if gone or now - since >= expiry_s:
@@ -237,8 +241,8 @@ class _Keeper:
     def stop(self) -> None:
         """End the thread, and delete the lease if it is still held.
 
-        A last beat changes the lease just before the deletion. No other job can therefore take the
-        lease over in between.
+        A last beat just before the deletion shows other jobs that the holder works. No other job
+        therefore takes the lease over at this moment.
         """
         self._done.set()
         self._thread.join()
@@ -276,8 +280,7 @@ class _Keeper:
     def _look(self) -> bool:
         """Find out who has written the lease, and return whether it was this holder.
 
-        The store may have received a beat whose reply was lost. The last write is then this
-        holder's own.
+        If the store's reply to a beat was lost, the last write may be this holder's own.
         """
         try:
             found = _read(self._store, self._key)

@@ -21,10 +21,10 @@ The indices count only the fields after the command's name.
 class LeaseHolder:
     """The process of the job that holds a lease.
 
-    `token` differs each time that a job asks for a lease. `since` is the time of this request as
-    text. `place` identifies the boot of the machine, the PID namespace and the user. Process ids
-    are comparable only within one place. `born` is the start time of the process, in ticks since
-    the boot.
+    `token` is unique to each request for a lease. `since` is the time of the request as text.
+    `place` identifies the boot of the machine, the PID namespace and the user. The values of `pid`
+    of two holders are comparable only if their places are equal. `born` is the start time of the
+    process, in ticks since the boot.
 
     Example:
         LeaseHolder(
@@ -70,7 +70,7 @@ class LeaseHolder:
             return None
 
     def is_gone(self) -> bool:
-        """Return whether the holder ran in the same place as this process, and has ended."""
+        """Return whether the holder has the same `place` as this process, and has ended."""
         if not self.place or self.place != _place():
             return False
         found = _status(self.pid)
@@ -78,7 +78,7 @@ class LeaseHolder:
 
 
 def _place() -> str:
-    """Return the place of this process, or "" if this system has no /proc."""
+    """Return the value of `LeaseHolder.place` for this process, or "" if this is not Linux."""
     if sys.platform != "linux":
         return ""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

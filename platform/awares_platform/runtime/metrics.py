@@ -65,7 +65,7 @@ class MetricsWriter:
             self._gauges.report(values)
 
     def _write(self) -> None:
-        # A failed write may have left a part of a line. The first line break ends this part.
+        # An earlier failed write may have left an incomplete line. The leading "\n" ends it.
         text = ("\n" if len(self._unwritten) > 1 else "") + "".join(self._unwritten)
         try:
             with self.path.open("a", encoding="utf-8") as file:

@@ -2,8 +2,8 @@
 
     shell --SIGTERM to the group--> awares serve --stops, when all is answered--> Ray's servers
 
-A shell, a terminal and `timeout` signal the whole process group of a command. Ray's node manager,
-the raylet, ends at once after SIGTERM. The command could then finish nothing.
+A shell, a terminal and `timeout` signal the whole process group of a command. Without this module,
+SIGTERM would end Ray's node manager at once, and the command could not finish its work.
 """
 
 import os

@@ -35,7 +35,7 @@ def resolved(engine: EngineConfig) -> EngineConfig:
 
 
 def _has_bfloat16() -> bool:
-    """Return whether torch finds bfloat16 instructions on this CPU. Import torch for this."""
+    """Return whether torch finds bfloat16 instructions on this CPU."""
     import torch
 
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # pyright: ignore[reportPrivateUsage]

@@ -104,7 +104,7 @@ def variables(directory: Path) -> dict[str, str]:
 
 
 def _has_token() -> bool:
-    """Return whether Ray finds a token, can save a new token, or needs no token."""
+    """Return whether Ray finds an authentication token, can save a new one, or needs none."""
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return True
     home = Path(os.path.expanduser("~"), ".ray")

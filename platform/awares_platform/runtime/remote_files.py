@@ -39,7 +39,7 @@ def is_public(address: Address) -> bool:
 class FetchRefused(DataError):
     """Raised if a URL is refused or cannot be fetched.
 
-    `code` is a name of the reason that never changes.
+    `code` is a fixed name of the reason, such as "image_timeout".
     """
 
     def __init__(self, message: str, code: str = "image_refused") -> None:
@@ -51,8 +51,9 @@ class FetchRefused(DataError):
 class RemoteFiles:
     """Fetches files from the hosts in `hosts`. If `hosts` is empty, it refuses every URL.
 
-    A file has at most `max_bytes` bytes, and a fetch takes at most `timeout_s` seconds. `resolve`
-    looks up the addresses of a host. `permitted` says whether an address may be used.
+    It also refuses a file of more than `max_bytes` bytes, and a fetch that takes more than
+    `timeout_s` seconds. `resolve` looks up the addresses of a host. `permitted` returns whether
+    the object may connect to an address.
 
     Example:
         RemoteFiles(hosts=("images.example.com",), max_bytes=2**24, timeout_s=5.0)

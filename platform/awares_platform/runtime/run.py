@@ -118,7 +118,7 @@ class Run:
         self._mirror_sometimes()
 
     def samples(self, step: int, rows: Callable[[], Sequence[SampleRow]]) -> None:
-        """Send a table of samples to the trackers. A thread of a tracker calls `rows`."""
+        """Send a table of samples to the trackers. `rows` makes the table in another thread."""
         self._tracking.samples(step, rows)
 
     def _mirror_sometimes(self) -> None:

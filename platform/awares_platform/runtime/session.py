@@ -6,8 +6,8 @@
                   else: connect to that cluster
 
 A session stops the Ray that it has started, also after Ctrl-C, SIGTERM and errors. It never stops a
-server that it only connected to. Sessions on the same directory share one SeaweedFS, which ends
-with the last of them.
+server that it only connected to. Sessions on the same directory share one SeaweedFS server, which
+ends with the last session.
 """
 
 import json
@@ -56,7 +56,7 @@ _QUIET = {
 PROXY_MIDDLEWARES = {
     "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": "awares_platform.serve.proxy:middlewares"
 }
-"""The variable through which Ray Serve's proxies find the middlewares of the endpoint."""
+"""The environment variable that tells Ray Serve's proxies which HTTP middlewares to use."""
 # By default, Ray runs its workers at niceness 15. Any other busy process then starves the workers.
 _NICENESS = "RAY_worker_niceness"
 _SLOTS = 8
@@ -90,7 +90,7 @@ def session(config: PlatformConfig, *, check_store: bool = True) -> Iterator[Pla
         store = stack.enter_context(_store(config.store, config.run.directory, check=check_store))
         config = config.model_copy(update={"store": store, "engine": resolved(config.engine)})
         stack.enter_context(_ray(config.run, variables, parent))
-        # Ray has installed its own SIGTERM handler, which aborts with a C++ stack trace.
+        # Replace Ray's SIGTERM handler, which aborts with a C++ stack trace.
         handle_sigterm()
         yield config
 
@@ -109,10 +109,10 @@ def _variables(threads: int) -> dict[str, str]:
 
 @contextmanager
 def _store(config: StoreConfig, directory: Path, *, check: bool = True) -> Iterator[StoreConfig]:
-    """Use a private server if the endpoint is "local". Check the bucket if `check` is true.
+    """Start or join a private server if the endpoint is "local". Check the bucket if `check`.
 
-    The server keeps its data in `directory`/.store, and serves all sessions on this directory. The
-    server's keys are in a file there. An environment variable holds the path of this file.
+    The server keeps its data in `directory`/.store, and serves all sessions on this directory. Its
+    access keys are in a file there. An environment variable holds the path of this file.
     """
     with ExitStack() as stack:
         if config.endpoint == "local":
@@ -145,7 +145,7 @@ def _ray(config: RunConfig, variables: Mapping[str, str], parent: Path | None) -
 def _started(worker_logs: bool, parent: Path) -> Iterator[None]:
     """Start Ray on this machine.
 
-    Ray's directory is kept after an error, unless the user's input is at fault.
+    After an error, keep Ray's directory with its logs, unless the user's input caused the error.
     """
     directory = ray_directory.create(parent)
     variables = {
@@ -207,8 +207,8 @@ def _stop_ray(others: set[psutil.Process]) -> None:
 def _connected(worker_logs: bool, address: str, common: Mapping[str, str]) -> Iterator[None]:
     """Connect to a running Ray cluster.
 
-    Ray logs the environment variables that are passed to workers. Workers therefore get
-    the path of a file with the private store's credentials, and not the credentials.
+    Ray logs the environment variables that it passes to workers. Workers therefore get only the
+    path of the file with the private store's credentials.
     """
     if address.startswith(("http://", "https://")):
         raise LaunchError(
@@ -233,7 +233,7 @@ def _connected(worker_logs: bool, address: str, common: Mapping[str, str]) -> It
 def _reach(address: str) -> None:
     """Raise LaunchError if nothing listens at `address`. Ray itself would try for minutes.
 
-    An address without a port, such as "auto", is left to Ray.
+    Do not check an address without a port, such as "auto".
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not (host and port.isdigit()):
@@ -256,14 +256,17 @@ def _no_ray(address: str, error: Exception) -> LaunchError:
 
 
 def _submitted_variables() -> Mapping[str, str]:
-    """Return the variables that `ray job submit` sets. Ray rejects a second value of a variable."""
+    """Return the environment variables that `ray job submit` sets.
+
+    Ray rejects a second value for any of them.
+    """
     submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}")
     return (submitted.get("runtime_env") or {}).get("env_vars") or {}
 
 
 def _initialise(worker_logs: bool, **options: Any) -> None:
-    # Even without the logs of workers, Ray prints lines about each process that dies. The jobs name
-    # each lost process in their own lines.
+    # If `worker_logs` is false, this also hides Ray's lines about dead processes. The jobs report
+    # such processes themselves.
     ray_worker._worker_logs_enabled = worker_logs
     try:
         ray.init(log_to_driver=worker_logs, logging_level=logging.WARNING, **options)
@@ -279,8 +282,8 @@ def _initialise(worker_logs: bool, **options: Any) -> None:
 def _check_sources(nodes: Sequence[str] = ()) -> None:
     """Raise LaunchError unless every node has the same source files as the driver.
 
-    `nodes` are ids of nodes; by default, they are all living nodes. A node that is lost meanwhile
-    has no files to check.
+    `nodes` are ids of nodes; by default, they are all living nodes. If a node is lost during the
+    check, the function logs this and skips the node.
     """
     driver = source_tree.here()
     task = ray.remote(num_cpus=0)(source_tree.here)

@@ -51,7 +51,7 @@ def here() -> SourceTree:
 
 
 def require_same(driver: SourceTree, worker: SourceTree, node: str) -> None:
-    """Raise LaunchError if the source files of `worker` differ from those of `driver`."""
+    """Raise LaunchError if `worker` and `driver` have different source files."""
     if driver.digest != worker.digest:
         raise LaunchError(
             f"node {node} runs other sources ({worker.awares}, {worker.platform}) than the driver "

@@ -1,8 +1,8 @@
 """Notices processes of a job that are dead or hang, and counts failures within the last hour.
 
-A process that is watched is called a part of the job. `watch` pings a part every few seconds. It
-raises PartLost if the part gives no answer within `within_s` seconds. A ping of a dead part raises
-PartLost, too. This module does not import Ray, and knows only a function that pings the part.
+A watched process is called a part of the job. `watch` pings a part every few seconds. It raises
+PartLost if the part gives no answer within `within_s` seconds. The ping of a dead part must raise
+PartLost, too. This module does not import Ray: the caller passes a function that pings the part.
 """
 
 import asyncio
@@ -17,8 +17,11 @@ from awares_platform.store.errors import LaunchError
 
 HOUR_S = 3600.0
 ENGINE_MARGIN = 1.25
-"""An actor with an engine may take run.hang_timeout_s times this number to answer. The actor itself
-notices a hung engine after run.hang_timeout_s, and then has time to kill the engine's processes."""
+"""An actor with an engine must answer within run.hang_timeout_s times this number.
+
+The actor itself notices a hung engine after run.hang_timeout_s. The rest of the time is for killing
+the engine's processes.
+"""
 _SLICES = 20
 """The smallest number of short waits into which `answer_of` divides its time limit."""
 _SLICE_S = 1.0
@@ -28,7 +31,7 @@ Answer = TypeVar("Answer")
 
 
 class PartLost(AwaresError):
-    """A process of a job is dead or hangs. The job may start the part again."""
+    """A process of a job is dead or hangs. The job may start it again."""
 
 
 class FailureRate:
@@ -77,7 +80,7 @@ class Waiting:
         self._since: float | None = None
 
     def tell(self, missing: str) -> None:
-        """Note what is missing now. The text is empty if nothing is missing."""
+        """Note what is missing now, or "" if nothing is missing. Print it if the time has come."""
         if not missing:
             self._since = None
         elif self._since is None:
@@ -94,9 +97,9 @@ def restarting(
     say: Callable[[str], None],
     kept: str = "its last checkpoint",
 ) -> T:
-    """Return the result of `attempt`. Call it again each time it loses a part.
+    """Return the result of `attempt`. Call `attempt` again each time it raises PartLost.
 
-    `say` shows each loss, and that the job goes on from what `kept` names.
+    `say` prints each loss. Its message also contains `kept`, which names what the job still has.
 
     Raises LaunchError if parts are lost more often than `losses` accepts. `key` is the name of the
     setting that holds this limit.
@@ -119,10 +122,10 @@ async def watch(
     within_s: float,
     heard: Callable[[Answer], None] = lambda _: None,
 ) -> None:
-    """Ping a part again and again, and call `heard` with each answer. Never return.
+    """Ping a process again and again, and call `heard` with each answer. Never return.
 
-    Raises PartLost if the part gives no answer within `within_s` seconds. The message calls the
-    part `name`. Errors of `ping` are raised unchanged.
+    Raises PartLost if the process gives no answer within `within_s` seconds. The message calls the
+    process `name`. Errors of `ping` are raised unchanged.
     """
     while True:
         heard(await answer_of(name, ping(), within_s))
@@ -132,8 +135,8 @@ async def watch(
 async def answer_of(name: str, asked: Awaitable[Answer], within_s: float) -> Answer:
     """Return the result of `asked`. Raise PartLost if it takes longer than `within_s` seconds.
 
-    The time is counted in short waits. If the waiting process itself is stopped for minutes, this
-    counts as one wait, and no part is blamed for it.
+    The function counts short waits instead of reading a clock. If this process itself is stopped
+    for minutes, the stop counts as one wait and causes no PartLost.
     """
     answer = asyncio.ensure_future(asked)
     pause = min(_SLICE_S, within_s / _SLICES)
@@ -151,7 +154,7 @@ async def answer_of(name: str, asked: Awaitable[Answer], within_s: float) -> Ans
 async def guarded(work: Coroutine[Any, Any, T], *watches: Coroutine[Any, Any, None]) -> T:
     """Return the result of `work`, or raise its error.
 
-    If a watch raises an error first, the function cancels `work` and raises the error of the watch.
+    If one of `watches` raises an error first, the function cancels `work` and raises that error.
     """
     working = asyncio.ensure_future(work)
     watching = [asyncio.ensure_future(one) for one in watches]

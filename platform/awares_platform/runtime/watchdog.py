@@ -1,9 +1,9 @@
-"""Kills a stopped process, from a small process beside it.
+"""Kills a process of Ray Data that hangs, from a small child process.
 
-    Ray Data's actor or task --beat--> watchdog --SIGKILL after `within_s` without a beat--> it
+    Ray Data's process --beat--> child --SIGKILL after `within_s` without a beat--> the process
 
 Ray Data owns its actors and tasks, so the driver cannot ping them. Ray Data starts them again if
-their process dies, but it waits without limit for a process that is stopped.
+their process dies, but it waits without limit for a stopped process.
 """
 
 import os
@@ -16,15 +16,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 _BEATS = 10
-"""The number of beats within the time limit."""
+"""The number of signs of life that the watched process sends within the time limit."""
 _SLICES = 20
 
 
 @contextmanager
 def watchdog(within_s: float) -> Iterator[None]:
-    """Run the block. If this process gives no sign of life for `within_s` seconds, kill it.
+    """Run the block. A child process kills this process if it is stopped for `within_s` seconds.
 
-    A thread gives the signs of life, so the block itself may take any time.
+    A thread sends signs of life to the child, so the block itself may take any time.
 
     Example:
         with watchdog(config.run.hang_timeout_s):
@@ -51,10 +51,10 @@ def _beat(pipe: int, every_s: float, done: threading.Event) -> None:
 
 
 def wait_and_kill(process: int, within_s: float) -> None:
-    """Kill the parent `process` when stdin has no byte for `within_s` seconds.
+    """Kill the parent, whose id is `process`, if no byte arrives on stdin for `within_s` seconds.
 
-    Return when stdin is closed. The time is counted in short waits. If the machine or this process
-    itself is stopped, this counts as one wait.
+    Return when stdin is closed. The function counts short waits instead of reading a clock. If the
+    machine or this process itself is stopped, the stop counts as one wait.
     """
     silent = 0
     while silent < _SLICES:

@@ -44,7 +44,7 @@ class Courier:
             self._report("it is too slow")
 
     def close(self) -> None:
-        """Finish the tracker's record, or give it up after `close_s` seconds."""
+        """Let the thread finish its calls and close the tracker. Wait at most `close_s` seconds."""
         deadline = time.monotonic() + self._close_s
         try:
             self._calls.put(None, timeout=self._close_s)

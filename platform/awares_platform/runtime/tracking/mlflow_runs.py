@@ -19,7 +19,7 @@ _LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES
 
 
 class MlflowRuns:
-    """A Tracker for MLflow. The project is the experiment, and each job is one MLflow run.
+    """A Tracker for MLflow. tracking.project names the experiment. Each job is one MLflow run.
 
     A resumed job finds its run by two tags, and continues the curves. `address` is the URL of a
     server or a local directory.
@@ -39,7 +39,7 @@ class MlflowRuns:
         self._run = ""
 
     def start(self) -> None:
-        """Create the job's run, or find it again."""
+        """Create the job's MLflow run, or continue the existing one."""
         from mlflow.entities import Param
 
         self._client = self._connect(self._address)

@@ -1,4 +1,4 @@
-"""Turns episodes into rows of a table of samples, and draws the received crops."""
+"""Turns episodes into rows of a table, with a frame around each crop in the image."""
 
 from PIL import ImageDraw
 from PIL.Image import Image, Resampling

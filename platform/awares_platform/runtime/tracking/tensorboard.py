@@ -19,8 +19,8 @@ class TensorBoard:
 
     Each series has a directory of its own, so that TensorBoard draws one line for each series in
     one chart. If a resumed job repeats steps, TensorBoard hides the earlier values of these steps.
-    After an error, such as a full disk, the tracker drops values for `pause_s` seconds. Later
-    values go to new files. A disk that stays full therefore gets no new file at every step.
+    After an error, such as a full disk, the tracker drops values for `pause_s` seconds. It then
+    opens a new file. The pause avoids a new file at every step while the disk is full.
 
     Raises ImportError if TensorBoard is not installed.
     """
@@ -89,7 +89,7 @@ class TensorBoard:
 
     @contextmanager
     def _renewed(self, series: str) -> Iterator[None]:
-        """If the block fails, pause, and forget the writer of `series`, which is then unusable."""
+        """If the block fails, start a pause and drop the writer of `series`, now unusable."""
         try:
             yield
         except Exception:

@@ -31,7 +31,7 @@ class TrackedJob:
         return f"{self.run}-{self.job}"
 
     def flat(self) -> dict[str, Any]:
-        """Return the settings with dotted keys. A list becomes a text."""
+        """Return the settings with dotted keys, such as "run.name". A list becomes a text."""
         return dict(_flat(self.settings, ""))
 
 
@@ -75,7 +75,7 @@ class Tracker(Protocol):
     """
 
     def start(self) -> None:
-        """Begin the job's record, or find it again if the job is resumed."""
+        """Begin the job's record in the tracker, or continue it if the job is resumed."""
         ...
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
@@ -83,7 +83,7 @@ class Tracker(Protocol):
         ...
 
     def series(self, step: int, area: str, values: Mapping[str, Mapping[str, float]]) -> None:
-        """Record values of several series. `values` maps a series to its values by name."""
+        """Record values of several series. `values` maps each series to its values by name."""
         ...
 
     def samples(self, step: int, rows: Sequence[SampleRow]) -> None:

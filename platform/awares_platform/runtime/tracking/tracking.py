@@ -35,7 +35,7 @@ class Tracking:
         try:
             trackers["TensorBoard"] = TensorBoard(job)
         except ImportError:
-            pass  # TensorBoard is a view of metrics.jsonl, and a job runs without it.
+            pass  # TensorBoard is optional, because metrics.jsonl holds the same values.
         if settings.wandb:
             trackers["W&B"] = _installed("tracking.wandb", "wandb", lambda: WeightsAndBiases(job))
         if settings.mlflow:
@@ -56,13 +56,13 @@ class Tracking:
     def samples(self, step: int, rows: Callable[[], Sequence[SampleRow]]) -> None:
         """Send a table of samples.
 
-        A thread of a tracker calls `rows`, so `rows` may take the time to read and draw images.
+        A tracker's thread calls `rows`. `rows` may therefore be slow, such as for drawing images.
         """
         once = lru_cache(rows)
         self._send(lambda tracker: tracker.samples(step, once()))
 
     def close(self) -> None:
-        """Finish all records."""
+        """Close all trackers."""
         for courier in self._couriers:
             courier.close()
 

@@ -7,7 +7,10 @@ from typing import Any
 from awares_platform.runtime.tracking.tracker import SampleRow, TrackedJob
 
 STEP = "step"
-"""The key of the step. W&B's own step must never decrease, but a resumed job repeats steps."""
+"""The key under which the step is logged as a value.
+
+W&B's own step cannot be used: it must never decrease, but a resumed job repeats steps.
+"""
 
 
 class WeightsAndBiases:
@@ -50,7 +53,7 @@ class WeightsAndBiases:
         self._run.define_metric("*", step_metric=STEP)
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Log the values beside the step."""
+        """Log the values together with the step."""
         self._run.log({**values, STEP: step})
 
     def series(self, step: int, area: str, values: Mapping[str, Mapping[str, float]]) -> None:
@@ -78,5 +81,5 @@ class WeightsAndBiases:
         self._run.log({"samples": table, STEP: step})
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send the remaining values, and finish the W&B run."""
         self._run.finish()
