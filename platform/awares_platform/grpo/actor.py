@@ -27,7 +27,7 @@ class Actor(Protocol):
     async def ping(self) -> None:
         """Return when the actor's process has answered, and also the engine if it runs.
 
-        Before the actor has a node, the method waits for the node.
+        If Ray has not yet placed the actor on a node, first wait until it has.
         """
         ...
 

@@ -14,8 +14,7 @@ _SLOWEST_POLL_S = 15.0
 _AT_ONCE = 32
 
 SELDOM = 60
-"""An actor without announcements reads HEAD every SELDOM * grpo.poll_s seconds, or every 15 s if
-that is less."""
+"""An actor that gets no announcement reads HEAD every min(SELDOM * grpo.poll_s, 15) seconds."""
 
 
 async def tell(actors: Iterable[Actor]) -> None:
@@ -33,8 +32,8 @@ async def announce_versions(
 
     `announce` gets the newest version, or None if HEAD names no version.
 
-    If HEAD cannot be read, every consecutive failure doubles the wait, up to 15 s. The failure is
-    not logged here, because the actors report it when they read HEAD themselves.
+    After each consecutive failure to read HEAD, the wait doubles, up to 15 s. This function does
+    not log the failure, because the actors report it when they read HEAD themselves.
     """
     failures, seen = 0, subscriber.seen
     while True:

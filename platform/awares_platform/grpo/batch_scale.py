@@ -8,10 +8,10 @@ from awares_platform.grpo.group import Group, Member, StepBatch
 
 
 def batch_scaled(batch: StepBatch, settings: GrpoConfig) -> StepBatch:
-    """Return `batch` with advantages divided as grpo.advantage_scale = "batch" demands.
+    """Return `batch` with its advantages divided by the spread of all its rewards.
 
-    With another scale, return the batch itself. Scoring sees only one group at a time, so with the
-    scale "batch" it does not divide. Rewards of episodes without an advantage do not count.
+    If grpo.advantage_scale is not "batch", return `batch` unchanged. The spread leaves out the
+    rewards of episodes without an advantage.
     """
     if settings.advantage_scale != "batch":
         return batch

@@ -1,7 +1,7 @@
 """Splits and describes the learner's batches in a thread, beside the controller's event loop.
 
-A batch of 1,600 groups takes this thread about 0.1 seconds for either job. On the event loop, this
-work would hold up every prompt and every finished group.
+To split or to describe a batch of 1,600 groups takes about 0.1 seconds. In the event loop, this
+work would block all other tasks.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ from awares_platform.grpo.step_metrics import batch_metrics
 class BatchThread:
     """Works on whole batches, one at a time. A batch is immutable, so the thread needs no lock.
 
-    The thread is not one of asyncio's default threads, because rewards may occupy all of these.
-    If `packed` is true, the learner's passes have no padding.
+    The thread is not one of asyncio's default threads, because reward computations may occupy all
+    default threads. If `packed` is true, the learner's forward passes have no padding.
     """
 
     def __init__(self, settings: GrpoConfig, packed: bool) -> None:
@@ -50,8 +50,8 @@ class BatchThread:
     def release(self, held: list[tuple[StepBatch, int] | None]) -> None:
         """Empty `held`, and free the groups of its batches in the thread.
 
-        The caller must have no other reference to a batch. To free 1,600 groups at once takes 0.07
-        seconds, in which Python runs no other thread. So the thread frees one group at a time.
+        The caller must have no other reference to a batch. The thread frees one group at a time. To
+        free 1,600 groups at once would block all Python threads for 0.07 seconds.
         """
         self._thread.submit(_free, held)
 

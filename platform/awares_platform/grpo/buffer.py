@@ -77,11 +77,11 @@ class EpisodeBuffer:
     ) -> None:
         """Set the run's position after the learner has started or restarted.
 
-        `groups` are all groups that are known to be finished, except for the groups in `stale`. The
-        class Position says what "settled" means. The method ignores a group if its prompt is
-        settled in `position` or is in flight. If the outcome of another group is not READY, the
-        method settles the group's prompt. A READY group becomes ready, unless an abandoned version
-        sampled one of its tokens. In that case the method issues the group's prompt again.
+        `groups` are all finished groups except for those in `stale`. The class Position defines
+        "settled". The method ignores a group whose prompt is settled in `position` or is in flight.
+        For every other group, the outcome decides. If it is not READY, the group's prompt becomes
+        settled. If it is READY, the group becomes ready. But if an abandoned version sampled one of
+        the group's tokens, the method queues the group's prompt again.
 
         `stale` describes the prompts whose latest group is stale or damaged. It maps the number of
         each such prompt to the number of this group's attempt.
@@ -203,7 +203,7 @@ class EpisodeBuffer:
         return self._ready.first(self._groups_per_step, since=version - self._bound)
 
     def upcoming_full(self, version: int) -> bool:
-        """Return whether `upcoming` has a whole batch. More ready groups do not slow this down."""
+        """Return whether `upcoming` would return a whole batch, without making its list."""
         return self._ready.count(since=version - self._bound) >= self._groups_per_step
 
     def _drop_stale(self, version: int) -> None:

@@ -12,13 +12,11 @@ _OLD = 10
 
 
 def collect_rarely(settings: GrpoConfig) -> None:
-    """Let the garbage collector run only if there are more new objects than all groups have.
+    """Set the garbage collector's threshold above the number of objects that all groups can have.
 
-    A group consists of about 130 objects without reference cycles, so reference counts alone
-    release it. Each run of the collector stops the event loop while it visits every token of the
-    new groups. With a lower threshold this doubles the time to unpickle and score a group. Python
-    subtracts released objects from the number of new objects. So this number stays below the
-    threshold until objects in reference cycles accumulate.
+    The groups need no collector. A group has about 130 objects without reference cycles, so
+    reference counts alone release it. Each run of the collector blocks the event loop. Frequent
+    runs would double the time to unpickle and score a group.
 
     At most grpo.staleness_bound + 1 batches are ready or in flight. Two more batches may be on
     their way to the learner.

@@ -44,7 +44,7 @@ Assigned = Sequence[StepShard | Finish | Restore]
 """What each rank of the learner does next."""
 
 _WAIT_S = 1.0
-"""Seconds between two looks at the actors while the learner waits for a batch."""
+"""Seconds between two checks whether an actor is ready, while the learner waits for a batch."""
 
 
 class Controller:
@@ -84,12 +84,12 @@ class Controller:
         self._asked: tuple[int, int] | None = None
         # The learner's current batch, and the version that this batch updates.
         self._batch: tuple[StepBatch, int] | None = None
-        # The metrics of the batch, which are ready long before the learner has trained on it.
+        # The metrics of the batch's episodes, computed while the learner trains on the batch.
         self._described: asyncio.Future[dict[str, float]] | None = None
         self._unusable = UnusableGroups(buffer.samples, 2 * settings.groups_per_step)
         self._validation = validation
-        # `attach` increments this number. An `_assemble` that still waits for a batch of the former
-        # learner then gives up.
+        # `attach` increments this number. A call of `_assemble` for the former learner then sees
+        # another number, and stops waiting.
         self._session = 0
         self._failure: Exception | None = None
         self._closed = False
@@ -149,7 +149,7 @@ class Controller:
         self._line.loaded(index, load.version)
 
     async def _validate(self, actor: Actor, index: int) -> None:
-        """Let the actor answer the held-out questions, each time that a version is due."""
+        """Let the actor answer the held-out questions whenever a version must be validated."""
         while True:
             due = await self._validation.next()
             try:
@@ -175,7 +175,7 @@ class Controller:
             task.add_done_callback(lambda _, prompt=prompt: self._ended(prompt))
 
     def _ended(self, prompt: Prompt) -> None:
-        """Give the prompt back to the buffer if its task never began, as the actor is then lost."""
+        """Return the prompt to the buffer if the actor was lost before the prompt's task began."""
         if prompt.number in self._unstarted:
             self._return(prompt)
 
@@ -209,8 +209,8 @@ class Controller:
         """Accept a learner that has started or restarted.
 
         The learner resumes at `position`, and publishes its present weights as `version`. `spans`
-        are the versions that these weights descend from. The tuple is empty if the learner has no
-        checkpoint. Raises StoreError if the journal cannot be read.
+        are the versions from which these weights descend, or () if the learner has no checkpoint.
+        Raises StoreError if the journal cannot be read.
         """
         # The new number makes `_assemble` stop waiting for the batch of the former learner.
         self._session += 1
@@ -290,8 +290,8 @@ class Controller:
         """Return the views that the rank will probably need in the step `step`, in this order.
 
         The step will probably update the weights of `version`. The call waits until enough groups
-        are ready. The groups stay in the buffer. If an older group becomes ready before the call of
-        `batch`, the batch has this group instead of a newer one. Return no views if the step has
+        are ready. The groups stay in the buffer. If an older group becomes ready before
+        `batch` is called, it replaces a newer group in the batch. Return no views if the step has
         its batch, the run has stopped or another learner attaches.
         """
         session = self._session
@@ -327,7 +327,7 @@ class Controller:
         await self._records.put((step, record))
 
     async def _report(self, step: int, figures: Mapping[str, float]) -> None:
-        """Record the figures of the version after `step` steps, in the row of its last step."""
+        """Record validation figures of the version after `step` steps, in the row of that step."""
         await self._records.put((step - 1, dict(figures)))
 
     async def restore(self, most: int) -> Restoration:
@@ -343,7 +343,7 @@ class Controller:
         return await self._validation.register(step, version)
 
     async def chosen(self) -> Chosen | None:
-        """Wait until no version is to be validated, and return which one becomes the policy.
+        """Wait until every pending version is validated, and return the version to export.
 
         Return None if the run has stopped.
         """

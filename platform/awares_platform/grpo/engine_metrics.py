@@ -6,7 +6,7 @@ from awares_platform.engine.usage import EngineUsage
 
 
 class EngineMetrics:
-    """Compares the newest report of each engine with the engine's last report of an earlier step.
+    """Compares the newest report of each engine with its last report before the present step.
 
     An actor reports the usage of its engine with each group that it returns. The figures of a step
     thus cover the time from the last report before the step to the last report in the step.
@@ -28,8 +28,8 @@ class EngineMetrics:
 
         engine/busy is the mean share of time with a request in flight. engine/in_flight is the
         number of requests in flight, as a mean over time and engines. The tokens per second are
-        sums over the engines. An engine's first report only begins the engine's measurement. If no
-        other report has arrived, the result is empty.
+        sums over the engines. An engine counts from its second report on. The result is empty if
+        no such report has arrived since the last call.
         """
         pairs = [(self._before[name], usage) for name, usage in self._newest.items()]
         spans = [(first, last, last.at - first.at) for first, last in pairs if last.at > first.at]

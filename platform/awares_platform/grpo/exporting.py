@@ -44,7 +44,7 @@ class Exporter:
     ) -> None:
         """Export the policies of `run`. The engine has the weights of `version` after `step` steps.
 
-        If an earlier version is the best one, the engine has its weights afterwards.
+        If an earlier version is the best one, the method loads its weights into the engine.
         """
         meta: dict[str, Any] = {"step": step, "steps": step}
         if chosen.version not in (None, version):

@@ -14,7 +14,7 @@ from awares_platform.config.guards import GuardsConfig, PolicyAction
 FREE = "disk/free_gib"
 DECLINE = "validation/decline"
 _AT_ONCE = {FREE, DECLINE}
-"""The metrics whose present value counts, and not a mean."""
+"""The metrics of which a guard compares the newest value, not the mean over several steps."""
 
 
 class GuardTripped(AwaresError):
@@ -25,9 +25,8 @@ class GuardTripped(AwaresError):
 class Guard:
     """The bounds of one metric, and the action when the metric leaves them.
 
-    `key` is the guard's key in [grpo.guards]. The keys of its bounds are `key` with "_below" and
-    `key` with "_above". The metric is inside if it is at least `below` and at most `above`. The
-    guard's message ends with `advice`.
+    In [grpo.guards], the bounds have the keys <key>_below and <key>_above. A metric from `below` to
+    `above` is inside the bounds. The guard's message ends with `advice`.
 
     Example:
         Guard("kl", "policy/kl", "stop", -inf, 2.0, "raise grpo.kl_beta")
@@ -41,9 +40,9 @@ class Guard:
     advice: str
 
     def fault(self, value: float, what: str) -> str | None:
-        """Return a sentence that describes how `value` leaves the bounds, or None if it does not.
+        """Return a sentence that says which bound `value` violates, or None if it is inside.
 
-        `what` names the value. A value that is not a number is outside.
+        `what` names the value. NaN is outside the bounds.
         """
         if self.below <= value <= self.above:
             return None
@@ -69,7 +68,8 @@ class Guards:
     """Compares the metrics of a run with the bounds of `settings`, step by step.
 
     Each metric is averaged over the last `settings.window` steps, except for the free disk space
-    and the fall of the held-out accuracy.
+    and validation/decline.
+
     `directory` is the run directory. `asks` is false for a method without crop requests, whose
     call/rate has no guard. `free` returns the free bytes of the directory's file system.
 
@@ -101,7 +101,7 @@ class Guards:
         self._outside: set[str] = set()
 
     def reset(self) -> None:
-        """Forget all values, because the policy is another one now."""
+        """Forget all values, because they belong to a policy that has been replaced."""
         self._outside.clear()
         for values in self._values.values():
             values.clear()
@@ -109,8 +109,8 @@ class Guards:
     def check(self, step: int, metrics: Mapping[str, float]) -> Iterator[Alarm]:
         """Yield an alarm for each guard whose metric has just left its bounds.
 
-        A guard says nothing more until its metric has been inside again. Raises GuardTripped if the
-        action of such a guard is "stop".
+        A guard that has given an alarm gives no other one until its metric is inside the bounds
+        again. Raises GuardTripped instead of an alarm if the guard's action is "stop".
         """
         found = {**metrics, FREE: self._free(self._directory) / 2**30}
         for guard in self._guards:
@@ -145,7 +145,7 @@ class Guards:
 
 
 def _of_policy(settings: GuardsConfig) -> Iterator[Guard]:
-    """Yield the guards of the policy."""
+    """Yield the guards of the metrics that describe the policy."""
     yield Guard(
         "kl",
         "policy/kl",

@@ -90,10 +90,10 @@ log = logging.getLogger(__name__)
 class GrpoResult:
     """The result of a finished job.
 
-    `policy` is the key of the exported policy in the store, and `best` is the number of steps after
-    which the learner had its weights. `steps` is the number of learner steps of the whole run.
-    `metrics` holds the metrics of the last step, or is empty if an earlier job
-    finished all steps. `wall_s` is the duration of this job in seconds.
+    `policy` is the key of the exported policy in the store. The learner had its weights after
+    `best` steps. `steps` is the number of learner steps of the whole run. `metrics` holds the
+    metrics of the last step, or is empty if an earlier job finished all steps. `wall_s`
+    is the duration of this job in seconds.
 
     Example:
         GrpoResult("runs/mini/policies/awares", 40, 30, {"reward/mean": 9.1}, wall_s=212.0)
@@ -246,7 +246,7 @@ class ControllerActor(Controller):
 
         store = ObjectStore.from_config(config.store)
         settings = config.grpo
-        # The event loop stays free for `ping` meanwhile.
+        # Read in a thread, so that the event loop can answer `ping` meanwhile.
         split = await asyncio.to_thread(read_split, store, config.data.curated, "train")
         trained, held_out = divide(split.samples, config.data.held_out)
         samples = labelled(trained)
@@ -290,7 +290,7 @@ class ControllerActor(Controller):
 def held_out_of(
     samples: Sequence[Sample], settings: GrpoConfig, evaluate: EvaluateConfig
 ) -> HeldOut:
-    """Return the labelled ones of the held-out samples, and how their answers are scored."""
+    """Return the held-out samples that have a label, with the function that scores answers."""
     usable = tuple(sample for sample in samples if sample.label is not None)
     version = evaluate.scorer_version
     judge = partial(score_answer, default=scorer(evaluate.scorer, version), version=version)
