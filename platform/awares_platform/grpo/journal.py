@@ -4,10 +4,10 @@
 
 A segment is one file, and segment.py defines its content. The controller writes one segment per
 step. The store writes it atomically, under a unique number. If two controllers write segments with
-the same number, the second write fails. <start> is the beginning of the recipe's digest. The recipe
-includes a digest of the starting policy. A job with another recipe does not learn from the segment.
+the same number, the second write fails. <start> is the beginning of the recipe's digest. A job with
+another recipe, for example another starting policy, ignores the segment.
 
-The journal stores no pixels, because every view can be cut again from the image.
+The journal stores no pixels, because every view can be cut from the original image again.
 
 A prompt is settled if the learner no longer needs a group of it; group.Position has the definition.
 Each segment states the highest prompt number in it and in all older segments. `read` begins with
@@ -43,8 +43,8 @@ class Recovered:
     """The groups of the prompts that are not settled.
 
     `groups` holds the group of the latest attempt at each prompt, in the order of prompt numbers.
-    Groups that are too old or damaged are left out. `stale` maps the number of each such group's
-    prompt to the number of the group's attempt.
+    Groups that are too old or damaged are left out. For each such group, `stale` maps the prompt's
+    number to the attempt.
 
     Example:
         Recovered((group,), {18: 0})
@@ -68,8 +68,8 @@ class Journal:
     """Appends the groups of one run to the store, and reads them back. Calls must not overlap.
 
     `start` is the digest of the run's recipe, which includes the starting policy. `root` is the
-    first version that had the weights of the starting policy. It is None until `read` finds it in a
-    segment, or the caller sets it.
+    first version with the weights of the starting policy. It is None until `read` finds it in a
+    segment or the caller sets it.
     """
 
     def __init__(self, store: ObjectStore, run: str, start: str) -> None:
@@ -80,8 +80,8 @@ class Journal:
         self.root: int | None = None
         self._segment = 0
         self._through = -1
-        # The prompt number and the attempt of each stored group. Groups of settled prompts may be
-        # missing here.
+        # The prompt number and the attempt of each stored group. Some groups of settled prompts are
+        # missing, because `read` does not read the oldest segments.
         self._held: set[Pair] = set()
         self._unconfirmed: _Unconfirmed | None = None
 

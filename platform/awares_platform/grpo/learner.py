@@ -139,8 +139,8 @@ class Learner:
             packed=config.policy.packed,
         )
         self._scores = self._rank == 0 or settings.zero_stage == 3
-        # Score the canary with the starting policy, before a checkpoint replaces its weights.
-        # Engines compare their change since the starting policy with the learner's change.
+        # The canary's logprobs under the starting policy, before a checkpoint replaces its weights.
+        # Engines need them to compare how far engine and learner have moved from this policy.
         self._start = self._canary_logprobs() if self._scores else None
         self._spans: Spans = ()
         self._first = 0
@@ -167,13 +167,13 @@ class Learner:
 
     def _shared_tower(self, frozen: Any) -> SharedTower:
         models = [self._engine.module] + ([frozen] if frozen is not None else [])
-        # With ZeRO-3 the tower is not shared. DeepSpeed gathers weights in the order of the first
-        # pass, so every pass must run the tower.
+        # With ZeRO-3 the models do not share the vision tower's features. DeepSpeed gathers weights
+        # in the order of the first pass, so every pass must run the tower.
         return SharedTower(models if self._settings.zero_stage < 3 else [], self._family.tower)
 
     def _make_publisher(self) -> Publisher:
-        # A new Publisher shuts out the run's earlier publishers. If another job has taken this run
-        # over, this learner must not shut out that job's learner.
+        # A new Publisher prevents all earlier publishers of the run from publishing. So first check
+        # that no other job has taken the run over.
         require_held(self._store, self._claim)
         processor, template = interface(self._source)
         return Publisher(
@@ -198,7 +198,7 @@ class Learner:
             shard = self._next(step, version)
             self._warmer.end()
             if shard is None:
-                # The controller has stopped the run and raises the cause itself, or a newer
+                # Either the controller has stopped the run and raises the error itself, or a newer
                 # learner has replaced this one.
                 return
             if isinstance(shard, Finish):
@@ -209,14 +209,14 @@ class Learner:
             metrics, version = self._step(shard, version, asked)
             step, position = step + 1, shard.position
             if due(step):
-                # A resumed learner writes no snapshots of earlier steps, so finish them first.
+                # A learner that resumes from this checkpoint does not repeat earlier snapshots.
                 self._snapshots.wait()
                 state = self._state(position, version)
                 checkpoint.save(self._engine, step, self._recipe, state, metrics)
         self._end(step, position, version)
 
     def _attach(self, step: int, position: Position) -> int:
-        """Publish the present weights, and tell the controller of them. Return their version."""
+        """Publish the present weights, and tell the controller their version. Return it."""
         version = self._publish(step)
         self._first = version
         self._tell("attach", version, position, self._spans)
@@ -253,10 +253,10 @@ class Learner:
         return self._awaited(self._controller.batch.remote(step, version, self._rank, self._ranks))
 
     def _awaited(self, coming: Any) -> Any:
-        """Return the controller's answer.
+        """Wait for the controller's answer, and return it.
 
-        A reader of the weights that finds damage asks for a complete copy. While this rank waits,
-        it publishes such a copy of the newest version if a reader has asked for one.
+        An actor that finds damaged weights in the store asks for a complete copy. During the wait,
+        this rank publishes such a copy of the newest version if an actor has asked for one.
         """
         while not ray.wait([coming], timeout=_REPAIR_EVERY_S)[0]:
             self._publisher.repair()
@@ -287,7 +287,7 @@ class Learner:
         metrics, started = LossMetrics(), time.monotonic()
         proximal = self._objective.proximal(shard)
         steps: list[OptimizerStep] = []
-        # Forget the passes for `proximal`, because `step_work` adds them to each batch below.
+        # Do not count the passes for `proximal` here: `step_work` adds them to each batch below.
         self._speed.reset()
         rate = self._settings.learning_rate * (1 - shard.step / self._settings.steps)
         for index, minibatch in enumerate(shard.minibatches):
@@ -357,12 +357,12 @@ class Learner:
     # -- the best version
 
     def _state(self, position: Position, version: int) -> dict[str, Any]:
-        """Return what a checkpoint says of the run when the weights are those of `version`."""
+        """Return the state of the run that a checkpoint of `version` stores beside the weights."""
         lineage = Lineage(self._spans, self._first)
         return {**asdict(position), "lineage": lineage.until(version), "version": version}
 
     def _keep(self, step: int, version: int) -> None:
-        """Write a snapshot of the present weights, which are those of `version`."""
+        """Write a snapshot of the present weights, whose version is `version`."""
         self._snapshots.save(version, step, self._state(Position(), version))
 
     def _restore(self, order: Restore, step: int, position: Position) -> int:

@@ -11,7 +11,7 @@ from awares_platform.training.speed import StepWork
 
 
 def step_work(grpo: GrpoConfig, policy: PolicyConfig, sizes: ModelSizes) -> StepWork:
-    """Return what a GRPO step computes.
+    """Return which forward and backward passes a GRPO step computes.
 
     If the loss has a KL term, the reference policy needs a forward pass of its own. The proximal
     policy may need another pass. Policy and reference share one pass of a frozen vision tower,
@@ -25,7 +25,7 @@ def step_work(grpo: GrpoConfig, policy: PolicyConfig, sizes: ModelSizes) -> Step
 
 
 class LearnerSpeed:
-    """Adds up the tokens and FLOPs of one rank's step, and finally adds the sums of all ranks.
+    """Counts the tokens and FLOPs of one rank in a step, then sums the counts over all ranks.
 
     `peak` is the number of FLOPs per second that the device of a rank can reach.
     """

@@ -6,7 +6,7 @@
 
 If every finished group woke all waiting actors, the cost of a group would grow with the number of
 actors. So `advance` wakes one actor for each prompt. The actors with the newest weights come first,
-because the buffer has the most room for them.
+because the newer an actor's weights are, the more groups the buffer lets it start.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class Line:
         self._versions.pop(index, None)
 
     async def prompt(self, index: int) -> Prompt:
-        """Wait until the buffer has room for the actor `index`, and return the actor's prompt."""
+        """Wait until the buffer has room for the actor `index`, and return a prompt for it."""
         place: Waiter = asyncio.get_running_loop().create_future()
         self._places.setdefault(self.version(index), {})[index] = place
         self.advance()

@@ -1,8 +1,8 @@
 """Says how many updates lie between two weight versions of a run.
 
-A learner that restarts resumes from the version that its checkpoint holds. The versions which the
-lost learner published later are an abandoned branch. Version numbers never repeat, so the numbers
-of a branch and of its successors differ:
+A restarted learner resumes from the version in its checkpoint. The versions that the lost learner
+published after this checkpoint are abandoned. Version numbers never repeat, so the restarted
+learner goes on with new numbers:
 
     1 -- 2 -- 3 -- 4 -- 5      the lost learner; its checkpoint holds version 3
               |
@@ -16,16 +16,16 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 Spans = tuple[tuple[int, int], ...]
-"""The first and the last kept version of each branch, oldest branch first."""
+"""The first and the last version of each earlier learner that were not abandoned, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
     """The ancestors of a learner's versions.
 
-    `first` is the first version that the present learner has published. `spans` are the kept
-    versions of the earlier learners. The first version of each branch has the weights of the last
-    version of the branch before it.
+    `first` is the first version that the present learner has published. `spans` are the versions of
+    the earlier learners that are not abandoned. The first version of each learner has the weights
+    of the last version in the span before it.
 
     Example:
         Lineage(((1, 3),), first=6)
@@ -54,10 +54,9 @@ class Lineage:
         return (*self.spans, (self.first, version))
 
     def place(self, sampled: int) -> int | None:
-        """Return the number that a version would have if the run had never branched.
+        """Return the number `first` - n for a version that is n updates older than `first`.
 
-        An ancestor that lies n updates behind `first` gets the number `first` - n. The result is
-        None for a version of an abandoned branch.
+        Return None for an abandoned version.
         """
         updates = self.behind(sampled, self.first)
         return None if updates is None else self.first - updates
@@ -65,8 +64,7 @@ class Lineage:
     def behind(self, sampled: int, version: int) -> int | None:
         """Return how many updates lead from version `sampled` to `version`.
 
-        `version` is a version of the present learner. The result is None if `sampled` belongs to an
-        abandoned branch.
+        `version` is a version of the present learner. Return None if `sampled` is abandoned.
         """
         if sampled >= self.first:
             return version - sampled

@@ -4,8 +4,8 @@
                                              |  --> logprobs of the reference policy -+--> loss
     before the first update of a step -------+----> logprobs of the proximal policy --+
 
-As grpo.proximal says, the proximal policy is the policy at the start of the step, or the behaviour
-policy.
+The proximal policy is the policy at the start of the step or the behaviour policy, as
+grpo.proximal says.
 
 Axes: B episodes, S distinct token sequences among them (S <= B), T tokens.
 """
@@ -63,8 +63,8 @@ class Objective:
         """Return the logprobs of every pass of every minibatch under the proximal policy.
 
         Call this method before the first update of the step. Return None if no extra forward pass
-        is needed. In a step with only one update, the forward passes of the update itself compute
-        the same logprobs. The logprobs of the behaviour policy come with the episodes.
+        is needed. This is so in a step with only one update, whose own forward passes compute the
+        same logprobs. It is also so for the behaviour policy, whose logprobs the episodes hold.
         """
         if not self._scores_proximal:
             return None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Tells the learner to end the run before grpo.steps, because the best version is old.
+    """Tells the learner to end the run early, because no newer version was better than the best.
 
     Example:
         Finish()
@@ -25,8 +25,9 @@ class Restore:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Names the version that becomes the policy awares. The value None means the last version.
+    """Names the version that becomes the policy awares.
 
+    If `version` is None, this is the last version. `step` is the number of steps before it.
     `figures` are its metrics on the held-out questions, or are empty.
 
     Example:
@@ -40,9 +41,9 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Restoration:
-    """Says which version the learner will restore. The value None means no version.
+    """Says which version the learner will restore. If `version` is None, it restores none.
 
-    `times` is the number of restorations in the run, with this one.
+    `times` is the number of restorations in the run, including this one.
 
     Example:
         Restoration(version=21, times=1)

@@ -24,10 +24,10 @@ _Processed = tuple[Tensor, Tensor]
 class ViewCache:
     """Keeps the most recently used processed views, up to `cache_bytes`.
 
-    In the setup awares-7b, a page of 1,700 x 2,200 pixels takes about 37 MB. A cache belongs to one
-    processor with fixed limits, because only the image and the view determine the key. The cache
-    is thread-safe. Only one thread at a time processes views, so two threads never process the same
-    view. A thread that finds all of its views does not wait.
+    In the setup awares-7b, a page of 1,700 x 2,200 pixels takes about 37 MB. Use a cache with only
+    one image processor and fixed limits, because the key has only the image and the view. The
+    cache is thread-safe. Only one thread at a time processes views, so that two threads never
+    process the same view. A thread that finds all its views in the cache does not wait.
 
     Example:
         cache = ViewCache()
@@ -81,8 +81,8 @@ class ViewCache:
     def _process(self, fresh: list[ImageView], make: Prepare) -> dict[ImageView, _Processed]:
         values_ND, grids_I3 = make(fresh)
         parts = values_ND.split(grids_I3.prod(1).tolist())
-        # A part shares the memory of all processed views, and would keep all of it. A copy keeps
-        # only its own memory.
+        # Each part is a slice of one tensor with all processed views, and keeps the whole tensor
+        # in memory. A copy of the part does not.
         copies = [(part.clone(), grid) for part, grid in zip(parts, grids_I3, strict=True)]
         made = dict(zip(fresh, copies, strict=True))
         with self._lock:

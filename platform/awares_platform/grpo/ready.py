@@ -1,7 +1,7 @@
 """Keeps the groups that wait for the learner, and the numbers of the settled prompts.
 
-The controller asks after every finished group whether a batch is ready. So the answer must not take
-longer when more groups wait.
+The controller asks after every finished group whether a batch is ready. So the time for the answer
+must not grow with the number of waiting groups.
 """
 
 from awares_platform.grpo.group import Group, Position
@@ -10,7 +10,7 @@ from awares_platform.grpo.group import Group, Position
 class ReadyGroups:
     """The groups that wait for the learner, ordered by the version of their oldest token.
 
-    The caller states this version, as `Lineage.place` numbers it.
+    The caller gives this version as the number that `Lineage.place` returns.
 
     Example:
         ready = ReadyGroups()
@@ -87,7 +87,7 @@ class Settled:
         return number < self._watermark or number in self._beyond
 
     def add(self, number: int) -> None:
-        """Settle the prompt `number`."""
+        """Record that the prompt `number` is settled."""
         if number not in self:
             self._beyond.add(number)
         while self._watermark in self._beyond:

@@ -1,4 +1,4 @@
-"""Keeps what a run knows of its validated versions in the store, across restarts.
+"""Stores the record of a run's validated versions, so that it survives restarts.
 
 runs/<run>/grpo/validation.json     figures, the best version, and the versions still to validate
 runs/<run>/weights/pins/<version>   keeps the weights of these versions
@@ -43,7 +43,7 @@ class ValidationRecord:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "ValidationRecord":
-        """Return the record that `values` describe, as parsed from JSON."""
+        """Return the record from `values`, the parsed JSON of `to_bytes`."""
         return cls(
             [Validated(**one) for one in values["entries"]],
             values["best"],
@@ -68,7 +68,7 @@ class Book(Protocol):
         ...
 
     def drop(self, version: int) -> None:
-        """Keep neither the weights nor the snapshot of a version any more."""
+        """Allow the deletion of a version's weights, and delete its snapshot."""
         ...
 
     def complete(self, version: int) -> bool:

@@ -59,9 +59,9 @@ class Recorder:
     ) -> tuple[Lineage, Recovered]:
         """Return the finished groups whose prompts are not settled in `position`.
 
-        The first value is `lineage`, rooted in the run's first version. The second value has the
-        groups of the journal and the groups that are not written yet. Of stale groups in the
-        journal, it has only the prompt numbers and the attempts. `bound` is grpo.staleness_bound.
+        The first value is `lineage` with the run's first version as its root. The second value has
+        the groups of the journal and the groups that are not written yet. For a stale group in the
+        journal, it has only the prompt number and the attempt. `bound` is grpo.staleness_bound.
 
         No write runs during the read, and no other task runs between the end of the read and the
         caller's next statement. The result thus leaves out no finished group. Raises StoreError if

@@ -29,7 +29,7 @@ class RewardActor:
     """
 
     def ping(self) -> None:
-        """Return at once. A stopped process does not return."""
+        """Return at once, to show that the process is alive."""
 
     def start(self, method: MethodConfig) -> None:
         """Build the reward. Raises ConfigError if the reward cannot be built."""
@@ -88,9 +88,9 @@ def rewards(
     hang_timeout_s: float,
     stop: Callable[[Exception], Awaitable[None]],
 ) -> LocalRewards | RewardPool:
-    """Return the configured way to score groups.
+    """Return a RewardPool, or LocalRewards if grpo.reward_workers is 0.
 
-    Without reward workers, the reward is built here. Raises ConfigError if it cannot be built.
+    LocalRewards builds the reward at once. Raises ConfigError if it cannot be built.
     """
     if settings.reward_workers == 0:
         return LocalRewards(settings, method)

@@ -4,8 +4,8 @@
         ^                                                                       |
         +---- Group: rewards, advantages <--- one list of rewards a group ------+
 
-A worker calls the reward once for each group, as the controller would. So the rewards do not
-depend on the number of workers, or on which groups a worker gets at once. If a worker is lost,
+A worker calls the reward once for each group. So the rewards do not depend on the number of
+workers, or on which groups a worker gets at once. If a worker is lost,
 another worker scores the groups of the lost worker, and a new worker replaces it.
 """
 
@@ -27,8 +27,8 @@ from awares_platform.store.errors import LaunchError
 log = logging.getLogger(__name__)
 
 _LARGEST_CALL = 16
-"""A worker gets at most this number of groups at once. Several groups share a call, because each
-call has a fixed cost."""
+"""The largest number of groups in one call of a worker. The groups share the fixed cost of a
+call."""
 _ATTEMPTS = 3
 """The run stops if this number of workers is lost while they score the same group. It also stops if
 a worker fails to start this number of times in a row."""
@@ -210,7 +210,7 @@ class RewardPool:
                 break  # The other groups belong to workers that have just been woken.
             await self._queued.acquire()
             held.append(self._queue.popleft())
-        # If an actor has died, nobody waits for its groups any more.
+        # Leave out the groups of actors that have died, because no task waits for their rewards.
         return [waiting for waiting in held if not waiting.values.done()]
 
     def _return(self, held: Sequence[_Waiting], reason: str) -> None:

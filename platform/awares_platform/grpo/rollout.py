@@ -4,7 +4,7 @@
                                  |
                                  +-- cuts crops from the original image in this process
 
-A run loses no state if an actor is killed. The controller issues the actor's prompts again, and
+If an actor is killed, the run loses no state: the controller issues the actor's prompts again, and
 starts a new actor, which loads the newest weights.
 """
 
@@ -66,7 +66,7 @@ class RolloutActor:
         self._subscriber = Subscriber(self._store, config.run.name, threads=config.engine.threads)
         self._mismatch: CanaryMismatch | None = None
         self._announced = asyncio.Event()
-        # Whoever holds this lock decides which version the engine has.
+        # A task must hold this lock to load a version, or to keep the loaded version in the engine.
         self._loading = asyncio.Lock()
         self._engine: Engine | None = None
 
@@ -205,7 +205,7 @@ class RolloutActor:
         yield tuple(played)
 
     async def _load(self, version: int) -> Loaded | None:
-        """Load `version`, which may be older than the engine's. Return None if it is loaded."""
+        """Load `version`, even if it is older. Return None if the engine already has it."""
         engine, started = self._running(), time.perf_counter()
         if engine.version == version:
             return None

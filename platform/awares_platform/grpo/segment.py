@@ -1,8 +1,8 @@
 """Encodes one segment of the journal as a parquet file, with one row per episode.
 
-The rows of a group are adjacent. The file's metadata hold the segment's header as JSON, and the
-header's blake3 hash, because parquet's checksums do not cover the metadata. A group is decoded only
-when it is asked for. A reader can thus leave out the groups that it does not need.
+The rows of a group are adjacent. The file's metadata hold the segment's header as JSON. They also
+hold the header's blake3 hash, because parquet's checksums do not cover the metadata. A reader
+decodes only the groups that it needs.
 """
 
 import io
@@ -30,7 +30,7 @@ _HEADER, _DIGEST = "header", "blake3"
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """The record that a step trains on certain groups.
+    """The record of the groups on which a step trains.
 
     The step `step` updates the weights of `version` with the groups `groups`. After the step, all
     prompts with numbers below `watermark` are settled. If a restarted learner repeats the step, the
@@ -54,7 +54,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a segment says beside its groups.
+    """The metadata of a segment.
 
     `start` is the digest of the run's recipe. `root` is the first version that had the weights of
     the starting policy. `through` is the highest prompt number in this segment and in all earlier
@@ -103,7 +103,7 @@ def encode(segment: Segment) -> bytes:
 
 
 class StoredSegment:
-    """A segment as the store holds it, with groups that are decoded on demand.
+    """A segment in its encoded form, whose groups are decoded on demand.
 
     `data` is the content of the file `key`. Raises DataError if the data are damaged.
     """
@@ -148,7 +148,7 @@ class StoredSegment:
         return frozenset(version for row in self._column("sampled_at", group) for version in row)
 
     def group(self, group: Pair) -> Group:
-        """Decode a group. Raises DataError if its data are damaged."""
+        """Decode a group. Raises DataError if the group's data are damaged."""
         try:
             return _group(self._table.slice(*self._rows[group]).to_pylist())
         except _DAMAGE as error:

@@ -1,7 +1,7 @@
 """Turns groups into the columns of a journal segment, with one row per episode.
 
-The tokens of all episodes go into one flat list per field, and the list becomes an arrow array at
-once. This takes a third of the time in which arrow converts nested Python objects.
+The tokens of all episodes go into one flat list per field, which becomes one arrow array. This
+takes a third of the time that arrow needs to convert nested Python objects.
 """
 
 import json
@@ -61,8 +61,8 @@ SCHEMA = pa.schema(
     ]
 )
 _AT_ONCE = 32
-"""The number of groups that are converted at once. A conversion holds Python's lock, and thus the
-event loop."""
+"""The number of groups that are converted at once. During a conversion no other Python thread runs,
+so a larger number would block the event loop for longer."""
 
 
 def table(groups: Sequence[Group]) -> pa.Table:
@@ -142,7 +142,7 @@ def _turns(rows: Sequence[Sequence[Turn]]) -> pa.Array:
 
 
 def _numbers(rows: Sequence[Sequence[float]], code: str) -> pa.Array:
-    """Return lists of numbers. `code` is their type in the module `array`."""
+    """Return `rows` as an arrow array. `code` is the numbers' type code in the module `array`."""
     flat = array(code, list(chain.from_iterable(rows)))
     return pa.ListArray.from_arrays(_offsets(rows), pa.array(np.asarray(flat)))
 
@@ -152,5 +152,5 @@ def _lists(rows: Sequence[Sequence[Any]], kind: pa.DataType) -> pa.Array:
 
 
 def _offsets(rows: Sequence[Sequence[Any]]) -> pa.Array:
-    """Return the place in the flat list at which each row begins, and the flat list's length."""
+    """Return the index in the flat list at which each row begins, and the flat list's length."""
     return pa.array(accumulate(map(len, rows), initial=0), pa.int32())

@@ -21,8 +21,8 @@ class TrainSequence(Carried):
     """A token sequence, with all episodes that share its tokens, image and views.
 
     `advantages` has one value per episode. If `filler` is true, the sequence only gives its rank
-    one more pass, so that all ranks make equally many passes. The learner multiplies the loss of
-    such a sequence by 0.
+    one more forward pass, so that all ranks have the same number of passes. The learner multiplies
+    the loss of such a sequence by 0.
 
     Example:
         TrainSequence((episode, twin), advantages=(0.5, 0.5))
@@ -115,7 +115,7 @@ def _sequence(members: list[Member]) -> TrainSequence:
 
 
 def length(episode: Episode) -> int:
-    """Return the number of tokens of an episode: text tokens and visual tokens, no placeholders."""
+    """Return the number of text tokens and visual tokens of an episode, without placeholders."""
     text = sum(
         len(turn.context_ids) - len(turn.views) + len(turn.sampled_ids) for turn in episode.turns
     )

@@ -39,7 +39,7 @@ class StepMetrics:
         self._missed += 1
 
     def used(self, usage: EngineUsage | None) -> None:
-        """Record what an engine has done until now."""
+        """Record the usage of an engine up to now. Ignore None."""
         if usage is not None:
             self._engines.used(usage)
 
@@ -62,8 +62,7 @@ class StepMetrics:
         """Return all metrics of a step that updated `version`.
 
         `described` holds the `batch_metrics` of the batch, and `learned` the learner's metrics of
-        the step. weights/lag is the number of versions by which the slowest actor is behind
-        `version`.
+        the step. weights/lag says how many versions the slowest actor is behind `version`.
         """
         self._episodes += sum(len(group.members) for group in batch.groups)
         versions = self._versions.values()
@@ -104,8 +103,7 @@ class StepMetrics:
 def batch_metrics(batch: StepBatch, version: int, lineage: Lineage) -> dict[str, float]:
     """Return the metrics of the episodes of a batch that updates `version`.
 
-    `lineage` is that of the learner. The time grows with the number of tokens, and is about 0.1
-    seconds for 13,000 episodes.
+    `lineage` is the learner's lineage. The function takes about 0.1 seconds for 13,000 episodes.
     """
     members = [member for group in batch.groups for member in group.members]
     return {**_behaviour(members), **_staleness(batch.groups, version, lineage)}
@@ -166,8 +164,8 @@ def _parts(members: Sequence[Member]) -> dict[str, float]:
 def _uniform_share(groups: Sequence[Group], dropped: float) -> float:
     """Return the share of groups whose rewards are all equal.
 
-    The share is taken over the groups of the batch and the `dropped` uniform groups, which were
-    left out of the batch.
+    The share counts the groups of the batch, and also the `dropped` uniform groups that were left
+    out of the batch.
     """
     rewards = [{member.reward.total for member in group.members} for group in groups]
     uniform = sum(len(totals) == 1 for totals in rewards) + dropped
@@ -175,7 +173,7 @@ def _uniform_share(groups: Sequence[Group], dropped: float) -> float:
 
 
 def _staleness(groups: Iterable[Group], version: int, lineage: Lineage) -> dict[str, float]:
-    """Return the mean and the maximum number of updates behind `version`, over sampled tokens."""
+    """Return the mean and the maximum of how many updates the tokens are behind `version`."""
     tokens = Counter[int]()
     for group in groups:
         for member in group.members:

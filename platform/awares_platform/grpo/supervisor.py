@@ -1,4 +1,4 @@
-"""Starts the parts that steer the grpo job, watches them, and starts lost parts again.
+"""Starts the controller and the trainer of the grpo job, and restarts both if one is lost.
 
     this driver --ping--> controller, trainer          both run on the driver's node
          |  ^-- record: the metrics of each step
@@ -85,9 +85,9 @@ class Supervisor:
     async def _watch(
         self, name: str, part: Any, say: Callable[[str], None], missing: Callable[[int], str]
     ) -> None:
-        """Ping `part`, and show its warnings and what it waits for.
+        """Ping `part`, and show its warnings and the nodes that it waits for.
 
-        `missing` turns the number of processes without a node into a line.
+        `missing` gets the number of processes without a node, and returns a line of text.
         """
         waiting, limit_s = Waiting(say), self._config.run.hang_timeout_s
 
@@ -98,7 +98,7 @@ class Supervisor:
         await watch(name, lambda: reply(name, part.ping.remote()), limit_s, heard)
 
     def _short(self, count: int) -> str:
-        """Return what `count` rollout actors without a node need, or "" if enough have a node."""
+        """Return the nodes that `count` actors wait for, or "" if enough actors have a node."""
         settings, fewest = self._settings, self._settings.rollout_actors_min
         place = needs(settings.rollout_cpus, settings.rollout_gpus, settings.rollout_selector)
         enough = settings.rollout_actors if fewest is None else fewest
@@ -140,7 +140,7 @@ class Supervisor:
     async def _guard(
         self, controller: Any, step: int, metrics: Mapping[str, float], progress: Progress
     ) -> None:
-        """Say which metrics have left their bounds, and restore the best version if asked.
+        """Report the metrics outside their bounds, and restore the best version if a guard asks.
 
         Raises GuardTripped if a guard stops the run, or has restored the version too often.
         """

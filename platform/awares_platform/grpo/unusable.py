@@ -11,9 +11,9 @@ log = logging.getLogger(__name__)
 
 
 class UnusableGroups:
-    """Looks at every finished group of a run with `samples` samples.
+    """Counts the unusable groups of a run with `samples` samples.
 
-    `most` is the number of useless groups in a row after which the run stops.
+    The run stops after `most` unusable groups in a row.
 
     Example:
         unusable = UnusableGroups(samples=10_000, most=64)
@@ -56,9 +56,9 @@ class UnusableGroups:
             )
 
     def _refuse_fruitless(self, group: Group) -> None:
-        """Raise an error after many useless groups in a row.
+        """Raise an error after `most` unusable groups in a row.
 
-        A prompt that cannot be played tells nothing about the engine, so the method ignores it.
+        Ignore a prompt that cannot be played, because it says nothing about the engine.
         """
         if group.fault:
             return

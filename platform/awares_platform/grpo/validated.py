@@ -4,8 +4,8 @@
 
 The best version has the highest mean of grpo.validation.metric. Two versions are tied if the mean
 of their paired differences over the questions is at most its standard error. Of tied versions, the
-one with fewer visual tokens is the best, and then the newer one. The version of the start is
-measured for comparison only.
+one with fewer visual tokens is the best. If these are equal too, the newer one is the best. The
+starting policy is measured for comparison only.
 """
 
 import asyncio
@@ -45,8 +45,8 @@ class Validated:
 
     `values` maps the id of each answered question to its grpo.validation.metric. `train_reward` is
     the mean reward of the training steps since the version validated before, or None without such
-    a step. `decline` is the share of questions by which the accuracy lies below that of an earlier
-    version with a lower training reward, or 0.
+    a step. `decline` is the fall of the accuracy since the most accurate earlier version with a
+    lower training reward, or 0.
 
     Example:
         Validated(20, 21, 9.7, accuracy=0.94, rtr_token=0.4, call_rate=0.4, values={"q": 9.8})
@@ -137,9 +137,10 @@ def tied(one: Validated, top: Validated) -> bool:
 
 
 def declined(new: Validated, earlier: Sequence[Validated]) -> float:
-    """Return by how much the accuracy fell since the most accurate version with less reward.
+    """Return the fall of the accuracy while the training reward has risen.
 
-    The compared reward is that of training. The result is 0 if the accuracy has not fallen.
+    The fall is measured from the most accurate version in `earlier` with a lower training reward.
+    Return 0 if the accuracy has not fallen.
     """
     reward = new.train_reward
     falls = [

@@ -6,9 +6,9 @@
                                                                                         v
             record in the store, metrics <-- the better version stays <-- figures <-- results
 
-A version stays pinned while it is pending, so that an actor can load it late. The learner writes a
-snapshot of its training state. A version can become the best one only once its snapshot is
-complete. After a restart, the versions that are still pending are validated.
+While a version is pending, the store does not delete its weights, so that an actor can load it
+late. The learner writes a snapshot of its training state. A version can become the best one only
+once its snapshot is complete. After a restart, the versions that are still pending are validated.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ _RETRY_S = 5.0
 _POLL_S = 0.2
 
 Result = Validated | tuple[DueVersion, Sequence[Played]]
-"""A version of an earlier job that must be reported again, or the episodes of a version."""
+"""Either figures that an earlier job has not reported, or a version with its new episodes."""
 
 Report = Callable[[int, Mapping[str, float]], Awaitable[None]]
 """Records the metrics of the version after this number of steps."""
@@ -140,7 +140,7 @@ class Validation:
         return step > 0
 
     def _same(self, one: Validated | DueVersion, step: int, version: int) -> bool:
-        """Return whether `one` has the weights of `version`. Abandoned versions have others."""
+        """Return whether `one` has the weights of `version`, which are those after `step` steps."""
         kept = self._lineage.behind(one.version, self._lineage.first) is not None
         return one.version == version or (one.step == step and kept)
 
@@ -155,7 +155,7 @@ class Validation:
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether grpo.validation.patience versions in a row were not the best one."""
+        """Whether grpo.validation.patience versions in a row were not better than the best."""
         record, patience = self._known(), self._settings.patience
         if patience is None or record.best is None:
             return False
@@ -291,7 +291,7 @@ class Validation:
                 self._queue.put_nowait(due)
 
     async def _saved(self, due: DueVersion) -> bool:
-        """Return whether the version needs no snapshot, or has a complete one."""
+        """Return whether the version is the starting policy, or has a complete snapshot."""
         return not due.step or await asyncio.to_thread(self._book.complete, due.version)
 
     async def _write(self) -> None:

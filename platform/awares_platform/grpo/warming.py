@@ -4,8 +4,7 @@
                 |                                                        |
     thread:     +--> upcoming views --decode, render, process--> ViewCache
 
-A view that is not ready, or that the next batch does not need, costs the step nothing more than
-without this thread: `collate` prepares each view that it does not find.
+If a view is not ready in time, `collate` prepares it itself, as it would without this thread.
 """
 
 import logging
@@ -21,15 +20,15 @@ from awares_platform.grpo.pixels import ViewCache
 log = logging.getLogger(__name__)
 
 _PART_PIXELS = 2_000_000
-"""The thread prepares as many images at once as it takes to reach this number of pixels: one page,
-or many small images. A page of 1,700 x 2,200 has 3.7 million pixels."""
+"""The thread prepares images together until they have this number of pixels. This can be one large
+page or many small images: a page of 1,700 x 2,200 has 3.7 million pixels."""
 
 
 class Warmer:
     """Fills `cache` in a thread. `images` and `prepare` are the functions that `collate` uses.
 
-    The views of one batch take at most half of the cache. The views of the batch in training then
-    stay in the cache.
+    The views of the next batch fill at most about half of the cache, so that the views of the
+    current batch stay in it.
 
     Example:
         warmer = Warmer(cache, images, prepare)
