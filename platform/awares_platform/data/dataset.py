@@ -95,8 +95,8 @@ def write_samples(
 ) -> None:
     """Write a split: first its parquet files and its packs, then the manifest.
 
-    `recipe` is a JSON value that describes how the split was made. The manifest records it. `packs`
-    holds the images of the samples, except images that `put_image` has stored.
+    The manifest records `recipe`, a JSON value that describes how the split was made. `packs` holds
+    the images of the samples. It may lack images that `put_image` has stored.
     """
     withdraw_manifest(store, name, split)
     keys, rows, content = [], 0, SamplesDigest()
@@ -147,8 +147,8 @@ def read_split(store: ObjectStore, name: str, split: str, limit: int | None = No
 def distinct(samples: Sequence[Sample]) -> list[Sample]:
     """Return the samples with distinct ids. The second sample with the id "a" gets the id "a~2".
 
-    Merged sources often share ids. Jobs look samples up by their ids, so one of two samples with
-    the same id would be used twice and the other never.
+    Merged sources often share ids, but jobs look samples up by their ids. Of two samples with the
+    same id, a job would use one twice and the other never.
     """
     taken: set[str] = set()
     return [rename(sample, taken) for sample in samples]

@@ -1,7 +1,7 @@
 """Divides curated training samples into samples to train on and held-out samples.
 
-The jobs sft and grpo train on the first part. They measure themselves on the second part while they
-train. The test split is only for the job evaluate.
+The jobs sft and grpo train on the first part, and validate the policy on the held-out samples. The
+test split is only for the job evaluate.
 """
 
 import hashlib
@@ -16,10 +16,10 @@ _LARGEST_PART = 10
 def divide(samples: Sequence[Sample], count: int) -> tuple[list[Sample], list[Sample]]:
     """Return the samples to train on and the held-out samples, each in the order of `samples`.
 
-    At most `count` samples are held out, and at most a tenth of all samples. All samples of an
-    image are in the same part. The images are taken in the order of the SHA-256 digests of their
-    hashes. An image is left out if its samples would exceed these limits. The result thus depends
-    only on the samples, and neither on their order nor on a seed.
+    At most `count` samples and at most a tenth of all samples are held out. All samples of an image
+    are in the same part. The function considers the images in the order of the SHA-256 digests of
+    their hashes. It holds out an image unless its samples would exceed the limits. The division
+    depends neither on the order of `samples` nor on a seed.
 
     Example:
         divide(samples, 256)

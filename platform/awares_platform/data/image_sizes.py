@@ -20,7 +20,7 @@ from awares_platform.store.errors import NotFound
 log = logging.getLogger(__name__)
 
 _HEADER = 64 * 1024
-# The store's connection pool has this size.
+# One thread for each connection in the store's connection pool.
 _READERS = 32
 _SIDEWAYS = (5, 6, 7, 8)
 """The EXIF orientations with which `awares.images.decode` swaps width and height."""
@@ -43,11 +43,11 @@ def sample_sizes(
 def read_sizes(
     images: Images, digests: Iterable[str], finished: Callable[[], object] = lambda: None
 ) -> dict[str, Size]:
-    """Return, by hash, the width and height of each image as `awares.images.decode` returns it.
+    """Return a dict from the hash of each image to its width and height after decoding.
 
-    Several threads read the sizes. Each distinct image is read once, and `finished` is called after
-    each of them. The result lacks an image whose size cannot be read. Raises StoreError if the
-    store fails.
+    Several threads read the sizes. The function reads each distinct image once, and then calls
+    `finished`. The result lacks an image whose size cannot be read. Raises StoreError if the store
+    fails.
     """
     found: dict[str, Size] = {}
     distinct = list(dict.fromkeys(digests))
@@ -91,5 +91,5 @@ def _parse(data: bytes) -> Size:
 
 
 def _orientation(image: Image.Image) -> int | None:
-    # Call the method of the base class, because that of a PNG image would decode the pixels.
+    # Call the base class's method, because the method of Pillow's PNG class decodes the pixels.
     return Image.Image.getexif(image).get(ExifTags.Base.Orientation)

@@ -38,10 +38,9 @@ class Images:
     """A callable that maps the hash of an image to the RGB image.
 
     Callers must not modify the image, because the cache returns it again. `splits` holds pairs of a
-    data set's name and a split's name. The callable first looks for an image in the packs of these
-    splits, and then for a separate object. It is thread-safe and picklable. A copy in another
-    process has the same settings and its own memory cache. All copies on one machine share the disk
-    cache.
+    data set's name and a split's name. An image is first searched in the packs of these splits, and
+    then as a separate object. An Images is thread-safe and picklable. A copy in another process has
+    its own memory cache. All copies on one machine share the disk cache.
 
     Example:
         images = Images.of(store, config.data)

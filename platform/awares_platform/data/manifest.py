@@ -7,7 +7,7 @@ A writer writes the manifest after all other files of the split. The manifest th
 as finished. `format` is 1. `shards` lists the keys of the parquet files, and `rows` is the total
 number of their rows. `recipe` describes how the split was made. `images` is the key of the split's
 pack index (packs.py), or null if each image is a separate object. `content` is a digest of the
-samples, which shows whether a split of the same name has been written again with other samples.
+samples. It shows whether the split has been written again with other samples.
 """
 
 import hashlib
@@ -57,7 +57,7 @@ def write_manifest(
 class SamplesDigest:
     """Computes a digest of samples in their order.
 
-    The digest does not depend on the parquet files, or on values that are no part of a sample.
+    The digest does not depend on how the samples are divided into files, or on additional columns.
 
     Example:
         digest = SamplesDigest()
@@ -131,7 +131,7 @@ def pack_indexes(store: ObjectStore, splits: Sequence[tuple[str, str]]) -> Itera
 
 
 def remedy(name: str) -> str:
-    """Return the advice for a data set without a usable split."""
+    """Return advice to the user if a data set has no usable split."""
     if CURATED in name:
         return "run `awares curate` first"
     return 'import it with `awares import`, or set data.source = "mini"'

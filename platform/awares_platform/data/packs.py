@@ -4,8 +4,7 @@
     images/indexes/<sha-256>    parquet rows: an image's hash, its pack, its offset and its length
 
 The manifest of a split holds the key of the split's index. Several splits can share an index. The
-key of a pack or an index ends in the hash of its bytes. A writer therefore never changes an object
-that a finished split uses.
+key of a pack or an index ends in the hash of its content, so different content never overwrites it.
 """
 
 import hashlib
@@ -97,7 +96,7 @@ class PackWriter:
     def _store_pack(self) -> None:
         data = b"".join(self._open.values())
         key, offset = f"images/packs/{hashlib.sha256(data).hexdigest()}", 0
-        # An unconditional write also repairs a damaged object.
+        # Write even if the object exists, because it may be damaged.
         self._store.put(key, data)
         for digest, image in self._open.items():
             self._places[digest] = PackPlace(key, offset, len(image))

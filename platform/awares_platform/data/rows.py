@@ -1,8 +1,8 @@
 """Encodes samples as parquet rows, and decodes files in which some rows are damaged.
 
 A damaged file or row raises no exception. It becomes a `Fault`, which names the key and the row.
-One bad row therefore costs only one sample. The parquet files have page checksums, which a reader
-verifies. A flipped bit in a page therefore becomes a fault, and does not change a sample.
+One bad row therefore costs only one sample. The reader verifies the page checksums of the parquet
+files, so a flipped bit cannot change a sample unnoticed.
 """
 
 import io
@@ -129,14 +129,14 @@ def decode_rows(data: bytes, key: str) -> Rows:
 
 
 def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
-    """Return a column in the type of `field`, or as it is if a value does not have this type."""
+    """Return a column, cast to the type of `field` if all its values can be cast."""
     if field.name in _LATER and field.name not in table.column_names:
         return pa.nulls(len(table), field.type)
     column = table.column(field.name)
     try:
         return column.cast(field.type)
     except pa.ArrowException:
-        # The rows then decide: one odd value must not spoil the others.
+        # Each row is checked later, so that one wrong value makes only its own row unusable.
         return column
 
 
@@ -241,7 +241,7 @@ def _label(value: Any) -> Label:
 def _crops(values: Sequence[Any]) -> tuple[str, ...]:
     """Return the names of the crops that the policy should request for the sample.
 
-    A job later checks that its environment offers these crops. Raises ValueError for an empty name.
+    Raises ValueError for an empty name. A job later checks that its environment offers these crops.
     """
     if not all(isinstance(value, str) and value.strip() for value in values):
         raise ValueError(f"crops: {values} has an empty entry")

@@ -7,6 +7,7 @@
     drafts ---- seen.py -----> without duplicates and without rows of the evaluation sets
     drafts ---- writing.py --> shards, packs of images and, at last, the manifests
 
-`job.py` runs these steps. Threads read the records, and one thread writes in the order of the
-source. After each shard it stores how far it has come, so that a killed import goes on from there.
+A draft is a sample whose image is not stored yet. `job.py` runs these steps. Several threads decode
+the images, and one thread writes in the order of the source. After each shard, this thread stores
+its position in the source, so that a killed import can resume there.
 """

@@ -1,6 +1,6 @@
-"""Turns the shapes in which others publish annotations into plain records.
+"""Converts common formats of annotations into records.
 
-- A COCO file has the lists "images" and "annotations", which refer to each other by ids.
+- A COCO file has the lists "images" and "annotations". An annotation refers to its image by an id.
 - A record of LLaVA or of a chat has turns instead of a question and an answer.
 """
 
@@ -15,7 +15,7 @@ _IMAGE_MARK = "<image>"
 
 
 def from_json(content: Any) -> Iterator[Any]:
-    """Yield the records of a JSON file: of a list, of a COCO file, or of the only list in a dict.
+    """Yield the records of a JSON file: a list, a COCO file, or a dict with one list of records.
 
     Raises ValueError if the content has no list of records.
     """
@@ -46,7 +46,7 @@ def _coco(images: Sequence[Any], annotations: Sequence[Any]) -> Iterator[Any]:
 
 
 def _corners(annotation: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the annotation with the box of its key "bbox" as corners, in the key "boxes"."""
+    """Replace the key "bbox" (left, top, width, height) by the key "boxes" with corners."""
     box = annotation.get("bbox")
     if not isinstance(box, list) or len(box) != 4:
         return dict(annotation)
@@ -71,7 +71,7 @@ def questions(turns: Sequence[Any]) -> Iterator[tuple[str, str]]:
     """Yield each question of a conversation with the answer that follows it.
 
     Example:
-        list(questions([{"from": "human", "value": "<image>\\nWhy?"}, {"from": "gpt", ...}]))
+        list(questions([{"user": "<image>\\nWhy?", "assistant": "Rain."}]))  # [("Why?", "Rain.")]
     """
     asked: str | None = None
     for turn in turns:
@@ -90,7 +90,7 @@ def questions(turns: Sequence[Any]) -> Iterator[tuple[str, str]]:
 
 
 def _text(content: Any) -> str:
-    """Return the text of a turn, without the marks of its images."""
+    """Return the text of a turn, without the placeholders "<image>"."""
     if isinstance(content, list):
         parts = [part.get("text") for part in content if isinstance(part, dict)]
         content = " ".join(part for part in parts if isinstance(part, str))

@@ -1,4 +1,4 @@
-"""Imports the published files of a benchmark as the split test of a data set of its own."""
+"""Imports the published files of a benchmark as the test split of a separate data set."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -23,7 +23,7 @@ def dataset_of(name: str) -> str:
 
 
 def splits_of(names: Iterable[str] = tuple(BENCHMARKS)) -> list[tuple[str, str]]:
-    """Return the data set and the split of each benchmark, by default of all benchmarks."""
+    """Return the names of the data set and the split of each benchmark in `names`."""
     return [(dataset_of(name), SPLIT) for name in names]
 
 
@@ -47,8 +47,8 @@ def import_benchmark(name: str, root: str, data: DataConfig, store: ObjectStore)
 def locate(root: str, benchmark: Benchmark, config: StoreConfig) -> str:
     """Return the place of a benchmark's files below `root`, a directory or an s3:// prefix.
 
-    The place has the name of an id of the data set, such as lmms-lab/ChartQA, of the last part of
-    the newest id, or of the benchmark. Raises DataError if no such place has files.
+    The function tries the data set's ids, such as lmms-lab/ChartQA, then ChartQA alone, and then
+    the benchmark's name. Raises DataError if none of these directories has files.
     """
     names = list(_names(benchmark))
     for name in names:

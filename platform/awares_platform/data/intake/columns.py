@@ -20,15 +20,15 @@ _GUESSES = {
     "sample_id": "sample_id question_id questionid id qid __key__",
     "kind": "kind question_type question_types type category human_or_machine",
 }
-"""Maps each value to the usual names of its column, the surest first."""
+"""Maps each value to the usual names of its column, the most reliable name first."""
 REQUIRED = ("image", "question", "answer")
 TURNS = "turns:"
-"""Begins the name of a column that holds questions and answers as the turns of a conversation."""
+"""The prefix of a column's name if the column holds the turns of a conversation."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceColumns:
-    """The column of each value. An optional value without a column has the column "".
+    """The name of the column of each value, or "" if an optional value has no column.
 
     Example:
         SourceColumns("image", "query", "label", "", "", "human_or_machine", "")
@@ -48,9 +48,9 @@ class SourceColumns:
 
 
 def choose_columns(settings: ImportsConfig, records: Sequence[Mapping[str, Any]]) -> SourceColumns:
-    """Return the columns that the settings name, and guess the others from the first records.
+    """Return the columns that the settings name, and guess the others from `records`.
 
-    Raises ConfigError if a named column is missing, or if a required one cannot be guessed.
+    Raises ConfigError if a named column is missing, or if a required column cannot be guessed.
     """
     found = _kinds(records)
     chosen = {name: _chosen(name, getattr(settings, name), found) for name in _GUESSES}
@@ -102,7 +102,7 @@ def _listed(found: Mapping[str, str]) -> str:
 
 
 def value_at(record: Mapping[str, Any], column: str) -> Any:
-    """Return the value in a column, or None. A dotted name leads into tables."""
+    """Return the value in a column, or None. The name "a.b" means the key "b" in the column "a"."""
     if column in record or not column:
         return record.get(column)
     value: Any = record

@@ -1,4 +1,4 @@
-"""Leaves the rows of a test split out of the training split that was imported before it."""
+"""Removes rows of a newly imported test split from the training split of the same data set."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,9 +20,9 @@ TRAIN = "train"
 def clean_train(store: ObjectStore, name: str, held: Seen, reason: str) -> int:
     """Remove each row that is in `held` from the split train of a data set.
 
-    Return the number of removed rows. The manifest counts them as left out for `reason`. If the
-    process ends before the function returns, another call removes the rest. A data set without a
-    split train stays as it is.
+    Return the number of removed rows. The manifest counts them as refused for `reason`. If the
+    process is killed during the call, another call removes the rest. If the data set has no split
+    train, the function does nothing.
     """
     if not is_written(store, name, TRAIN):
         return 0
@@ -44,7 +44,7 @@ def clean_train(store: ObjectStore, name: str, held: Seen, reason: str) -> int:
 
 
 def _counted(recipe: Any, left: int, removed: int, reason: str) -> Any:
-    """Return the recipe of an import with the rows that are left and those that are removed."""
+    """Return the recipe of an import with updated counts of rows and refusals."""
     if not (isinstance(recipe, Mapping) and "counts" in recipe):
         return recipe
     counts = recipe["counts"]
@@ -54,7 +54,7 @@ def _counted(recipe: Any, left: int, removed: int, reason: str) -> Any:
 
 
 def _kept(rows: Rows, held: Seen) -> list[int]:
-    """Return the indexes of the rows that `held` does not have."""
+    """Return the indexes of the rows that are not in `held`."""
     pairs = zip(rows.samples, rows.columns, strict=True)
     return [index for index, pair in enumerate(pairs) if not held.has_row(*pair)]
 

@@ -18,9 +18,10 @@ def read_boxes(
 ) -> tuple[Box, ...]:
     """Return one box or a list of boxes in pixels of the stored image.
 
-    `original` is the size of the image to which boxes in pixels refer. A box that reaches beyond
-    the image is cut. Fractions of a pixel are rounded outwards. Raises Refused if a box is not four
-    finite numbers, has no area in the image, or seems to have another unit.
+    `stored` is the size of the stored image. `original` is its size before it was shrunk; boxes
+    given in pixels refer to this size. A box is clipped to the image. Fractions of a pixel are
+    rounded outwards. Raises Refused if a box is not four finite numbers, has no area in the image,
+    or seems to have another unit.
     """
     if isinstance(value, str):
         value = _parsed(value)
@@ -66,7 +67,7 @@ def _is_number(edge: Any) -> bool:
 
 
 def _check_units(edges: Sequence[float], units: str) -> None:
-    """Refuse a box that surely has another unit, because its place would silently be wrong."""
+    """Raise Refused if the box's numbers show that it has another unit than `units`."""
     if units == "pixels" and max(edges) <= 1:
         raise Refused(_REASON, f'{edges} looks relative; set imports.box_units="relative"')
     if units == "relative" and max(edges) > 1.05:

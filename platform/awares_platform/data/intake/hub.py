@@ -6,7 +6,7 @@ _SCHEME = "hf://"
 
 
 def downloaded(source: str) -> str:
-    """Return the local directory of a source on the hub, and any other source as it is.
+    """Download a source on the hub and return its local directory. Return other sources unchanged.
 
     A source on the hub is hf://owner/name, or hf://owner/name/folder for one folder. The hub's
     cache keeps the files, so that a second call downloads nothing. Raises DataError if the hub does

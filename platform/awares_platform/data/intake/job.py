@@ -2,8 +2,8 @@
 
     reader thread -> records -> threads decode images -> this thread: duplicates, splits, steps
 
-A window bounds the number of records in memory. A step is a shard with its images. After each step
-the import can be killed and run again.
+A window bounds the number of records in memory. A step writes a shard with its images. If the
+import is killed and run again, it resumes after the last finished step.
 """
 
 import contextlib
@@ -41,10 +41,10 @@ from awares_platform.store import ObjectStore
 log = logging.getLogger(__name__)
 
 HELD_OUT = "test"
-"""The split of held-out images, whose rows an import of the split train leaves out."""
+"""The split for held-out images. An import of the split train leaves out rows of this split."""
 IN_EVALUATION = "in an evaluation set"
 _ADDED = {"benchmark": "none"}
-"""Maps each setting that older imports do not record to the value that changes no row."""
+"""Maps each setting that older versions lack to the value with which imports behave as before."""
 _PEEKED = 20
 _SHOWN = 10
 _MOST_SHOWN_READ = 200
@@ -64,9 +64,9 @@ class ImportRequest:
 
 
 def dry_run(request: ImportRequest, settings: ImportsConfig, store: StoreConfig) -> str:
-    """Return a text with the guessed columns and the first rows as they would be read.
+    """Return a text that shows the columns and how an import would read the first rows.
 
-    Nothing is written. Raises the errors of a wrong source or a wrong column.
+    Write nothing. Raises DataError for a wrong source, and ConfigError for a wrong column.
     """
     kind, places, reader = _open(request, settings, store)
     drafts: list[Draft] = []
@@ -88,10 +88,10 @@ def run(
     data: DataConfig,
     store: ObjectStore,
 ) -> ImportResult:
-    """Import a source, or go on with an interrupted import of the same source and settings.
+    """Import a source, or resume an interrupted import of the same source and settings.
 
-    An import that is finished is not repeated. Raises JobRefused if another job writes the data
-    set. Raises DataError if no row can be used.
+    If this import is already finished, return its result. Raises JobRefused if another job writes
+    the data set. Raises DataError if no row can be used.
     """
     kind, places, reader = _open(request, settings, store.config)
     log.info("reading %d files of the format %s; columns: %s", len(places), kind, reader.columns)
@@ -109,7 +109,7 @@ def run(
 def _open(
     request: ImportRequest, settings: ImportsConfig, store: StoreConfig
 ) -> tuple[str, list[SourceFile], RecordReader]:
-    """Find the source's files and columns."""
+    """Return the source's format, its files, and a reader for its columns."""
     settings = _with_benchmark(settings)
     kind, places = choose(files(request.source, store), settings.format, request.source)
     places = of_split(places, settings.source_split or request.split, request.source)
@@ -124,7 +124,7 @@ def _open(
 
 
 def _with_benchmark(settings: ImportsConfig) -> ImportsConfig:
-    """Return the settings with the columns and the split of the benchmark, if they name one."""
+    """Return the settings. If they name a benchmark, set its columns and its split in them."""
     found = BENCHMARKS.get(settings.benchmark)
     if found is None:
         return settings
@@ -136,7 +136,7 @@ def _with_benchmark(settings: ImportsConfig) -> ImportsConfig:
 def _rows(
     places: Sequence[SourceFile], kind: str, start: tuple[int, int]
 ) -> Iterator[tuple[tuple[int, int], tuple[Row, str, int]]]:
-    """Yield each row from `start` on, with the position after it, its file and its number."""
+    """Yield each row from position `start` on: the next row's position, then (row, file, index)."""
     for number in range(start[0], len(places)):
         first = start[1] if number == start[0] else 0
         for index, row in enumerate(read_rows(places[number], kind, first), start=first):
@@ -144,7 +144,7 @@ def _rows(
 
 
 def _splits(split: str, settings: ImportsConfig) -> tuple[str, ...]:
-    """Return the splits that an import writes. The first is the one that was asked for."""
+    """Return the splits that an import writes. The first is the requested split."""
     if settings.held_out and split == HELD_OUT:
         raise ConfigError(
             f"imports.held_out moves images to the split {HELD_OUT}, which is the split to write; "
@@ -226,7 +226,7 @@ def _import(
     reader: RecordReader,
     writer: SplitsWriter,
 ) -> ImportCounts:
-    """Import all rows that no finished step holds, and write the manifests."""
+    """Import all rows after the last finished step, and write the manifests."""
     seen, held = Seen(), _held_rows(store, _against(request, settings, store))
     position = start = writer.resume(seen)
     if start != (0, 0):
@@ -290,8 +290,8 @@ def _decoded(
 class _Sorter:
     """Decides to which split a draft belongs, or why it is left out.
 
-    `seen` holds the rows of this import, and `held` those of the evaluation sets. With `keeps_all`,
-    duplicates are kept.
+    `seen` holds the rows of this import, and `held` holds the rows of the evaluation sets. If
+    `keeps_all` is true, duplicates are kept.
     """
 
     split: str

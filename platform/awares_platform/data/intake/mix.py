@@ -3,9 +3,9 @@
     data.mix    chartqa, weight 1, most 10,000 --+
                 docvqa, weight 2 ----------------+--> datasets/<data.name>/test and train
 
-The rows of a part are drawn at random without replacement. A train row that is in the test split of
-a part is left out. The images stay where they are: the mixed data set has an index of the packs of
-its parts.
+Each of the mixed data sets is called a part. The rows of a part are drawn at random without
+replacement. A train row that is in the test split of any part is left out. No image is copied: the
+mixed data set has an index that refers to the packs of its parts.
 """
 
 import random
@@ -27,7 +27,7 @@ from awares_platform.store import ObjectStore
 class MixedSplit:
     """The number of rows that each part gives to a split.
 
-    `left_out` is the number of train rows that a test split has, too.
+    `left_out` is the number of train rows that are left out because a test split has them, too.
 
     Example:
         MixedSplit("train", {"chartqa": 10_000, "docvqa": 20_000}, left_out=12)
@@ -115,7 +115,7 @@ def _write(
 def _places(
     store: ObjectStore, parts: Mapping[str, MixPart], images: set[str]
 ) -> dict[str, PackPlace]:
-    """Return the places of those images that are in packs."""
+    """Return a dict from hashes to places in packs. It lacks images that are in no pack."""
     splits = [(name, split) for name in parts for split in ("train", "test")]
     return {
         digest: place
@@ -128,8 +128,8 @@ def _places(
 def shares(most: int, parts: Mapping[str, MixPart], available: Mapping[str, int]) -> dict[str, int]:
     """Divide up to `most` rows among the parts by their weights.
 
-    A part gives at most its cap, and at most what is available. The others then share the rest by
-    their weights.
+    A part gives at most its cap `most`, and at most its `available` rows. If a part reaches this
+    limit, the other parts share the remaining rows by their weights.
 
     Example:
         shares(90, {"a": MixPart(weight=2), "b": MixPart(most=20)}, {"a": 100, "b": 100})

@@ -1,4 +1,4 @@
-"""Finds the image file of a record, and brings it into the form in which data sets store images."""
+"""Finds the image file of a record, and converts it to the form in which data sets store images."""
 
 import asyncio
 import io
@@ -20,7 +20,7 @@ from awares_platform.data.intake.refusal import Refused
 from awares_platform.runtime.remote_files import RemoteFiles
 
 MOST_RATIO = 200
-"""A longer strip has too few pixels across after shrinking, and model processors refuse it."""
+"""The largest ratio of the long to the short side. Model processors refuse longer strips."""
 _FETCH_S = 60.0
 _KEPT_FORMATS = ("PNG", "JPEG")
 _KEPT_MODES = ("RGB", "L")
@@ -101,9 +101,9 @@ def _short(value: Any) -> str:
 def stored_form(data: bytes, max_side: int) -> Picture:
     """Return an image as PNG or JPEG, upright, and with no side over `max_side` pixels.
 
-    A file that already has this form stays as it is, without the colour profile and the texts of a
-    PNG file. An image from a JPEG file is written as JPEG, and any other one as PNG. Raises Refused
-    if the image cannot be decoded or is too narrow.
+    The function first removes the colour profile and the texts of a PNG file. It then returns a
+    file that already has this form unchanged. It encodes an image from a JPEG file as JPEG, and any
+    other image as PNG. Raises Refused if the image cannot be decoded or is too narrow.
     """
     data = without_texts(data)
     try:
@@ -133,7 +133,7 @@ def _format(data: bytes) -> str | None:
 
 
 def _is_plain(data: bytes) -> bool:
-    """Return whether a PNG or JPEG file needs no rotation and no other mode."""
+    """Return whether a PNG or JPEG file is upright and plain RGB or grey, without transparency."""
     with pillow.open(io.BytesIO(data)) as file:
         rotated = pillow.Image.getexif(file).get(ExifTags.Base.Orientation, 1) != 1
         return file.mode in _KEPT_MODES and "transparency" not in file.info and not rotated
@@ -151,8 +151,8 @@ def _encoded(image: Image, kind: str) -> bytes:
 def perceptual_hash(image: Image) -> int:
     """Return a hash of 256 bits that hardly changes if an image is scaled or compressed again.
 
-    The image becomes 17 x 16 grey pixels. Each bit says whether a pixel is darker than the next one
-    in its row (the difference hash of Krawetz, 2013).
+    The function shrinks the image to 17 x 16 grey pixels. Each bit says whether a pixel is darker
+    than the next pixel in its row (the difference hash of Krawetz, 2013).
     """
     width, height = _GREY_SIZE
     tones = image.convert("L").resize(_GREY_SIZE, Resampling.BOX).tobytes()

@@ -1,4 +1,4 @@
-"""Finds the files of a source, and reads single files below a root, on the local disk or on S3."""
+"""Finds the files of a source, and reads files below a directory, on the local disk or on S3."""
 
 import io
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ class StoredFile:
 
 
 class _Ranges(io.RawIOBase):
-    """Reads an object by ranges, so that it is never in memory as a whole."""
+    """Reads an object in ranges of bytes, so that the whole object is never in memory."""
 
     def __init__(self, store: ObjectStore, key: str, size: int) -> None:
         self._store, self._key, self._size, self._position = store, key, size, 0
@@ -142,7 +142,7 @@ def _stored(source: str, config: StoreConfig) -> list[SourceFile]:
 
 
 def bucket_of(address: str, config: StoreConfig) -> tuple[ObjectStore, str]:
-    """Return the bucket of an s3:// address as a store, and the address's key in the bucket.
+    """Return an ObjectStore for the bucket of an s3:// address, and the key in the address.
 
     Raises DataError if the address names no bucket.
     """
@@ -218,7 +218,7 @@ class StoredRoot:
 
 
 def root_of(root: str, source: str, config: StoreConfig) -> Root:
-    """Return the root of image paths. An empty `root` means the directory of the source."""
+    """Return a reader for image paths below `root`. If `root` is "", use the source's directory."""
     if not root and is_stored(source):
         is_file = bool(PurePosixPath(source).suffix)
         root = source.rsplit("/", 1)[0] if is_file else source

@@ -1,4 +1,4 @@
-"""Reads a record as one or more drafts of samples."""
+"""Turns a record into one or more drafts: samples whose images are not stored yet."""
 
 import json
 from collections import Counter
@@ -25,7 +25,7 @@ _ANY_SIDE = 1 << 31
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A sample whose image is not stored yet, so that `sample.image` is empty.
+    """A sample whose image is not stored yet. `sample.image` is therefore empty.
 
     Example:
         Draft(Sample("train/0", "", "What is the total?", "4.20"), picture)
@@ -37,7 +37,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class RefusedRow:
-    """A refused row: where it is, the reason that it shares with others, and the details.
+    """A refused row: its file and number, a reason that other rows share, and its own details.
 
     Example:
         RefusedRow("train.jsonl row 17", "no answer", "the column answers holds []")
@@ -122,7 +122,7 @@ class RecordReader:
             return RefusedRow(where, error.reason, error.detail)
 
     def _answers(self, value: Any) -> list[str]:
-        """Return the accepted answers. Those of a benchmark stay as they are published."""
+        """Return the accepted answers. The answers of a benchmark stay unchanged."""
         if self._benchmark is None:
             return accepted(value)
         texts = [_encodable(text) for text in _listed(value) if isinstance(text, str) and text]
@@ -158,7 +158,7 @@ def _question(value: Any) -> str:
 
 
 def accepted(value: Any) -> list[str]:
-    """Return the accepted answers, the most frequent first. Each is listed once.
+    """Return the distinct answers in `value`, the most frequent first.
 
     Answers that are equal after `normalise` count as one. Raises Refused if there is no answer.
 
@@ -173,7 +173,7 @@ def accepted(value: Any) -> list[str]:
 
 
 def _listed(value: Any) -> list[Any]:
-    """Return the answers in a value, which may also be a list as JSON text."""
+    """Return the answers in `value`: one answer, a list, or a list as JSON text."""
     if isinstance(value, str) and value.lstrip().startswith('["'):
         try:
             value = json.loads(value)

@@ -1,7 +1,7 @@
-"""Reads the records of a source's files, one after the other and without a whole file in memory.
+"""Reads the records of a source's files one by one.
 
-A record is a dict with the columns of one row. Only a .json file is read whole. A row or the rest
-of a file that cannot be read is an `UnreadableRow`, and the records before it are kept.
+A record is a dict with the columns of one row. Only a .json file is in memory as a whole. If a row
+or the rest of a file cannot be read, the reader yields an `UnreadableRow` instead.
 """
 
 import csv
@@ -29,7 +29,7 @@ _MOST_CELL = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRow:
-    """A row that is no record, with the reason. If `ends` is true, the rest of the file is lost.
+    """A row that cannot be read, and the reason. If `ends`, the rest of the file is lost, too.
 
     Example:
         UnreadableRow("the line is not JSON")
@@ -45,7 +45,7 @@ Row = dict[str, Any] | UnreadableRow
 def read_rows(place: SourceFile, kind: str, skip: int = 0) -> Iterator[Row]:
     """Yield the rows of a file of the format `kind`, without the first `skip` rows.
 
-    A StoreError passes through, because the file may be readable later.
+    Raises StoreError if the store fails, because the file may be readable later.
     """
     position = 0
     try:
@@ -115,9 +115,9 @@ def _named(value: Any, names: Sequence[str] | None) -> Any:
 
 
 def _class_names(schema: pa.Schema) -> dict[str, Sequence[str]]:
-    """Return the names of the classes of each column that holds numbers of classes.
+    """Return a dict from each column with class indices to the names of its classes.
 
-    The metadata of a file that the library `datasets` has written contain these names.
+    The library `datasets` writes these names into the metadata of its files.
     """
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
@@ -171,7 +171,7 @@ def _csv(file: BinaryIO, skip: int) -> Iterator[Row]:
 
 
 def _tar(file: BinaryIO, skip: int) -> Iterator[Row]:
-    """Yield one record for each run of files that share a name without its suffixes."""
+    """Yield one record for consecutive files with equal names, such as 17.png and 17.json."""
     yield from _skipped(_members(file), skip)
 
 
@@ -265,9 +265,9 @@ _SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "te
 
 
 def of_split(places: Sequence[SourceFile], split: str, source: str) -> list[SourceFile]:
-    """Return the files of one split, if files or folders are named by splits. Else return all.
+    """Return the files of one split. Return all files if no file or folder is named by a split.
 
-    Raises DataError if they are, but none is named by `split`.
+    Raises DataError if files or folders are named by splits, but none by `split`.
     """
     chosen = [place for place in places if _names(place.name, split)]
     if chosen or len(places) == 1:
@@ -282,7 +282,7 @@ def of_split(places: Sequence[SourceFile], split: str, source: str) -> list[Sour
 
 
 def _names(path: str, split: str) -> bool:
-    """Return whether a part of the path is the name of the split, or starts with it."""
+    """Return whether a folder or file name in the path is, or begins with, the split's name."""
     return any(
         part == split or part.startswith((f"{split}-", f"{split}_", f"{split}."))
         for part in path.split("/")

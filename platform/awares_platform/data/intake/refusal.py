@@ -6,7 +6,7 @@ from awares.errors import DataError
 class Refused(DataError):
     """Raised if a row cannot become a sample.
 
-    `reason` is short and the same for all rows with this fault. `detail` describes the row's own.
+    `reason` is short and the same for all rows with this fault. `detail` describes the one row.
     """
 
     def __init__(self, reason: str, detail: str) -> None:

@@ -1,8 +1,8 @@
 """Finds duplicates within a data set, and rows that occur in evaluation sets as well.
 
 Two rows are the same if their questions and their answers are equal after `normalise` and their
-images look alike. Pages of one form look alike with different contents, so a similar image alone is
-no reason to leave out a row.
+images look alike. A similar image alone does not suffice, because two filled-in copies of a form
+look alike.
 """
 
 import hashlib
@@ -39,13 +39,13 @@ class Seen:
             self._hashes.setdefault(_text_key(sample), []).append(image_hash)
 
     def add_split(self, split: Split) -> None:
-        """Remember the rows of a split. A row without a perceptual hash matches by its image."""
+        """Remember the rows of a split. A row without a perceptual hash only adds its image."""
         for sample, columns in zip(split.samples, split.columns, strict=True):
             image_hash = columns.get(IMAGE_HASH)
             self.add(sample, int(image_hash, 16) if image_hash else None)
 
     def has(self, sample: Sample, image_hash: int) -> bool:
-        """Return whether the same row has been added."""
+        """Return whether a row with the same texts and a similar image has been added."""
         return _is_near(image_hash, self._hashes.get(_text_key(sample), ()))
 
     def has_image(self, digest: str) -> bool:

@@ -13,10 +13,10 @@ _MOST_TEXT = 60
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
-    """The outcome of an import. `resumed` is true if it was finished before.
+    """The outcome of an import. `resumed` is true if an earlier call had finished the import.
 
     Example:
-        print(ImportResult("invoices", "train", counts).summary())
+        print(ImportResult("invoices", "train", counts).summary("s3://bucket"))
     """
 
     name: str
@@ -48,7 +48,7 @@ def _refused(counts: ImportCounts) -> list[str]:
 def preview(
     kind: str, files: int, columns: SourceColumns, drafts: Sequence[Draft], counts: ImportCounts
 ) -> str:
-    """Return the first rows of a source as they would be read."""
+    """Return a text that shows how an import would read the first rows of a source."""
     lines = [f"format   {kind}, {files} file{'s' * (files != 1)}", f"columns  {columns}", ""]
     for draft in drafts:
         sample, picture = draft.sample, draft.picture

@@ -1,12 +1,12 @@
-"""Writes the drafts of an import, step by step, so that a killed import can go on.
+"""Writes the samples of an import in steps, so that a killed import can resume.
 
     datasets/<name>/<split>/part-00000.parquet             the rows of a step
     datasets/<name>/import-<split>/<recipe>/00000.json     how far the source is read, and counts
     datasets/<name>/import-<split>/<recipe>/00000.index    the places of the step's images
 
-A step writes its packs first, then its shards, its index and at last its JSON file. A step without
-this file counts as not done, and the next run writes the same objects again. The manifests come
-after all steps. The files of the steps are then deleted.
+A step writes its packs first, then its shards, its index and at last its JSON file. If this file is
+missing, the next run repeats the step. After all steps, the writer writes the manifests and deletes
+the files of the steps.
 """
 
 import hashlib
@@ -43,9 +43,9 @@ _EXAMPLES = 3
 class ImportCounts:
     """What an import has done so far.
 
-    `position` is the number of the next file, and the number of the next row in it. `rows` counts
-    the accepted rows of each split. `refused` counts the others by reason, and `examples` describes
-    the first of them.
+    `position` holds the indexes of the next file and of the next row in this file. `rows` counts
+    the accepted rows of each split. `refused` counts the refused rows by reason, and `examples`
+    describes the first few for each reason.
 
     Example:
         ImportCounts((0, 512), {"train": 508}, {"no answer": 4}, {"no answer": ["row 7: ..."]})
@@ -72,7 +72,7 @@ class SplitsWriter:
     Example:
         writer = SplitsWriter(store, "invoices", ("train", "test"), recipe, 512)
         position = writer.resume(seen)
-        writer.add("train", draft)
+        writer.add("train", draft, digest)
         writer.step((0, 1))
         writer.finish()
     """
@@ -131,7 +131,7 @@ class SplitsWriter:
 
     @property
     def is_full(self) -> bool:
-        """Whether enough rows are open for a step."""
+        """Whether enough unwritten rows are in memory for a step."""
         return sum(map(len, self._open.values())) >= self._shard_rows
 
     def add(self, split: str, draft: Draft, digest: str) -> Sample:
@@ -146,7 +146,7 @@ class SplitsWriter:
         return named
 
     def step(self, position: tuple[int, int]) -> None:
-        """Store the open rows and their images. `position` is the next row of the source."""
+        """Store the added rows and their images. `position` is the next row of the source."""
         self.counts.position = position
         places, shards = self._packs.flush(), {}
         for split, rows in self._open.items():
@@ -167,7 +167,7 @@ class SplitsWriter:
     def finish(self) -> None:
         """Write the index of all images and the manifests, and delete the files of the steps."""
         index = self._write_index() if self._done else None
-        # The split that was asked for comes last, because its manifest ends the import.
+        # Write the requested split last, because its manifest marks the import as finished.
         for split in reversed(self._splits):
             write_manifest(
                 self._store,
@@ -183,7 +183,7 @@ class SplitsWriter:
         self._store.delete_prefix(self._all_steps)
 
     def _delete_other_shards(self, split: str) -> None:
-        """Delete the shards of an earlier data set of this name that had more of them."""
+        """Delete shards that an earlier, larger data set of this name has left."""
         for entry in self._store.list(f"{split_prefix(self._name, split)}part-"):
             if entry.key not in self._shards[split]:
                 self._store.delete(entry.key)
