@@ -171,6 +171,25 @@ def test_the_logs_of_ray_are_named_unless_the_input_is_at_fault(
     assert ("Ray's logs of the failed session" in caplog.text) is kept
 
 
+def test_an_interrupted_start_of_ray_leaves_no_process_and_prints_no_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The processes of Ray that have started do not end by themselves. Ray does not start here."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def interrupt(*_: object, **__: object) -> None:
+        started.extend(subprocess.Popen(["sleep", "60"]) for _ in range(2))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sessions, "_initialise", interrupt)
+    before = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), sessions._started(False, tmp_path):
+        raise AssertionError("a session began")
+    assert [process.wait(5) for process in started] == [-signal.SIGKILL] * 2
+    assert time.monotonic() - before < sessions._STOP_S / 2 and not caplog.text
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_ray_that_does_not_start_is_one_error(
     config: PlatformConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

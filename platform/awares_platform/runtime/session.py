@@ -195,10 +195,14 @@ def _stop_ray(others: set[psutil.Process]) -> None:
     If the Ray worker of an engine was killed, the engine's own processes outlive Ray.
     """
     started = set(psutil.Process().children(recursive=True)) - others
+    runs = ray.is_initialized()
     ray.shutdown()
-    _, alive = psutil.wait_procs(started, timeout=_STOP_S)
+    # If the start of Ray was interrupted, its processes do not end by themselves.
+    _, alive = psutil.wait_procs(started, timeout=_STOP_S if runs else 0)
+    if alive and runs:
+        numbers = ", ".join(str(process.pid) for process in alive)
+        log.warning("ending processes that outlived Ray: %s", numbers)
     for process in alive:
-        log.warning("ending process %d, which outlived Ray", process.pid)
         with suppress(psutil.NoSuchProcess):
             process.kill()
 
