@@ -98,8 +98,9 @@ class Strike:
 
         Raises AssertionError unless the job has saved a checkpoint besides the regular ones.
         """
-        until = time.monotonic() + fault.seconds
         self._nodes.notify(int(fault.seconds))
+        # The commands that give the notice take seconds, and the time counts from the notice.
+        until = time.monotonic() + fault.seconds
         saved = False
         while time.monotonic() < until:
             saved = saved or any(step % self._every for step in self._job.checkpoints())
