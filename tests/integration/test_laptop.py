@@ -5,7 +5,6 @@ send requests to other servers.
 """
 
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import hostile
+from tests.integration.our_lines import OUR_LINE, OUR_RESULT, foreign
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -72,15 +72,6 @@ group_size = 2
 [evaluate]
 latency_questions = 1
 """
-OUR_LINE = re.compile(
-    r"(data|curate|sft|grpo|evaluate) \[ *\d+ s\]: |[IW] \d\d:\d\d:\d\d awares_platform\."
-)
-"""Matches the beginning of each line that a job may print to stderr: progress and our log."""
-OUR_RESULT = re.compile(
-    r"$|\| |\d+ held-out questions|(curate|sft|grpo|evaluate|labels|policy|results|next): "
-    r"|page with all results: |.*/report\.html$"
-)
-"""Matches the beginning of each line that a job may print to stdout."""
 
 
 @pytest.fixture
@@ -171,9 +162,5 @@ def test_the_jobs_work_and_print_only_our_lines(
             env=environment, cwd=project, capture_output=True, text=True, timeout=600,
         )  # fmt: skip
         assert done.returncode == 0 and done.stdout, (job, done.stdout, done.stderr)
-        assert _foreign(done.stderr, OUR_LINE) == [], (job, done.stderr)
-        assert _foreign(done.stdout, OUR_RESULT) == [], (job, done.stdout)
-
-
-def _foreign(text: str, ours: re.Pattern[str]) -> list[str]:
-    return [line for line in text.splitlines() if not ours.match(line)]
+        assert foreign(done.stderr, OUR_LINE) == [], (job, done.stderr)
+        assert foreign(done.stdout, OUR_RESULT) == [], (job, done.stdout)

@@ -40,6 +40,7 @@ from awares_platform.training.policy import load_policy
 from awares_platform.training.recipe import sft_recipe
 from awares_platform.training.shards import StoredSlices
 from awares_platform.training.source import resolve
+from tests.integration.our_lines import OUR_LINE, foreign
 from tests.integration.standalone import disk, kill_store, last_words, start, wait_for
 from tests.integration.tiny_sft import (
     SAMPLES,
@@ -311,7 +312,9 @@ def test_ctrl_c_ends_the_job_with_one_line(session: PlatformConfig, tmp_path: Pa
     os.killpg(command.pid, signal.SIGINT)
     status, shown, error = last_words(command)
     assert status == 130, shown
-    assert error.startswith("awares sft: interrupted; everything it started has stopped"), shown
+    said = "If you run it again, it goes on from its last checkpoint."
+    last = f"awares sft: interrupted; everything it started has stopped. {said}"
+    assert (error, foreign(shown, OUR_LINE)) == (last, [last]), shown
     assert not gone(processes, within_s=20)
 
 

@@ -7,6 +7,15 @@ from collections.abc import Callable
 
 from awares.errors import AwaresError
 
+_AGAIN = {
+    "import": "goes on where it stopped",
+    "curate": "keeps the finished shards",
+    "sft": "goes on from its last checkpoint",
+    "grpo": "goes on from its last checkpoint and keeps the finished groups",
+    "quickstart": "goes on with the unfinished job",
+}
+"""Says what a command does after an interruption, if it does not begin anew."""
+
 
 def guarded(name: str, execute: Callable[[], None]) -> int:
     """Run a command and return its exit status.
@@ -27,7 +36,7 @@ def guarded(name: str, execute: Callable[[], None]) -> int:
             raise
         message = (
             f"awares {name}: interrupted; everything it started has stopped. "
-            "Run it again to go on from its last state."
+            f"If you run it again, it {_AGAIN.get(name, 'begins anew')}."
         )
         print(message, file=sys.stderr)
         return int(status)

@@ -1,0 +1,18 @@
+"""Tells the lines that a job may print from the lines of libraries such as Ray."""
+
+import re
+
+OUR_LINE = re.compile(
+    r"(data|curate|sft|grpo|evaluate) \[ *\d+ s\]: |[IW] \d\d:\d\d:\d\d awares_platform\."
+)
+"""Matches the beginning of each line that a job may print to stderr: progress and our log."""
+OUR_RESULT = re.compile(
+    r"$|\| |\d+ held-out questions|(curate|sft|grpo|evaluate|labels|policy|results|next): "
+    r"|page with all results: |.*/report\.html$"
+)
+"""Matches the beginning of each line that a job may print to stdout."""
+
+
+def foreign(text: str, ours: re.Pattern[str]) -> list[str]:
+    """Return the lines of `text` whose beginning `ours` does not match."""
+    return [line for line in text.splitlines() if not ours.match(line)]
