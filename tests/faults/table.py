@@ -17,7 +17,8 @@ and with SeaweedFS behind a proxy. Faults strike at seeded random moments, one a
 The rollout actor and the learner share the node that the faults take away. `run.hang_timeout_s` is
 30 and `store.retry_budget_s` is 120. A test makes this page from the files in `figures/`. Runs
 after the fourth repeat faults that missed a bar, after the cause was mended. In run 2, the last
-kill probably hit a process that the stopped raylet had left behind, and not the learner.
+kill probably hit a process that the stopped raylet had left behind, and not the learner. In run 7,
+the 20 s of the notice counted from before the commands that give it, which take seconds.
 
 "Gone" is the time from the strike to the end of the process. "Next step" is the time from the
 strike, or from the end of an outage, until the job has named the fault and then published two new
@@ -29,7 +30,6 @@ versions. The limits are 120 s after a kill or an outage, and 180 s after a stop
 _LIMITS = """
 ## What this table does not show
 
-- The notice struck only an earlier version of the code; its next step followed after 53 s.
 - The job has one rollout actor, one learner rank and one reward worker, and no GPU.
 - Each fault strikes a job that has recovered from the fault before it. No two strike at once.
 - The node of the driver is never lost. Kubernetes starts a driver again on another node.
