@@ -106,8 +106,15 @@ def test_a_session_leaves_nothing_running(
     assert {"weed", "raylet", "gcs_server"} <= names
     group = os.getpgid(held.pid)
     signalled = [one.name() for one in processes if os.getpgid(one.pid) == group]
+    raylets = [one for one in processes if one.name() == "raylet"]
     assert len(signalled) == 1, "a signal to the group of a job must not end its servers"
     held.send_signal(number)
+    if number == signal.SIGINT:
+        # An impatient user presses Ctrl-C again while the session stops.
+        assert not gone(raylets, within_s=20)
+        held.send_signal(number)
+        assert held.stderr and held.wait() == -number, held.stderr.read()
+        assert not [*Path(tempfile.gettempdir()).glob(f"awares-ray-*/session_*_{held.pid}")]
     if number == signal.SIGTERM:
         assert held.stderr
         shown = held.stderr.read()

@@ -92,6 +92,8 @@ def session(config: PlatformConfig, *, check_store: bool = True) -> Iterator[Pla
         stack.enter_context(_ray(config.run, variables, parent))
         # Replace Ray's SIGTERM handler, which aborts with a C++ stack trace.
         handle_sigterm()
+        # This runs first when the session stops.
+        stack.callback(_ignore_signals)
         yield config
 
 
@@ -325,8 +327,9 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 def _sigterm_unwinds() -> Iterator[Callable[[], object]]:
     """Turn SIGTERM into SystemExit, so that SIGTERM causes the same cleanup as Ctrl-C.
 
-    The exit status is TERMINATED. Yields a function that installs the signal handler again. Outside
-    the main thread, neither this function nor the yielded one does anything.
+    The exit status is TERMINATED. Yields a function that installs the signal handler again. After
+    the block, SIGTERM and Ctrl-C have the same handlers as before. Outside the main thread, neither
+    this function nor the yielded one does anything.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
@@ -340,7 +343,7 @@ def _sigterm_unwinds() -> Iterator[Callable[[], object]]:
     def install() -> Any:
         return signal.signal(signal.SIGTERM, unwind)
 
-    before = install()
+    on_ctrl_c, before = signal.getsignal(signal.SIGINT), install()
     try:
         yield install
     except SystemExit as error:
@@ -348,3 +351,14 @@ def _sigterm_unwinds() -> Iterator[Callable[[], object]]:
         raise SystemExit(TERMINATED if received.is_set() else error.code) from error
     finally:
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, on_ctrl_c or signal.default_int_handler)
+
+
+def _ignore_signals() -> None:
+    """Ignore SIGTERM and Ctrl-C from now on, so that a second signal does not interrupt the end.
+
+    Processes and files of the session would otherwise be left behind. Ctrl-\\ still kills at once.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
