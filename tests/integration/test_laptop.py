@@ -5,16 +5,21 @@ send requests to other servers.
 """
 
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests import hostile
 from tests.integration.our_lines import OUR_LINE, OUR_RESULT, foreign
+from tests.integration.standalone import wait_for
+from tests.processes import descendants, family, gone
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ROOT = Path(__file__).parents[2]
@@ -44,6 +49,7 @@ with session(load(sys.argv[1])) as config:
 """
 
 
+ENGINE = "VLLM::EngineCore"
 AWARES = "from awares_platform.cli.main import main; main()"
 SMALL = """
 [run]
@@ -72,6 +78,10 @@ group_size = 2
 [evaluate]
 latency_questions = 1
 """
+STRUCK = {"curate": signal.SIGTERM, "evaluate": signal.SIGINT}
+"""The jobs that get a signal while their engine starts, before they run again to their end."""
+STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130}
+STOP_S, GONE_S = 60, 30
 
 
 @pytest.fixture
@@ -157,10 +167,34 @@ def test_the_jobs_work_and_print_only_our_lines(
     setup = tmp_path / "small setup.toml"
     setup.write_text(SMALL.format(directory=tmp_path / "all runs"), "utf-8-sig")
     for job in ("curate", "sft", "grpo", "evaluate", "report"):
+        command = [str(python), "-c", AWARES, job, "--config", str(setup)]
+        if job in STRUCK:
+            _strike(command, environment, project, STRUCK[job])
         done = subprocess.run(
-            [str(python), "-c", AWARES, job, "--config", str(setup)],
-            env=environment, cwd=project, capture_output=True, text=True, timeout=600,
-        )  # fmt: skip
+            command, env=environment, cwd=project, capture_output=True, text=True, timeout=600
+        )
         assert done.returncode == 0 and done.stdout, (job, done.stdout, done.stderr)
         assert foreign(done.stderr, OUR_LINE) == [], (job, done.stderr)
         assert foreign(done.stdout, OUR_RESULT) == [], (job, done.stdout)
+
+
+def _strike(
+    command: list[str], environment: dict[str, str], directory: Path, number: signal.Signals
+) -> None:
+    """Signal the whole group of a job, as a terminal does, when the process of its engine starts.
+
+    The job must end at once, leave no process, and print only our lines.
+    """
+    process = subprocess.Popen(
+        command, env=environment, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, process_group=0,
+    )  # fmt: skip
+    wait_for(lambda: bool(descendants(lambda one: one.startswith(ENGINE), process.pid)), process)
+    everything = family(psutil.Process(process.pid))
+    os.killpg(process.pid, number)
+    shown, said = process.communicate(timeout=STOP_S)
+    assert (process.returncode, shown) == (STATUS[number], ""), said
+    *lines, last = said.splitlines()
+    assert foreign("\n".join(lines), OUR_LINE) == [], said
+    assert re.match(r"awares \w+: interrupted; everything it started has stopped\. If", last), said
+    assert not gone(everything, within_s=GONE_S)
