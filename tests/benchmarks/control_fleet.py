@@ -122,8 +122,9 @@ class SimulatedActor:
     async def ping(self) -> None:
         """Return at once, because a simulated engine never hangs."""
 
-    async def start(self) -> None:
+    async def start(self) -> str:
         await asyncio.sleep(self._drawn.random() * LOAD_S)
+        return "node"
 
     async def follow(self) -> AsyncIterator[Loaded]:
         while True:
@@ -137,19 +138,22 @@ class SimulatedActor:
             await published.wait()
             await asyncio.sleep(self._drawn.random() * LOAD_S)
 
-    async def rollout(self, prompt: Prompt) -> GroupRollout:
+    async def drain(self) -> None:
+        """Do nothing, because the benchmark drains no actor."""
+
+    async def rollout(self, prompt: Prompt, begun: Sequence[Episode] = ()) -> GroupRollout:
         version = self._version
         await asyncio.sleep(self._fleet.play_s * (0.5 + self._drawn.random()))
-        begun = time.thread_time()
+        since = time.thread_time()
         data = self._fleet.rollout(version)
-        self._fleet.spent_s += time.thread_time() - begun
+        self._fleet.spent_s += time.thread_time() - since
         rollout = pickle.loads(data)
-        begun = time.thread_time()
+        since = time.thread_time()
         distinct = tuple(
             replace(one, answer=f"{prompt.number} {index} of {id(rollout)}")
             for index, one in enumerate(rollout.episodes)
         )
-        self._fleet.spent_s += time.thread_time() - begun
+        self._fleet.spent_s += time.thread_time() - since
         return replace(rollout, episodes=distinct)
 
     async def validate(

@@ -106,8 +106,9 @@ def _journal(config: PlatformConfig, store: ObjectStore) -> dict[str, str]:
     size, journal = config.grpo.groups_per_step, journal_of(config, store)
     trainings = journal.trainings()
     numbers = Counter(number for one in trainings.values() for number, _ in one.groups)
+    trainable = (Outcome.READY, Outcome.UNFINISHED)
     useless = {
-        group.prompt.number for group in journal.read().groups if group.outcome is not Outcome.READY
+        group.prompt.number for group in journal.read().groups if group.outcome not in trainable
     }
     last = max((one.watermark for one in trainings.values()), default=0)
     missing = [step for step in range(max(trainings, default=0)) if step not in trainings]

@@ -11,9 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from awares.episode import Episode, StopReason
+from awares.mini.policy import build_model, save_policy
+from awares.mini.tokenizer import train_tokenizer
 from awares.sample import Label
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import ensure_mini, read_samples, write_samples
+from awares_platform.grpo.group import Group, Outcome
+from awares_platform.grpo.segment import decode, pair
 from awares_platform.runtime import metrics
 from awares_platform.weights import Subscriber
 from tests.integration.damaged_image import damage_image
@@ -155,6 +160,69 @@ def test_killed_and_stopped_processes_are_replaced(config: PlatformConfig) -> No
         job.wait()
     steps = [row.step for row in metrics.read(rows)]
     assert steps == list(range(1, len(steps) + 1))
+
+
+def test_sigterm_keeps_unfinished_groups_for_the_next_job(
+    config: PlatformConfig, tmp_path: Path
+) -> None:
+    """At the signal, episodes are unfinished: a random policy rarely ends an answer.
+
+    The engine runs six requests at a time. Otherwise the actor ends all groups for which the buffer
+    has room before the first step ends.
+    """
+    rows, policy = config.run.directory / "drained" / "grpo" / "metrics.jsonl", tmp_path / "random"
+    tokenizer = train_tokenizer()
+    save_policy(build_model(tokenizer, seed=0), tokenizer, policy)
+    settings = ("run.name=drained", f"policy.base={policy}", "engine.max_requests=6")
+    settings += ("grpo.max_tokens=160", "grpo.steps=4")
+    job = start("grpo", config, *settings)
+    wait_for_lines(rows, 1, job)
+    job.terminate()
+    status, shown, _ = last_words(job)
+    assert status == 143 and "not all groups" not in shown, shown
+    kept = re.search(r"the journal keeps (\d+) unfinished groups for the next job", shown)
+    cut = {pair(one): one for one in journalled(config) if one.outcome is Outcome.UNFINISHED}
+    assert kept and len(cut) == int(kept[1]) > 0, shown
+    steps = len(rows.read_text().splitlines())
+
+    status, shown, _ = last_words(start("grpo", config, *settings))
+    assert status == 0, shown
+    resumed = [json.loads(line)["step"] for line in rows.read_text().splitlines()[steps:]]
+    # The first job's learner has saved a checkpoint after its last step.
+    assert resumed == list(range(steps + 1, 5))
+    done = [one for one in journalled(config) if one.outcome is not Outcome.UNFINISHED]
+    assert len({pair(one) for one in done}) == len(done)
+    whole = {pair(one): one for one in done}
+    continued = [
+        (before, after)
+        for found, group in cut.items()
+        for before, after in zip(group.episodes, whole[found].episodes, strict=True)
+    ]
+    lengths = [
+        len(tokens(before)) for before, _ in continued if before.stop is StopReason.UNFINISHED
+    ]
+    print("sampled before the cut:", lengths)
+    assert any(0 < count < 160 for count in lengths)
+    for before, after in continued:
+        assert after.stop is not StopReason.UNFINISHED and len(tokens(after)) <= 160
+        assert tokens(after)[: len(tokens(before))] == tokens(before)
+        assert (before == after) == (before.stop is not StopReason.UNFINISHED)
+
+
+def journalled(config: PlatformConfig) -> list[Group]:
+    """Return all groups of the run "drained", in the order in which the jobs have written them."""
+    with disk(config) as store:
+        keys = sorted(info.key for info in store.list("runs/drained/episodes/"))
+        return [one for key in keys for one in decode(store.get(key), key).groups]
+
+
+def tokens(episode: Episode) -> list[tuple[int, float, int]]:
+    """Return the id, the logprob and the version of each sampled token."""
+    return [
+        token
+        for turn in episode.turns
+        for token in zip(turn.sampled_ids, turn.logprobs, turn.versions, strict=True)
+    ]
 
 
 def strike(name: str, fault: signal.Signals, rows: Path, job: subprocess.Popen[str]) -> None:

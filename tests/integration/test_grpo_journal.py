@@ -4,6 +4,7 @@ import asyncio
 import io
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from awares_platform.config import PlatformConfig
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.policy import PolicyConfig
 from awares_platform.data.dataset import write_samples
-from awares_platform.grpo.group import Group, Member, Outcome, Position, Prompt
+from awares_platform.grpo.group import Group, GroupRollout, Member, Outcome, Position, Prompt
 from awares_platform.grpo.job import ControllerActor, journal_of
 from awares_platform.grpo.journal import Journal, Recovered
 from awares_platform.grpo.segment import Training, decode
@@ -197,6 +198,47 @@ def test_no_prompt_and_attempt_is_held_twice(seaweed: ObjectStore) -> None:
         for row in decode(seaweed.get(info.key), info.key).groups
     ]
     assert held == [(0, 0), (1, 0), (1, 1), (2, 0)]
+
+
+def cut(number: int, count: int) -> Group:
+    """Return an unfinished group whose only episode has `count` sampled tokens."""
+    [member, *_] = group(number).members
+    turn = replace(
+        member.episode.turns[0],
+        sampled_ids=(5,) * count,
+        logprobs=(-0.5,) * count,
+        versions=(3,) * count,
+        stop=StopReason.UNFINISHED,
+    )
+    episode = replace(member.episode, turns=(turn,), stop=StopReason.UNFINISHED, answer=None)
+    rollout = GroupRollout((episode,), started=1.0, ended=2.0)
+    return Group.unfinished(group(number).prompt, rollout)
+
+
+def test_the_latest_unfinished_group_counts_until_its_prompt_is_finished(
+    seaweed: ObjectStore,
+) -> None:
+    journal = Journal(seaweed, "journal-u", START)
+    journal.append([cut(0, 1), cut(1, 1), cut(2, 1)])
+    journal.append([cut(0, 4), group(1)], trained(0, 1))
+    assert groups_of(Journal(seaweed, "journal-u", START)) == [cut(0, 4), group(1), cut(2, 1)]
+    successor = Journal(seaweed, "journal-u", START)
+    successor.read()
+    successor.append([group(0), group(1), cut(2, 1)])
+    successor.append([group(0), group(2)])
+    assert groups_of(Journal(seaweed, "journal-u", START)) == [group(0), group(1), group(2)]
+    held = [
+        [one.prompt.number for one in decode(seaweed.get(info.key), info.key).groups]
+        for info in seaweed.list("runs/journal-u/episodes/")
+    ]
+    # A finished group is written once, and an unfinished one each time that it is handed back.
+    assert held == [[0, 1, 2], [0, 1], [0, 2], [2]]
+
+
+def test_an_unfinished_group_that_is_too_stale_is_not_continued(seaweed: ObjectStore) -> None:
+    journal = Journal(seaweed, "journal-v", START)
+    journal.append([cut(0, 1), cut(1, 1)])
+    assert journal.read(stale=lambda sampled: 3 in sampled) == Recovered((), {0: 0, 1: 0})
 
 
 @pytest.mark.parametrize("fault", [LostReply(), Reset()])

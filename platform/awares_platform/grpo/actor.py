@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
+from awares.episode import Episode
 from awares.sample import Sample
 from awares_platform.engine.follow import Loaded, Missed
 from awares_platform.grpo.group import GroupRollout, Prompt
@@ -31,16 +32,25 @@ class Actor(Protocol):
         """
         ...
 
-    async def start(self) -> None:
-        """Start the actor, and return when its engine is ready."""
+    async def start(self) -> str:
+        """Start the actor, and return the id of its node when its engine is ready."""
         ...
 
     def follow(self) -> AsyncIterator[Loaded | Missed]:
         """Yield Loaded for each version that the actor loads, and Missed for a failed attempt."""
         ...
 
-    async def rollout(self, prompt: Prompt) -> GroupRollout:
-        """Roll out a group of episodes of `prompt`. A failed episode raises no error."""
+    async def rollout(self, prompt: Prompt, begun: Sequence[Episode] = ()) -> GroupRollout:
+        """Roll out a group of episodes of `prompt`. A failed episode raises no error.
+
+        If an earlier actor has begun the group, `begun` holds its episodes. The actor continues the
+        unfinished ones from their sampled tokens, and keeps the others. After `drain`, the result
+        may be unfinished.
+        """
+        ...
+
+    async def drain(self) -> None:
+        """Let every rollout return now, with the tokens that it has sampled by then."""
         ...
 
     def validate(
@@ -63,12 +73,14 @@ class Actor(Protocol):
         ...
 
 
-async def rolled_out(actor: Actor, prompt: Prompt, slots: asyncio.Semaphore) -> GroupRollout:
+async def rolled_out(
+    actor: Actor, prompt: Prompt, begun: Sequence[Episode], slots: asyncio.Semaphore
+) -> GroupRollout:
     """Return the rollout of `prompt`, and free the slot that its caller has acquired.
 
     The actor can then play another group while this group is scored.
     """
     try:
-        return await actor.rollout(prompt)
+        return await actor.rollout(prompt, begun)
     finally:
         slots.release()

@@ -3,6 +3,7 @@
     issue() -> in flight -> add() -> ready -> take(version) -> learner
        ^          |                    |
        +--reissue-+        stale ------+
+       +-----------------+ unfinished: the next actor continues the episodes
 
 Let v be the version of the weights that the next batch updates, and let bound be
 grpo.staleness_bound. A group is stale if one of its tokens was sampled more than `bound` updates
@@ -22,6 +23,7 @@ and counts the group, and issues the group's prompt again.
 import heapq
 from collections.abc import Iterable, Mapping
 
+from awares.episode import Episode
 from awares_platform.grpo.group import Group, Outcome, Position, Prompt, StepBatch
 from awares_platform.grpo.lineage import Lineage
 from awares_platform.grpo.prompts import Prompts
@@ -43,6 +45,8 @@ class EpisodeBuffer:
         self._again: list[tuple[int, int]] = []
         self._next = 0
         self._in_flight: dict[int, Prompt] = {}
+        # The unfinished groups of prompts that are waiting or in flight, by the prompt's number.
+        self._begun: dict[int, Group] = {}
         self._ready = ReadyGroups()
         self._settled = Settled(Position())
         self._floor = 0
@@ -77,11 +81,12 @@ class EpisodeBuffer:
     ) -> None:
         """Set the run's position after the learner has started or restarted.
 
-        `groups` are all finished groups except for those in `stale`. The class Position defines
-        "settled". The method ignores a group whose prompt is settled in `position` or is in flight.
-        For every other group, the outcome decides. If it is not READY, the group's prompt becomes
-        settled. If it is READY, the group becomes ready. But if an abandoned version sampled one of
-        the group's tokens, the method queues the group's prompt again.
+        `groups` are all finished groups except for those in `stale`, and the unfinished groups that
+        drained actors have handed back. The class Position defines "settled". The method ignores a
+        group whose prompt is settled in `position` or is in flight. It queues the prompt of an
+        unfinished group. For every other group, the outcome decides. If it is not READY, the
+        group's prompt becomes settled. If it is READY, the group becomes ready. But if an abandoned
+        version sampled one of the group's tokens, the method queues the group's prompt again.
 
         `stale` describes the prompts whose latest group is stale or damaged. It maps the number of
         each such prompt to the number of this group's attempt.
@@ -97,6 +102,7 @@ class EpisodeBuffer:
         self.lineage = lineage
         self._floor = self._version = lineage.first
         attempts, self._again = dict(self._again), []
+        self._begun = {one: self._begun[one] for one in self._in_flight if one in self._begun}
         for group in groups:
             number = group.prompt.number
             if number not in self._settled and number not in self._in_flight:
@@ -147,18 +153,45 @@ class EpisodeBuffer:
             del self._in_flight[prompt.number]
             heapq.heappush(self._again, (prompt.number, prompt.attempt))
 
+    @property
+    def begun_groups(self) -> int:
+        """The number of unfinished groups that wait for an actor."""
+        return len(self._begun.keys() - self._in_flight.keys())
+
+    def _wait(self, group: Group) -> None:
+        heapq.heappush(self._again, (group.prompt.number, group.prompt.attempt))
+        self._begun[group.prompt.number] = group
+
+    def begun(self, prompt: Prompt) -> tuple[Episode, ...]:
+        """Return the episodes of an earlier actor from which a rollout of `prompt` goes on.
+
+        The result is empty if there are none, or if they would be too stale for the next batch.
+        """
+        group = self._begun.get(prompt.number)
+        if group is None or group.prompt.attempt != prompt.attempt:
+            return ()
+        stale = self.lineage.stale(group.versions, self._version, self._bound)
+        return () if stale else group.episodes
+
     def add(self, group: Group) -> bool:
-        """Add a finished group, and return True.
+        """Add a group, and return True.
+
+        The prompt of an unfinished group is queued again. The next actor of the prompt gets the
+        group's episodes (see `begun`).
 
         If the group's prompt is not in flight, the group is ignored, and the result is False.
         """
         if self._in_flight.get(group.prompt.number) != group.prompt:
             return False
         del self._in_flight[group.prompt.number]
+        self._begun.pop(group.prompt.number, None)
         self._settle(group)
         return True
 
     def _settle(self, group: Group) -> None:
+        if group.outcome is Outcome.UNFINISHED:
+            self._wait(group)
+            return
         if group.outcome is not Outcome.READY:
             self._settled.add(group.prompt.number)
             return

@@ -5,42 +5,40 @@
                            +-- requeue its prompts <---+ the actor dies
 
 An actor that gives no answer for 1.25 * run.hang_timeout_s counts as dead (see fleet.py). The run
-survives the deaths of up to grpo.actor_restarts actors an hour. Any other error, such as a canary
-mismatch, stops the run. `batch` then returns None, so that the learner returns, and `run` raises
-the error.
+survives the deaths of up to grpo.actor_restarts actors an hour. driving.py has the tasks of an
+actor. Any other error, such as a canary mismatch, stops the run. `batch` then returns None, so that
+the learner returns, and `run` raises the error.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from awares.view import ImageView
 from awares_platform.config.grpo import GrpoConfig
-from awares_platform.engine.follow import Loaded, Missed
-from awares_platform.grpo.actor import Actor, ActorLost, rolled_out
+from awares_platform.grpo.actor import Actor, ActorReclaimed
 from awares_platform.grpo.announcing import tell
 from awares_platform.grpo.batch_thread import BatchThread
 from awares_platform.grpo.buffer import EpisodeBuffer
+from awares_platform.grpo.driving import HAND_BACK_S, Driving
 from awares_platform.grpo.fleet import Fleet
-from awares_platform.grpo.group import Group, GroupRollout, Position, Prompt, StepBatch
+from awares_platform.grpo.group import Group, GroupRollout, Outcome, Position, Prompt, StepBatch
 from awares_platform.grpo.journal import Journal
 from awares_platform.grpo.line import Line
 from awares_platform.grpo.lineage import Lineage, Spans
-from awares_platform.grpo.order import Chosen, Finish, Restoration, Restore
+from awares_platform.grpo.order import Chosen, Finish, Leave, Restoration, Restore
 from awares_platform.grpo.recorder import Recorder
 from awares_platform.grpo.segment import Training
 from awares_platform.grpo.shard import StepShard
 from awares_platform.grpo.step_metrics import StepMetrics
 from awares_platform.grpo.unusable import UnusableGroups
 from awares_platform.grpo.validation import Validation
-from awares_platform.method.play import EngineFailure
 from awares_platform.store.errors import LaunchError
-from awares_platform.weights import WeightsError
 
 log = logging.getLogger(__name__)
 
-Assigned = Sequence[StepShard | Finish | Restore]
+Assigned = Sequence[StepShard | Finish | Leave | Restore]
 """What each rank of the learner does next."""
 
 _WAIT_S = 1.0
@@ -70,15 +68,14 @@ class Controller:
         self._buffer = buffer
         self._line = Line(buffer)
         self._recorder = Recorder(journal)
-        self._score = score
         self._changed = asyncio.Condition()
         self._records: asyncio.Queue[tuple[int, dict[str, float]] | None] = asyncio.Queue()
         self._metrics = StepMetrics()
         self._fleet = Fleet(settings, spawn, self._metrics, hang_timeout_s)
-        # The running actors, by their indices.
-        self._following: dict[int, Actor] = {}
-        # The numbers of issued prompts whose tasks have not begun.
-        self._unstarted: set[int] = set()
+        self._driving = Driving(
+            settings, buffer, self._line, validation, self._metrics, score, self._receive
+        )
+        self._attached = self._draining = False
         self._shards: asyncio.Future[Assigned | None] | None = None
         # The step and the version for which `_shards` was assembled.
         self._asked: tuple[int, int] | None = None
@@ -98,8 +95,8 @@ class Controller:
 
     async def run(self) -> None:
         """Keep the actors running until `close`. Raises the error that stopped the run."""
-        actors = range(self._settings.rollout_actors)
-        tending = [asyncio.create_task(self._fleet.tend(index, self._drive)) for index in actors]
+        actors, drive = range(self._settings.rollout_actors), self._driving.drive
+        tending = [asyncio.create_task(self._fleet.tend(index, drive)) for index in actors]
         closing = asyncio.create_task(self._until(lambda: self._closed))
         tasks = [*tending, closing, asyncio.create_task(self._validation.run(self._report))]
         try:
@@ -115,93 +112,39 @@ class Controller:
             await self.close()
             await self._recorder.finish()
 
-    async def _drive(self, actor: Actor, index: int) -> None:
-        """Follow the weights, issue prompts and roll out groups at once, until a task fails."""
-        self._following[index] = actor
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._follow(actor, index))
-                group.create_task(self._validate(actor, index))
-                group.create_task(self._issue(actor, index, group))
-        except ExceptionGroup as errors:
-            fatal = [error for error in errors.exceptions if not isinstance(error, ActorLost)]
-            raise (fatal or errors.exceptions)[0] from None
-        finally:
-            del self._following[index]
-            self._line.gone(index)
-
     async def announce(self, version: int | None) -> None:
         """Tell all actors that the store has new weights, of which `version` is the newest."""
         self._validation.published(version or 0)
-        await tell(self._following.values())
+        await tell(self._driving.actors)
 
-    async def _follow(self, actor: Actor, index: int) -> None:
-        async for load in actor.follow():
-            if isinstance(load, Missed):
-                self._metrics.missed(load)
-                held = self._line.version(index)
-                log.warning("a rollout actor keeps version %d: %s", held, load.reason)
-                continue
-            self._loaded(index, load)
-
-    def _loaded(self, index: int, load: Loaded) -> None:
-        self._metrics.loaded(index, load)
-        self._line.loaded(index, load.version)
-
-    async def _validate(self, actor: Actor, index: int) -> None:
-        """Let the actor answer the held-out questions whenever a version must be validated."""
-        while True:
-            due = await self._validation.next()
-            try:
-                async for found in actor.validate(due.version, self._validation.samples):
-                    if isinstance(found, Loaded):
-                        self._loaded(index, found)
-                    else:
-                        self._validation.deliver(due, found)
-            except (EngineFailure, WeightsError) as error:
-                await self._validation.failed(due, error)
-            except BaseException:
-                self._validation.give_back(due)
-                raise
-
-    async def _issue(self, actor: Actor, index: int, group: asyncio.TaskGroup) -> None:
-        """Start a group whenever the actor has a free slot and the buffer has room."""
-        slots = asyncio.Semaphore(self._settings.groups_in_flight)
-        while True:
-            await slots.acquire()
-            prompt = await self._line.prompt(index)
-            self._unstarted.add(prompt.number)
-            task = group.create_task(self._roll(actor, prompt, slots))
-            task.add_done_callback(lambda _, prompt=prompt: self._ended(prompt))
-
-    def _ended(self, prompt: Prompt) -> None:
-        """Return the prompt to the buffer if the actor was lost before the prompt's task began."""
-        if prompt.number in self._unstarted:
-            self._return(prompt)
-
-    def _return(self, prompt: Prompt) -> None:
-        self._unstarted.discard(prompt.number)
-        self._buffer.reissue(prompt)
-        self._line.advance()
-
-    async def _roll(self, actor: Actor, prompt: Prompt, slots: asyncio.Semaphore) -> None:
-        """Roll out one group, free the actor's slot, score the group, and add it to the buffer.
-
-        After an error, return the prompt to the buffer, and raise the error.
-        """
-        self._unstarted.discard(prompt.number)
-        try:
-            rollout = await rolled_out(actor, prompt, slots)
-            self._metrics.used(rollout.usage)
-            group = await self._score(prompt, rollout)
-        except BaseException:
-            self._return(prompt)
-            raise
-        if self._buffer.add(group):
-            self._recorder.add(group)
-            self._metrics.finished(group)
+    async def _receive(self, group: Group) -> None:
+        """Add a group to the buffer, and keep it for the journal."""
+        if not self._buffer.add(group):
+            return
+        self._recorder.add(group)
+        self._metrics.finished(group)
+        if group.outcome is not Outcome.UNFINISHED:
             self._unusable.check(group)
-            await self._notify()
+        await self._notify()
+
+    async def leave(self, nodes: Collection[str]) -> None:
+        """Drain the actors on these nodes, which will be taken back, and replace the actors."""
+        reason = ActorReclaimed("its node is taken back")
+        self._driving.leave(nodes, reason, HAND_BACK_S)
+
+    async def drain(self, within_s: float) -> tuple[int, bool]:
+        """Let all actors hand back their groups, and the learner save a checkpoint.
+
+        The actors get `within_s` seconds. Return how many unfinished groups the journal then holds
+        for the next job, and whether a learner has attached. This learner leaves after its present
+        step, and the method does not wait for it. Raises StoreError if the store fails.
+        """
+        self._draining = True
+        self._line.close()
+        await self._notify()
+        await self._driving.hand_back(within_s)
+        await self._recorder.flush()
+        return self._buffer.begun_groups, self._attached
 
     # -- the learner
 
@@ -224,15 +167,17 @@ class Controller:
         self._buffer.restore(position, found.groups, lineage, found.stale)
         self._session += 1
         self._shards = self._batch = self._asked = None
+        self._attached = True
         await self._validation.attach(lineage, anew=not spans)
         log.info("learner at version %d: %s", version, self._state())
         # From now on the buffer has the run's position, so actors may get prompts.
-        self._line.open()
+        if not self._draining:
+            self._line.open()
         await self._notify()
 
     async def batch(
         self, step: int, version: int, rank: int, ranks: int
-    ) -> StepShard | Finish | Restore | None:
+    ) -> StepShard | Finish | Leave | Restore | None:
         """Return the part of a batch that the rank `rank` trains on in the step `step`.
 
         The step updates the weights of `version`. The first call for a step assembles the batch for
@@ -248,16 +193,21 @@ class Controller:
 
     async def _assemble(self, step: int, version: int, ranks: int) -> Assigned | None:
         session = self._session
+        if self._draining:
+            return [Leave()] * ranks
         if self._validation.out_of_patience:
             return [Finish()] * ranks
         if (order := self._validation.restoring()) is not None:
             return [order] * ranks
         keep = await self._validation.register(step, version)
-        await self._await_batch(
-            step, lambda: self._closed or self._session != session or self._buffer.full(version)
-        )
-        if self._closed or self._session != session:
-            return None
+
+        def over() -> bool:
+            return self._closed or self._draining or self._session != session
+
+        await self._await_batch(step, lambda: over() or self._buffer.full(version))
+        if over():
+            leaving = self._draining and not self._closed and self._session == session
+            return [Leave()] * ranks if leaving else None
         batch = self._buffer.take(step, version)
         former, self._batch = [self._batch], (batch, version)
         self._batches.release(former)

@@ -16,6 +16,7 @@ from awares_platform.store.errors import LaunchError
 
 log = logging.getLogger(__name__)
 
+Drive = Callable[[Actor, int, str], Awaitable[None]]
 _RESTART_PAUSE_S = 1.0
 
 
@@ -44,13 +45,13 @@ class Fleet:
         """The number of actors lost within the last hour."""
         return self._losses.recent
 
-    async def tend(self, index: int, drive: Callable[[Actor, int], Awaitable[None]]) -> None:
+    async def tend(self, index: int, drive: Drive) -> None:
         """Run the actor with this index, and replace the actor each time it is lost.
 
-        `drive` uses the actor until an error occurs. Raises LaunchError if more than
-        grpo.actor_restarts actors are lost within an hour. An actor whose node the cloud takes back
-        after a notice does not count. Raises every error of the actor or of `drive` except
-        ActorLost.
+        `drive` uses the actor until an error occurs. It gets the index and the id of the actor's
+        node. Raises LaunchError if more than grpo.actor_restarts actors are lost within an
+        hour. An actor whose node the cloud takes back after a notice does not count. Raises every
+        error of the actor or of `drive` except ActorLost.
         """
         while True:
             actor = self._spawn(index)
@@ -72,12 +73,10 @@ class Fleet:
         finally:
             self.unplaced.discard(index)
 
-    async def _run(
-        self, actor: Actor, index: int, drive: Callable[[Actor, int], Awaitable[None]]
-    ) -> None:
-        await actor.start()
+    async def _run(self, actor: Actor, index: int, drive: Drive) -> None:
+        node = await actor.start()
         self.ready.add(index)
-        await drive(actor, index)
+        await drive(actor, index, node)
 
     async def _watch(self, actor: Actor) -> None:
         """Raise ActorLost when the actor gives no answer in time."""

@@ -1,6 +1,8 @@
 """Defines the data that the controller, rollout actors, buffer and learner exchange.
 
     Prompt --actor--> GroupRollout --scoring--> Group of Members --buffer--> StepBatch --> learner
+      ^                    |
+      +---- unfinished ----+  the actor was drained; another actor continues the episodes
 
 Axes: G episodes of a group.
 """
@@ -17,7 +19,7 @@ from awares_platform.engine.usage import EngineUsage
 
 
 class Outcome(StrEnum):
-    """Whether the learner can use a finished group."""
+    """Whether the learner can use a group."""
 
     # The group has advantages and waits for the learner.
     READY = "ready"
@@ -29,6 +31,8 @@ class Outcome(StrEnum):
     NONFINITE = "nonfinite"
     # The image cannot be read, or the question does not fit the engine's context. No episode ran.
     UNPLAYABLE = "unplayable"
+    # The group's actor was drained before all episodes ended. Another actor continues the group.
+    UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,16 @@ class GroupRollout:
     ended: float
     fault: str = ""
     usage: EngineUsage | None = None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the actor was drained before all episodes ended."""
+        return any(episode.stop is StopReason.UNFINISHED for episode in self.episodes)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the episodes have a sampled token."""
+        return any(turn.sampled_ids for episode in self.episodes for turn in episode.turns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +119,9 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A finished group of one prompt. `seconds` is the group's wall time in the actor.
+    """A group of one prompt. `seconds` is the group's wall time in the actor.
+
+    The members of an unfinished group have no rewards and no advantages.
 
     Example:
         Group(prompt, (member, sibling), Outcome.READY, seconds=2.5)
@@ -115,6 +131,19 @@ class Group:
     members: tuple[Member, ...]
     outcome: Outcome
     seconds: float = 0.0
+
+    @classmethod
+    def unfinished(cls, prompt: Prompt, rollout: GroupRollout) -> "Group":
+        """Return the group of an unfinished rollout, in which no episode has a reward yet."""
+        members = (
+            Member(episode, RewardValue(0.0, {}), False, None) for episode in rollout.episodes
+        )
+        return cls(prompt, tuple(members), Outcome.UNFINISHED, rollout.ended - rollout.started)
+
+    @property
+    def episodes(self) -> tuple[Episode, ...]:
+        """The episodes of all members."""
+        return tuple(member.episode for member in self.members)
 
     @property
     def fault(self) -> str:

@@ -28,6 +28,10 @@ Failures:
   restores the groups that the learner took after this checkpoint.
 - If the controller or the trainer (the process of Ray Train) dies or hangs, this driver starts both
   again (supervisor.py). They resume from the last checkpoint and the journal.
+- If a cloud gives notice that it takes the node of an actor back, the actor hands back its
+  unfinished groups. Another actor continues them.
+- If this driver gets SIGTERM or Ctrl-C, all actors hand back their groups. The journal keeps them,
+  and the learner saves a checkpoint after its present step. The next job continues both.
 - If this driver dies, start the job again.
 - If nodes are missing, the job waits and says what it needs.
 - If an engine fails the canary check of a load, `batch` returns None, the learner returns, and the
@@ -60,6 +64,7 @@ from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.collecting import collect_rarely
 from awares_platform.grpo.controller import Controller
 from awares_platform.grpo.journal import Journal
+from awares_platform.grpo.notices import watch_nodes
 from awares_platform.grpo.prompts import Prompts, labelled
 from awares_platform.grpo.record_book import StoredBook
 from awares_platform.grpo.supervisor import Supervisor
@@ -68,7 +73,7 @@ from awares_platform.method.family import model_family
 from awares_platform.runtime.awaited import awaited
 from awares_platform.runtime.collected_warnings import CollectedWarnings, Sign
 from awares_platform.runtime.driver import beside_driver
-from awares_platform.runtime.job_lease import LeaseClaim, hold, run_lease
+from awares_platform.runtime.job_lease import LeaseClaim, hold, require_held, run_lease
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
 from awares_platform.runtime.watch import FailureRate
@@ -244,7 +249,7 @@ class ControllerActor(Controller):
         from awares_platform.grpo.reward_actor import rewards
         from awares_platform.grpo.rollout import RemoteActor
 
-        store = ObjectStore.from_config(config.store)
+        store = self._store = ObjectStore.from_config(config.store)
         settings = config.grpo
         # Read in a thread, so that the event loop can answer `ping` meanwhile.
         split = await asyncio.to_thread(read_split, store, config.data.curated, "train")
@@ -277,14 +282,27 @@ class ControllerActor(Controller):
     async def run(self) -> None:
         """Keep the reward workers and the actors running until `close`."""
         collect_rarely(self._settings)
-        watching = asyncio.create_task(
-            announce_versions(self._weights, self.announce, self._poll_s)
+        watching = (
+            asyncio.create_task(announce_versions(self._weights, self.announce, self._poll_s)),
+            asyncio.create_task(watch_nodes(self.leave)),
         )
         try:
             async with self._rewards:
                 await super().run()
         finally:
-            watching.cancel()
+            for task in watching:
+                task.cancel()
+
+    async def hand_over(self, claim: LeaseClaim, within_s: float) -> tuple[int, bool]:
+        """Drain the actors before the job ends, and return what `drain` returns.
+
+        Raises JobFenced if another job has taken the run over, because this job must not write
+        then. Raises StoreError if the store fails.
+        """
+        if not self._opened:
+            return 0, False
+        await asyncio.to_thread(require_held, self._store, claim)
+        return await self.drain(within_s)
 
 
 def held_out_of(

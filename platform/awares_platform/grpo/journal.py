@@ -1,5 +1,8 @@
 """Stores every finished group of a run in the object store, and which step trains on it.
 
+If an actor is drained, the journal also stores the actor's unfinished groups. A later actor of the
+same job, or of the next one, continues these groups from their sampled tokens.
+
     runs/<run>/episodes/<start>/<segment>.parquet
 
 A segment is one file, and segment.py defines its content. The controller writes one segment per
@@ -43,8 +46,9 @@ class Recovered:
     """The groups of the prompts that are not settled.
 
     `groups` holds the group of the latest attempt at each prompt, in the order of prompt numbers.
-    Groups that are too old or damaged are left out. For each such group, `stale` maps the prompt's
-    number to the attempt.
+    A group may be unfinished if the journal has no finished group of the same attempt. Groups that
+    are too old or damaged are left out. For each such group, `stale` maps the prompt's number to
+    the attempt.
 
     Example:
         Recovered((group,), {18: 0})
@@ -80,15 +84,16 @@ class Journal:
         self.root: int | None = None
         self._segment = 0
         self._through = -1
-        # The prompt number and the attempt of each stored group. Some groups of settled prompts are
-        # missing, because `read` does not read the oldest segments.
+        # The prompt number and the attempt of each stored finished group. Some groups of settled
+        # prompts are missing, because `read` does not read the oldest segments.
         self._held: set[Pair] = set()
         self._unconfirmed: _Unconfirmed | None = None
 
     def append(self, groups: Sequence[Group], training: Training | None = None) -> None:
         """Write `groups` as the next segment, with the record `training`.
 
-        The journal never holds two groups with the same prompt and attempt; it keeps the first. If
+        The journal never holds two finished groups with the same prompt and attempt; it keeps the
+        first. A finished group replaces an unfinished one, and so does a later unfinished one. If
         the store fails, the caller passes the same groups again. The method then first repeats the
         write that failed, because that write may have reached the store.
 
@@ -104,7 +109,7 @@ class Journal:
         self._unconfirmed = _Unconfirmed(
             f"{self._prefix}{self._segment:08d}{_ENDING}",
             encode(Segment(header, tuple(fresh))),
-            frozenset(map(pair, fresh)),
+            frozenset(pair(group) for group in fresh if group.outcome is not Outcome.UNFINISHED),
             through,
         )
         self._confirm()
@@ -112,7 +117,10 @@ class Journal:
             self._held = {held for held in self._held if held[0] >= training.watermark}
 
     def _confirm(self) -> frozenset[Pair]:
-        """Write the unconfirmed segment if there is one, and return the pairs of its groups."""
+        """Write the unconfirmed segment if there is one.
+
+        Return the pairs of its finished groups.
+        """
         if (segment := self._unconfirmed) is None:
             return frozenset()
         try:
@@ -137,7 +145,8 @@ class Journal:
         """Return the groups of the prompts that are not settled in `position`.
 
         `stale` gets the weight versions of a group's tokens, and returns whether the group is too
-        old. Such a group is not decoded. Only a group with the outcome READY can be too old.
+        old. Such a group is not decoded. Only a group with the outcome READY or UNFINISHED can be
+        too old.
 
         Later calls of `append` write after the last segment that `read` found. The method logs and
         skips damaged segments, and segments with another `start`. The run then samples the prompts
@@ -147,7 +156,7 @@ class Journal:
         position = position or Position()
         latest: dict[int, tuple[int, StoredSegment]] = {}
         for segment in self._newest_first(position.watermark):
-            self._held.update(segment.pairs)
+            self._held.update(segment.finished)
             for number, attempt in segment.pairs:
                 known = latest.get(number, (-1, segment))[0]
                 if number not in position and attempt > known:
@@ -207,7 +216,8 @@ def _recovered(
     for number, (attempt, segment) in sorted(latest.items()):
         found = number, attempt
         try:
-            if segment.outcome(found) is Outcome.READY and stale(segment.sampled_at(found)):
+            may_be_stale = segment.outcome(found) in (Outcome.READY, Outcome.UNFINISHED)
+            if may_be_stale and stale(segment.sampled_at(found)):
                 left[number] = attempt
             else:
                 groups.append(segment.group(found))

@@ -7,7 +7,7 @@
 
 The learner writes a snapshot of each version that is validated. `chosen` waits until all of them
 are validated, and names the best one, which becomes the policy awares. Instead of a batch, the
-controller may also send an order: to finish early, or to restore the best version.
+controller may also send an order: to finish early, to restore the best version, or to leave.
 
 `attach` tells the controller which version this learner starts from, which versions it descends
 from (lineage.py), and at which position in the prompts it starts. `learned` sends the metrics of a
@@ -50,9 +50,10 @@ from awares_platform.grpo.learner_speed import LearnerSpeed, step_work
 from awares_platform.grpo.lineage import Lineage, Spans
 from awares_platform.grpo.loss_metrics import LossMetrics
 from awares_platform.grpo.objective import Objective
-from awares_platform.grpo.order import Chosen, Finish, Restore
+from awares_platform.grpo.order import Chosen, Finish, Leave, Restore
 from awares_platform.grpo.pixels import ViewCache
 from awares_platform.grpo.reference import frozen_reference
+from awares_platform.grpo.resuming import resumed
 from awares_platform.grpo.shard import StepShard, TrainSequence
 from awares_platform.grpo.warming import Warmer
 from awares_platform.method.environment import inputs, system_prompt, vision_limits
@@ -190,9 +191,10 @@ class Learner:
     def run(self) -> None:
         """Run the loop that the diagram at the top of this module shows."""
         saved = checkpoint.restore(self._engine, self._recipe)
-        step, position, self._spans = _resumed(saved)
+        step, position, self._spans = resumed(saved)
         version = self._attach(step, position)
         due = checkpoint.Due(self._settings.checkpoint_every, self._settings.steps)
+        metrics, is_saved = dict[str, float](), True
         while step < self._settings.steps:
             asked = time.monotonic()
             shard = self._next(step, version)
@@ -203,17 +205,25 @@ class Learner:
                 return
             if isinstance(shard, Finish):
                 break
+            if isinstance(shard, Leave):
+                if not is_saved:
+                    self._save(step, position, version, metrics)
+                checkpoint.wait()
+                return
             if isinstance(shard, Restore):
                 version = self._restore(shard, step, position)
                 continue
             metrics, version = self._step(shard, version, asked)
             step, position = step + 1, shard.position
-            if due(step):
-                # A learner that resumes from this checkpoint does not repeat earlier snapshots.
-                self._snapshots.wait()
-                state = self._state(position, version)
-                checkpoint.save(self._engine, step, self._recipe, state, metrics)
+            if is_saved := due(step):
+                self._save(step, position, version, metrics)
         self._end(step, position, version)
+
+    def _save(self, step: int, position: Position, version: int, metrics: dict[str, float]) -> None:
+        # A learner that resumes from this checkpoint does not repeat earlier snapshots.
+        self._snapshots.wait()
+        state = self._state(position, version)
+        checkpoint.save(self._engine, step, self._recipe, state, metrics)
 
     def _attach(self, step: int, position: Position) -> int:
         """Publish the present weights, and tell the controller their version. Return it."""
@@ -245,7 +255,7 @@ class Learner:
         self._tell("learned", step, {**metrics, **times, **self._published()})
         return metrics, version
 
-    def _next(self, step: int, version: int) -> StepShard | Finish | Restore | None:
+    def _next(self, step: int, version: int) -> StepShard | Finish | Leave | Restore | None:
         """Return this rank's shard of the next batch, or an order of the controller.
 
         Return None if this learner must stop.
@@ -368,7 +378,7 @@ class Learner:
     def _restore(self, order: Restore, step: int, position: Position) -> int:
         """Load a snapshot, publish its weights as a new version, and return that version."""
         self._publisher.wait()
-        self._spans = _resumed(self._snapshots.load(order.version))[2]
+        self._spans = resumed(self._snapshots.load(order.version))[2]
         return self._attach(step, position)
 
     def _end(self, step: int, position: Position, version: int) -> None:
@@ -381,16 +391,6 @@ class Learner:
             return
         self._exporter.finish(chosen, step, version, self._snapshots, self._config.run.name)
         self._tell("close")
-
-
-def _resumed(saved: checkpoint.Saved | None) -> tuple[int, Position, Spans]:
-    """Return the step and the position of a checkpoint, and the versions that it descends from."""
-    if saved is None:
-        return 0, Position(), ()
-    # A checkpoint of an older release records no lineage. With the span (0, 0), all versions of
-    # earlier learners count as abandoned, because the first published version is 1.
-    spans = tuple((first, last) for first, last in saved.state.get("lineage", ((0, 0),)))
-    return saved.step, Position(saved.state["watermark"], tuple(saved.state["beyond"])), spans
 
 
 def _agree(value: Any) -> Any:

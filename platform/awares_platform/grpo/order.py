@@ -13,6 +13,15 @@ class Finish:
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """Tells the learner to save a checkpoint and to end, because the job ends before the run.
+
+    Example:
+        Leave()
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Restore:
     """Tells the learner to load the snapshot of `version`, and to go on from its weights.
 

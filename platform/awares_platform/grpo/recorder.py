@@ -1,4 +1,4 @@
-"""Writes finished groups to the journal in one thread, so that two writes never overlap.
+"""Writes groups to the journal in one thread, so that two writes never overlap.
 
     add(group) --> unwritten --flush, read--> one thread --> Journal
 
@@ -16,7 +16,7 @@ from typing import Any
 from awares_platform.grpo.group import Group, Position
 from awares_platform.grpo.journal import Journal, Recovered, latest_attempts
 from awares_platform.grpo.lineage import Lineage
-from awares_platform.grpo.segment import Training
+from awares_platform.grpo.segment import Training, pair
 from awares_platform.store.errors import StoreError
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class Recorder:
         self.unwritten: list[Group] = []
 
     def add(self, group: Group) -> None:
-        """Keep a group that the next `flush` writes."""
+        """Keep a finished or unfinished group that the next `flush` writes."""
         self.unwritten.append(group)
 
     async def flush(self, training: Training | None = None) -> None:
@@ -40,7 +40,9 @@ class Recorder:
 
     def _write(self, training: Training | None) -> None:
         groups = self.unwritten[:]
-        self._journal.append(groups, training)
+        # If a group is drained and finished between two writes, write only the finished group.
+        latest = {pair(group): group for group in groups}
+        self._journal.append([*latest.values()], training)
         del self.unwritten[: len(groups)]
 
     async def finish(self) -> None:
@@ -57,7 +59,7 @@ class Recorder:
     async def read(
         self, position: Position, lineage: Lineage, bound: int
     ) -> tuple[Lineage, Recovered]:
-        """Return the finished groups whose prompts are not settled in `position`.
+        """Return the latest groups of the prompts that are not settled in `position`.
 
         The first value is `lineage` with the run's first version as its root. The second value has
         the groups of the journal and the groups that are not written yet. For a stale group in the

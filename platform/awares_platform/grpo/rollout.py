@@ -78,8 +78,8 @@ class RolloutActor:
         if self._engine is not None:
             await self._engine.ping(self._config.run.hang_timeout_s)
 
-    async def start(self) -> None:
-        """Start the engine, and build the canary.
+    async def start(self) -> str:
+        """Start the engine, and build the canary. Return the id of this process's node.
 
         Raises PolicyError if the starting policy cannot be used. Raises EngineError if the engine
         does not start. Raises DataError if no sample is usable for the canary.
@@ -122,6 +122,7 @@ class RolloutActor:
             config.engine.max_model_len,
         )
         self._engine = engine
+        return ray.get_runtime_context().get_node_id()
 
     async def follow(self) -> AsyncIterator[Loaded | Missed]:
         """Load each new version into the engine.
@@ -151,8 +152,15 @@ class RolloutActor:
         """Let `follow` read HEAD now."""
         self._announced.set()
 
-    async def rollout(self, prompt: Prompt) -> GroupRollout:
+    async def drain(self) -> None:
+        """Interrupt the engine, so that every rollout returns with the tokens that it has now."""
+        await self._running().interrupt()
+
+    async def rollout(self, prompt: Prompt, begun: Sequence[Episode] = ()) -> GroupRollout:
         """Run the G episodes of `prompt` concurrently. A failed episode has StopReason.ERROR.
+
+        `begun` has the episodes of an earlier actor that was drained, or is empty. The method
+        continues the unfinished ones. After `drain`, episodes may have StopReason.UNFINISHED.
 
         If the image cannot be read or the question is too long, no episode runs, and the `fault` of
         the result says why. Raises EngineError if the engine itself is lost. Raises CanaryMismatch
@@ -167,15 +175,28 @@ class RolloutActor:
             check_room(spec, prompt.sample.question, image.size, self._chat)
         except DataError as error:
             return GroupRollout((_unplayed(prompt, error),), started, time.time(), str(error))
-        name = f"{prompt.number}.{prompt.attempt}"
-        gallery = Gallery(image)
+        gallery, earlier = Gallery(image), begun or (None,) * size
         plays = (
-            run_episode(prompt.sample, gallery, engine, self._chat, spec, f"{name}.{member}")
-            for member in range(size)
+            self._play(prompt, gallery, spec, member, one) for member, one in enumerate(earlier)
         )
         episodes = tuple(await asyncio.gather(*plays))
         await self._check(episodes)
         return GroupRollout(episodes, started, time.time(), usage=engine.usage)
+
+    async def _play(
+        self,
+        prompt: Prompt,
+        gallery: Gallery,
+        spec: EpisodeSpec,
+        member: int,
+        begun: Episode | None,
+    ) -> Episode:
+        """Run or continue the episode `member` of a group. Return a finished `begun` unchanged."""
+        if begun is not None and begun.stop is not StopReason.UNFINISHED:
+            return begun
+        session = f"{prompt.number}.{prompt.attempt}.{member}"
+        engine = self._running()
+        return await run_episode(prompt.sample, gallery, engine, self._chat, spec, session, begun)
 
     async def _check(self, episodes: Sequence[Episode]) -> None:
         """Raise the error of the engine if an episode failed because of the engine."""
@@ -255,8 +276,8 @@ class RemoteActor:
             "num_cpus": settings.rollout_cpus,
             "num_gpus": settings.rollout_gpus,
         }
-        # `start`, `follow`, `ping`, `announce` and `validate` run beside the groups.
-        options["max_concurrency"] = settings.groups_in_flight + 6
+        # `start`, `follow`, `ping`, `announce`, `drain` and `validate` run beside the groups.
+        options["max_concurrency"] = settings.groups_in_flight + 7
         if settings.rollout_selector:
             options["label_selector"] = settings.rollout_selector
         self._handle: Any = ray.remote(**options)(RolloutActor).remote(config, index)
@@ -264,8 +285,8 @@ class RemoteActor:
     async def ping(self) -> None:
         await _answer(self._handle.ping.remote())
 
-    async def start(self) -> None:
-        await _answer(self._handle.start.remote())
+    async def start(self) -> str:
+        return await _answer(self._handle.start.remote())
 
     async def follow(self) -> AsyncIterator[Loaded | Missed]:
         async for found in _stream(self._handle.follow.remote()):
@@ -277,8 +298,11 @@ class RemoteActor:
         async for found in _stream(self._handle.validate.remote(version, samples)):
             yield found
 
-    async def rollout(self, prompt: Prompt) -> GroupRollout:
-        return await _answer(self._handle.rollout.remote(prompt))
+    async def rollout(self, prompt: Prompt, begun: Sequence[Episode] = ()) -> GroupRollout:
+        return await _answer(self._handle.rollout.remote(prompt, begun))
+
+    async def drain(self) -> None:
+        await _answer(self._handle.drain.remote())
 
     def announce(self) -> None:
         self._handle.announce.remote()

@@ -17,6 +17,8 @@ from awares.sample import Sample
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.grpo.group import Group, GroupRollout, Member, Outcome, Prompt
 
+_UNFINISHED = "an unfinished episode has no reward"
+
 
 class Scoring:
     """A callable that turns a prompt and its rollout into a scored group.
@@ -44,6 +46,7 @@ class Scoring:
 
 def values(reward: Reward, sample: Sample, episodes: Sequence[Episode]) -> list[RewardValue]:
     """Return the reward of each of the G episodes of `sample`."""
+    assert all(one.stop is not StopReason.UNFINISHED for one in episodes), _UNFINISHED
     return reward(episodes, [sample] * len(episodes))
 
 
@@ -57,6 +60,7 @@ def grouped(
     prompt: Prompt, rollout: GroupRollout, values_G: Sequence[RewardValue], settings: GrpoConfig
 ) -> Group:
     """Return the group of `rollout`, whose episodes have the rewards `values_G`."""
+    assert not rollout.unfinished, _UNFINISHED
     episodes = rollout.episodes
     if settings.errors == "penalise":
         values_G = _penalised(episodes, values_G, settings.error_reward)

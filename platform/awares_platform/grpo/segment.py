@@ -1,5 +1,9 @@
 """Encodes one segment of the journal as a parquet file, with one row per episode.
 
+A group is finished, or it is unfinished because its actor was drained. Both kinds have the same
+columns, and the column `outcome` tells them apart. In an unfinished episode, the last turn has the
+tokens that were sampled by then.
+
 The rows of a group are adjacent. The file's metadata hold the segment's header as JSON. They also
 hold the header's blake3 hash, because parquet's checksums do not cover the metadata. A reader
 decodes only the groups that it needs.
@@ -25,7 +29,9 @@ from awares_platform.grpo.segment_columns import SCHEMA, table
 Pair = tuple[int, int]
 """The number of a prompt, and the attempt. The pair identifies a group of the run."""
 
-_HEADER, _DIGEST = "header", "blake3"
+_HEADER, _DIGEST, _VERSION = "header", "blake3", "format"
+FORMAT = 2
+"""The version of the format. Version 1 has no unfinished groups, and does not state its version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ def pair(group: Group) -> Pair:
 def encode(segment: Segment) -> bytes:
     """Encode a segment as a parquet file, and return the file's content."""
     header = json.dumps(asdict(segment.header)).encode()
-    metadata = {_HEADER: header, _DIGEST: blake3(header).hexdigest()}
+    metadata = {_HEADER: header, _DIGEST: blake3(header).hexdigest(), _VERSION: str(FORMAT)}
     sink = io.BytesIO()
     pq.write_table(
         table(segment.groups).replace_schema_metadata(metadata),
@@ -105,7 +111,9 @@ def encode(segment: Segment) -> bytes:
 class StoredSegment:
     """A segment in its encoded form, whose groups are decoded on demand.
 
-    `data` is the content of the file `key`. Raises DataError if the data are damaged.
+    `finished` holds the prompt number and the attempt of each group that is not unfinished.
+    `data` is the content of the file `key`. Raises DataError if the data are damaged, or if a newer
+    release has written them.
     """
 
     def __init__(self, data: bytes, key: str) -> None:
@@ -115,14 +123,18 @@ class StoredSegment:
             if not self._table.schema.equals(SCHEMA):
                 raise ValueError("its columns differ")
             self.header = _header(self._table.schema.metadata)
-            prompts, attempts = (self._table[name].to_pylist() for name in ("prompt", "attempt"))
+            names = ("prompt", "attempt", "outcome")
+            prompts, attempts, outcomes = (self._table[name].to_pylist() for name in names)
         except _DAMAGE as error:
             raise self._damaged(error) from error
         # The first row and the number of rows of each group.
         self._rows: dict[Pair, tuple[int, int]] = {}
+        self.finished: set[Pair] = set()
         for row, found in enumerate(zip(prompts, attempts, strict=True)):
             first, count = self._rows.get(found, (row, 0))
             self._rows[found] = first, count + 1
+            if outcomes[row] != Outcome.UNFINISHED:
+                self.finished.add(found)
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -176,6 +188,8 @@ def decode(data: bytes, key: str) -> Segment:
 
 
 def _header(metadata: dict[bytes, bytes]) -> Header:
+    if (version := int(metadata.get(_VERSION.encode(), b"1"))) > FORMAT:
+        raise ValueError(f"it has version {version} of the format, and this release reads {FORMAT}")
     text = metadata[_HEADER.encode()]
     if blake3(text).hexdigest() != metadata[_DIGEST.encode()].decode():
         raise ValueError("its header is damaged")

@@ -44,7 +44,7 @@ class StepMetrics:
             self._engines.used(usage)
 
     def finished(self, group: Group) -> None:
-        """Count a finished group under its outcome."""
+        """Count a group under its outcome."""
         self._outcomes[group.outcome.value] += 1
 
     def restarted(self, actor: int) -> None:
@@ -93,6 +93,7 @@ class StepMetrics:
             "groups/uniform": float(outcomes["uniform"]),
             "groups/failed": float(outcomes["failed"]),
             "groups/nonfinite": float(outcomes["nonfinite"]),
+            "groups/unfinished": float(outcomes["unfinished"]),
             "actors/restarts": float(self._restarts),
             "weights/missed": float(missed),
             "weights/detours": float(sum(load.report.prefetched.detours for load in loads)),

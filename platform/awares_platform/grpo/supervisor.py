@@ -3,6 +3,7 @@
     this driver --ping--> controller, trainer          both run on the driver's node
          |  ^-- record: the metrics of each step
          +-- a part is dead or hangs: kill both, start both; they go on from the last checkpoint
+         +-- SIGTERM: the journal keeps unfinished groups, the learner saves a checkpoint, kill both
 
 The controller watches the rollout actors (fleet.py). Ray Train, inside the trainer, watches the
 learner's ranks, and each rank watches its own passes (training/pulse.py).
@@ -14,12 +15,15 @@ from typing import Any
 
 import ray
 
+from awares.errors import AwaresError
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Images
+from awares_platform.grpo.driving import HAND_BACK_S
 from awares_platform.grpo.guards import Guards, GuardTripped
 from awares_platform.grpo.sample_table import sample_rows
 from awares_platform.runtime.collected_warnings import Sign
 from awares_platform.runtime.driver import needs, reply
+from awares_platform.runtime.job_lease import JobFenced
 from awares_platform.runtime.metrics import read
 from awares_platform.runtime.progress import Progress
 from awares_platform.runtime.run import Run
@@ -28,6 +32,8 @@ from awares_platform.store import ObjectStore
 from awares_platform.training.failure import unwrapped
 
 CONTROLLER, TRAINER = "the controller", "the trainer"
+STOP_S = 25.0
+"""Seconds that the actors and the learner get after SIGTERM. A pod usually gets 30 seconds."""
 
 
 class Supervisor:
@@ -53,6 +59,7 @@ class Supervisor:
         asks = config.method.max_turns > 1
         self._guards = Guards(config.grpo.guards, config.run.directory, asks=asks)
         self._metrics: dict[str, float] = {}
+        self._training: Any = None
 
     def steer(self, record: Run, progress: Progress) -> dict[str, float]:
         """Run the job to its end, record each step, and return the last step's metrics.
@@ -71,16 +78,40 @@ class Supervisor:
         return self._metrics
 
     async def _attempt(self, record: Run, progress: Progress) -> None:
-        controller, trainer = self._start()
+        self._training, (controller, trainer) = None, self._start()
         try:
             await guarded(
                 self._train(controller, trainer, record, progress),
                 self._watch(CONTROLLER, controller, progress.say, self._short),
                 self._watch(TRAINER, trainer, progress.say, self._ranks),
             )
+        # SIGTERM raises SystemExit in the task that runs, and cancels the others.
+        except (asyncio.CancelledError, SystemExit):
+            await self._hand_over(controller, progress)
+            raise
         finally:
             self._kill(trainer)
             self._kill(controller)
+
+    async def _hand_over(self, controller: Any, progress: Progress) -> None:
+        """Let the actors hand back their groups, and the learner save a checkpoint.
+
+        The driver ends after STOP_S seconds at the latest. A learner that has not attached yet has
+        nothing to save.
+        """
+        asked = controller.hand_over.remote(self._loop["claim"], HAND_BACK_S)
+        progress.say(f"stopping: actors and learner get {STOP_S:g} s to keep what they have begun")
+        try:
+            async with asyncio.timeout(STOP_S):
+                count, attached = await _result(CONTROLLER, asked)
+                progress.say(f"the journal keeps {count} unfinished groups for the next job")
+                if attached:
+                    await _result(TRAINER, self._training)
+        except JobFenced:
+            return
+        except (TimeoutError, AwaresError) as error:
+            reason = str(error) or f"they take longer than {STOP_S:g} s"
+            progress.say(f"not all groups, or not the learner's last step, are kept: {reason}")
 
     async def _watch(
         self, name: str, part: Any, say: Callable[[str], None], missing: Callable[[int], str]
@@ -119,7 +150,7 @@ class Supervisor:
         progress.say(f"{samples} samples{left_out}")
         progress.say("starting the engines and the learner")
         tending = controller.run.remote()
-        training = trainer.fit.remote(self._config, controller, self._loop)
+        self._training = trainer.fit.remote(self._config, controller, self._loop)
         while (item := await reply(CONTROLLER, controller.record.remote())) is not None:
             step, metrics = item
             if "validation/version" in metrics:
@@ -135,7 +166,7 @@ class Supervisor:
             if step % self._config.tracking.samples_every == 0:
                 await self._show_samples(controller, record)
         await _result(CONTROLLER, tending)
-        await _result(TRAINER, training)
+        await _result(TRAINER, self._training)
 
     async def _guard(
         self, controller: Any, step: int, metrics: Mapping[str, float], progress: Progress

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from awares.errors import DataError
-from awares_platform.grpo.group import Group
+from awares_platform.grpo.group import Group, Outcome
 from awares_platform.grpo.segment import decode
 from awares_platform.store import ObjectStore
 
@@ -73,7 +73,8 @@ def _versions(group: Group) -> set[int]:
 
 def _read(store: ObjectStore, key: str) -> tuple[Group, ...]:
     try:
-        return decode(store.get(key), key).groups
+        groups = decode(store.get(key), key).groups
+        return tuple(group for group in groups if group.outcome is not Outcome.UNFINISHED)
     except DataError as error:
         log.warning("the report leaves a segment out: %s", error)
         return ()

@@ -124,7 +124,7 @@ def save(
     training goes on. If the upload fails, Ray Train ends this worker. Every rank must call this
     function, and the number of calls must be the same on all ranks.
     """
-    _await_upload()
+    wait()
     directory = tempfile.mkdtemp(prefix=_PREFIX)
     shards.write(engine, Path(directory))
     if engine.global_rank == 0:
@@ -139,7 +139,7 @@ def save(
     )
 
 
-def _await_upload() -> None:
+def wait() -> None:
     """Wait until this process has uploaded its last checkpoint and deleted the local files.
 
     The local disk thus holds at most one checkpoint per rank.

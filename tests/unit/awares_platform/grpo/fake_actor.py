@@ -6,7 +6,7 @@ The fake actor loads the versions that a test publishes to the fake store, a Bus
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from awares.episode import Episode
+from awares.episode import Episode, StopReason
 from awares.sample import Sample
 from awares_platform.engine.follow import Loaded
 from awares_platform.engine.load import LoadReport, Prefetched
@@ -35,9 +35,10 @@ class FakeActor:
     """A fake rollout actor, which plays every prompt with the weight version that it has loaded.
 
     The actor dies while it plays prompt number `dies_at`. From prompt number `frozen_at` on, it
-    answers no ping and finishes no prompt, as after SIGSTOP. At version `mismatch_at` it raises an
-    error, as an actor does after a canary mismatch. It dies while it validates version
-    `dies_validating`. `placed` is set once the actor has a node.
+    answers no ping and finishes no prompt, as after SIGSTOP. From prompt number `slow_from` on, a
+    group does not end until `drain`, and its last episode is then unfinished. At version
+    `mismatch_at` the actor raises an error, as after a canary mismatch. It dies while it validates
+    version `dies_validating`. `placed` is set once the actor has a node.
     """
 
     def __init__(
@@ -57,6 +58,10 @@ class FakeActor:
         self.dies_validating: int | None = None
         # The errors that the next validations raise, one each.
         self.validation_errors: list[Exception] = []
+        self.slow_from: int | None = None
+        self.drained = asyncio.Event()
+        # The episodes of earlier actors that this actor has continued, by the prompt's number.
+        self.begun: dict[int, tuple[Episode, ...]] = {}
         # The answer of each version to all held-out questions. A version without an entry says "7".
         self.answers: dict[int, str] = {}
         self.placed = placed
@@ -68,8 +73,9 @@ class FakeActor:
             await self.placed.wait()
         await self.running.wait()
 
-    async def start(self) -> None:
+    async def start(self) -> str:
         self.log.append(f"start {self.name}")
+        return f"node of {self.name}"
 
     async def follow(self) -> AsyncIterator[Loaded]:
         while True:
@@ -87,8 +93,14 @@ class FakeActor:
             if self.dead.is_set():
                 raise ActorLost(self.name)
 
-    async def rollout(self, prompt: Prompt) -> GroupRollout:
+    async def drain(self) -> None:
+        self.log.append(f"drain {self.name}")
+        await self.running.wait()
+        self.drained.set()
+
+    async def rollout(self, prompt: Prompt, begun: Sequence[Episode] = ()) -> GroupRollout:
         version = self.version
+        self.begun[prompt.number] = tuple(begun)
         self.log.append(f"{self.name} plays {prompt.number}")
         if prompt.number == self.dies_at:
             self.dead.set()
@@ -98,6 +110,12 @@ class FakeActor:
         await self.running.wait()
         if self.dead.is_set():
             raise ActorLost(self.name)
+        if self.slow_from is not None and prompt.number >= self.slow_from:
+            await self.drained.wait()
+            cut = self.episode(version, None, StopReason.UNFINISHED)
+            return GroupRollout((self.episode(version), cut), 0.0, 1.0)
+        if begun:
+            return GroupRollout((begun[0], self.episode(version)), 0.0, 1.0)
         return GroupRollout((self.episode(version), self.episode(version)), 0.0, 1.0)
 
     async def validate(

@@ -100,11 +100,12 @@ class Stage:
     """A controller with its settings, its fake actors and its fake journal.
 
     `dies_at` holds one value for each actor that will start: the prompt number at which the actor
-    dies, or None. `mismatch_at` is the version at which the actors report a canary mismatch.
-    `outcome` is the outcome of all groups that can be played and have finite rewards. `held_out`
-    are the questions of validation. `book` keeps the record of validated versions. `reported` are
-    the versions whose validation the run's metrics already show. `rewards` maps an answer to its
-    reward. An answer without an entry has the reward 1.
+    dies, or None. `slow_from` holds `FakeActor.slow_from` in the same way. `mismatch_at` is the
+    version at which the actors report a canary mismatch. `outcome` is the outcome of all groups
+    that can be played and have finite rewards. `held_out` are the questions of validation. `book`
+    keeps the record of validated versions. `reported` are the versions whose validation the run's
+    metrics already show. `rewards` maps an answer to its reward. An answer without an entry has the
+    reward 1.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class Stage:
         self.spawned: list[FakeActor] = []
         self.dies_at: list[int | None] = []
         self.mismatch_at: int | None = None
+        self.slow_from: list[int | None] = []
         self.episode = episode
         self.outcome = Outcome.READY
         # The ids of the samples that cannot be played, because the question is too long.
@@ -181,6 +183,7 @@ class Stage:
             )
         )
         self.spawned[-1].mismatch_at = self.mismatch_at
+        self.spawned[-1].slow_from = self.slow_from.pop(0) if self.slow_from else None
         return self.spawned[-1]
 
     async def score(self, prompt: Prompt, rollout: GroupRollout) -> Group:

@@ -10,7 +10,7 @@ from awares.sample import Label, Sample
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.grpo.batch_scale import batch_scaled
 from awares_platform.grpo.group import Group, GroupRollout, Outcome, Position, Prompt, StepBatch
-from awares_platform.grpo.scoring import Scoring
+from awares_platform.grpo.scoring import Scoring, grouped
 
 SAMPLE = Sample("s0", "ab" * 32, "digit?", "7", label=Label.HR)
 MakeEpisode = Callable[..., Episode]
@@ -138,6 +138,22 @@ def test_the_reward_does_not_see_a_prompt_that_cannot_be_played(failed: Episode)
         "EngineDead: gone",
     )
     assert [member.advantage for member in group.members] == [None]
+
+
+def test_unfinished_episodes_are_neither_rewarded_nor_grouped(make_episode: MakeEpisode) -> None:
+    seen: list[Episode] = []
+
+    def reward(episodes: Sequence[Episode], samples: Sequence[Sample]) -> list[RewardValue]:
+        seen.extend(episodes)
+        return [RewardValue(1.0, {}) for _ in samples]
+
+    cut = GroupRollout((make_episode(), make_episode(0, None, StopReason.UNFINISHED)), 10.0, 12.5)
+    with pytest.raises(AssertionError, match="an unfinished episode has no reward"):
+        Scoring(reward, GrpoConfig())(Prompt(0, 0, SAMPLE), cut)
+    values_G = [RewardValue(1.0, {})] * 2
+    with pytest.raises(AssertionError, match="an unfinished episode has no reward"):
+        grouped(Prompt(0, 0, SAMPLE), cut, values_G, GrpoConfig())
+    assert not seen
 
 
 def test_equal_rewards_are_left_out_only_if_asked(make_episode: MakeEpisode) -> None:

@@ -1,10 +1,11 @@
 """Tests which part of a group's life takes one of the actor's slots."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
+from awares.episode import Episode
 from awares_platform.grpo.group import Group, GroupRollout, Position, Prompt
 from tests.unit.awares_platform.grpo.fake_actor import FakeActor
 from tests.unit.awares_platform.grpo.stage import Stage, play
@@ -15,13 +16,14 @@ def test_an_actor_plays_while_its_groups_are_scored(
 ) -> None:
     async def scene() -> None:
         acted = stage(groups_in_flight=1)
-        score, may_score = acted.controller._score, asyncio.Event()
+        driving = acted.controller._driving
+        score, may_score = driving._score, asyncio.Event()
 
         async def scored(prompt: Prompt, rollout: GroupRollout) -> Group:
             await may_score.wait()
             return await score(prompt, rollout)
 
-        monkeypatch.setattr(acted.controller, "_score", scored)
+        monkeypatch.setattr(driving, "_score", scored)
         running = asyncio.create_task(acted.controller.run())
         await acted.controller.attach(0, Position())
         # Groups that wait for a score still take room in the buffer, which is two batches.
@@ -41,12 +43,12 @@ def test_an_actor_plays_no_more_groups_at_once_than_it_has_slots(
     playing, most = 0, 0
     rollout = FakeActor.rollout
 
-    async def counted(self: FakeActor, prompt: Prompt) -> GroupRollout:
+    async def counted(self: FakeActor, prompt: Prompt, begun: Sequence[Episode]) -> GroupRollout:
         nonlocal playing, most
         playing += 1
         most = max(most, playing)
         try:
-            return await rollout(self, prompt)
+            return await rollout(self, prompt, begun)
         finally:
             playing -= 1
 

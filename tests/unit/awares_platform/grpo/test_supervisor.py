@@ -5,6 +5,8 @@ Fake actors stand for the actors of Ray.
 
 import asyncio
 import json
+import sys
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,9 @@ from awares_platform.grpo.guards import GuardTripped
 from awares_platform.grpo.order import Restoration
 from awares_platform.grpo.supervisor import Supervisor
 from awares_platform.runtime.collected_warnings import Sign
+from awares_platform.runtime.job_lease import JobFenced
 from awares_platform.runtime.progress import Progress
-from awares_platform.store.errors import LaunchError
+from awares_platform.store.errors import LaunchError, StoreUnavailable
 
 
 class Method:
@@ -73,6 +76,7 @@ class ShortController(Part):
         # The version that each call of `restore` restores, or None if none can be restored.
         self.restored: list[int | None] = []
         self.restore = Method(self._restore)
+        self.hand_over = Method(self._hand_over)
 
     async def _open(self, config: PlatformConfig, reported: set[int]) -> tuple[int, int]:
         self.reported = reported
@@ -92,6 +96,9 @@ class ShortController(Part):
 
     async def _restore(self, most: int) -> Restoration:
         return Restoration(self.restored.pop(0), 0 if self.restored else most)
+
+    async def _hand_over(self, claim: str, within_s: float) -> tuple[int, bool]:
+        return 0, True
 
     async def _shown(self, count: int) -> tuple[int, tuple[()]]:
         return 0, ()
@@ -147,7 +154,7 @@ def steered(
         part.kill()
         killed.append(part)
 
-    supervisor = Supervisor(config, lambda: starts.pop(0)(), {}, kill)
+    supervisor = Supervisor(config, lambda: starts.pop(0)(), {"claim": "the claim"}, kill)
     with Progress("grpo") as progress:
         return supervisor.steer(record, progress), killed
 
@@ -287,3 +294,105 @@ def test_a_guard_cannot_restore_before_a_version_is_validated(
     metrics, _ = steered(Record(tmp_path), [far([None] * 7)], restarts=0, guards=guards)
     assert metrics == {"reward/mean": 5.0, "policy/kl": 9.0}
     assert "no version is validated yet, so none is restored" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((3, True), "the journal keeps 3 unfinished groups for the next job"),
+        (
+            RayTaskError("hand_over", "a traceback", StoreUnavailable("the store is away")),
+            "not all groups, or not the learner's last step, are kept: the store is away",
+        ),
+        (RayTaskError("hand_over", "a traceback", JobFenced("another job")), ""),
+        (None, "are kept: they take longer than 0.2 s"),
+    ],
+)
+@pytest.mark.parametrize("within", ["the loop", "a task"])
+def test_sigterm_lets_the_controller_keep_unfinished_groups(
+    answer: Any,
+    said: str,
+    within: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The signal's handler raises SystemExit in the task that runs, or outside of all tasks."""
+    monkeypatch.setattr("awares_platform.grpo.supervisor.HAND_BACK_S", 0.1)
+    monkeypatch.setattr("awares_platform.grpo.supervisor.STOP_S", 0.2)
+    controller = ShortController(range(2), ended=False)
+    record, asked = Record(tmp_path), list[Any]()
+
+    async def hand_over(*arguments: Any) -> tuple[int, bool]:
+        asked.append(arguments)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer if answer is not None else await asyncio.Event().wait()
+
+    def stop(step: int, values: dict[str, float]) -> None:
+        record.steps.append(step)
+        if step == 2 and within == "a task":
+            sys.exit(143)
+        if step == 2:
+            asyncio.get_running_loop().call_soon(sys.exit, 143)
+
+    controller.hand_over = Method(hand_over)
+    monkeypatch.setattr(record, "metrics", stop)
+    with pytest.raises(SystemExit) as raised:
+        steered(record, [lambda: (controller, ShortTrainer())], restarts=0)
+    assert raised.value.code == 143 and asked == [("the claim", 0.1)]
+    assert controller.dead.is_set()
+    shown = capsys.readouterr().err
+    assert said in shown if said else "kept" not in shown
+
+
+class Endless:
+    """A remote method that never ends. It outlives the tasks of the driver, as in Ray."""
+
+    def remote(self, *_: Any) -> "Endless":
+        return self
+
+    def __await__(self) -> Any:
+        return asyncio.Event().wait().__await__()
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_sigterm_does_not_wait_for_a_learner_that_still_starts(
+    attached: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("awares_platform.grpo.supervisor.STOP_S", 0.2)
+    controller, trainer = ShortController(range(2), ended=False), ShortTrainer()
+    record = Record(tmp_path)
+
+    async def hand_over(*_: Any) -> tuple[int, bool]:
+        return 0, attached
+
+    controller.hand_over, trainer.fit = Method(hand_over), Endless()
+    monkeypatch.setattr(record, "metrics", lambda *_: sys.exit(143))
+    with pytest.raises(SystemExit):
+        steered(record, [lambda: (controller, trainer)], restarts=0)
+    assert ("they take longer than 0.2 s" in capsys.readouterr().err) == attached
+
+
+def test_a_second_sigterm_ends_the_job_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller = ShortController(range(2), ended=False)
+    record, began = Record(tmp_path), time.monotonic()
+
+    async def hand_over(*_: Any) -> tuple[int, bool]:
+        asyncio.get_running_loop().call_soon(sys.exit, 143)
+        return await asyncio.Event().wait()
+
+    def stop(step: int, _: dict[str, float]) -> None:
+        if step == 2:
+            asyncio.get_running_loop().call_soon(sys.exit, 143)
+
+    controller.hand_over = Method(hand_over)
+    monkeypatch.setattr(record, "metrics", stop)
+    with pytest.raises(SystemExit):
+        steered(record, [lambda: (controller, ShortTrainer())], restarts=0)
+    assert time.monotonic() - began < 5

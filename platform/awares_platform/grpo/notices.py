@@ -1,0 +1,43 @@
+"""Learns from Ray which nodes will be taken back, and tells the controller.
+
+A cloud gives notice before it takes a spot node back. Whoever receives the notice, such as the
+autoscaler or `ray drain-node`, marks the node in Ray.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection
+
+from ray._private.state import state
+from ray.exceptions import RayError
+
+log = logging.getLogger(__name__)
+
+_EVERY_S = 1.0
+"""Seconds between two requests. A cloud gives 30 to 120 seconds of notice."""
+
+
+def leaving_nodes() -> Collection[str]:
+    """Return the ids of the nodes that will be taken back."""
+    return state.get_draining_nodes().keys()
+
+
+async def watch_nodes(
+    leave: Callable[[Collection[str]], Awaitable[None]],
+    look: Callable[[], Collection[str]] = leaving_nodes,
+    every_s: float = _EVERY_S,
+) -> None:
+    """Call `leave` every `every_s` seconds while nodes will be taken back. Never return.
+
+    A failure of Ray is logged once, and `look` is called again later.
+    """
+    failed = False
+    while True:
+        try:
+            if nodes := await asyncio.to_thread(look):
+                await leave(nodes)
+        except (RayError, RuntimeError) as error:
+            if not failed:
+                log.warning("Ray does not say which nodes are taken back: %s", error)
+            failed = True
+        await asyncio.sleep(every_s)
