@@ -3,7 +3,7 @@
 import re
 
 OUR_LINE = re.compile(
-    r"(data|curate|sft|grpo|evaluate) \[ *\d+ s\]: |[IW] \d\d:\d\d:\d\d awares_platform\."
+    r"(data|import|curate|sft|grpo|evaluate) \[ *\d+ s\]: |[IW] \d\d:\d\d:\d\d awares_platform\."
 )
 """Matches the beginning of each line that a job may print to stderr: progress and our log."""
 OUR_RESULT = re.compile(

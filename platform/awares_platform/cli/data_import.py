@@ -2,14 +2,18 @@
 
 import importlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from awares.errors import DataError
 from awares_platform.cli.command import MINI, Overrides, Setup
 from awares_platform.cli.guarded import guarded
 from awares_platform.config import PlatformConfig, load
 from awares_platform.config.imports import SourceFormat
+
+if TYPE_CHECKING:
+    from awares_platform.store import ObjectStore
 
 _DRY_RUN = tyro.conf.arg(help="Show ten rows as they would be read, and write nothing.")
 
@@ -93,7 +97,8 @@ def data(
 
     Args:
         action: What to do.
-        name: Name of the data set; ls and mix need none.
+        name: Name of the data set; ls and mix need none. For agreement and sheet, the default is
+            the curated set of the run.
         split: Split of the data set. The default is all splits, and for show the first one.
         out: File of the page that show or sheet writes; by default <name>-<split>.html. It ends in
             .html, and the datasheet's JSON has the same name with the ending .json.
@@ -111,13 +116,30 @@ def data(
             store = ObjectStore.from_config(resolved.store)
             if action == "agreement":
                 measure = importlib.import_module("awares_platform.curate.agreement").measure
-                print(measure(store, settings.data, settings.curate, name).summary())
+                curated = name or _curated(settings, store)
+                print(measure(store, settings.data, settings.curate, curated).summary())
                 return
             if action == "sheet":
                 datasheet = importlib.import_module("awares_platform.curate.datasheet").datasheet
-                facts = datasheet(store, settings.curate, name)
+                facts = datasheet(store, settings.curate, name or _curated(settings, store))
                 print(data_sets.sheet(store, settings.data, facts, out))
                 return
             print(data_sets.run(store, settings.data, action, name, split, out))
 
     return guarded("data", execute)
+
+
+def _curated(config: PlatformConfig, store: "ObjectStore") -> str:
+    """Return the name of the curated set that this run has written.
+
+    Raises DataError if the run has written none.
+    """
+    from awares_platform.training.curated_set import recorded_labels
+
+    found = recorded_labels(store, config.run.name, config.data, ["curate"]).labels
+    if not found:
+        raise DataError(
+            f"run {config.run.name!r} has written no curated set: run `awares curate`, or give the "
+            f"name of a set that `awares data ls` lists"
+        )
+    return found
