@@ -10,7 +10,9 @@ from awares.errors import DataError
 from awares_platform.cli.command import MINI, Overrides, Setup
 from awares_platform.cli.guarded import guarded
 from awares_platform.config import PlatformConfig, load
+from awares_platform.config.data import DataConfig
 from awares_platform.config.imports import SourceFormat
+from awares_platform.config.run import RunConfig
 
 if TYPE_CHECKING:
     from awares_platform.store import ObjectStore
@@ -116,12 +118,14 @@ def data(
             store = ObjectStore.from_config(resolved.store)
             if action == "agreement":
                 measure = importlib.import_module("awares_platform.curate.agreement").measure
-                curated = name or _curated(settings, store)
+                curated = name or _curated(settings.run, settings.data, store)
                 print(measure(store, settings.data, settings.curate, curated).summary())
                 return
             if action == "sheet":
                 datasheet = importlib.import_module("awares_platform.curate.datasheet").datasheet
-                facts = datasheet(store, settings.curate, name or _curated(settings, store))
+                facts = datasheet(
+                    store, settings.curate, name or _curated(settings.run, settings.data, store)
+                )
                 print(data_sets.sheet(store, settings.data, facts, out))
                 return
             print(data_sets.run(store, settings.data, action, name, split, out))
@@ -129,17 +133,17 @@ def data(
     return guarded("data", execute)
 
 
-def _curated(config: PlatformConfig, store: "ObjectStore") -> str:
+def _curated(run: RunConfig, data: DataConfig, store: "ObjectStore") -> str:
     """Return the name of the curated set that this run has written.
 
     Raises DataError if the run has written none.
     """
     from awares_platform.training.curated_set import recorded_labels
 
-    found = recorded_labels(store, config.run.name, config.data, ["curate"]).labels
+    found = recorded_labels(store, run.name, data, ["curate"]).labels
     if not found:
         raise DataError(
-            f"run {config.run.name!r} has written no curated set: run `awares curate`, or give the "
+            f"run {run.name!r} has written no curated set: run `awares curate`, or give the "
             f"name of a set that `awares data ls` lists"
         )
     return found
