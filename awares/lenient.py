@@ -251,7 +251,7 @@ def _items(inside: str, closed: bool) -> list[CropId]:
 
 
 def _without_keys(inside: str) -> str:
-    """Return the content of a list without keys such as `crops=` in front of an inner list."""
+    """Return the content of a list without keys such as `crops=` in front of its values."""
     return re.sub(rf"(?:^|(?<=[\s{{(,])){_KEY.pattern}(?=[\[({{\"'\d])", "", inside, flags=re.I)
 
 

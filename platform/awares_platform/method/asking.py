@@ -24,9 +24,9 @@ async def ask(
 ) -> Read:
     """Return the value that `read` parses from the reply to `messages`.
 
-    `read` raises Unreadable if the reply has another form than `schema` describes. Raises
-    Unreadable if the second reply does not parse either, or if the endpoint refuses the question.
-    Raises EndpointError if the endpoint cannot be used.
+    `read` must raise Unreadable if the reply has another form than `schema` describes. The function
+    then asks once more. Raises Unreadable if the second reply does not parse either, or if the
+    endpoint refuses the question. Raises EndpointError if the endpoint cannot be used.
     """
     try:
         reply = await endpoint.complete(messages, schema)

@@ -112,7 +112,7 @@ def test_no_variable_moves_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def rotated(accepted: str, rotate: Callable[[], object]) -> Callable[[Asked], Answer]:
-    """Answer that the token has expired, unless it is `accepted`. Call `rotate` before."""
+    """Return a handler that refuses every token but `accepted`, and calls `rotate` if it does."""
 
     def answer(asked: Asked) -> Answer:
         if asked.headers["x-amz-security-token"] == accepted:

@@ -92,7 +92,7 @@ def test_no_word_is_written_beyond_the_end() -> None:
         [1, 4, 0, 0, 0, 1, *[4, 6], *[4, 0]],  # There is one step too many.
         [1, 4, 192, 0, 0, 0],  # A wide gap is missing.
         [1, 4, 0, 1, 4, 3, 0, 0],  # There is one wide gap too many.
-        # The wide gap has the move 3, but its move is at most 2.
+        # The wide gap has the move 3. Only the moves 0 to 2 are valid.
         [1, 4, 192, 1, 4, 193, 0, 1, *[4, 6], *[4, 0]],
     ):
         with pytest.raises(WeightsError, match="damaged"):
