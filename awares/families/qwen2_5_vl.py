@@ -20,9 +20,9 @@ _OLDER = (
 class Qwen25VL:
     """Qwen2.5-VL, from 3B to 72B, and the tiny policy that ships with awares.
 
-    The chat layout is ChatML. A visual token covers 2 x 2 patches of 14 x 14 pixels. vLLM has one
-    fused layer for the projections q, k and v, and another for gate and up. vLLM's loader fuses the
-    weights of a checkpoint. `lora_targets` therefore names unfused layers only.
+    The chat layout is ChatML. A visual token covers 2 x 2 patches of 14 x 14 pixels. `lora_targets`
+    has the names of the layers in transformers, where q, k, v, gate and up are separate layers.
+    vLLM fuses q, k and v into one layer, and gate and up into another, when it loads a checkpoint.
 
     Example:
         family = Qwen25VL()

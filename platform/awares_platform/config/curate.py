@@ -143,10 +143,10 @@ class CurateConfig(Section):
 
     @model_validator(mode="after")
     def dropping_needs_a_judge_that_tells_wrong_from_right(self) -> Self:
-        """Refuse `both_wrong` = "drop" with an LLM judge.
+        """Refuse `both_wrong` = "drop" with an LLM judge that compares the two answers.
 
-        An LLM judge that compares gives the verdict 0 if both answers are right, and also if both
-        are wrong. This verdict thus does not show which samples to drop.
+        Such a judge gives the verdict 0 if both answers are right, and also if both are wrong. This
+        verdict thus does not show which samples to drop.
         """
         if self.both_wrong == "drop" and self.judge == "endpoint" and self.judge_form != "each":
             raise ValueError(

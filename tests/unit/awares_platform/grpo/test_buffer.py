@@ -225,7 +225,8 @@ def test_groups_of_an_abandoned_branch_are_issued_again_at_the_next_attempt(
     # four updates behind version 12, which the bound 4 allows, and five behind version 13.
     assert not buffer.full(12) and (len(buffer), buffer.dropped) == (1, 2)
     assert not buffer.full(13) and (len(buffer), buffer.dropped) == (0, 3)
-    # A group that is in flight at the restart may still end with abandoned tokens.
+    # A group that was in flight at the restart may have tokens of an abandoned version. The buffer
+    # accepts the group, and issues its prompt again.
     assert buffer.add(make_group(flying, version=8)) and len(buffer) == 0
     attempts = [(one.number, one.attempt) for one in (buffer.issue() for _ in range(6))]
     assert attempts == [(0, 1), (2, 1), (4, 0), (5, 0), (6, 0), (7, 2)]

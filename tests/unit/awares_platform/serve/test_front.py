@@ -185,7 +185,7 @@ def _raw(behind: Behind, *pieces: tuple[bytes, float]) -> bytes:
 def test_a_broken_request_waits_for_the_answers_before_it(
     behind: Behind, earlier: int, broken: bytes, status: int
 ) -> None:
-    """The first answer is in two pieces, between which the last request breaks."""
+    """The server sends the first answer in two pieces. The broken request comes in between."""
     behind.kind = "pieces"
     first = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
     reply = _raw(behind, (first * earlier, 0.2), (broken, 0.0))
