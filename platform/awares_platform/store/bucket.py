@@ -1,8 +1,8 @@
 """Reads and writes single objects below one prefix of an S3 bucket, with boto3.
 
-After a transient error, a call is retried until store.retry_budget_s is spent. A failed call raises
-an error from store/errors.py, which states the object's s3:// address. Only `date` neither retries
-nor translates errors. Keys are relative to the prefix.
+After a transient error, a call is retried for at most store.retry_budget_s seconds. If it still
+fails, it raises an error from store/errors.py, which states the object's s3:// address. Only the
+method `date` neither retries nor translates errors. Keys are relative to the prefix.
 """
 
 import logging
@@ -57,7 +57,7 @@ class Bucket:
 
     config: StoreConfig
     limit_s: float = math.inf
-    """A call is retried for at most this number of seconds, also within a larger retry budget."""
+    """A call is retried for at most this number of seconds, or store.retry_budget_s if less."""
 
     @classmethod
     def from_config(cls, config: StoreConfig) -> Self:
@@ -73,7 +73,7 @@ class Bucket:
         return cls(config)
 
     def hurried(self, limit_s: float) -> Self:
-        """Return this store, but with calls that are retried for at most `limit_s` seconds."""
+        """Return a copy of this store that retries each call for at most `limit_s` seconds."""
         return type(self)(self.config, min(limit_s, self.limit_s))
 
     def check(self) -> None:
@@ -213,9 +213,10 @@ class Bucket:
         raise AssertionError("retry_context ends by returning or raising")
 
     def _with_renewed_credentials(self, operation: Callable[[], T]) -> T:
-        """Run one S3 call. If the credentials have expired, read them again and run it again.
+        """Run one S3 call. If the credentials have expired, repeat the call with a new client.
 
-        boto3 renews the credentials of roles itself, but reads ~/.aws/credentials only once.
+        The new client reads ~/.aws/credentials again. boto3 itself renews only credentials of
+        roles.
         """
         try:
             return operation()
@@ -226,7 +227,10 @@ class Bucket:
             return operation()
 
     def address(self, key: str) -> dict[str, str]:
-        """Return bucket and full key as boto3 parameters. Raises ValueError for an unsafe key."""
+        """Return the bucket and the full key as boto3 parameters.
+
+        Raises ValueError if `key` is empty or absolute, or has a part "..".
+        """
         if not key or key.startswith("/") or ".." in key.split("/"):
             raise ValueError(f"{key!r} is no key: write a relative path without '..'")
         return {"Bucket": self.config.bucket, "Key": self._full(key)}
@@ -246,8 +250,8 @@ class Bucket:
             response_checksum_validation="when_required",
         )
         client = connect(self.config.endpoint, self.config.region, options)
-        # botocore turns the status of a page from 200 to 500. Only handlers with two wildcards run
-        # before botocore's own.
+        # The two wildcards make this handler run before botocore's own handler, which changes the
+        # status 200 of a web page to 500.
         client.meta.events.register("before-parse.*.*", refuse_foreign)
         client.meta.events.register("before-parse.s3", require_whole)
         client.meta.events.register_first("before-call.s3.DeleteObjects", send_md5)
@@ -257,7 +261,7 @@ class Bucket:
 
     @property
     def encryption(self) -> dict[str, str]:
-        """The boto3 parameters by which a write asks for encryption."""
+        """The boto3 parameters of a write that ask the server to encrypt the object."""
         if self.config.encryption == "bucket":
             return {}
         key = {"SSEKMSKeyId": self.config.kms_key} if self.config.kms_key else {}
@@ -271,8 +275,8 @@ class Bucket:
     def date(self) -> str | None:
         """Return the Date header of a reply of the store, or None if the reply has no such header.
 
-        A reply that denies access also has the header. Raises botocore's BotoCoreError if the store
-        does not answer.
+        An error reply of the store, such as "access denied", also serves. Raises botocore's
+        BotoCoreError if the store does not answer.
         """
         try:
             reply = self.client.list_objects_v2(Bucket=self.config.bucket, MaxKeys=1)
@@ -286,7 +290,7 @@ class Bucket:
         return True
 
     def _delete_many(self, prefix: str, keys: Sequence[str]) -> None:
-        """Delete objects by one request, or one by one if the store has no such request."""
+        """Delete objects by one request, or one by one if the store does not support that."""
         request = {"Objects": [{"Key": self._full(key)} for key in keys], "Quiet": True}
 
         def delete() -> None:

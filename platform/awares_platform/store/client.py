@@ -26,11 +26,11 @@ def connect(
 ) -> Any:
     """Return an S3 client for the server at `endpoint`, or for AWS if `endpoint` is None.
 
-    `keys` are the keys of a private server. By default, the keys are those that StoreKeys.of
-    returns for `endpoint`.
+    `keys` are the keys of a private server. By default, they come from StoreKeys.of(endpoint). If
+    the server is not private, boto3 searches for the user's credentials.
     """
     keys = keys or StoreKeys.of(endpoint)
-    # Only store.endpoint chooses the server, not AWS_ENDPOINT_URL.
+    # Let only store.endpoint choose the server. Otherwise boto3 also reads AWS_ENDPOINT_URL.
     options = options.merge(ClientConfig(ignore_configured_endpoint_urls=True))
     if is_loopback(endpoint):
         options = options.merge(ClientConfig(proxies={}))
@@ -47,8 +47,8 @@ def _private(keys: StoreKeys) -> Session:
     }
     for files in ("config_file", "credentials_file"):
         settings[files] = (None, None, os.devnull, None)
-    # These two settings are tables of further settings, which botocore would otherwise read from
-    # the environment and the files.
+    # Each of these two settings groups further settings. Without this, botocore would read them
+    # from the environment and from the files in ~/.aws.
     for table in ("s3", "proxies_config"):
         settings[table] = (None, None, None, None)
     core = CoreSession(session_vars=settings)

@@ -1,7 +1,7 @@
-"""Finds out whether a store obeys conditional writes, on which leases and versions rest.
+"""Finds out whether a store obeys conditional writes.
 
-Some S3 servers ignore the headers If-None-Match and If-Match. Two writers then both succeed, and
-neither notices the other one.
+Some S3 servers ignore the headers If-None-Match and If-Match. With such a server, two jobs could
+both take the lease of a run, and neither would notice the other one.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,8 @@ def ignored_conditions(store: Bucket, key: str, data: bytes, *, stale: str = _NO
     """Return the names of the headers that the store ignores.
 
     The object `key` must exist, and `stale` must not be its etag. The function writes `data` to the
-    object twice, under conditions that are not met. A sound store refuses both writes. Raises
-    StoreError if a write fails for another reason.
+    object twice, each time with a condition that is not met. A correct store refuses both writes.
+    Raises StoreError if a write fails for another reason.
     """
     writes: dict[str, Callable[[], str]] = {
         "If-None-Match": lambda: store.put(key, data, if_none_match=True),

@@ -1,10 +1,12 @@
 """Finds out whether a private server runs on a directory, and who still uses the server.
 
-    <directory>/users   each user of the server holds a shared lock; the last user's exit frees it
-    <directory>/lock    the server and its keeper hold an exclusive lock; it holds the server's id
+    <directory>/users   each process that uses the server holds a shared lock on this file
+    <directory>/lock    the server and its keeper hold an exclusive lock on this file, which
+                        contains the server's process id
 
-The kernel releases the locks of a killed process. The keeper (seaweed_keeper.py) therefore notices
-the end of each user, and stops the server after the last one.
+The keeper (seaweed_keeper.py) waits for an exclusive lock on `users`, which it gets after the last
+user. It then stops the server. This also works for killed users, because the kernel releases the
+locks of a killed process.
 """
 
 import contextlib
@@ -25,13 +27,13 @@ POLL_S = 0.1
 def in_use(directory: Path) -> Iterator[None]:
     """Create the directory, and keep its server alive while the block runs.
 
-    At the end, the last user waits until the server has ended. Raises LaunchError if the directory
-    cannot be written, or if a server that is about to end does not end.
+    At the end of the block, the last user waits until the server has ended. Raises LaunchError if
+    the directory cannot be written, or if an earlier server does not stop within GONE_S.
     """
     _create(directory)
     with (directory / "users").open("a+b") as users:
         deadline = time.monotonic() + GONE_S
-        # Only a keeper whose server ends holds the exclusive lock.
+        # A keeper holds the exclusive lock while it stops its server.
         while not _acquire(users, fcntl.LOCK_SH):
             if time.monotonic() > deadline:
                 raise LaunchError(f"{still_used(directory)} does not end; stop that process")
@@ -63,7 +65,7 @@ def still_used(directory: Path) -> str:
 
 
 def _create(directory: Path) -> None:
-    """Create the directory. Raises LaunchError if it cannot be written."""
+    """Create the directory and its lock files. Raises LaunchError if this fails."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name in ("lock", "users"):
@@ -75,7 +77,7 @@ def _create(directory: Path) -> None:
 
 
 def _leave(directory: Path, users: IO[bytes]) -> None:
-    """Stop to use the server. Without other users, wait until it has ended."""
+    """Release the lock on `users`. If no other process holds it, wait until the server ends."""
     deadline = time.monotonic() + GONE_S
     while not _others_use(users) and time.monotonic() < deadline:
         with locked(directory) as lock:
@@ -86,7 +88,8 @@ def _leave(directory: Path, users: IO[bytes]) -> None:
 
 def _others_use(users: IO[bytes]) -> bool:
     """Give up the caller's lock, and return whether another process uses the server."""
-    # Without users, the exclusive lock is free, or the keeper holds it.
+    # If another process uses the server, only a shared lock is granted. If none does, either the
+    # exclusive lock is granted, or the keeper holds it and neither lock is granted.
     others = not _acquire(users, fcntl.LOCK_EX) and _acquire(users, fcntl.LOCK_SH)
     fcntl.flock(users, fcntl.LOCK_UN)
     return others

@@ -1,8 +1,8 @@
 """Defines a boto3 event handler that refuses replies which no S3 server sends.
 
-An address may lead to a web server, the console of a store, or a proxy with a login page. botocore
-reads their replies as empty listings, missing objects or redirects. A job would then find an empty
-store.
+A wrong store.endpoint may lead to a web server, the console of a store, or a proxy with a login
+page. botocore takes such replies for empty listings, missing objects or redirects. To a job, the
+store would then seem empty.
 """
 
 import re
@@ -19,23 +19,24 @@ _SHOWN = 80
 
 
 def refuse_foreign(operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:
-    """Raise ForeignReply if no S3 server sends such a reply. This is a `before-parse` handler.
+    """Raise ForeignReply for a reply that no S3 server sends. This is a `before-parse` handler.
 
-    Replies about an overload are let through, because a proxy in front of S3 may send them.
+    It accepts any reply with a temporary error status such as 503, because a proxy in front of S3
+    may send it.
     """
     status = response_dict["status_code"]
     if is_temporary(status):
         return
     name, headers, body = operation_model.name, response_dict["headers"], response_dict["body"]
     page = body if isinstance(body, bytes) and _is_foreign(body) else b""
-    # Every S3 server has headers of its own. Without them, a redirect leads to a web page.
+    # Every S3 server sends x-amz- headers. A redirect without them leads to a web page.
     astray = 300 <= status < 400 and not any(key.lower().startswith("x-amz-") for key in headers)
     if page or astray or (status < 300 and name in _WITH_ETAG and "etag" not in headers):
         raise ForeignReply(operation=name, status=status, text=_text(page))
 
 
 def _is_foreign(body: bytes) -> bool:
-    """Return whether a body is certainly not XML of S3. It may be empty or cut short."""
+    """Return whether a body is certainly not S3's XML. An empty or truncated body may be."""
     text = body.lstrip(b"\xef\xbb\xbf \t\r\n")
     if not text.startswith(b"<"):
         return bool(text)
@@ -46,6 +47,6 @@ def _is_foreign(body: bytes) -> bool:
 
 
 def _text(page: bytes) -> str:
-    """Return the first words of a page, in parentheses."""
+    """Return the first words of a page without its tags, in parentheses."""
     words = re.sub(rb"<[^>]*>", b" ", page[:4096]).decode("utf-8", "replace").split()
     return f" ({' '.join(words)[:_SHOWN].strip()!r})" if words else ""

@@ -1,8 +1,8 @@
 """Shares the keys of a private S3 server with all processes of a run.
 
-The start of the server writes its address and keys to a file that only this user can read. A
-session sets the environment variable AWARES_STORE_KEYS to the path of this file. Jobs, Ray workers
-and engines inherit the variable. A second session on the same directory reads the file, too.
+The process that starts the server writes its address and keys to a file that only this user can
+read. Every session on the directory sets the environment variable AWARES_STORE_KEYS to the path of
+this file. Jobs, Ray workers and engines inherit the variable.
 
 The keys are used only for the private server. The AWS environment variables stay unchanged, because
 they hold the user's keys for other servers.
@@ -47,7 +47,7 @@ class StoreKeys:
             return None
 
     def write(self, path: Path) -> None:
-        """Write the keys to a file that only this user can read. A reader sees the whole file."""
+        """Write the keys to a file that only this user can read. Readers never see a partial file."""
         new = path.with_suffix(".new")
         new.unlink(missing_ok=True)  # A killed process may have left this file.
         descriptor = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)

@@ -1,4 +1,4 @@
-"""Transfers large files in parallel parts, so that only a few parts are in memory."""
+"""Transfers large files in parallel parts, so that only a few parts are in memory at once."""
 
 import logging
 import os
@@ -18,9 +18,9 @@ MOST_PARTS = 10_000
 """The largest number of parts that S3 accepts for one object."""
 THREADS = 4
 _UPLOAD = "awares-upload"
-"""The key of a random token in an object's metadata, by which an uploader recognises its object.
+"""The metadata key of a random token, by which an uploader recognises the object that it wrote.
 
-An etag does not serve for this, because it is no MD5 digest if KMS encrypts the object.
+The etag cannot serve for this: if KMS encrypts the object, the etag is not the data's MD5 digest.
 """
 
 
@@ -109,9 +109,9 @@ def _complete(
 ) -> str:
     """Complete the upload and return the object's etag.
 
-    `upload` holds the upload's id and the token in its metadata. If the server's reply is lost and
-    the object has this token, the upload counts as completed. Raises PreconditionFailed if
-    `condition` is not met. A condition on the etag of an absent object is not met.
+    `upload` consists of the upload's id and the random token in the object's metadata. If the
+    server's reply is lost and the stored object has this token, the upload counts as completed.
+    Raises PreconditionFailed if `condition` is not met, also for IfMatch without an object.
     """
     upload_id, token = upload
     request = {

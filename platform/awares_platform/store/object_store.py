@@ -15,7 +15,7 @@ class ObjectStore(Bucket):
     Example:
         store = ObjectStore.from_config(config.store)
         etag = store.put("runs/mini/HEAD", b"1", if_none_match=True)
-        store.put("runs/mini/HEAD", b"2", if_match=etag)  # fails after another write
+        store.put("runs/mini/HEAD", b"2", if_match=etag)  # fails if another writer was first
     """
 
     def upload_file(
@@ -47,8 +47,8 @@ class ObjectStore(Bucket):
     def download_directory(self, prefix: str, directory: str | Path) -> int:
         """Download every object below `prefix`/ into `directory`. Return the number of objects.
 
-        Raises NotFound if there is no object. Raises StoreError if the name of an object leads out
-        of `directory`.
+        Raises NotFound if no object is below `prefix`/. Raises StoreError if an object's key would
+        lead to a path outside `directory`.
         """
         folder = f"{prefix.rstrip('/')}/"
         entries = [*self.list(folder)]

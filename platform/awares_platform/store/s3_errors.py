@@ -34,7 +34,7 @@ _TRANSIENT_CODES = {
     "408", "429", "500", "502", "503", "504", "InternalError", "RequestTimeout",
     "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException",
     "TooManyRequestsException", "RequestLimitExceeded", "BandwidthLimitExceeded",
-    # 409: two conditional writes collided and neither has succeeded yet.
+    # Status 409: another write of the same object was in progress.
     "ConditionalRequestConflict", "OperationAborted",
 }  # fmt: skip
 _FULL_CODES = {"507", "InsufficientStorage", "XMinioStorageFull"}
@@ -48,9 +48,12 @@ _DENIED_CODES = {
 }  # fmt: skip
 _SKEWED_CODE = "RequestTimeTooSkewed"
 _UNEXPLAINED_CODES = {"403", "Forbidden", "SignatureDoesNotMatch"}
-"""Codes that may hide `_SKEWED_CODE`. The reply to a HEAD request, for example, has no body."""
+"""Codes that a server may send instead of `_SKEWED_CODE`.
+
+The reply to a HEAD request, for example, has no body and therefore no more exact code.
+"""
 _MOST_SKEW_S = 900.0
-"""S3 refuses a request if its time differs by more than this number of seconds."""
+"""S3 refuses a request if the clocks of client and server differ by more than these seconds."""
 EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _NO_CREDENTIALS = (
     boto.NoCredentialsError,
@@ -68,7 +71,7 @@ _TLS_SIGNS = {
     "WRONG_VERSION_NUMBER": _PLAIN,
     "RECORD_LAYER_FAILURE": _PLAIN,
 }
-"""Maps errors of OpenSSL to the faults that no retry mends."""
+"""Maps a part of an error message of OpenSSL to a TLS fault that no retry mends."""
 _REMEDIES = {
     _UNTRUSTED: "set AWS_CA_BUNDLE to a file with the certificates of your CA, or pods.caBundle of "
     "the chart, and check the host in store.endpoint",
@@ -161,7 +164,7 @@ def _unavailable(
 
 
 def _tls_fault(error: Failure) -> str:
-    """Return which of the faults in _REMEDIES prevents a TLS connection, or "" for none of them."""
+    """Return the TLS fault, a key of _REMEDIES, that `error` reports, or "" if it reports none."""
     if not isinstance(error, boto.SSLError):
         return ""
     return next((fault for sign, fault in _TLS_SIGNS.items() if sign in str(error)), "")
@@ -172,14 +175,14 @@ def _status(error: boto.ClientError) -> int:
 
 
 def _is_skewed(error: boto.ClientError) -> bool:
-    """Return whether the server has refused a request because of its time."""
+    """Return whether the server refused a request because this machine's clock is wrong."""
     if code(error) == _SKEWED_CODE:
         return True
     return code(error) in _UNEXPLAINED_CODES and abs(_skew_s(error) or 0.0) > _MOST_SKEW_S
 
 
 def _difference(error: boto.ClientError) -> str:
-    """Return in words how this machine's clock differs from the server's."""
+    """Return in words how this machine's clock differs: "is 1,200 s behind", for example."""
     skew = round(_skew_s(error) or 0.0)
     if not skew:
         return "differs from"
@@ -189,7 +192,7 @@ def _difference(error: boto.ClientError) -> str:
 def _skew_s(error: boto.ClientError) -> float | None:
     """Return by how many seconds this machine's clock is ahead of the Date header of the reply.
 
-    Return None if the reply has no readable header.
+    Return None if the reply has no readable Date header.
     """
     headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     try:

@@ -1,7 +1,7 @@
 """Defines three boto3 event handlers.
 
-One handler sends the body of a write at once, one sends the MD5 digest of a deletion, and one
-detects truncated replies.
+`send_at_once` sends the body of a write together with its headers. `send_md5` adds the MD5 digest
+to a request that deletes objects. `require_whole` detects truncated replies.
 """
 
 import base64
@@ -27,10 +27,10 @@ def send_at_once(params: dict[str, Any], **_: object) -> None:
 
 
 def send_md5(params: dict[str, Any], **_: object) -> None:
-    """Send the header Content-MD5 of a body. This is a `before-call` handler.
+    """Add the header Content-MD5 to a request. This is a `before-call` handler.
 
-    botocore sends a newer checksum instead, but several S3 servers delete nothing without this
-    header.
+    botocore sends a newer checksum instead. Several S3 servers refuse to delete objects without
+    Content-MD5.
     """
     digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
     params["headers"]["Content-MD5"] = base64.b64encode(digest).decode("ascii")
@@ -40,8 +40,8 @@ def require_whole(operation_model: Any, response_dict: dict[str, Any], **_: obje
     """Raise ResponseStreamingError, a transient error, for a truncated reply.
 
     This is a `before-parse` handler. botocore does not check the length of a body that is not
-    streamed. botocore even parses a truncated listing as an empty listing. A streamed body is read
-    later, so this handler then checks only the headers of the reply.
+    streamed, and even parses a truncated listing as an empty listing. A streamed body is read
+    after this handler, which therefore checks only the headers of such a reply.
     """
     headers, body = response_dict["headers"], response_dict["body"]
     status = response_dict["status_code"]
@@ -61,7 +61,7 @@ def require_whole(operation_model: Any, response_dict: dict[str, Any], **_: obje
 
 
 def _has_result_in_body(operation_model: Any) -> bool:
-    """Return whether a reply to the operation holds a result in its body, and not only headers."""
+    """Return whether a reply to the operation has a result in its body, not only in headers."""
     output = operation_model.output_shape
     return output is not None and any(
         "location" not in member.serialization for member in output.members.values()

@@ -1,10 +1,9 @@
 """Runs a private S3 server on this machine: SeaweedFS ("weed mini") on free loopback ports.
 
-    serve -- no server on the directory -- keys.json -- keeper (seaweed_keeper.py) -- weed mini
-         +-- a server on the directory -- read keys.json, join
-
-The credentials are random. All processes of a user that use the same directory share one server.
-The server ends when its last user ends, even if the process that started it has ended before.
+If no server runs on a directory, `serve` writes random credentials to the directory's keys.json,
+and starts a keeper process (seaweed_keeper.py), which starts the server. If a server already runs
+on the directory, `serve` reads keys.json and uses that server. The server ends after its last user,
+even if the process that started it has ended before.
 """
 
 import contextlib
@@ -63,10 +62,10 @@ class Server:
 
 @contextlib.contextmanager
 def serve(directory: Path, bucket: str) -> Iterator[Server]:
-    """Use a server with data in `directory` while the block runs. Create `bucket` on the server.
+    """Yield a server that keeps its data in `directory` and has the bucket `bucket`.
 
-    If a server already runs on the directory, join it. The server ends after its last user. Raises
-    LaunchError if the server does not start or does not answer.
+    If a server already runs on the directory, yield that server. The server ends after its last
+    user. Raises LaunchError if the server does not start or does not answer.
     """
     with in_use(directory):
         yield _join_or_start(directory.resolve(), bucket)
@@ -159,7 +158,8 @@ def _spawn(
     environment = {
         "AWS_ACCESS_KEY_ID": keys.access_key,
         "AWS_SECRET_ACCESS_KEY": keys.secret_key,
-        # The server uses about 260 MiB. With a lower limit, Go would collect garbage all the time.
+        # The server, a Go program, uses about 260 MiB. A limit near 260 MiB would make Go collect
+        # garbage all the time.
         "GOMEMLIMIT": "512MiB",
         "HOME": str(directory),
     }
@@ -192,7 +192,10 @@ def _answers(keeper: "subprocess.Popen[bytes]", keys: StoreKeys, bucket: str) ->
 
 
 def _joins(keys: StoreKeys, bucket: str) -> bool:
-    """Return whether the bucket can be used. Another run may have started with another bucket."""
+    """Create the bucket if it does not exist, and return whether it can be used.
+
+    Another run may have started the server with another bucket.
+    """
     refusal = _refusal(keys, bucket)
     if refusal is not None and code(refusal) in ("404", "NoSuchBucket"):
         with contextlib.suppress(*FAILURES):
@@ -238,7 +241,7 @@ def _is_free(port: int) -> bool:
 
 
 def _stop(keeper: "subprocess.Popen[bytes]") -> None:
-    """Stop a server that does not answer."""
+    """Stop the keeper, which stops its server."""
     keeper.terminate()
     try:
         keeper.wait(2 * seaweed_keeper.STOP_S)

@@ -1,9 +1,9 @@
-"""Runs SeaweedFS until its last user is gone. This file is a script of its own process.
+"""Runs SeaweedFS until its last user is gone.
 
-    seaweed.serve -- starts this script: directory, ports, command
-                     +- starts the command, and writes its process id to <directory>/lock
-                     +- waits for the exclusive lock on <directory>/users, then stops the server
-                     +- deletes the keys of the server, and the Unix sockets that it leaves in /tmp
+seaweed.py runs this file as a script in a process of its own. The script starts the server, and
+writes the server's process id to <directory>/lock. It stops the server as soon as it gets the
+exclusive lock on <directory>/users. At the end, it deletes the server's keys, and the Unix sockets
+that the server leaves in /tmp.
 
 The script imports only the standard library, so that it starts fast and stays small. If the script
 is killed, the server gets SIGTERM. If the server ends, the script ends.
@@ -24,7 +24,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def keep(directory: Path, ports: list[int], command: list[str]) -> None:
-    """Run the command until it ends, or until nobody uses the directory, or until SIGTERM."""
+    """Run the server's command until the server ends, has no more users, or SIGTERM arrives."""
     server = _start(command)
     (directory / "lock").write_text(str(server.pid), "ascii")
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())
@@ -37,7 +37,7 @@ def keep(directory: Path, ports: list[int], command: list[str]) -> None:
 
 
 def _start(command: list[str]) -> "subprocess.Popen[bytes]":
-    """Start the server. It inherits the lock, and its own session keeps Ctrl-C away from it."""
+    """Start the server, which inherits the lock, in a Unix session that Ctrl-C does not reach."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
 
@@ -59,7 +59,7 @@ def _stop_without_users(directory: Path, server: "subprocess.Popen[bytes]") -> N
             server.wait(STOP_S)
         except subprocess.TimeoutExpired:
             server.kill()
-        # Until this process ends, no newcomer takes the ending server for a usable one.
+        # Keep the exclusive lock until this process ends, so that no new user joins the server.
         threading.Event().wait()
 
 
