@@ -47,7 +47,7 @@ class StoreKeys:
             return None
 
     def write(self, path: Path) -> None:
-        """Write the keys to a file that only this user can read. Readers never see a partial file."""
+        """Write the keys to a file that only this user can read. No reader sees a partial file."""
         new = path.with_suffix(".new")
         new.unlink(missing_ok=True)  # A killed process may have left this file.
         descriptor = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
