@@ -54,7 +54,7 @@ def distance(
 ) -> Tensor:
     """Return the mean absolute logprob difference of one turn, engine against transformers.
 
-    As in the engine, the logprobs of transformers leave out the blocked ids.
+    The engine never samples the blocked ids, so both sides give them a probability of zero.
     """
     return errors(policy, model, episodes, turn, blocked_ids=policy.chat.blocked_ids).abs().mean()
 

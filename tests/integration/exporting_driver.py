@@ -40,7 +40,7 @@ def page(port: int) -> list[str]:
 def main(directory: str, port: int) -> None:
     """Report metrics once, and print the lines about this project from Ray's metrics page.
 
-    The function first waits up to PATIENCE_S seconds until the page has all metrics of WANTED.
+    Before it prints, the function waits at most PATIENCE_S seconds for all metrics of WANTED.
     """
     ray.init(
         address="local",

@@ -81,8 +81,8 @@ class LostReply:
 class Call:
     """The proxy calls `function` at the moment that `when` selects.
 
-    The value `before` is the moment before the proxy forwards the request. The value `after` is the
-    moment at which the proxy has the head of the server's reply.
+    With `before`, the proxy calls `function` before it forwards the request. With `after`, the
+    proxy calls `function` when it has received the head of the server's reply.
 
     Example:
         Call(lambda: os.kill(server.pid, signal.SIGKILL))

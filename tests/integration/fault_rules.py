@@ -62,7 +62,7 @@ class Faults:
     """The rules and recorded requests of a running proxy, and a client that uses the proxy."""
 
     store: ObjectStore
-    """A client of the test's store. The endpoint of this client is the proxy."""
+    """A client that reaches the test's store through the proxy."""
 
     def __init__(self, server: str, bucket: str) -> None:
         self.server = server

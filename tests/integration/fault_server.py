@@ -168,7 +168,8 @@ def _forward(client: Connection, head: Head, request: Request, fault: Fault | No
     if head.header(b"expect"):
         reply = Head.read(client.replies)
         if reply.words[1] != "100":
-            # The client may or may not send its body, so the connection cannot be used again.
+            # The server did not ask for the body. The client may send it nevertheless, so the
+            # connection cannot be used again.
             lines = [*reply.without(b"connection").lines, b"Connection: close\r\n"]
             return Head(reply.start, lines)
         reply.send(client.connection)
@@ -190,7 +191,8 @@ def _reply(
 ) -> None:
     """Pass the server's reply to the client, and inject the fault.
 
-    The proxy reads each reply to its end. At that point the server has executed the request.
+    The proxy reads the whole reply even if the client gets only a part of it. The server has then
+    executed the request.
     """
     bodiless = method == "HEAD" or head.words[1] in ("204", "304")
     body = iter(()) if bodiless else pieces(head, client.replies, to_end=True)

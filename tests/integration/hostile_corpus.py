@@ -19,7 +19,7 @@ CHAT = "/v1/chat/completions"
 
 @dataclass(frozen=True)
 class Hostile:
-    """A request, and the HTTP statuses with which the endpoint may answer it, in `allowed`.
+    """A request to the endpoint. `allowed` lists the HTTP statuses that the answer may have.
 
     If `token` is true, the request carries the endpoint's token.
 

@@ -1,4 +1,7 @@
-"""Labels one shard with a judge and a grounding behind endpoints. A test kills this process."""
+"""Labels one shard by requests to a judge model and to a model that locates the answer in images.
+
+A test kills this process.
+"""
 
 import json
 import sys
@@ -12,7 +15,10 @@ from awares_platform.data.rows import encode_rows
 
 
 def main() -> None:
-    """Label `count` samples of the image `image` with the setup that the arguments name."""
+    """Label `count` samples that share an image, and print the result as JSON.
+
+    The arguments are the configuration as JSON, `count`, and the image's hash.
+    """
     setup, count, image = sys.argv[1:]
     config = PlatformConfig.model_validate_json(setup)
     samples = [Sample(f"s{index}", image, f"question {index}", "7") for index in range(int(count))]

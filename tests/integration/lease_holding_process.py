@@ -1,4 +1,6 @@
-"""Holds the lease of a grpo job until a signal ends the process, as a job's driver does.
+"""Holds the lease of a grpo job until a signal ends the process, as the driver of a job does.
+
+The lease is an object in the store that keeps a second job from starting.
 
 Usage: `python lease_holding_process.py <store settings as JSON> <key> <beat_s> <expiry_s>`
 """

@@ -35,7 +35,7 @@ RATE = 1e-3
 
 
 def held() -> int:
-    """Return this process's memory in bytes, without the pages of files."""
+    """Return this process's resident memory in bytes, without memory-mapped files."""
     status = Path("/proc/self/status").read_text("ascii")
     line = next(line for line in status.splitlines() if line.startswith("RssAnon"))
     return int(line.split()[1]) << 10

@@ -5,7 +5,7 @@ import re
 OUR_LINE = re.compile(
     r"(data|import|curate|sft|grpo|evaluate) \[ *\d+ s\]: |[IW] \d\d:\d\d:\d\d awares_platform\."
 )
-"""Matches the beginning of each line that a job may print to stderr: progress and our log."""
+"""Matches the beginning of each line that a job may print to stderr: progress and log lines."""
 OUR_RESULT = re.compile(
     r"$|\| |\d+ held-out questions|(curate|sft|grpo|evaluate|labels|policy|results|next): "
     r"|page with all results: |.*/report\.html$"

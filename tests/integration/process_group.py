@@ -17,6 +17,6 @@ def process_group(meeting: Path, rank: int, ranks: int) -> Iterator[None]:
         "gloo", init_method=f"file://{meeting}", rank=rank, world_size=ranks
     )
     yield
-    # A rank that leaves early would close the connections of the others.
+    # A rank that leaves early would close connections that the other ranks still use.
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

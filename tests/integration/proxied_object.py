@@ -7,7 +7,7 @@ BODY = bytes(range(256)) * 4
 
 
 def raw_get(faults: Faults, **request: str) -> bytes:
-    """Read the object "key" through the proxy with boto3 alone, so no retry hides a fault."""
+    """Read the object "key" through the proxy with boto3, without the retries of ObjectStore."""
     return faults.store.client.get_object(**faults.store.address("key"), **request)["Body"].read()
 
 

@@ -20,7 +20,7 @@ def _docvqa(identity: str, question: str, answers: list[str]) -> dict[str, Any]:
 
 
 _LETTER = "Which?\nA. red\nB. blue\nPlease answer directly with only the letter."
-# Each key holds the path of a file in a benchmark's folder, and then the name of this folder.
+# A key has two words: the path of a file in a benchmark's folder, and the name of the folder.
 ROWS: dict[str, list[dict[str, Any]]] = {
     "data/test-00000-of-00001.parquet ChartQA": [
         {"type": "human_test", "question": "How many bars?", "answer": "14"},
@@ -71,7 +71,7 @@ def write(root: Path, owner: str, size: tuple[int, int] = (112, 112)) -> None:
             for place, row in enumerate(rows)
         ]
         pq.write_table(pa.Table.from_pylist(full), path)
-    # The other splits and folders of the published data sets must not be read.
+    # The published data sets also have these splits and folders, which the import must not read.
     for other in (f"{owner}/POPE/Full/popular-0.parquet", f"{owner}/DocVQA/DocVQA/test-0.parquet"):
         (root / other).parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table({"question": ["?"]}), root / other)

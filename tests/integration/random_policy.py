@@ -33,7 +33,10 @@ CONFIG = EngineConfig(
 
 @dataclass(frozen=True)
 class RandomPolicy:
-    """A random policy with its directory, its transformers model, its canary and some questions."""
+    """A policy with random weights, and what a test needs to run and publish it.
+
+    The canary is a fixed set of answers whose logprobs show whether an engine has these weights.
+    """
 
     path: Path
     chat: ChatFormat
@@ -102,7 +105,8 @@ def sharpened(
     """Change the random model so that its output depends on every tensor, and return the model.
 
     Norm weights of one and biases of zero do not affect the output, so noise is added to them.
-    The logits of the blocked ids become three times as large, so that a missing mask shows.
+    The logits of the blocked ids are tripled, so that a test notices if the engine does not mask
+    them.
     """
     torch.manual_seed(0)
     with torch.no_grad():

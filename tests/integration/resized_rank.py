@@ -1,10 +1,11 @@
-"""Runs one rank that resumes a training which another number of ranks has begun.
+"""Runs one rank of a training that a different number of ranks has begun.
 
 Usage: `python -m tests.integration.resized_rank <rank> <ranks> <directory> <part>`
 
-The directory holds the policy `base`. Each chain of CHAINS is a training of its own. The rank
-trains part <part> of each chain: STEPS steps from the checkpoint of the part before. Rank 0 appends
-the losses to <directory>/<chain>.jsonl. Part -1 trains all steps without a checkpoint.
+The directory holds the policy `base`. CHAINS lists the trainings. A part of a training is STEPS
+steps, which start from the checkpoint of the part before. The rank trains the part <part> of each
+training. Part -1 trains the steps of all parts at once, without a checkpoint. Rank 0 appends the
+losses to <directory>/<name>-True.jsonl in part -1, and to <name>-False.jsonl in the other parts.
 """
 
 import json

@@ -26,7 +26,7 @@ TOKEN = "integration-secret"
 class Served:
     """A running `awares serve` process, its URL, and an image with a question about this image.
 
-    `family` has this process and its descendants. `printed` lists the lines that the process
+    `family` contains the process and its descendants. `printed` lists the lines that the process
     printed until it was ready.
     """
 

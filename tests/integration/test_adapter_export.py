@@ -120,9 +120,9 @@ async def played_logprobs(
 def test_an_engine_in_bfloat16_starts_with_the_adapter(
     trained: TrainedAdapter, directory: Path, seaweed: ObjectStore
 ) -> None:
-    """vLLM loads the exported directory, and computes the adapter beside the base policy's weights.
+    """vLLM loads the exported adapter, and keeps it separate from the base policy's weights.
 
-    The canary's logprobs must change as much in the engine as in the learner.
+    The adapter must change the canary's logprobs as much in the engine as in the learner.
     """
     files = playable(seaweed, "lora", "awares", "mini", QWEN2_5_VL, "bfloat16", MethodConfig())
     assert files.policy == POLICY and files.adapter is not None
@@ -166,7 +166,10 @@ def test_an_engine_in_float32_plays_an_update_that_bfloat16_loses(
 def plays_a_later_version(
     small: TrainedAdapter, files: Playable, store: ObjectStore, start: Logprobs
 ) -> None:
-    """Check that a later version of the adapter replaces the folded one, and is not added to it."""
+    """Check that the engine replaces the adapter in its weights by the adapter of version 1.
+
+    The engine must not add the second adapter to the first.
+    """
     small.step(small.canary, 1e-5)
     identity = Identity(adapter=small.scale)
     Publisher(store, "later", identity=identity).publish(1, small.published())

@@ -40,7 +40,7 @@ body, so other tests check the prefix of these objects.
 
 
 def refused(requests: list[Request], prefix: str) -> list[str]:
-    """Return the method and the key of each request that the writer's policy does not allow."""
+    """Return the method and key of each request that the writer's bucket policy does not allow."""
     found = []
     for request in requests:
         if request.key.rstrip("/"):

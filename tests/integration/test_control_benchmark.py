@@ -29,7 +29,7 @@ def test_the_benchmark_of_the_controller_runs(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     [found] = json.loads(figures.read_text())
-    # The learner's rate of 40 is an upper bound. On a busy machine, the rate is lower.
+    # The simulated learner takes at most 40 groups per second, and fewer on a busy machine.
     assert found["actors"] == 2 and 0 < found["groups_s"] < 45
     assert found["cpu_ms"] >= found["loop_ms"] > 0
     assert "| 2 |" in run.stdout

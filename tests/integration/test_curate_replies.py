@@ -1,7 +1,7 @@
 """Tests on a real store that curation keeps readable replies, and does not ask for them again.
 
-The replies come from a judge and a grounding behind HTTP. A test checks the same for the answers of
-an engine.
+The replies come from HTTP servers in place of a judge model and a grounding model. A further test
+checks the same for the answers of an engine.
 """
 
 import asyncio

@@ -137,7 +137,10 @@ def test_a_set_of_the_older_name_is_read_if_its_recipe_fits(
 def test_a_set_from_before_or_with_a_new_setting_is_read(
     config: PlatformConfig, store: ObjectStore, form: Mapping[str, object]
 ) -> None:
-    """The default of curate.judge_form changes no label, and older recipes lack the setting."""
+    """A set is read if its recipe lacks curate.judge_form, or has the default of this setting.
+
+    A set that was made with another value of the setting is refused.
+    """
     name = curate.run(config).dataset.split("/")[1]
     made = read_manifest(store, name, "train")["recipe"]["settings"]
     older = {key: made[key] for key in made if key != "curate.judge_form"} | dict(form)

@@ -1,4 +1,4 @@
-"""Tests the budget of curation, and the datasheet of what it has labelled, on a real store."""
+"""Tests the cost limit of curation, and the datasheet of the labelled data, on a real store."""
 
 import io
 import json
@@ -94,7 +94,8 @@ def test_a_spent_budget_stops_and_a_larger_one_goes_on_to_the_datasheet(
     counts = label(setup, samples)
     assert (counts["failure"], counts["hr"], counts["lr"]) == (b"", COUNT - 2, 1)
     # The judge gets one request for each sample, and a second request for the sample that it
-    # refuses. The grounding gets one for each HR sample. No two requests are equal.
+    # refuses. The grounding model gets one request for each of the COUNT - 2 samples with the label
+    # HR (needs high resolution). No two requests are equal.
     assert len(server.bodies) == len({json.dumps(body) for body in server.bodies})
     assert len(server.bodies) == COUNT + 1 + COUNT - 2
 

@@ -52,11 +52,11 @@ def test_a_store_that_refuses_conditional_writes_fails(store: ObjectStore) -> No
 
 @pytest.mark.parametrize("ignored", ["If-None-Match", "If-Match", "If-None-Match and If-Match"])
 def test_a_store_that_ignores_conditions_fails(store: ObjectStore, ignored: str) -> None:
-    """A sound store refuses the check's third write by If-None-Match, and the fourth by If-Match.
+    """Imitate a store that ignores conditions, with a real store that respects them.
 
-    Before such a write, the test makes the write's condition true. The write then succeeds, as it
-    does on a store that ignores the condition. Writing the first content again makes If-Match true,
-    because the etag of an object depends on its content only.
+    The check's third write has an If-None-Match condition, and the fourth has If-Match. Both
+    conditions are false. The test makes them true before the write, so the write succeeds. For
+    If-Match, the test restores the first content of the object, and thereby the etag.
     """
     count = itertools.count(1)
 
@@ -84,7 +84,7 @@ def test_a_store_that_hangs_is_a_failure_within_the_limit(store: ObjectStore) ->
 
 
 def test_a_store_that_does_not_delete_fails(store: ObjectStore) -> None:
-    """After each deletion, the test writes the object again."""
+    """The test imitates such a store: after each deletion, it writes the object again."""
     with proxy(store, retry_budget_s=1.0) as faults:
         back = Call(lambda: store.put("round-trip", b"again"), "after")
         faults.on("*", "DELETE", fault=back)

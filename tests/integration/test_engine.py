@@ -156,7 +156,10 @@ def test_a_refused_prompt_harms_no_later_request(setup: Running, policy: RandomP
 
 
 def test_distinct_images_fill_the_view_cache_only(setup: Running, policy: RandomPolicy) -> None:
-    """A processed view of 700 x 700 pixels has 12 MB. vLLM's default cache holds 4 GiB of them."""
+    """A preprocessed image of 700 x 700 pixels takes 12 MB, so 24 such images take 288 MB.
+
+    The engine's small cache must hold only a part of them. The default cache of vLLM has 4 GiB.
+    """
     process = next(
         child for child in multiprocessing.active_children() if child.name.startswith("EngineCore")
     )

@@ -46,7 +46,10 @@ A value is the size of each step since the previous key. The first step is large
 of the logprobs exceeds the rounding errors.
 """
 LARGEST_TOLERANCE = 0.15
-"""A change whose slope has a smaller tolerance exceeds the rounding errors many times."""
+"""The tests require a smaller tolerance of the slope.
+
+The tolerance is small only if the learner's change exceeds the rounding errors many times.
+"""
 
 
 @dataclass(frozen=True)
@@ -236,7 +239,10 @@ def pair(layer: str, above: int, below: int, rank: int) -> dict[str, Tensor]:
 
 
 def distance(one: Generation, other: Generation) -> float:
-    """Return the mean absolute logprob difference up to the first differing token, inclusive."""
+    """Return the mean absolute logprob difference of two answers.
+
+    The mean covers the tokens up to and including the first token that differs.
+    """
     pairs = []
     for mine, theirs, a, b in zip(
         one.token_ids, other.token_ids, one.logprobs, other.logprobs, strict=False

@@ -66,7 +66,10 @@ The first step is large, so that its change of the logprobs exceeds the rounding
 engine/canary_change.py explains the slope.
 """
 LARGEST_TOLERANCE = 0.15
-"""A change whose slope has a smaller tolerance exceeds the rounding errors many times."""
+"""The tests require a smaller tolerance of the slope.
+
+The tolerance is small only if the learner's change exceeds the rounding errors many times.
+"""
 FAMILIES = {
     "untied head": ("lm_head",),
     "embedding": ("embed_tokens",),

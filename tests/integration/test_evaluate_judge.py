@@ -1,4 +1,7 @@
-"""Tests with a real store when an evaluation asks a judge, and what it keeps before."""
+"""Tests that an evaluation stores all answers before it asks a judge, on a real store.
+
+Benchmarks need no judge.
+"""
 
 import io
 import shutil
@@ -54,7 +57,7 @@ def config(seaweed: ObjectStore, tmp_path: Path) -> PlatformConfig:
 
 
 def played(split: Split) -> PlayedBy:
-    """Return an answer to each question, as the policies full, low and awares."""
+    """Return the same made-up answer to each question for the policies full, low and awares."""
     rows = [
         Played(
             sample,

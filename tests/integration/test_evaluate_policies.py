@@ -27,9 +27,10 @@ QUESTIONS, HANG_S = 40, 15.0
 
 
 def strike_twice(store: ObjectStore, struck: list[str]) -> None:
-    """Kill the engine while the weights of sft are loaded or played, and then stop the evaluator.
+    """Kill the engine when the job publishes the first weights, and then stop the evaluator.
 
-    Append the name of each process that has ended to `struck`.
+    The evaluator is stopped by SIGSTOP when the job publishes further weights. Append the name of
+    each process that has ended to `struck`.
     """
     subscriber, seen = Subscriber(store, "evaluate-test/evaluate"), 0
     for name, fault in (("VLLM::EngineCore", signal.SIGKILL), ("ray::Evaluator", signal.SIGSTOP)):

@@ -60,7 +60,8 @@ def faults(seaweed: ObjectStore) -> Iterator[Faults]:
 def config(faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformConfig:
     """Return the configuration of a run with a custom reward, and write the run's samples.
 
-    The run starts from the base policy. Every fourth sample has the label HR.
+    The run starts from the base policy. Every fourth sample has the label HR: its question needs
+    high resolution.
     """
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLES), prepend=os.pathsep)
@@ -85,8 +86,8 @@ def config(faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
             "micro_batch": 8,
             "learning_rate": 1e-4,
             "validation": {"every": 2},
-            # The KL after any update exceeds `kl_above`, so each step after the first best version
-            # restores this version.
+            # The KL divergence after any update exceeds `kl_above`. As soon as there is a best
+            # version, each step therefore restores this version.
             "guards": {"window": 1, "kl": "restore-best", "kl_above": 1e-9, "max_restores": 99},
         },
     }
@@ -153,7 +154,7 @@ def kill_job_after_first_checkpoint(
 
 
 def disturb(config: PlatformConfig, store: ObjectStore, faults: Faults, killed: list[int]) -> None:
-    """Kill the rollout actor while a published version of the resumed learner is validated.
+    """Kill the rollout actor while it validates a version that the resumed learner has published.
 
     Append the number of this version, and the process id of each killed actor, to `killed`. Then
     reset every request to the store for OUTAGE_S seconds.
@@ -177,7 +178,7 @@ def disturb(config: PlatformConfig, store: ObjectStore, faults: Faults, killed: 
 
 
 def served_while_published(session: PlatformConfig, store: ObjectStore, image: Path) -> None:
-    """Check that an endpoint serves the newest version, and then a version published meanwhile."""
+    """Check that an endpoint serves the newest version, and then one published while it runs."""
     config = session.model_copy(
         update={"serve": ServeConfig(policy="base", follow=True, port=free_port())}
     )
@@ -275,8 +276,8 @@ def test_killed_resumed_and_nothing_counted_twice(
         if info.key.endswith(f"step-{STEPS:08d}/awares.json")
     ]
     position = json.loads(store.get(saved))["state"]
-    # The journal needs the session's configuration. There engine.dtype, a part of the recipe, is
-    # no longer "auto".
+    # A journal belongs to a recipe, and engine.dtype is a part of the recipe. Only the session's
+    # configuration has the chosen engine.dtype instead of "auto".
     journal = journal_of(session, store)
     trainings = journal.trainings()
     trained = [pair for record in trainings.values() for pair in record.groups]

@@ -108,8 +108,8 @@ def test_a_lora_run_is_played_and_evaluated_as_an_adapter(
         slopes = [row["canary/slope"] for row in rows if "canary/slope" in row]
         print(slopes)
         assert slopes and all(0.7 < slope < 1.3 for slope in slopes)
-        # The first update of a step moves the policy far out of GSPO's narrow range, so the second
-        # update has ratios to clip.
+        # The first update of a step moves the policy far. In the second update, some ratios are
+        # therefore outside GSPO's narrow range, and are clipped.
         clipped = [row["policy/clip_fraction"] for row in rows if "policy/clip_fraction" in row]
         print(clipped)
         assert len(clipped) == STEPS and 0 < max(clipped) <= 0.5
@@ -138,7 +138,10 @@ def export_again_after_half_an_export(config: PlatformConfig, store: ObjectStore
 
 
 def begins_with_the_adapter_of_sft(config: PlatformConfig, subscriber: Subscriber) -> None:
-    """Check that the first version is the adapter of SFT, and that the export builds on the base.
+    """Check that the first version is the adapter of SFT, and that GRPO exports an adapter.
+
+    Both adapters belong to the same base policy.
+
 
     The job must not start from the merged weights of SFT instead, because their rounding to
     bfloat16 loses a part of this adapter.
@@ -243,7 +246,7 @@ async def refuse_incomplete_exports(
 ) -> None:
     """Check that the evaluation refuses an adapter of zeros, and an adapter without MLP layers.
 
-    Each of the two replaces the exported adapter. At the end, restore the exported adapter.
+    Each of the two replaces the exported adapter in the store. At the end, restore this adapter.
     """
     key = adapter_key("grpo-adapter", "awares")
     exported = {info.key: store.get(info.key) for info in store.list(f"{key}/")}

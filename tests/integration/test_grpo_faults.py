@@ -35,7 +35,8 @@ FAULTS = [
 ]
 """Each pair is the start of a process's command line, and the signal for this process.
 
-Ray Train's own controller runs in the TrainerActor. test_engine_failures.py stops an engine.
+Ray Train's own controller runs in the TrainerActor. The list has no engine, because
+test_engine_failures.py tests a stopped engine.
 """
 HANG_S = 30
 
@@ -118,9 +119,9 @@ def test_each_is_one_clear_error_and_the_run_goes_on_afterwards(config: Platform
 def test_a_step_with_gradients_that_are_not_finite_publishes_nothing(
     config: PlatformConfig,
 ) -> None:
-    """Until its first update, the policy equals its reference. Then the KL term overflows.
+    """After the first update, the policy differs from its reference, and the KL term overflows.
 
-    A step whose groups all have equal rewards makes no update.
+    A step whose groups all have equal rewards makes no update, so several steps may come before.
     """
     diverging = ("run.name=diverging", "grpo.kl_beta=1e38", "grpo.learner_restarts=3")
     status, shown, error = last_words(start("grpo", config, *diverging))
@@ -165,10 +166,10 @@ def test_killed_and_stopped_processes_are_replaced(config: PlatformConfig) -> No
 def test_sigterm_keeps_unfinished_groups_for_the_next_job(
     config: PlatformConfig, tmp_path: Path
 ) -> None:
-    """At the signal, episodes are unfinished: a random policy rarely ends an answer.
+    """Send SIGTERM after the first step, when some episodes are unfinished.
 
-    The engine runs six requests at a time. Otherwise the actor ends all groups for which the buffer
-    has room before the first step ends.
+    The policy is random, so it rarely ends an answer. The engine runs only six requests at a time,
+    so that the actor cannot finish all groups before the signal.
     """
     rows, policy = config.run.directory / "drained" / "grpo" / "metrics.jsonl", tmp_path / "random"
     tokenizer = train_tokenizer()

@@ -158,9 +158,9 @@ def test_a_resumed_run_reads_only_the_segments_since_its_checkpoint(seaweed: Obj
         found = groups_of(successor, Position(34, (36,)))
         assert [one.prompt.number for one in found] == [34, 35, 37, 38, 39, 40]
         read = [request for request in faults.requests if request.key.endswith(".parquet")]
-        # The journal reads five segments, the newest first. They hold prompt 40, prompts 38 and 39,
-        # 36 and 37, 34 and 35, and 32 and 33. The last two are settled, so the journal reads no
-        # older segment.
+        # The journal reads its files from the newest to the oldest. The five files hold prompt 40,
+        # prompts 38 and 39, 36 and 37, 34 and 35, and 32 and 33. Prompts 32 and 33 come before the
+        # position 34, so the journal reads no older file.
         assert len(read) == 5
         successor.append([group(41)])
     assert groups_of(Journal(seaweed, "journal-e", START), Position(40)) == [group(40), group(41)]
@@ -231,7 +231,8 @@ def test_the_latest_unfinished_group_counts_until_its_prompt_is_finished(
         [one.prompt.number for one in decode(seaweed.get(info.key), info.key).groups]
         for info in seaweed.list("runs/journal-u/episodes/")
     ]
-    # A finished group is written once, and an unfinished one each time that it is handed back.
+    # Each list has the groups of one file. A finished group is written once. An unfinished group is
+    # written each time that an actor hands it back.
     assert held == [[0, 1, 2], [0, 1], [0, 2], [2]]
 
 

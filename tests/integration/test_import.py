@@ -134,7 +134,10 @@ class Stopping(ObjectStore):
 def test_an_import_that_stops_at_any_write_goes_on(
     seaweed: ObjectStore, pages: Path, tmp_path: Path
 ) -> None:
-    """Stop an import with two steps at each of its writes in turn, and import again each time."""
+    """Stop an import at its first write, another one at its second write, and so on.
+
+    After each stop, import again, and compare the result with the result of an undisturbed import.
+    """
     rows = (pages / "rows.jsonl").read_text().splitlines()
     (tmp_path / "rows.jsonl").write_text("\n".join([*rows[:9], rows[-1]]))
     settings = {"held_out": 0.3, "root": str(pages)}
@@ -233,7 +236,7 @@ def test_a_test_split_that_comes_later_cleans_the_training_split(
 
 
 def sources(pages: Path, place: Path) -> Iterator[tuple[str, Path, dict[str, Any]]]:
-    """Yield a name, a source and settings for each kind of source with the first ten rows."""
+    """Write the first ten rows as each kind of source. Yield the kind's name, path and settings."""
     rows = [json.loads(line) for line in (pages / "rows.jsonl").read_text().splitlines()[:10]]
     held = [
         {**row, "image": {"bytes": page, "path": None}} for row, page in with_pages(pages, rows)

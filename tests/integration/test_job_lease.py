@@ -49,9 +49,9 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def start(store: ObjectStore) -> Iterator[Start]:
-    """Return a function that starts a process, which takes the lease.
+    """Return a function that starts a process that takes the lease.
 
-    Kill all these processes at the end.
+    At the end of the test, kill all started processes.
     """
     started: list[subprocess.Popen[str]] = []
 

@@ -1,7 +1,7 @@
 """Tests a session and small jobs in a hostile environment, as on a company's laptop.
 
-Paths contain spaces, and TMPDIR is too long for a Unix socket. The proxy and AWS variables would
-send requests to other servers.
+Paths contain spaces, and TMPDIR is too long for a Unix socket. The environment variables for a
+proxy and for AWS would send requests to other servers.
 """
 
 import os

@@ -181,7 +181,7 @@ def test_the_logs_of_ray_are_named_unless_the_input_is_at_fault(
 def test_an_interrupted_start_of_ray_leaves_no_process_and_prints_no_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The processes of Ray that have started do not end by themselves. Ray does not start here."""
+    """Two `sleep` processes stand for processes of Ray that do not end by themselves."""
     started: list[subprocess.Popen[bytes]] = []
 
     def interrupt(*_: object, **__: object) -> None:

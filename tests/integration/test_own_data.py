@@ -1,7 +1,8 @@
 """Tests the journey of the README's section "Your own data", from a directory to an answer.
 
-The test runs the section's own commands in a shell's way. 200 document pages in ten formats become
-a served policy. The judge and the grounding model misbehave as real ones do.
+The test runs the section's own commands, as a shell would. It begins with 200 document pages in ten
+formats, and ends with a served policy. The judge and the grounding model sometimes send faulty
+replies, as real models do.
 """
 
 import json
@@ -54,8 +55,8 @@ latency_questions = 1
 class Models:
     """The judge and the grounding model of the journey.
 
-    The digest of a question decides how the model misbehaves about it. `asked` counts the requests
-    about each question, by the kind of model. `refused` has the questions that a model refuses.
+    A checksum of the question decides which fault the reply has. `asked` counts the requests
+    about each question, by the kind of model. `refused` has the questions that the judge refuses.
     """
 
     def __init__(self, pages: list[document_pages.Page]) -> None:
@@ -102,7 +103,7 @@ class Models:
         return 200, json.dumps({"question": [], "answer": [box]})
 
     def _count(self, kind: str, body: Body) -> tuple[str, int, int]:
-        """Count the request. Return its question, how often it was asked, and its digest."""
+        """Count the request. Return its question, how often it was asked, and its checksum."""
         [question, *_] = QUESTION.findall(json.dumps(body["messages"]))
         with self._lock:
             self.asked[kind][question] += 1

@@ -361,7 +361,7 @@ def test_a_job_refuses_a_policy_that_was_trained_with_other_inputs(
     job: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Each job refuses the policy before it starts an engine, and waits for no other one."""
+    """Each job refuses the policy at once. It starts no engine, and does not wait `run.wait_s`."""
     export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY, METHOD)
     changed = config.model_copy(update={"method": METHOD.model_copy(update={"low_ratio": 0.25})})
     asked = {"serve": {"policy": "sft"}, "evaluate": {"policies": ["sft"]}}

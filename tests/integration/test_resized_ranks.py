@@ -18,7 +18,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train every chain with one rank, and in parts. Return the directory of the results."""
+    """Run each training of CHAINS with one rank, and again in parts with 4, 2 and 1 ranks.
+
+    Return the directory of the results.
+    """
     directory, tokenizer = tmp_path_factory.mktemp("resized"), train_tokenizer()
     (directory / "base").mkdir()
     save_policy(build_model(tokenizer, seed=0), tokenizer, directory / "base")
@@ -39,5 +42,6 @@ def test_the_loss_goes_on_after_each_change_of_the_ranks(trained: Path, chain: s
     assert len(straight) == len(resized) == STEPS * len(RANKS)
     bound = 1e-3 if CHAINS[chain][1] == "float32" else 2e-2
     assert resized == pytest.approx(straight, abs=bound)
-    # The loss must move by more than the bound, so that a state that is not loaded shows.
+    # The loss must fall or rise by more than the bound. Otherwise the test would also pass if a
+    # part did not load the checkpoint.
     assert abs(straight[STEPS] - straight[0]) > 10 * bound

@@ -43,7 +43,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 POLICY = Path(awares.mini.__file__).parent / "policy_weights"
 RUN = "served"
 Plain: Any = Replica.__bases__[0]
-"""The replica's class without the wrapper of Ray Serve, whose constructor needs Ray."""
+"""The replica's class without Ray Serve's wrapper. The constructor of the wrapper needs Ray."""
 
 
 @dataclass(frozen=True)

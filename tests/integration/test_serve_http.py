@@ -157,7 +157,7 @@ def test_a_question_is_answered_with_its_bill(
 
 
 def test_a_person_gets_the_page(served: Served) -> None:
-    """Check the files of the page and the low view through the real proxy."""
+    """Get the files of the page, and a scaled-down image, through the real proxy."""
     for path, word in (
         ("/", "Ask about an image"),
         ("/page.js", "low-view"),
@@ -191,7 +191,7 @@ def test_another_process_does_not_stop_the_store(served: Served) -> None:
 
 
 def test_the_official_client_streams_and_gets_json(served: Served) -> None:
-    """Check text alone, two images, a stream, and a JSON schema, with the real engine."""
+    """Send requests with text alone, with two images, for a stream, and with a JSON schema."""
     client = openai.OpenAI(api_key=TOKEN, base_url=f"{served.url}/v1", max_retries=0)
     body = chat_body(served)
     content = body["messages"][0]["content"]

@@ -107,7 +107,7 @@ def test_the_recipe_of_grpo_names_the_adapter_that_it_trains_further(trained: Tr
 def test_a_pulled_version_is_the_base_with_the_versions_adapter(
     trained: Trained, tmp_path: Path
 ) -> None:
-    """The version's adapter replaces that of SFT, and is not added to it."""
+    """The version's adapter replaces the adapter of SFT, and is not added to it."""
     later = {name: tensor * 2 for name, tensor in trained.adapter.items()}
     identity = Identity(adapter=SCALE)
     Publisher(trained.store, trained.config.run.name, identity=identity).publish(1, later)

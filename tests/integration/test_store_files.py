@@ -131,7 +131,7 @@ def test_a_name_that_leads_out_of_the_directory_is_refused(
 def test_encrypted_objects_come_back_in_one_part_and_in_many(
     store: ObjectStore, large: Path, tmp_path: Path
 ) -> None:
-    """SeaweedFS encrypts with keys of its own. It has no KMS."""
+    """The server encrypts with its own keys (AES256), because SeaweedFS has no key service."""
     settings = store.config.model_copy(update={"encryption": "AES256"})
     encrypted = ObjectStore(settings)
     etag = encrypted.put("small", b"0123456789", if_none_match=True)

@@ -1,4 +1,4 @@
-"""Tests that two processes share the reading of weight versions from a real SeaweedFS."""
+"""Tests that two processes each read a part of a weight version, and exchange the parts."""
 
 import multiprocessing
 from multiprocessing.queues import Queue

@@ -169,9 +169,10 @@ def test_pull_folds_an_adapter_into_the_policy_that_it_was_trained_on(
 def test_pull_records_the_inputs_of_the_training(
     seaweed: ObjectStore, config: PlatformConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The configuration of `pull` has other inputs than the training had.
+    """The inputs are settings such as max_pixels, which decide what the policy sees.
 
-    `pull` takes the inputs from the run's sft policy, or from the manifest of the version.
+    They differ between the training and the configuration of `pull`. `pull` must take the values
+    from the run's sft policy, or from the manifest of the version.
     """
     monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
     trained = MethodConfig(max_pixels=401_408, low_ratio=0.4)

@@ -135,7 +135,7 @@ def test_each_rank_loads_its_part_and_trains_as_before(directory: Path, name: st
     size = dtype.itemsize * sum(tensor.numel() for tensor in stored.values())
     print(size, [(one["load"], one["reference"]) for one in (*whole, *parts)])
     for before, now in zip(whole, parts, strict=True):
-        # In bfloat16, transformers only maps the file, whose pages do not count here.
+        # In bfloat16, transformers maps the file into memory, and mapped pages do not count here.
         assert case.dtype == "bfloat16" or before["load"] > 0.95 * size
         # A rank holds half of the weights. During the load, it also holds one whole tensor in two
         # data types.
@@ -172,7 +172,7 @@ def test_the_doctor_loads_a_part_on_each_rank(directory: Path) -> None:
     trained = sum(tensor.numel() for tensor in adapted.parameters() if tensor.requires_grad)
     config = PlatformConfig.model_validate({"engine": {"dtype": "float32"}})
     whole = Trainee(config, directory / "base", torch.device("cpu"))
-    # A new adapter changes nothing, so the logprobs are those of the base policy.
+    # A new adapter changes nothing, so the logprobs must equal the logprobs of the base policy.
     wanted = learner_logprobs(model, whole._processor, whole._canary, torch.device("cpu"))
     for one in found:
         assert one["trained"] == trained

@@ -72,7 +72,7 @@ def episodes(placeholder: int) -> list[Episode]:
 
 
 def step_shards(placeholder: int, ranks: int) -> list[StepShard]:
-    """Return each rank's share of the episodes, as the controller deals them."""
+    """Return each rank's share of the episodes, as the controller distributes them."""
     members = tuple(
         Member(episode, RewardValue(0.0, {}), True, 1.0 - 0.3 * number)
         for number, episode in enumerate(episodes(placeholder))
