@@ -1,7 +1,7 @@
 """`awares ask IMAGE "question"` asks a served policy over HTTP, and prints its reply as it comes.
 
-request -- stream of events -- Transcript -- lines for the terminal, one by one
-                                         +-- Reply
+A Transcript reads the endpoint's stream of events. It returns the text for the terminal after each
+event, and the whole Reply at the end.
 """
 
 import base64
@@ -44,9 +44,10 @@ class Reply:
     `crops` holds the ids of the requested crops. `boxes` holds the boxes of the returned views, in
     pixels of the original image. `rtr_token` is `visual_tokens` divided by the visual tokens of the
     full image. `prompt_tokens` includes the visual tokens. `completion_tokens` counts the sampled
-    tokens. `turns` counts the rounds of the engine. `stop` is "length" if a limit of tokens has cut
-    the answer, and "answer" otherwise. `latency_s` is the duration of the episode in seconds.
-    `weight_version` is the version of the weights that sampled the last token.
+    tokens. `turns` counts the messages of the policy: requests for crops and the answer. `stop` is
+    "length" if a token limit has cut the answer, and "answer" otherwise. `latency_s` is the
+    duration of the episode in seconds. `weight_version` is the version of the weights that sampled
+    the last token.
 
     Example:
         Reply("7", ("0",), ((0, 0, 56, 56),), 8, 0.5, 31, 18, 2, "answer", 0.12, 0)
@@ -70,7 +71,7 @@ class Reply:
         return f"{_crops(views)}\nanswer   {self.answer}\n{self.figures()}"
 
     def figures(self) -> str:
-        """Return the lines after the answer: how it ended, its tokens and its time."""
+        """Return the lines after the answer: its numbers of tokens, its latency and so on."""
         return (
             ("cut      at the token limit\n" if self.stop == "length" else "")
             + f"tokens   {self.visual_tokens} visual ({self.rtr_token:.0%} of the full image's), "
@@ -82,7 +83,7 @@ class Reply:
 
 
 class Transcript:
-    """What the endpoint has said so far in a stream.
+    """Collects what the endpoint has sent so far in a stream of events.
 
     Example:
         transcript = Transcript()
@@ -96,7 +97,7 @@ class Transcript:
         self._answer, self._usage, self._awares = "", {}, {}
 
     def take(self, event: Mapping[str, Any]) -> str:
-        """Read one event, and return the text that it adds to the terminal.
+        """Read one event, and return the new text for the terminal.
 
         Raises EndpointError if the endpoint reports an error.
         """
@@ -135,7 +136,7 @@ class Transcript:
 
 
 def _pieces(event: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the new parts of the answer."""
+    """Yield the parts of the answer that an event contains."""
     for choice in event.get("choices", ()):
         yield choice.get("delta", {}).get("content") or ""
 
@@ -215,7 +216,7 @@ def _events(url: str, body: Mapping[str, Any], token_env: str) -> Iterator[dict[
 
 @contextmanager
 def _call(url: str, body: Mapping[str, Any] | None, token_env: str) -> Iterator[Any]:
-    """Yield the response. Any failure while the block reads it becomes an EndpointError."""
+    """Send a request and yield the response. Raises EndpointError if sending or reading fails."""
     headers = {"content-type": "application/json"}
     if token := os.environ.get(token_env, "").strip():
         headers["authorization"] = f"Bearer {token}"

@@ -1,5 +1,7 @@
 """Measures the CPU seconds of this process and of its descendants, by kind of process.
 
+The last word of each line is the kind of the processes in that line:
+
     quickstart --+-- awares curate, sft, grpo or evaluate            driver
                  +-- weed                                            store
                  +-- raylet, gcs_server, idle workers, agents        ray
@@ -8,8 +10,7 @@
                        +-- ControllerActor                           controller
                        +-- TrainerActor, RayTrainWorker              learner
 
-The last word of each line is the kind of its processes. The sums leave out a store, a Ray cluster
-and machines that the session only connects to.
+A store or a Ray cluster that was started elsewhere is no descendant, so its CPU time is left out.
 """
 
 import threading
@@ -64,9 +65,8 @@ class CpuTimes:
     """Sums up the CPU seconds of the process `root` and of its descendants, by kind.
 
     The sums are approximate in two ways. First, the CPU time between the last sample of a process
-    and its end is lost. The loss is at most `INTERVAL_S` for each thread. Second, the whole time of
-    a process counts for the kind at its last sample. A process gets the title that tells its kind
-    only some time after its start.
+    and its end is lost. The loss is at most `INTERVAL_S` for each thread. Second, all CPU time of a
+    process counts for the kind that it has at its last sample, even if its kind has changed.
 
     Example:
         times = CpuTimes(psutil.Process())

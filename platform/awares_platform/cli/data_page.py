@@ -34,11 +34,11 @@ def page(
     images: Callable[[str], Image],
     facts: Mapping[str, object] | None = None,
 ) -> str:
-    """Return an HTML page that needs no other file.
+    """Return an HTML page with the samples. The page needs no other file.
 
     It shows the boxes of the evidence in red, and the target crops in blue. `images` maps the hash
-    of an image to the image. A missing image leaves a note in its place. `facts` become tables
-    above the samples.
+    of an image to the image. If an image is missing, the page shows the error instead. Each entry
+    of `facts` becomes a table above the samples.
     """
     figures = "\n".join(_figure(sample, images) for sample in samples)
     tables = "\n".join(_table(name, value) for name, value in (facts or {}).items())
@@ -50,7 +50,7 @@ def page(
 
 
 def _table(name: str, value: object) -> str:
-    """Return a fact as a table. A mapping has one row for each key."""
+    """Return an HTML table of `value`, with one row for each key if `value` is a mapping."""
     rows = value if isinstance(value, Mapping) else {"": value}
     cells = "\n".join(
         f"<tr><th>{escape(str(key))}</th><td>{escape(_text(one))}</td></tr>"

@@ -1,4 +1,4 @@
-"""Implements `awares data ls|show|stats|rm|mix` for the data sets in the store."""
+"""Implements `awares data ls|show|stats|rm|mix|sheet` for the data sets in the store."""
 
 import json
 import random
@@ -51,9 +51,9 @@ def run(
 
 
 def require_page(out: Path | None) -> None:
-    """Raise ConfigError unless `out`, the file of a page, ends in .html or is None.
+    """Raise ConfigError if `out`, the path of a page, does not end in .html.
 
-    The datasheet's JSON has the same name as its page, with the ending .json.
+    With the ending .json, the page would overwrite the datasheet's JSON file.
     """
     if out is not None and out.suffix.lower() != ".html":
         right = out.parent / f"{out.stem or 'page'}.html"
@@ -79,7 +79,7 @@ def show(
 
 
 def sheet(store: ObjectStore, data: DataConfig, facts: Mapping[str, Any], out: Path | None) -> str:
-    """Write a datasheet as a page and as JSON, and return the lines about them."""
+    """Write the datasheet `facts` as a page and as JSON, and return the lines about both files."""
     name = facts["name"]
     path = out or Path(f"{name}-train.html")
     beside = path.with_suffix(".json")
@@ -96,7 +96,7 @@ def listing(store: ObjectStore) -> Iterator[str]:
 
 
 def _origin(recipe: Mapping[str, Any]) -> str:
-    """Return the source of an import, or the rules that have made the labels of a curated set."""
+    """Return the source of an imported data set, or the labelling rules of a curated one."""
     if source := recipe.get("source"):
         return f"  from {source}"
     rules = recipe.get("settings")
@@ -127,7 +127,7 @@ def _images(store: ObjectStore, data: DataConfig, name: str, splits: Sequence[st
 
 
 def stats(store: ObjectStore, data: DataConfig, name: str, split: str) -> Iterator[str]:
-    """Yield lines about a split: its rows, images, answers, kinds, labels, crops and refusals."""
+    """Yield lines about a split: its rows, images, answers, kinds, labels, crops and so on."""
     found = read_split(store, name, split)
     samples = found.samples
     digests = list({sample.image for sample in samples})
@@ -170,11 +170,11 @@ def _histogram(title: str, counts: Counter[str]) -> Iterator[str]:
 
 
 def _remove(store: ObjectStore, name: str, split: str) -> str:
-    """Delete a split or a whole data set. The images stay, because other data sets share them."""
+    """Delete a split or a whole data set. Its images stay, because other sets may share them."""
     with hold(store, dataset_lease(name), "data rm", "NAME"):
         for one in _splits(store, name):
             if split in ("", one):
-                # Without a manifest, no reader uses a split that is half deleted.
+                # Delete the manifest first. Without it, no reader uses the half-deleted split.
                 store.delete(f"{split_prefix(name, one)}manifest.json")
         prefix = split_prefix(name, split) if split else f"datasets/{name}/"
         kept = dataset_lease(name)

@@ -1,4 +1,4 @@
-"""Runs a command and turns its end into an exit status."""
+"""Runs a command of `awares` and returns its exit status."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ _AGAIN = {
     "grpo": "goes on from its last checkpoint and keeps the finished groups",
     "quickstart": "goes on with the unfinished job",
 }
-"""Says what a command does after an interruption, if it does not begin anew."""
+"""Says what an interrupted command does if it is run again. All other commands begin anew."""
 
 
 def guarded(name: str, execute: Callable[[], None]) -> int:
@@ -52,12 +52,12 @@ def guarded(name: str, execute: Callable[[], None]) -> int:
 def _user_error(error: BaseException | None) -> AwaresError | None:
     """Return the AwaresError behind `error`, or None.
 
-    The function follows the chain of causes from `error` on, and returns the first AwaresError. An
-    AwaresError that was raised from another one explains it in the words of the command.
+    The function follows the chain of causes from `error` on, and returns the first AwaresError. If
+    an AwaresError was raised from another one, the first one's message suits the command better.
     """
     while error is not None:
         wrapped = getattr(error, "cause", None)
-        # Ray's wrapper of an AwaresError is an AwaresError itself. Its text is a traceback.
+        # Skip Ray's wrapper of an AwaresError. It is also an AwaresError, but shows a traceback.
         if isinstance(error, AwaresError) and not isinstance(wrapped, AwaresError):
             return error
         inner = wrapped or error.__cause__

@@ -88,7 +88,7 @@ def _listen(output: IO[str], kept: Path, said: queue.SimpleQueue[str]) -> None:
 def _process(job: str, setup: Path) -> Iterator[subprocess.Popen[str]]:
     """Run the job in its own process group, and end the whole group after the block.
 
-    Ctrl-C therefore reaches only the parent process, which then stops the job.
+    In its own group, the job does not receive Ctrl-C. The parent process does, and stops the job.
     """
     import ray
 

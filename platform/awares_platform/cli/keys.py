@@ -41,8 +41,8 @@ def added(
 ) -> KeysFile:
     """Return the keys with a new entry for `key`.
 
-    Without a limit, the new entry has the limits of the earlier entries of the same name. With a
-    limit, all entries of the name get the new limits.
+    If no limit is given, the new entry gets the limits of the earlier entries of the same name. If
+    a limit is given, all entries of this name get the new limits.
     """
     given = {
         "requests_per_minute": requests_per_minute,
@@ -64,7 +64,8 @@ def added(
 def removed(before: KeysFile, name: str, path: Path) -> KeysFile:
     """Return the keys without the oldest entry of `name`.
 
-    A rotation thus adds the new key first, and removes the old one when no client uses it.
+    To rotate a key, add the new key first. Remove the old key once no client uses it. Raises
+    ConfigError if there is no entry of `name`.
     """
     places = [place for place, entry in enumerate(before.keys) if entry.name == name]
     if not places:

@@ -2,7 +2,7 @@
 
 Each command imports its module only after the arguments are parsed, so that --help is fast.
 
-guarded.py states the exit status. If a check of `awares doctor` fails, the status is 1.
+guarded.py defines the exit statuses. `awares doctor` also exits with 1 if a check fails.
 """
 
 import importlib
@@ -313,8 +313,8 @@ def config(section: tyro.conf.Positional[str] = "", /, json: Annotated[bool, _JS
         try:
             print(text, flush=True)
         except BrokenPipeError:
-            # The process that reads the pipe, such as head, has closed it. Python flushes stdout
-            # again at exit, so stdout now leads to /dev/null.
+            # The process that reads the pipe, such as head, has ended. Python flushes stdout again
+            # at exit, so redirect stdout to /dev/null.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     return guarded("config", execute)

@@ -6,9 +6,8 @@ The progress notes of a job show its current phase, and the share of the phase t
     time left = rest of this phase + slowness * typical seconds of all later phases
 
 The typical seconds come from a quickstart on two cores. The slowness of this machine is measured
-while the jobs run. Until the slowness is known, a line states the time left in the current job
-only, or no time. The time left in a job is known in its last phase, if its notes contain a count
-such as 12/80.
+while the jobs run. Until the slowness is known, a printed line states at most the time left in the
+current job. That time is known only in the job's last phase, from a count such as 12/80.
 """
 
 import re
@@ -88,7 +87,7 @@ def typical(config: PlatformConfig) -> Phases:
 def _sizes(config: PlatformConfig) -> tuple[int, int, int, int, int]:
     """Return the numbers of test and train questions, SFT samples, GRPO episodes and answers.
 
-    The answers are those of all evaluated policies.
+    The last number counts the answers of all evaluated policies together.
     """
     grpo, data = config.grpo, config.data
     return (
@@ -156,7 +155,7 @@ class Pace:
         self._line(job, f"done in {self.clock(self._now() - self._started)}")
 
     def _stated(self, job: str) -> str:
-        """Return a text that states the time left in all jobs or in `job`, if it is known."""
+        """Return a text with the time left in all jobs, or in `job`, or that neither is known."""
         left = self.remaining(job)
         if left is not None:
             return f"about {rounded(left)} left"
@@ -183,15 +182,13 @@ class Pace:
     def _rest(self, phase: Phase, slowness: float | None = None) -> float:
         """Return the estimated seconds until the phase ends.
 
-        First, the function estimates the duration of the whole phase in two ways: as its typical
-        seconds times `slowness`, and by extrapolation from the measured part. `slowness` is the
-        measured time of the telling phases divided by their typical time. The duration is the
-        weighted mean of both estimates. The weight of the extrapolation is the share of the phase
-        that is done. Without `slowness`, the extrapolation alone is the duration. Before any part
-        is measured, the first estimate alone is the duration.
+        There are two estimates of the duration of the whole phase. The first one is the phase's
+        typical seconds times `slowness`. The second one extrapolates from the measured part of the
+        phase. The function takes their weighted mean. The weight of the second estimate is the
+        share of the phase that is done. If only one estimate is known, it takes that one.
 
-        The result is the duration times the share that is not done, minus the time since the last
-        count. It is never negative.
+        The result is this duration times the share that is not done, minus the seconds since the
+        last count. It is never negative.
         """
         done = self._share - self._first_share
         own = (self._counted_at - self._entered) / done if done > 0 else 0.0

@@ -55,7 +55,7 @@ def run(config: PlatformConfig, fresh: bool = False) -> None:
 
     The caller must have opened a session. `fresh` discards an earlier run and its labels. Raises
     ConfigError if evaluate.policies lacks "awares". Raises JobRefused if another quickstart of this
-    run works. Also raises the errors of `prepare`.
+    run is at work. Also raises the errors of `prepare`.
     """
     if "awares" not in config.evaluate.policies:
         raise ConfigError(
@@ -97,9 +97,10 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
 
     The state is new if there is no earlier quickstart, if the setup differs, or if `fresh` is true.
     In these cases, the function deletes the files and the objects of the run. If `fresh` is true,
-    it also deletes the curated data set of the earlier run and the base policy's answers. If
-    `fresh` is false, it raises ConfigError in two cases: progress.json is damaged, or the run was
-    not made by a quickstart. It raises JobRefused instead of deleting what a running job uses.
+    it also deletes the curated data set of the earlier run and the base policy's answers.
+
+    Raises JobRefused, and deletes nothing, if a running job uses the run. If `fresh` is false,
+    raises ConfigError in two cases: progress.json is damaged, or no quickstart made the run.
     """
     path = directory / "progress.json"
     state = QuickstartState(path, fingerprint(config))
@@ -127,9 +128,9 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
 
 
 def _check_idle(store: ObjectStore, run: str, curated: str | None) -> None:
-    """Raise JobRefused if a job or an endpoint of the run works.
+    """Raise JobRefused if a job or an endpoint of the run is at work.
 
-    Also raise it if a job writes the curated data set `curated`.
+    Also raise it if a job is writing the curated data set `curated`.
     """
     jobs = [run_lease(run, job) for job in ("sft", "grpo", "evaluate")]
     leases = [(lease, "run.name") for lease in (*jobs, *serve_leases(store, run))]
@@ -189,9 +190,9 @@ def _images(store: StoreConfig, data: DataConfig) -> Images:
 
 
 def held_out_question(config: RunConfig, directory: Path) -> EpisodeRecord:
-    """Return a test question, if possible one that the policy awares answers right after a request.
+    """Return a test question, preferably one that the trained policy answered right with crops.
 
-    The second choice is a question that the policy answers right without a request.
+    The second choice is a question that the policy answered right without crops.
     """
     episodes = read_run(directory.joinpath, config.name, config.seed).episodes["awares"]
     return max(episodes, key=lambda it: (bool(it.crops) and it.correct, it.correct))
@@ -232,8 +233,8 @@ def closing(
 ) -> str:
     """Return the quickstart's final text: the table, the reply and the next commands.
 
-    `page` is the path of the report. `url` is the address of the endpoint that the next command
-    serves.
+    `page` is the path of the report. `url` is the address of the endpoint that the printed `serve`
+    command starts.
     """
     table = for_terminal((page.parent / "evaluate" / "table.md").read_text("utf-8").strip())
     total = sum(results["wall_s"].values())

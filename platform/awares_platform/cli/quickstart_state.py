@@ -41,7 +41,7 @@ class QuickstartState:
 
     @contextmanager
     def timed(self, job: str) -> Iterator[None]:
-        """Add the seconds of the block to `job`. If the block succeeds, mark `job` as finished."""
+        """Add the block's time to that of `job`. If the block succeeds, mark `job` as finished."""
         started = time.monotonic()
         try:
             with measured(self.cpu_s.setdefault(job, {})):

@@ -67,7 +67,7 @@ def listing(subscriber: Subscriber, pins: set[int]) -> Iterator[str]:
 
 
 def details(subscriber: Subscriber, version: int) -> Iterator[str]:
-    """Yield lines about a version: its anchor and delta, its processor, and how it is encoded."""
+    """Yield lines about a version: its anchor and delta, its processor, and its tensors."""
     manifest = subscriber.manifest(version)
     published, hops = subscriber.seen.find(version), subscriber.seen.path(version)
     assert published is not None, "its manifest was found through HEAD"
@@ -140,12 +140,12 @@ def pull(
     start: PolicyName,
     out: Path | None,
 ) -> Path:
-    """Write a version as a policy directory for transformers and vLLM.
+    """Write a version as a policy directory for transformers and vLLM, and return the directory.
 
-    The processor and the configuration come from the policy on which the run's versions build (see
-    training/start.py). `start` is grpo.start. The input settings come from the version's manifest.
-    An older manifest has none. The input settings then come from that policy, or from `method` if
-    it is the base policy. Returns the directory. Raises ConfigError if the directory is not empty.
+    The processor and the configuration come from the policy with which the run's GRPO started.
+    `start` (grpo.start) selects this policy. The version's manifest states the settings of the
+    inputs. If an older manifest has none, they come from the starting policy, or from `method` if
+    that is the base policy. Raises ConfigError if the directory is not empty.
     """
     directory = _empty(out or Path(f"{subscriber.run}-v{version}"))
     family = model_family(policy)
