@@ -1,4 +1,4 @@
-"""Bounds the pixels that the requests in flight hold as decoded images."""
+"""Limits how many pixels of decoded images all requests in flight hold together."""
 
 import asyncio
 from collections import deque
@@ -7,7 +7,7 @@ from awares_platform.serve.errors import RequestError
 
 
 class Admission:
-    """Admits requests in the order of arrival, while all their pixels together are at most `most`.
+    """Admits requests in the order of arrival. Together, they hold at most `most` pixels.
 
     Example:
         admission = Admission(160_000_000)
@@ -29,9 +29,9 @@ class Admission:
         return self._held
 
     async def enter(self, pixels: int) -> None:
-        """Wait until `pixels` more pixels fit.
+        """Wait until a request with `pixels` pixels fits under the limit, then admit it.
 
-        Raises RequestError (413) if they never fit.
+        Raises RequestError (413) if `pixels` alone exceeds the limit.
         """
         if pixels > self._most:
             raise RequestError(
@@ -55,7 +55,7 @@ class Admission:
             raise
 
     def leave(self, pixels: int) -> None:
-        """Give the pixels of a request back, and let in the requests that now fit."""
+        """Release the pixels of a request, and admit the waiting requests that now fit."""
         self._held -= pixels
         self._admit()
 

@@ -1,6 +1,8 @@
-"""Chooses the views of one or several images so that they fit the budget of visual tokens.
+"""Chooses views so that they fit the budget of visual tokens.
 
-first_views  the low views, or the whole images. They become smaller until they fit.
+A view is an image, or a region of it, at a certain resolution.
+
+first_views  the low-resolution views, or the whole images. They become smaller until they fit.
 allot        the views that answer a request. They become smaller, or fewer, until they fit.
 """
 
@@ -21,8 +23,8 @@ _STEPS = 80
 class ShownView:
     """One view that the policy saw.
 
-    `image` is the position of the image in the request, from 0. `region` is the name of the region,
-    or None for a first view. `tokens` counts the visual tokens.
+    `image` is the index of the image in the HTTP request, from 0. `region` is the name of the
+    requested region, or None for a first view. `tokens` counts the visual tokens of the view.
 
     Example:
         ShownView(0, View((0, 0, 56, 56)), "0", tokens=4)
@@ -39,8 +41,9 @@ def first_views(
 ) -> tuple[ShownView, ...]:
     """Return one view per image with at most `tokens` visual tokens in all.
 
-    If `full` is true, the views show the whole images at the largest resolution that fits. Raises
-    TooLong if even the smallest views do not fit.
+    If `full` is true, the views show the whole images at the largest resolution that fits.
+    Otherwise, they are the environment's first views, shrunk until they fit. Raises TooLong if even
+    the smallest views do not fit.
     """
     views = [full_view(size) if full else spec.environment.first_view(size) for size in sizes]
     found = _shrunk(spec, [(index, None, view) for index, view in enumerate(views)], sizes, tokens)
@@ -55,11 +58,11 @@ def first_views(
 def allot(
     spec: EpisodeSpec, request: Request, sizes: Sequence[Size], crops: int, tokens: int
 ) -> tuple[ShownView, ...]:
-    """Return the views that answer `request` on each image, or none if not even one region fits.
+    """Return the views of the requested regions on each image. Return () if no region fits.
 
-    `crops` and `tokens` are the numbers of views and visual tokens that are left. All views shrink
-    alike, because a dropped region might hold the evidence. The last regions are dropped only if
-    there are too many views, or if no resolution fits.
+    At most `crops` views with at most `tokens` visual tokens may be returned. To fit, all views
+    shrink by the same factor, because a dropped region might hold the evidence. The function drops
+    the last regions only if there are too many views, or if no factor fits.
     """
     for count in range(len(request.regions), 0, -1):
         kept = replace(request, regions=request.regions[:count])
@@ -74,7 +77,7 @@ def allot(
 
 
 def _named(request: Request, views: Sequence[View]) -> list[tuple[str, View]]:
-    """Return each view with the name of its region. A single view may answer several regions."""
+    """Return each view with its region's name, or with all names if one view shows all regions."""
     if len(views) == len(request.regions):
         return list(zip(request.regions, views, strict=True))
     return [(", ".join(request.regions), view) for view in views]
@@ -86,7 +89,7 @@ def _shrunk(
     sizes: Sequence[Size],
     tokens: int,
 ) -> tuple[ShownView, ...] | None:
-    """Return the views at the largest common scale at which they fit, or None if no scale fits."""
+    """Shrink all views by the same factor until they fit. Return None if no factor fits."""
     for step in range(_STEPS):
         scale = _SHRINK**step
         shown = [

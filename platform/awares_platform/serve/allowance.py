@@ -2,7 +2,7 @@
 
     replica -- Counts.admit, Counts.spend --> Allowances, one deployment for all replicas
 
-The counts live in memory. If Ray Serve replaces the actor, all windows begin anew.
+The Allowances actor holds the counts in memory. If Ray Serve replaces it, all counts restart at 0.
 """
 
 import asyncio
@@ -22,12 +22,12 @@ from awares_platform.serve.keys import ApiKey
 log = logging.getLogger(__name__)
 DAY_S = 24 * 60 * 60
 PATIENCE_S = 2.0
-"""The time after which a replica stops waiting for the shared counts and admits the request."""
+"""Seconds for which a replica waits for the shared counts. Then it admits the request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a key may not send a request now, and in how many seconds it may.
+    """The reason why a key may not send a request now, and the seconds until it may.
 
     Example:
         Refusal("rate_limit_exceeded", "key team-a may send 60 requests a minute", 12)
@@ -39,10 +39,11 @@ class Refusal:
 
 
 class Allowances:
-    """The counts of all keys. Ray Serve deploys one copy for all replicas.
+    """Counts the requests and the visual tokens of each key. All replicas share one instance.
 
-    Requests count within the last 60 seconds. Visual tokens count within 24 hours, which begin with
-    the key's first answer.
+    The limit of requests applies to the last 60 seconds at any time. The limit of visual tokens
+    applies to 24 hours, which begin with the key's first answer. After they end, the next answer
+    begins the next 24 hours.
 
     Example:
         allowances = Allowances()
@@ -56,10 +57,10 @@ class Allowances:
     async def admit(
         self, name: str, requests_per_minute: int | None, visual_tokens_per_day: int | None
     ) -> Refusal | None:
-        """Count a request of the key `name`, or return a Refusal, which counts nothing.
+        """Count a request of the key `name`. If it is over a limit, return a Refusal instead.
 
-        A key whose visual tokens are used up is refused. Its last answer may exceed the limit,
-        because the number of tokens is known only after the answer.
+        The last answer of a key may exceed the limit of visual tokens, because their number is
+        known only after the answer.
         """
         day = _day(name)
         if visual_tokens_per_day is not None:
@@ -84,10 +85,10 @@ class Allowances:
 
 
 class Counts:
-    """Asks the deployment of Allowances, whose handle is `handle`.
+    """Calls the Allowances deployment through its Ray Serve handle, `handle`.
 
-    A key without limits costs no call. If the deployment does not answer within PATIENCE_S seconds,
-    the request is admitted, because a lost count must not stop the endpoint.
+    It makes no call for a key without limits. If the deployment does not answer within PATIENCE_S
+    seconds, the request is admitted, because missing counts must not stop the endpoint.
 
     Example:
         await Counts(handle).admit(key)
@@ -97,20 +98,20 @@ class Counts:
         self._handle = handle
 
     async def admit(self, key: ApiKey) -> Refusal | None:
-        """Count a request, or return why the key may not send it."""
+        """Count a request of `key`. If the key is over a limit, return a Refusal instead."""
         if key.limits == (None, None):
             return None
         return await self._call(self._handle.admit, key.name, *key.limits)
 
     async def spend(self, key: ApiKey, visual_tokens: int) -> None:
-        """Count the visual tokens of an answer, if the key has such a limit."""
+        """Count the visual tokens of an answer, if the key has a limit of visual tokens."""
         if key.visual_tokens_per_day is not None:
             await self._call(self._handle.spend, key.name, visual_tokens)
 
     async def _call(self, method: Any, *arguments: Any) -> Any:
         try:
             return await asyncio.wait_for(method.remote(*arguments), PATIENCE_S)
-        # Whatever fails here, clients must get their answers.
+        # Clients must get their answers even if the counts fail.
         except Exception as error:
             log.warning("the counts of the API keys are not reachable: %r", error)
             return None

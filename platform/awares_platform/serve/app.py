@@ -9,7 +9,8 @@ from awares_platform.serve.deployment import build_application
 def build(config: PlatformConfig) -> Application:
     """Build the Serve application. The serveConfigV2 of a RayService refers to this function.
 
-    The `args` of serveConfigV2 are the sections of a setup. Serve parses `args` into `config`.
+    The `args` in serveConfigV2 hold sections of the configuration, such as `run`. Ray Serve parses
+    them into `config`.
 
     Example:
         {

@@ -1,8 +1,8 @@
-"""Bounds what a connection costs the proxy before its request is complete.
+"""Limits the time and the size of request headers, and the number of connections.
 
-uvicorn limits neither the time nor the size of a request's header. A client that sends a byte a
-second would hold its connection for ever. `use` makes each server of this process take the class
-`Connection` for its connections.
+uvicorn itself limits neither the time nor the size of a header. A client that sends one byte per
+second could keep its connection open forever. After `use`, the uvicorn servers of this process use
+the class `Connection` for their connections.
 """
 
 import json
@@ -14,9 +14,9 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from awares_platform.serve.errors import RequestError
 
 HEADER_S = 10.0
-"""Seconds in which the header of a request must arrive."""
+"""Seconds within which the whole header of a request must arrive."""
 MOST_HEADER = 64 * 1024
-"""The largest number of bytes of a header that arrives in pieces."""
+"""A request is refused if more bytes than these arrive before its header is complete."""
 MOST_CONNECTIONS = 4096
 """The largest number of connections of one proxy. Further connections get 503."""
 
@@ -27,19 +27,19 @@ def use() -> None:
 
 
 class Connection(HttpToolsProtocol):
-    """A connection whose header has limits. It answers broken HTTP in JSON.
+    """An HTTP connection that limits the headers of requests. It answers invalid HTTP in JSON.
 
-    A client may send further requests before it has the answer of the first one. If one of them is
-    broken, the requests before it are answered first.
+    A client may send several requests without waiting for the answers (HTTP pipelining). If one of
+    them is invalid, the earlier requests are answered first.
     """
 
     _timer: TimerHandle | None = None
     _received = 0
     _refusal: bytes | None = None
-    """The response to a broken request, for which the answers before it still run."""
+    """The error response to an invalid request. It waits until earlier requests are answered."""
 
     def connection_made(self, transport: Transport) -> None:
-        """Begin to wait for a header. Refuse the connection if there are too many."""
+        """Start the timer for the header. If there are too many connections, refuse this one."""
         super().connection_made(transport)
         if len(self.connections) > MOST_CONNECTIONS:
             self._refuse(503, "the endpoint has too many connections; try again later")
@@ -47,12 +47,12 @@ class Connection(HttpToolsProtocol):
             self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
+        """Stop the timer for the header."""
         self._stop_waiting()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read bytes of a request."""
+        """Parse bytes from the client. Refuse a request with an invalid or too long header."""
         if self.transport.is_closing() or self._refusal is not None:
             return
         line, end, _ = data.partition(b"\n")
@@ -66,18 +66,18 @@ class Connection(HttpToolsProtocol):
                 self._refuse(431, f"the header of a request has over {MOST_HEADER} bytes")
 
     def on_message_begin(self) -> None:
-        """Begin to wait for the header of a further request."""
+        """Start the timer for the header of a further request."""
         super().on_message_begin()
         if self._timer is None:
             self._wait()
 
     def on_headers_complete(self) -> None:
-        """Stop waiting, and start to answer the request."""
+        """Stop the timer for the header, and start to answer the request."""
         self._stop_waiting()
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, or refuse it if it is broken."""
+        """Continue with the next request. If it is invalid, send the error that waits for it."""
         if self._refusal is not None and not self._next_is_whole():
             self._close_with(self._refusal)
         if self._timer is not None:
@@ -85,7 +85,7 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer a request that is no HTTP."""
+        """Refuse bytes that uvicorn cannot parse as HTTP."""
         self._refuse(400, msg)
 
     def _wait(self) -> None:
@@ -103,7 +103,7 @@ class Connection(HttpToolsProtocol):
 
     def _late(self) -> None:
         if self._is_answering():
-            # uvicorn may read no header meanwhile, so a late header is no fault of the client.
+            # While uvicorn answers a request, it may pause reading. The client is then not late.
             self._restart_timer()
         elif self._received:
             self._refuse(408, f"the header of the request took over {HEADER_S:g} s")
@@ -111,7 +111,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, status: int, message: str) -> None:
-        """Send an error in JSON and close the connection, after the answers that still run."""
+        """Send an error in JSON, then close the connection. Let earlier answers finish first."""
         self._stop_waiting()
         if self.transport.is_closing():
             return
@@ -132,13 +132,16 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _is_answering(self) -> bool:
-        """Return whether the answer of a request is not complete."""
+        """Return whether the response to some request is still incomplete."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _answers_broken(self) -> bool:
-        """Return whether the only open request lacks a part of its body, and has no answer yet."""
+        """Return whether the invalid request is the only open one, so that no answer is waiting.
+
+        The body of an invalid request is incomplete, and its response has not started.
+        """
         return self.cycle.more_body and not self.pipeline and not self.cycle.response_started
 
     def _next_is_whole(self) -> bool:
-        """Return whether another request waits for its answer, and has its whole body."""
+        """Return whether the next request in the pipeline has arrived with its whole body."""
         return bool(self.pipeline) and not self.pipeline[-1][0].more_body

@@ -1,7 +1,7 @@
 """Answers a question about encoded images, for the endpoint. Needs neither HTTP nor Ray.
 
-prepare  decode the images, choose the first views, check that everything fits the context
-play     one conversation per choice (talk.py), all on the same rendered views
+prepare  decode the images, choose the first views, check that they fit the model's context
+play     play one conversation per choice (talk.py); all conversations share the rendered views
 """
 
 import asyncio
@@ -38,11 +38,12 @@ log = logging.getLogger(__name__)
 class ServedAnswer:
     """The answer of one choice, with its token counts.
 
-    `played` is the outcome of the conversation, and `text` is the answer. `finish` is OpenAI's
-    finish_reason. `sizes` are the sizes of the images in pixels. `full_tokens` counts the visual
-    tokens of all images at full resolution, and `rtr_pixel` is the retained ratio of pixels.
-    `decode_s` is the time of decoding the images in seconds. `total_s` adds the time of the
-    conversation. `notes` say what the endpoint has changed about the request.
+    `played` is the outcome of the conversation. `text` is the answer, up to the first stop string.
+    `finish` is OpenAI's finish_reason. `sizes` are the sizes of the images in pixels. `full_tokens`
+    counts the visual tokens of all images at full resolution. `rtr_pixel` is the number of pixels
+    of all views, divided by the number of pixels of all images. `decode_s` is the time for decoding
+    the images, in seconds. `total_s` is `decode_s` plus the time of the conversation. `notes` say
+    what the endpoint has changed about the request.
 
     Example:
         ServedAnswer(
@@ -68,12 +69,12 @@ class ServedAnswer:
 
     @property
     def rtr_token(self) -> float:
-        """The retained token ratio, or 0 without images."""
+        """The retained token ratio: `visual_tokens` / `full_tokens`, or 0 without images."""
         return self.visual_tokens / self.full_tokens if self.full_tokens else 0.0
 
     @property
     def hidden(self) -> int:
-        """The number of sampled tokens that are no part of the answer, such as requests."""
+        """The number of sampled tokens outside the answer, such as those of requests for crops."""
         return self.played.sampled - len(self.played.ids)
 
 
@@ -98,7 +99,7 @@ class CropLoop:
     """Answers questions with an implementation of `Generate`, such as the engine.
 
     `most_images` is the largest number of views that the engine accepts in one prompt.
-    `most_pixels` bounds the decoded pixels of all requests together.
+    `most_pixels` is the largest number of decoded pixels that all requests hold together.
     """
 
     def __init__(
@@ -124,15 +125,16 @@ class CropLoop:
 
     @property
     def regions(self) -> tuple[str, ...]:
-        """The names of the regions for which the metrics have separate counts."""
+        """The names of the environment's regions. The metrics count each region separately."""
         return self._spec.environment.regions
 
     async def prepare(self, question: ChatQuestion, images: Sequence[bytes]) -> Prepared:
         """Decode the images and choose the first views.
 
-        The method waits until the pixels of the other requests leave enough room. Raises
-        RequestError for too many images or pixels, DataError for an unreadable image, and TooLong
-        if text, smallest views and answer do not fit the context.
+        First wait until the images fit under `most_pixels`, together with those of other requests.
+
+        Raises RequestError for too many images or pixels. Raises DataError for an unreadable image.
+        Raises TooLong if the text, the smallest views and the answer do not fit the context.
         """
         if len(images) > self._most_images:
             limit = (
@@ -150,9 +152,10 @@ class CropLoop:
     async def _decoded(
         self, images: Sequence[bytes], held: ExitStack
     ) -> tuple[list[Gallery], float]:
-        """Wait until the pixels fit, then decode. Return the galleries and the seconds of decoding.
+        """Wait until the pixels fit, then decode. Return the galleries and the decoding time in s.
 
-        When `held` closes, it gives the pixels and the galleries back.
+        A gallery holds a decoded image and its rendered views. When `held` closes, it releases the
+        pixels and the galleries.
         """
         names = [_name(index, len(images)) for index in range(len(images))]
         files = [await self._shelf.open(*one) for one in zip(images, names, strict=True)]
@@ -194,7 +197,7 @@ class CropLoop:
         )
 
     async def low_view(self, data: bytes) -> bytes:
-        """Return the pixels of an image that the policy sees first, as a PNG file.
+        """Return the first view of an image, as the policy sees it, in a PNG file.
 
         Raises DataError for an unreadable image, and RequestError for one with too many pixels.
         """
@@ -206,7 +209,7 @@ class CropLoop:
         return await asyncio.to_thread(_png, view)
 
     def _room(self, question: ChatQuestion, prompt: tuple[int, ...]) -> int:
-        """Return the visual tokens that the context leaves for the first views."""
+        """Return how many visual tokens fit the context, next to the text and the answer."""
         text = len(prompt) - sum(one.images for one in question.said)
         room = self._budget.context - text - question.sampling.max_tokens
         if room < 0:
@@ -219,8 +222,8 @@ class CropLoop:
     async def play(self, prepared: Prepared, tell: Tell | None = None) -> list[ServedAnswer]:
         """Play one conversation per choice. If a conversation fails, cancel the others.
 
-        `tell` gets the views that answer the requests of the first choice. Raises RequestError
-        (500) if a conversation fails. The log then names the reason.
+        In the first choice, `tell` is called with the views that answer each request. Raises
+        RequestError (500) if a conversation fails. The log then states the reason.
         """
         try:
             async with asyncio.TaskGroup() as group:
@@ -269,7 +272,7 @@ class CropLoop:
 
 
 async def _silent(views: tuple[ShownView, ...]) -> None:
-    """Tell nobody about the views."""
+    """Do nothing. This is the default for `tell`."""
 
 
 def _png(image: Image) -> bytes:
@@ -283,6 +286,6 @@ def _name(index: int, count: int) -> str:
 
 
 def _stopped(text: str, stops: Sequence[str]) -> tuple[str, bool]:
-    """Return the text before the first stop string, and whether there is such a string."""
+    """Return the text before the first stop string, and whether the text has a stop string."""
     found = [at for stop in stops if (at := text.find(stop)) >= 0]
     return (text[: min(found)], True) if found else (text, False)

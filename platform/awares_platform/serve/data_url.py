@@ -11,7 +11,7 @@ __all__ = ["decode_data_url", "is_data_url"]
 def decode_data_url(url: str, param: str | None = None) -> bytes:
     """Decode an image in a base64 data: URL.
 
-    Raises RequestError if the URL is broken. `param` names the field in this error.
+    Raises RequestError if the URL is invalid. `param` is the name of the field in this error.
     """
     try:
         return data_url.decode_data_url(url)

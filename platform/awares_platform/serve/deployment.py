@@ -27,7 +27,7 @@ from awares_platform.serve.routes import Routes, create_app
 
 CONSTRUCTOR_TRIES = 2
 ALLOWANCE_CALLS = 1000
-"""The number of calls that the deployment of the counts answers at once."""
+"""The number of calls that the Allowances deployment answers at once."""
 HEALTH_PERIOD_S = 2.0
 """Seconds between two health checks of a replica."""
 _HEALTH_CHECKS = 3
@@ -39,7 +39,7 @@ class Replica:
     """One engine with the run's policy, and the HTTP application in front of it."""
 
     async def __init__(self, config: PlatformConfig, allowances: Any = None) -> None:
-        """Start the engine. `allowances` is the handle of Allowances, if there are keys."""
+        """Start the engine. `allowances` is the handle of the Allowances deployment, or None."""
         from awares.chat import ChatFormat
         from awares.images import DecodeLimits
         from awares_platform.engine.canary_samples import build
@@ -95,7 +95,8 @@ class Replica:
             base=played.base,
         )
         hang_s = config.run.hang_timeout_s
-        # Ray Serve cannot end a process that SIGSTOP has stopped. The process would keep its GPU.
+        # Ray Serve cannot end a process that SIGSTOP has stopped, so it would keep its GPU. The
+        # watchdog kills such a process.
         self._watchdog = ExitStack()
         self._watchdog.enter_context(watchdog(hang_s))
         pings = watch("the engine", lambda: self._engine.ping(hang_s), hang_s * ENGINE_MARGIN)
@@ -133,8 +134,8 @@ class Replica:
     async def check_health(self) -> None:
         """Raise an error if the engine or the weight updates failed, or if the engine hangs.
 
-        Ray Serve then replaces the replica. It also replaces a replica that does not answer, so
-        this method does not wait for the engine.
+        Ray Serve then replaces the replica. It also replaces a replica whose health check takes too
+        long, so this method does not wait for an answer of the engine.
         """
         await self._engine.check()
         if self._watching.done():
@@ -154,7 +155,7 @@ class Replica:
 
 
 def build_application(config: PlatformConfig) -> Application:
-    """Build the Serve application of a setup, but do not start it.
+    """Build the Serve application for `config`, but do not start it.
 
     Raises ConfigError for a wrong setting.
     """
@@ -194,8 +195,7 @@ def build_application(config: PlatformConfig) -> Application:
 def autoscaling(options: dict[str, Any]) -> AutoscalingConfig | None:
     """Return Ray's autoscaling settings. Without options, return None, which means one replica.
 
-    Raises ConfigError for a wrong value. Also raises ConfigError for an unknown key, because Ray
-    would ignore such a key silently.
+    Raises ConfigError for a wrong value, and for an unknown key, which Ray would silently ignore.
     """
     for key in options:
         if key not in AutoscalingConfig.model_fields:
@@ -222,7 +222,7 @@ def keyring(settings: ServeConfig) -> Keyring:
 def read_token(settings: ServeConfig) -> str | None:
     """Return the bearer token, or None if the endpoint requires no token.
 
-    Raises ConfigError if serve.token_env names a variable that is unset or empty.
+    Raises ConfigError if serve.token_env names an environment variable that is unset or empty.
     """
     if settings.token_env is None:
         return None

@@ -1,10 +1,10 @@
-"""Tells the proxies that the endpoint stops, and counts the requests that they still answer.
+"""Tells the proxies that the endpoint is stopping, and counts the requests they still answer.
 
     awares serve -- begin ----> GCS <---- draining -- proxy, twice a second
                  -- ongoing --> GCS <---- report ---- proxy, while it drains
 
-The key-value store of Ray's head node (GCS) carries the signal and the counts, because the job
-cannot call the proxies of Serve.
+The signal and the counts go through the key-value store of Ray's Global Control Service (GCS),
+because the job cannot call the proxies of Ray Serve.
 """
 
 from ray.experimental import internal_kv
@@ -15,18 +15,18 @@ _ONGOING = b"ongoing-"
 
 
 def begin() -> None:
-    """Let all proxies refuse new requests from now on."""
+    """Tell all proxies to refuse new requests from now on."""
     internal_kv._internal_kv_put(_DRAINING, b"1", overwrite=True, namespace=_SPACE)
 
 
 def clear() -> None:
-    """Let the proxies accept requests. Forget what the proxies of an earlier endpoint reported."""
+    """Tell all proxies to accept requests. Delete the counts of an earlier endpoint's proxies."""
     internal_kv._internal_kv_del(_DRAINING, namespace=_SPACE)
     internal_kv._internal_kv_del(_ONGOING, del_by_prefix=True, namespace=_SPACE)
 
 
 def draining() -> bool:
-    """Return whether the endpoint stops."""
+    """Return whether the endpoint is stopping."""
     return bool(internal_kv._internal_kv_exists(_DRAINING, namespace=_SPACE))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from awares.errors import DataError
 
 MOST_CHARACTERS = 400
-"""An error message with more characters loses its middle, so that it echoes no long input."""
+"""The most characters of an error message. A longer message is cut in its middle."""
 _MOST_PARAM = 120
 
 

@@ -1,8 +1,8 @@
 """Writes Ray Serve's log lines to a file, so that the terminal shows only warnings and errors.
 
-Ray Serve logs its own steps to stderr. When Ray Serve stops, Ray also prints that the last call of
-Serve's controller failed, although the controller ends as intended. A thread of Ray prints this
-line at an unknown later time. The redirection therefore lasts until the process ends.
+Ray Serve logs its own steps to stderr. When Ray Serve stops, Ray also prints an error about Serve's
+controller, although the controller ends as intended. A thread of Ray prints this error some time
+later. The redirection therefore lasts until the process ends.
 """
 
 import logging
@@ -47,8 +47,7 @@ class ServeLog(logging.FileHandler):
 class _Printer:
     """Replaces the function with which Ray prints lines of other processes.
 
-    The printer writes the expected line about Serve's controller to `log`, and prints all other
-    lines.
+    It writes the expected error about Serve's controller to `log`, and prints all other lines.
     """
 
     def __init__(self, log: ServeLog) -> None:

@@ -1,11 +1,11 @@
-"""Stands in front of Ray Serve's proxy. Takes whole requests only, and answers errors in JSON.
+"""Passes only complete requests on to Ray Serve's proxy, and turns all errors into JSON.
 
     client --> Front: read the whole body --> Serve's proxy --> replica
                  ^                              |
                  +-- JSON instead of text ------+   503 with Retry-After if there is no answer
 
-A slow body therefore takes no place in Serve's queue or in a replica. Serve itself sends errors in
-plain text, and sends no answer at all if a replica dies.
+A client that sends its body slowly therefore occupies neither Serve's queue nor a replica. Without
+the Front, errors would be plain text, and a client whose replica dies would get no answer.
 """
 
 import asyncio
@@ -19,11 +19,11 @@ from awares_platform.serve.errors import RequestError
 from awares_platform.serve.outlook import Availability, Outlook
 
 MOST_BODY = 64 * 2**20
-"""The largest body that a proxy reads. serve.max_request_bytes may only be smaller."""
+"""The largest body that a proxy reads, in bytes. serve.max_request_bytes cannot exceed it."""
 MOST_HELD = 2**29
-"""The largest number of bytes of all bodies that one proxy holds. Further requests get 503."""
+"""The most bytes that one proxy holds in request bodies at once. Further requests get 503."""
 BODY_S = 15.0
-"""A body may take this number of seconds, and one more second for each `RATE` bytes."""
+"""Seconds within which a body must arrive. Each `RATE` bytes that arrive add one second."""
 RATE = 64 * 1024
 _PROBES = ("/healthz", "/readyz")
 _STEP_S = 1.0
@@ -35,7 +35,7 @@ HeaderPair = tuple[bytes, bytes]
 
 
 class Front:
-    """The part of the HTTP application that surrounds Serve's proxy.
+    """The ASGI middleware around Serve's proxy, `app`. See the top of this file.
 
     Example:
         Front(app, Outlook(ready, draining, report))
@@ -65,7 +65,7 @@ class Front:
             self._held -= len(body)
 
     async def _probe(self, answer: "FrontReply") -> None:
-        """Answer /healthz and /readyz. A replica whose places are all taken is still healthy."""
+        """Answer /healthz and /readyz without a replica, because busy replicas are healthy, too."""
         if self._outlook.stopping:
             await answer.refuse(_closing())
         elif await self._outlook.availability() is Availability.READY:
@@ -76,8 +76,8 @@ class Front:
     async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> None:
         """Read the whole body.
 
-        Raises RequestError if the body is too large or too slow, if the proxy holds too many
-        bodies, or if the client leaves.
+        Raises RequestError if the body is too large or too slow, if the bodies of all requests are
+        too large together, or if the client disconnects.
         """
         _check_length(scope["headers"])
         loop = asyncio.get_running_loop()
@@ -112,10 +112,10 @@ class Front:
         body += piece
 
     async def _pass_on(self, scope: Scope, replayed: "Replayed", answer: "FrontReply") -> None:
-        """Let Serve answer. Raises RequestError if nothing answers.
+        """Let Serve answer. Raises RequestError if no replica answers.
 
-        During an update, requests wait for the first new replica, so that an update loses none.
-        They are refused as soon as the update takes too long.
+        During an update, a request waits for the first new replica. If the update takes too long,
+        the request is refused.
         """
         if self._outlook.stopping:
             raise _closing()
@@ -130,7 +130,7 @@ class Front:
         finally:
             task.cancel()
             self._outlook.ongoing -= 1
-        # Serve has logged the reason of a failure. A client only learns that it may try again.
+        # If the task failed, Serve has logged why. The client only learns that it may try again.
         await asyncio.wait({task})
         if not answer.started and not replayed.left:
             raise _away()
@@ -139,9 +139,9 @@ class Front:
 
 
 class Replayed:
-    """Gives a body that was read before, and then the messages of the connection.
+    """An ASGI `receive` function: first the body that was read before, then further messages.
 
-    `left` says whether the client has left.
+    `left` says whether the client has disconnected.
     """
 
     def __init__(self, body: bytearray, receive: Receive) -> None:
@@ -160,7 +160,7 @@ class Replayed:
 
 
 class FrontReply:
-    """Sends one response. An error in plain text becomes an error in JSON."""
+    """Sends the response to one request. `asked` holds the request's headers."""
 
     def __init__(self, send: Send, asked: Sequence[HeaderPair] = ()) -> None:
         self._send, self._asked = send, asked
@@ -168,7 +168,7 @@ class FrontReply:
         self._whole = False
 
     async def pass_on(self, message: Message) -> None:
-        """Send a message of Serve, or replace it."""
+        """Send one ASGI message of Serve. If it begins a plain-text error, send JSON instead."""
         if self._whole:
             return
         if message["type"] == "http.response.start" and _is_plain_error(message):
@@ -191,7 +191,7 @@ class FrontReply:
     async def send_json(
         self, status: int, body: object, headers: Sequence[HeaderPair] = ()
     ) -> None:
-        """Send a whole response."""
+        """Send a complete JSON response."""
         self.started = self._whole = True
         content = json.dumps(body).encode()
         if not any(name.lower() == _REQUEST_ID for name, _ in headers):
@@ -215,7 +215,7 @@ def _is_plain_error(message: Message) -> bool:
 
 
 def _translated(status: int) -> RequestError:
-    """Return the error for a response that Serve gives in plain text."""
+    """Return the error that replaces an error of Serve in plain text."""
     if status == 404:
         # The application has the route "/". Serve answers 404 only if there is no application.
         return _away()

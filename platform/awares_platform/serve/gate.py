@@ -19,7 +19,7 @@ from awares_platform.serve.keys import ApiKey, Keyring
 # A child of Serve's own logger, so that the lines go to the log file of the replica.
 access = logging.getLogger("ray.serve.awares_access")
 OPEN = "-"
-"""The name of the caller in the access log if the endpoint is open or the key is unknown."""
+"""The key's name in the access log if the endpoint needs no key, or if the key is unknown."""
 
 
 class Gate:
@@ -33,14 +33,14 @@ class Gate:
         self._keyring, self._counts = keyring, counts
 
     def caller(self, request: Request) -> ApiKey | None:
-        """Return the entry of the request's key, or None if the endpoint is open.
+        """Return the entry of the request's key, or None if the endpoint needs no key.
 
         Raises RequestError (401) if the request has no known key.
         """
         return self._keyring.caller(request.headers.get("authorization", ""))
 
     async def enter(self, request: Request) -> ApiKey | None:
-        """Return the entry of the request's key, and count the request.
+        """Count the request, and return what `caller` returns.
 
         Raises RequestError (401) if the request has no known key. Raises RequestError (429) if the
         key is over one of its limits.
@@ -53,7 +53,7 @@ class Gate:
         return key
 
     async def spend(self, key: ApiKey | None, answers: Sequence[ServedAnswer]) -> None:
-        """Count the visual tokens of the answers for the key."""
+        """Add the visual tokens of the answers to the count of the key."""
         if key is not None and self._counts is not None:
             await self._counts.spend(key, sum(answer.visual_tokens for answer in answers))
 
@@ -63,7 +63,8 @@ def log_access(
 ) -> None:
     """Write one line of the access log.
 
-    `status` and `code` are those of EndpointMetrics. `seconds` is the time in the replica.
+    `status` is the HTTP status. `code` is the error code, or "ok". `seconds` is the time that the
+    replica has spent on the request.
     """
     fields: dict[str, str | int | float] = {
         "key_name": key.name if key else OPEN,

@@ -12,7 +12,7 @@ from awares_platform.serve.metrics import GONE
 
 
 def error_response(error: RequestError, headers: dict[str, str] | None = None) -> JSONResponse:
-    """Return the response for an error, with further headers."""
+    """Return the response for an error, with `headers` added."""
     own = {"www-authenticate": "Bearer"} if error.status == 401 else {}
     if error.retry_after_s is not None:
         own["retry-after"] = str(error.retry_after_s)
@@ -20,10 +20,10 @@ def error_response(error: RequestError, headers: dict[str, str] | None = None) -
 
 
 def as_request_error(error: BaseException) -> RequestError | None:
-    """Return what a client gets for `error`, or None if the error is a bug or a disconnection.
+    """Return the error that a client gets for `error`, or None for a bug or a disconnection.
 
-    A RequestError is returned unchanged. For another DataError, the code tells whether the question
-    is too long or the image is unusable.
+    A RequestError is returned unchanged. For another DataError, the new error's code says whether
+    the question is too long or the image is unusable.
     """
     if isinstance(error, RequestError):
         return error
@@ -36,9 +36,8 @@ def as_request_error(error: BaseException) -> RequestError | None:
 def outcome(error: BaseException) -> tuple[int, str]:
     """Return the HTTP status and the error code for a request that ends with `error`.
 
-    The metrics count the request under this status and code. If the client is still connected, the
-    response has the same status and code. A stream has already begun with status 200, so only the
-    code is in its error event.
+    The metrics count the request under this status and code. The response has both, too, except
+    for a stream: it has begun with status 200, so its error event holds only the code.
     """
     if (refusal := as_request_error(error)) is not None:
         return refusal.status, refusal.code

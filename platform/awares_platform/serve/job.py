@@ -6,7 +6,7 @@
 
 `serving` checks the token, the autoscaling keys, the policy and the port. A RayService does not
 call `serving`. The import_path of a RayService is `awares_platform.serve.app:build`, and its args
-are the setup's sections.
+are the sections of the configuration.
 """
 
 import errno
@@ -41,7 +41,7 @@ APP = "awares"
 POLL_S = 0.5
 DRAIN_POLL_S = 0.1
 NOTICE_S = 1.5
-"""Seconds after which every proxy has noticed that the endpoint stops."""
+"""Seconds after which every proxy has noticed that the endpoint is stopping."""
 BEAT_S = 15.0
 """Seconds between two progress messages while the endpoint starts."""
 _UNPLACED = "to be scheduled"
@@ -54,7 +54,7 @@ def run(config: PlatformConfig) -> None:
     """Run the endpoint until SIGTERM or Ctrl-C. Then wait until the requests in flight finish.
 
     Before the call, Ray must be initialised and the store must be reachable. Raises JobFenced if
-    a quickstart deletes the run, because this process has been stopped for a while.
+    this process loses its lease on the run, because it was paused and a quickstart deletes the run.
     """
     started, stop = time.monotonic(), threading.Event()
     store = ObjectStore.from_config(config.store)
@@ -84,7 +84,7 @@ def run(config: PlatformConfig) -> None:
 def in_use(store: ObjectStore, run: str) -> Iterator[None]:
     """Hold a lease on the run, so that no quickstart deletes the run while it is served.
 
-    Credentials that may only read cannot hold a lease. The endpoint then works without one.
+    A lease needs credentials that may write. With read-only credentials, the endpoint runs without.
     """
     with ExitStack() as stack:
         try:
@@ -95,7 +95,7 @@ def in_use(store: ObjectStore, run: str) -> Iterator[None]:
 
 
 def announcement(settings: ServeConfig, run: str, url: str) -> str:
-    """Return the message that the endpoint is ready, and how to open, ask and stop it."""
+    """Return the message that tells the user how to open, ask and stop the ready endpoint."""
     options = "" if url == "http://127.0.0.1:8000" else f" --endpoint {url}"
     if settings.token_env not in (None, ASK_TOKEN):
         options += f" --token-env {settings.token_env}"
@@ -113,15 +113,15 @@ def serving(
     stop: threading.Event | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[str]:
-    """Start the endpoint, yield its base URL when it is ready, and drain it at the end.
+    """Start the endpoint, and yield its base URL when it is ready. Stop the endpoint at the end.
 
     Before it starts an engine, the function checks the settings, the policy and the port. It calls
-    `say` with a line of text at each step of the start. If `stop` is set, it no longer waits until
-    the endpoint is ready. Ray Serve's own log lines go to the run's serve.log.
+    `say` with a line of text at each step of the start. If `stop` is set during the start, the
+    function yields early. Ray Serve's own log lines go to the run's serve.log.
 
     Raises ConfigError for a wrong setting. Raises PolicyError if the run does not have the policy
-    that serve.policy names, or if a policy was trained with other inputs. Raises LaunchError if Ray
-    Serve already runs, if the port is taken, or if the replica does not start.
+    that serve.policy names, or if the policy was trained with other settings of `method`. Raises
+    LaunchError if Ray Serve already runs, if the port is taken, or if the replica does not start.
     """
     application = build_application(config)
     keyring(config.serve)
@@ -151,9 +151,9 @@ def serving(
 
 
 def _let_finish(timeout_s: float) -> None:
-    """Let the proxies refuse new requests. Wait until they have answered the earlier requests.
+    """Tell the proxies to refuse new requests. Wait until they have answered the earlier requests.
 
-    The wait ends after `timeout_s` seconds at the latest.
+    Wait at most `timeout_s` seconds.
     """
     draining.begin()
     deadline = time.monotonic() + timeout_s
@@ -232,9 +232,9 @@ def _wait_until_running(
 
     While the application starts, the function calls `say` every `BEAT_S` seconds.
 
-    Raises LaunchError if the application fails or does not start within `timeout_s` seconds. This
-    time begins again for as long as a replica has no node. The error quotes the last line of Ray
-    Serve's messages about the application.
+    Raises LaunchError if the application fails, or if it does not start within `timeout_s` seconds.
+    The time for which a replica waits for a node does not count. The error quotes the last line of
+    Ray Serve's messages about the application.
     """
     deadline = time.monotonic() + timeout_s
     beat = time.monotonic() + BEAT_S
@@ -261,6 +261,6 @@ def _wait_until_running(
 
 
 def last_line(text: str) -> str:
-    """Return the last line that is not blank, or "". In a traceback, this line names the error."""
+    """Return the last non-blank line, or "". In a traceback, this line names the error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""

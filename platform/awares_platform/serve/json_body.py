@@ -12,8 +12,7 @@ MOST_VALUES = 20_000
 
 
 _TEXT = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-"""Matches a string of JSON. It also matches a string without an end, so that a search takes linear
-time."""
+"""Matches a JSON string, even if its closing quote is missing. A search thus takes linear time."""
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
@@ -22,12 +21,13 @@ def parse_json(body: bytes) -> dict[str, Any]:
     Raises RequestError if the body is no JSON object, holds over `MOST_VALUES` values, holds a
     number that a float cannot represent, or holds text that UTF-8 cannot encode.
     """
-    # The first test also counts marks inside strings. It costs far less than finding the strings.
+    # `_marks` is fast, but counts characters inside strings, too. Only a body with a high count
+    # therefore gets the slow, exact test.
     if _marks(body, 0, len(body)) > MOST_VALUES and _has_too_many_values(body):
         raise RequestError(f"the body holds over {MOST_VALUES} values; send fewer", status=413)
     try:
         parsed = json.loads(body.decode("utf-8"), parse_float=_float, parse_constant=_constant)
-        # A lone surrogate can only come from an escape sequence.
+        # Only an escape sequence (\u) can produce a lone surrogate, which UTF-8 cannot encode.
         if b"\\u" in body:
             json.dumps(parsed, ensure_ascii=False).encode("utf-8")
     except RequestError:
@@ -48,7 +48,8 @@ def parse_json(body: bytes) -> dict[str, Any]:
 def _has_too_many_values(body: bytes) -> bool:
     """Return whether the body holds over `MOST_VALUES` values. Stop counting at the limit.
 
-    A value has at most two strings: its key, and the value itself.
+    A value has at most two strings: its key, and the value itself. Too many strings therefore also
+    mean too many values.
     """
     found, end = 0, 0
     for texts, text in enumerate(_TEXT.finditer(body)):
@@ -60,7 +61,7 @@ def _has_too_many_values(body: bytes) -> bool:
 
 
 def _marks(body: bytes, start: int, end: int) -> int:
-    """Count the marks in a part of the body. Each value except the first follows such a mark."""
+    """Count `,`, `[` and `{` in a slice of the body. N values need at least N - 1 of them."""
     return sum(body.count(mark, start, end) for mark in (b",", b"[", b"{"))
 
 

@@ -1,7 +1,7 @@
-"""Translates a JSON schema into the grammar of an answer, which the engine enforces.
+"""Translates a JSON schema into a grammar. The engine samples only answers that obey the grammar.
 
-The grammar allows no free blank space. A policy that is not sure how to go on would otherwise write
-blanks up to the token limit.
+The grammar allows no optional whitespace. Otherwise, a policy that is unsure how to continue might
+write whitespace up to the token limit.
 """
 
 import json
@@ -13,7 +13,7 @@ from awares_platform.serve.errors import RequestError
 _PARAM = "response_format.json_schema.schema"
 _MOST_CHARACTERS = 16_384
 _MOST_LEVELS = 64
-"""The size of a grammar grows with the square of the levels of its schema."""
+"""The most levels of nested lists and objects in a schema. A grammar grows with their square."""
 _IGNORED = {
     *("multipleOf", "uniqueItems", "contains", "minContains", "maxContains", "propertyNames"),
     *("not", "if", "then", "else", "dependentRequired", "dependentSchemas"),
@@ -21,13 +21,13 @@ _IGNORED = {
 }
 """Keywords that xgrammar would ignore silently."""
 _NAMES = {"properties", "patternProperties", "$defs", "definitions"}
-"""Keywords whose values map names, not keywords, to schemas."""
+"""Keywords whose values are objects that map names to schemas. These names are no keywords."""
 _DATA = {"enum", "const", "default", "examples"}
 """Keywords whose values are data, and not schemas."""
 
 
 def json_grammar(schema: dict[str, Any]) -> str:
-    """Return the grammar in EBNF of the JSON documents that obey `schema`.
+    """Return the EBNF grammar of all JSON documents that obey `schema`.
 
     Raises RequestError if the schema is too long, too deep, or cannot be enforced. The error names
     the reason.
@@ -55,7 +55,7 @@ def json_grammar(schema: dict[str, Any]) -> str:
 
 
 def _levels(value: Any) -> int:
-    """Return the number of levels of lists and objects, or one over the limit if there are more."""
+    """Return the number of levels of nested lists and objects. Stop counting over the limit."""
     inner, levels = [value], 0
     while levels <= _MOST_LEVELS and (
         inner := [one for one in inner if isinstance(one, dict | list)]

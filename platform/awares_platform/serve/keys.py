@@ -27,9 +27,9 @@ from awares_platform.serve.errors import RequestError
 log = logging.getLogger(__name__)
 
 PREFIX = "aw-"
-"""The first characters of every key. Secret scanners find a leaked key by them."""
+"""The first characters of every key. Secret scanners recognise leaked keys by this prefix."""
 LOOK_S = 1.0
-"""The shortest time between two looks at the keys file, in seconds."""
+"""The shortest time between two checks whether the keys file has changed, in seconds."""
 _ROTATION = "the endpoint goes on with the keys that it read before"
 
 
@@ -37,7 +37,7 @@ class ApiKey(BaseModel):
     """One entry of the keys file.
 
     `sha256` is the SHA-256 of the key's UTF-8 bytes, as 64 hex digits. All entries of one name
-    share their limits. A limit of None accepts any number.
+    share their limits. None means no limit.
 
     Example:
         ApiKey(name="team-a", sha256=hashed("aw-..."), visual_tokens_per_day=5_000_000)
@@ -52,7 +52,7 @@ class ApiKey(BaseModel):
 
     @property
     def limits(self) -> tuple[int | None, int | None]:
-        """Return the limits of this entry: requests a minute, and visual tokens a day."""
+        """The limits of this entry: requests per minute, and visual tokens per day."""
         return self.requests_per_minute, self.visual_tokens_per_day
 
 
@@ -69,7 +69,7 @@ class KeysFile(BaseModel):
 
     @model_validator(mode="after")
     def entries_agree(self) -> "KeysFile":
-        """Refuse one key under two entries, and entries of one name with different limits."""
+        """Refuse two entries with the same key, and entries of one name with different limits."""
         if len({key.sha256 for key in self.keys}) < len(self.keys):
             raise ValueError("two entries have the same sha256: give each entry its own key")
         limits: dict[str, tuple[int | None, int | None]] = {}
@@ -101,11 +101,11 @@ class KeysFile(BaseModel):
 
 
 class Keyring:
-    """The keys of a replica, which follow the keys file without a restart.
+    """The keys that a replica accepts. A changed keys file takes effect without a restart.
 
-    `token` is a single key without limits, or None. If there is neither a token nor a file, the
-    endpoint is open. Raises ConfigError if the file is unusable at the start. If the file becomes
-    unusable later, the earlier keys stay.
+    `token` is a single key without limits, or None. `path` is the keys file, or None. If both are
+    None, the endpoint needs no key. Raises ConfigError if the file is unusable at the start. If the
+    file becomes unusable later, the keys that were read before remain valid.
 
     Example:
         Keyring(token="secret").caller("Bearer secret").name  # "token"
@@ -124,7 +124,7 @@ class Keyring:
         self._read = KeysFile.read(path).keys if path else ()
 
     def caller(self, authorization: str) -> ApiKey | None:
-        """Return the entry of the key in an Authorization header, or None if the endpoint is open.
+        """Return the entry of the key in an Authorization header. Return None if no key is needed.
 
         Raises RequestError (401) if the header has no known key.
         """
@@ -133,7 +133,7 @@ class Keyring:
         self._follow()
         scheme, _, given = authorization.partition(" ")
         digest, found = hashed(given.strip()), None
-        # Every entry is compared, so that the time tells nothing about the position of a key.
+        # Compare every entry, so that the time of a call does not reveal which entry matches.
         for key in (*self._own, *self._read):
             if hmac.compare_digest(key.sha256, digest):
                 found = key
@@ -144,7 +144,7 @@ class Keyring:
         return found
 
     def _follow(self) -> None:
-        """Read the keys file again if it has changed since the last look."""
+        """Read the keys file again if it has changed. Check at most once in `LOOK_S` seconds."""
         if self._path is None or self._clock() - self._looked < LOOK_S:
             return
         self._looked = self._clock()
@@ -171,9 +171,9 @@ def hashed(key: str) -> str:
 
 
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:
-    """Return what changes when a file is replaced, or None if there is no file.
+    """Return the inode, modification time and size of a file, or None if there is no file.
 
-    Kubernetes replaces a mounted Secret by another target of a symbolic link.
+    The inode changes if Kubernetes updates a mounted Secret: a symbolic link gets another target.
     """
     try:
         found = path.stat() if path else None
@@ -183,9 +183,9 @@ def _stamp(path: Path | None) -> tuple[int, int, int] | None:
 
 
 def refused_field(error: ValidationError) -> str:
-    """Return the first wrong field and what is wrong with it.
+    """Return the name of the first wrong field, and what is wrong with it.
 
-    The text leaves out the wrong value, which may be a key that the user wrote by mistake.
+    The text omits the wrong value, because a user may have entered a key there by mistake.
     """
     first = error.errors()[0]
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])

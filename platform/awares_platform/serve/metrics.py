@@ -1,10 +1,7 @@
 """Exports the endpoint's metrics to Prometheus.
 
-The metrics are requests by outcome, latency, visual tokens, crops, cached tokens, answers by how
-they ended, and detours on the way to an answer.
-
-Without a connection to Ray, only GET /metrics of the replica has these metrics. A query for the
-retained token ratio is:
+`_COUNTERS` lists the counters. There is also a histogram of the latency. Ray's metrics agents and
+GET /metrics of each replica export these metrics. A query for the retained token ratio is:
 
     sum(rate(ray_awares_serve_visual_tokens_total[5m]))
         / sum(rate(ray_awares_serve_full_tokens_total[5m]))
@@ -43,7 +40,7 @@ _LATENCY = "Time of a request in its replica"
 
 
 class EndpointMetrics:
-    """The metrics of one replica, for Ray's metrics agent and for the replica's own page.
+    """The metrics of one replica, for Ray's metrics agent and for the replica's GET /metrics.
 
     The metrics count the crops of each region in `regions` separately. All other regions share one
     count.
@@ -54,7 +51,7 @@ class EndpointMetrics:
         self._own = _OwnMetrics()
 
     def answered(self, answers: Sequence[ServedAnswer], seconds: float) -> None:
-        """Count an answered request that took `seconds`, with all its choices."""
+        """Count an answered request that took `seconds`. `answers` holds one answer per choice."""
         self._finish(200, OK, seconds)
         for answer in answers:
             self._count(
@@ -74,7 +71,7 @@ class EndpointMetrics:
         self._finish(status, code, seconds)
 
     def page(self) -> tuple[bytes, str]:
-        """Return this replica's metrics in Prometheus's text format, and the content type."""
+        """Return the response to GET /metrics in Prometheus's text format, and its content type."""
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
         return generate_latest(self._own.registry), CONTENT_TYPE_LATEST
@@ -109,7 +106,7 @@ class EndpointMetrics:
 
 
 class _OwnMetrics:
-    """The metrics of the replica's own page, which work without Ray."""
+    """The metrics for the replica's GET /metrics. They work without Ray."""
 
     def __init__(self) -> None:
         from prometheus_client import CollectorRegistry, Counter, Histogram

@@ -2,8 +2,8 @@
 
     parse_request: body -- parse_json -- drop_neutral -- ChatRequest -- _question --> ChatQuestion
 
-The endpoint refuses what it cannot honour, and the error names the field and the reason. One
-exception is a token limit above serve.max_tokens, which is lowered with a note.
+The endpoint refuses a field that it cannot honour. The error names the field and the reason. A
+token limit above serve.max_tokens is not refused but lowered, and the response has a note about it.
 """
 
 from collections.abc import Sequence
@@ -27,22 +27,22 @@ from awares_platform.serve.schema import (
 )
 
 Mode = Literal["auto", "low", "full"]
-"""What the policy may see: what it asks for, the low view only, or the whole image."""
+"""What the policy may see: any crops that it requests, only the low view, or the whole image."""
 
 _LEAST_TOP_P = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatQuestion:
-    """A request that the endpoint can honour.
+    """A chat request that the endpoint accepts.
 
     `said` are the messages of user and assistant, and `urls` are the URLs of their images, in
-    order. `instructions` is the text of the system messages. `sampling` is for all turns, and
-    `answer_tokens` bounds the answer alone. `choices` is the number of answers. An answer ends
-    before the first of the strings in `stops`. The answer obeys `grammar`, unless it is None.
-    `mode` says what the policy may see. `budget` bounds the visual tokens, or is None. `logprobs`,
-    `stream` and `include_usage` are the options of the request with these names. `notes` say what
-    the endpoint changes about the request.
+    order. `instructions` is the text of the system messages. `sampling` applies to each turn of the
+    policy. `answer_tokens` is the largest number of tokens of the answer. `choices` is the number
+    of answers. An answer ends before the first of the strings in `stops`. It obeys `grammar`,
+    unless `grammar` is None. `mode` says what the policy may see. `budget` is the largest number of
+    visual tokens, or None. `logprobs`, `stream` and `include_usage` are the options of the request
+    with these names. `notes` say what the endpoint has changed about the request.
 
     Example:
         ChatQuestion(
@@ -131,7 +131,7 @@ def _question(request: ChatRequest, config: ServeConfig) -> ChatQuestion:
 def _conversation(messages: Sequence[Message]) -> tuple[tuple[Said, ...], tuple[str, ...]]:
     """Return the messages of user and assistant, and the URLs of all images.
 
-    Successive messages of one role become one message, as the chat layout of the policy demands.
+    Successive messages of one role are joined, because the policy expects alternating roles.
     """
     said: list[Said] = []
     urls: list[str] = []
@@ -171,7 +171,7 @@ def _check_length(said: Sequence[Said], instructions: str, config: ServeConfig) 
 
 
 def _answer_tokens(request: ChatRequest, config: ServeConfig) -> tuple[int, tuple[str, ...]]:
-    """Return the largest number of tokens of the answer, and a note if the number is clamped."""
+    """Return the largest number of tokens of the answer, and a note if the endpoint lowers it."""
     key = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
     asked = getattr(request, key)
     if asked is None or asked <= config.max_tokens:
@@ -181,18 +181,18 @@ def _answer_tokens(request: ChatRequest, config: ServeConfig) -> tuple[int, tupl
 
 
 def clip_number(number: int) -> str:
-    """Return a number as text. A number of many digits becomes a power of ten."""
+    """Return a number as text. For a huge number, return a bound, such as "over 10**12"."""
     return str(number) if abs(number) < 10**12 else f"over 10**{len(str(abs(number))) - 1}"
 
 
 def _sampling(request: ChatRequest, config: ServeConfig) -> Sampling:
     """Return the sampling of all turns.
 
-    Each turn may sample serve.max_tokens tokens, because a request for crops may be longer than
-    the answer that the client wants. talk.py cuts the answer at the client's limit.
+    The client's token limit is not applied here, because a request for crops may be longer. talk.py
+    cuts the answer at this limit.
     """
     top_p = 1.0 if request.top_p is None else max(request.top_p, _LEAST_TOP_P)
-    # vLLM reads the seed -1 as no seed.
+    # vLLM reads the seed -1 as no seed, so negative seeds become positive.
     seed = None if request.seed is None else request.seed % 2**63
     return Sampling(request.temperature or 0.0, top_p, config.max_tokens, seed)
 

@@ -1,4 +1,4 @@
-"""Tells a proxy whether the application can answer, and whether the endpoint stops."""
+"""Tells a proxy whether the application can answer, and whether the endpoint is stopping."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ _POLL_S = 0.5
 
 
 class Availability(Enum):
-    """Says whether the application can answer."""
+    """The application's ability to answer requests."""
 
     READY = auto()
     """A replica runs, or a request would start one."""
@@ -26,9 +26,9 @@ class Outlook:
     """The state of the application and of the endpoint, as one proxy sees it.
 
     `available` returns the availability of the application. `draining` returns whether the
-    endpoint stops. `report` receives the number of requests in flight while the endpoint stops.
-    These three functions may block. `stopping` is the last result of `draining`. The user of the
-    class counts the requests in flight in `ongoing`.
+    endpoint is stopping. While it is stopping, `report` gets the number of requests in flight.
+    These three functions run in threads, so they may block. The attribute `stopping` is the last
+    result of `draining`. The caller counts the requests in flight in the attribute `ongoing`.
 
     Example:
         Outlook(available=availability, draining=draining.draining, report=report)
@@ -48,7 +48,7 @@ class Outlook:
         self.ongoing = 0
 
     async def availability(self) -> Availability | None:
-        """Return the application's availability, or None if Ray does not say so in time."""
+        """Return the application's availability, or None if Ray fails or does not reply in time."""
         stale = time.monotonic() - self._answered > _FRESH_S
         if self._asked is None or (stale and self._asked.done()):
             self._asked = asyncio.create_task(self._ask())
@@ -61,13 +61,13 @@ class Outlook:
         return answer
 
     def watch(self) -> None:
-        """Begin to watch for the end of the endpoint, in the background of the running loop."""
+        """Start the task that polls whether the endpoint is stopping, unless it already runs."""
         if self._poll is None:
             self._poll = asyncio.create_task(self._watch())
 
     async def _watch(self) -> None:
         while True:
-            # Ray's head node may be away for a while. The next round of the loop asks again.
+            # Ray's head node may be unreachable for a while. The next round tries again.
             with contextlib.suppress(Exception):
                 self.stopping = await asyncio.to_thread(self._draining)
                 if self.stopping:

@@ -1,14 +1,14 @@
-// The page of the endpoint. Texts of users, servers and models only ever become text nodes.
+// The endpoint's web page. It inserts foreign text only as text nodes, to prevent script injection.
 const $ = (id) => document.getElementById(id);
 const MOST_HISTORY = 30;
 const MOST_TRIES = 5;
 const LONG_ANSWER = 60;
 const COLUMNS = ["auto", "full"];
 
-let picked = null; // The image of the form: {name, url, data, element, low}.
+let picked = null; // The image that the user chose: {blob, name, url, data, element, low}.
 let model = "awares";
 let running = null; // The AbortController of the question in progress.
-let shown = null; // The history's entry that the page shows.
+let shown = null; // The entry of the history that the page shows.
 let key = sessionStorage.getItem("awares-key") ?? "";
 const entries = [];
 
@@ -29,7 +29,7 @@ const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number 
 // Requests
 
 class Refused extends Error {
-  // `wait` is the time in seconds after which another try may succeed, or null.
+  // `wait` is the number of seconds after which another try may succeed, or null.
   constructor(message, wait = null) {
     super(message);
     this.wait = wait;
@@ -53,7 +53,7 @@ async function call(path, options = {}) {
   throw new Refused(wait ? `${reason} Try again in ${wait} s.` : reason, wait);
 }
 
-// What the page itself needs may wait until the endpoint is less busy.
+// Gets data for the page itself. If the endpoint is busy, tries again later.
 async function read(path) {
   for (let tries = MOST_TRIES; ; tries--) {
     try {
@@ -115,7 +115,7 @@ async function pick(blob, name) {
   const image = { blob, name, url: URL.createObjectURL(blob), element: null, low: null };
   try {
     const data = await readAs(blob);
-    // A browser names no type of a file that it does not know.
+    // If the browser does not know the file's type, leave the type out of the data: URL.
     image.data = blob.type ? data : data.replace(/^data:[^,]*,/, "data:;base64,");
   } catch {
     complain(`${name} cannot be read.`);
@@ -135,7 +135,7 @@ async function pick(blob, name) {
   say(`Image chosen: ${name}`);
 }
 
-// The endpoint renders the view, so that the page shows the pixels that the policy gets.
+// Gets the low-resolution view from the endpoint, so that it has the pixels that the policy sees.
 function lowView(image) {
   image.low ??= call("low-view", { method: "POST", body: image.blob })
     .then((response) => response.blob()).then(URL.createObjectURL)
@@ -143,7 +143,7 @@ function lowView(image) {
   return image.low;
 }
 
-// One column
+// One of the two columns: the answer with crops (auto), or at full resolution (full)
 
 const part = (column, name) => $(column).querySelector(`.${name}`);
 
@@ -169,18 +169,18 @@ async function drawImage(column, entry) {
   showPixels(drawn, drawn.naturalWidth);
 }
 
-// The stage has the shape of the image, so that the places of crops are percentages.
+// Gives the column's stage the aspect ratio of the image. Crops are placed on it in percent.
 function shape(column, { naturalWidth, naturalHeight }) {
   const ratio = naturalWidth / naturalHeight || 1;
   part(column, "stage").style.aspectRatio = String(ratio);
   part(column, "stage").style.maxWidth = `${34 * ratio}rem`;
 }
 
-// An enlarged picture shows its pixels, because a smooth one would look as if it had details.
+// Turns smoothing off for an enlarged picture, because it would hide the low resolution.
 const showPixels = (picture, width) =>
   picture.classList.toggle("coarse", width < picture.clientWidth);
 
-// The name of a region follows from its place, because regions differ between environments.
+// Names a region by its position, because the environments have different names for regions.
 function place([left, top, right, bottom]) {
   const side = (from, to, low, high) => {
     if (from < 0.02 && to > 0.98) return "";
@@ -205,7 +205,7 @@ function drawCrop(entry, view) {
   showPixels(canvas, canvas.width);
 }
 
-// The canvas is as large as the screen shows it, because browsers shrink a canvas badly.
+// Draws a crop at the size in which the screen shows it, because browsers shrink a canvas badly.
 function pixels(image, [left, top, right, bottom], shownWidth) {
   const canvas = element("canvas");
   const [width, height] = [right - left, bottom - top];
@@ -334,9 +334,9 @@ async function ask() {
   show(entry);
   $("result").scrollIntoView({ block: "nearest" });
   say("The policy looks at the small view.");
-  // The columns take turns, because their times would otherwise depend on each other.
+  // Ask for one column after the other. In parallel, each would slow the other down.
   await play("auto", entry, control.signal);
-  // A click on an example replaces a question in progress.
+  // A click on an example may have replaced this question meanwhile.
   if (running !== control) return;
   announce("With crops", entry.auto);
   if (both && !control.signal.aborted) {
@@ -410,7 +410,7 @@ function list() {
 
 async function examples() {
   const found = await read("examples").then((response) => response.json(), () => []);
-  // The images come one by one, so that the page takes few places in the endpoint's queue.
+  // Load one image after the other, so that the page takes few places in the endpoint's queue.
   for (const { image, question } of found) {
     const blob = await read(image).then((response) => response.blob(), () => null);
     if (blob) $("example-list").append(example(blob, question));
@@ -435,7 +435,7 @@ function example(blob, question) {
   return item;
 }
 
-// What the user does
+// Handlers of the user's actions
 
 const imageOf = (transfer) => [...(transfer?.files ?? [])][0];
 

@@ -1,11 +1,11 @@
 """Serves the page at `/`, on which a person asks the policy about an image.
 
     GET  /, /page.css, /page.js    the page; it asks /v1/chat/completions as any client does
-    GET  /examples                 questions of AwaRes-Mini, with the addresses of their images
+    GET  /examples                 questions of the AwaRes-Mini data set, with image URLs
     GET  /examples/{number}.png    the images, which the generator of AwaRes-Mini draws
-    POST /low-view                 an image file -> the pixels that the policy sees first, as PNG
+    POST /low-view                 an image file -> the low-resolution view of the policy, as PNG
 
-The page has no outside assets, and its Content-Security-Policy forbids them.
+The page loads nothing from other hosts. Its Content-Security-Policy forbids it.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ HEADERS = {
     "cache-control": "no-cache",
 }
 _KINDS = ("digit on/small", "sum/small", "larger/small", "color", "digit on/large", "place")
-"""The kinds of the examples. The first three need crops, because their digits are small."""
+"""The kinds of questions on the page. The first three need crops, because digits are small."""
 _DRAWN, _SEED = 64, 20261130
 
 
@@ -57,7 +57,7 @@ class Page:
         self._loop, self._read = loop, read
 
     def routes(self) -> list[Route]:
-        """Return the routes. Only /low-view needs the client's key, because it costs time."""
+        """Return the routes. Only /low-view needs a client's key, because it does costly work."""
         return [
             *(Route(f"/{path}", asset, methods=["GET"]) for path in _ASSETS),
             Route("/examples", example_list, methods=["GET"]),
@@ -72,7 +72,7 @@ class Page:
 
 
 async def asset(request: Request) -> Response:
-    """Answer GET for a file of the page. A browser that has the same file gets status 304."""
+    """Answer GET for a file of the page. If the browser has cached the file, answer 304."""
     name, kind = _ASSETS[request.url.path.rpartition("/")[2]]
     content = _file(name)
     tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
@@ -83,7 +83,7 @@ async def asset(request: Request) -> Response:
 
 
 async def example_list(request: Request) -> Response:
-    """Answer GET /examples. Without the packages of AwaRes-Mini, the list is empty."""
+    """Answer GET /examples. If AwaRes-Mini's packages are not installed, the list is empty."""
     rows = [
         {"image": f"examples/{number}.png", "question": question}
         for number, (_, question) in enumerate(await asyncio.to_thread(examples))
@@ -104,7 +104,7 @@ async def example_image(request: Request) -> Response:
 
 @lru_cache(maxsize=1)
 def examples() -> tuple[tuple[bytes, str], ...]:
-    """Return held-out scenes of AwaRes-Mini as PNG files, each with a question of another kind."""
+    """Return one test sample for each of `_KINDS`: the image as a PNG file, and the question."""
     try:
         from awares.mini.benchmark import generate_split
     except ImportError:

@@ -1,8 +1,8 @@
 """Hardens Ray Serve's proxies, and cleans the headers of each request.
 
 The proxy decodes some headers as UTF-8, and answers 500 if one of them is not valid UTF-8. Other
-headers steer the proxy itself, which clients must not do. Ray Serve finds this module through the
-environment variable that `VARIABLE` names. Each proxy process must have this variable.
+headers steer the proxy itself, which clients must not do. Ray Serve finds this module through an
+environment variable, whose name is in `VARIABLE`. It must be set in each proxy process.
 
     client --HTTP--> Connection --> CleanHeaders --> Front --> Ray Serve's proxy --> replica
 """
@@ -22,7 +22,7 @@ from awares_platform.serve.outlook import Availability, Outlook
 INGRESS = "awares"
 """The name of the deployment that answers HTTP requests."""
 UPDATE_S = 300.0
-"""Seconds after the start of an update in which requests wait for its first replica."""
+"""For this number of seconds after an update begins, requests wait for its first replica."""
 VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 IMPORT_PATH = "awares_platform.serve.proxy:middlewares"
 
@@ -40,8 +40,8 @@ _MOST_ID = 128
 def middlewares() -> list[Middleware]:
     """Return the middlewares of each proxy. Ray Serve calls this function in the proxy.
 
-    The last middleware sees a request first. The function also sets the class of the connections,
-    because Ray Serve starts the proxy's HTTP server later.
+    The last middleware sees a request first. The function also sets uvicorn's connection class,
+    which takes effect because Ray Serve starts the proxy's HTTP server afterwards.
     """
     connection.use()
     outlook = Outlook(availability, draining.draining, _report)
@@ -60,8 +60,8 @@ def availability() -> Availability:
 def available(status: ServeStatus, now: float) -> Availability:
     """Return the availability of the application at the time `now`, in seconds since the epoch.
 
-    A scaled down application is ready. An update is over after `UPDATE_S` seconds, even if Serve
-    still starts replicas.
+    A running application without replicas is ready, because a request starts a replica. After
+    `UPDATE_S` seconds, an update no longer counts as UPDATING, even if Serve still starts replicas.
     """
     applications = status.applications.values()
     running = sum(
@@ -92,7 +92,7 @@ class CleanHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on with the headers that are left."""
+        """Pass the request on with the remaining headers."""
         if scope["type"] == "http":
             kept = [(name, value) for name, value in scope["headers"] if _passes(name, value)]
             scope = {**scope, "headers": kept}

@@ -1,11 +1,11 @@
-"""Fetches the images that requests name by their URLs, with the guard of `RemoteFiles`."""
+"""Fetches images by their URLs. `RemoteFiles` refuses unlisted hosts and private addresses."""
 
 from awares_platform.runtime.remote_files import FetchRefused, RemoteFiles
 from awares_platform.serve.errors import RequestError
 
 
 class RemoteImages(RemoteFiles):
-    """A `RemoteFiles` whose errors are errors of the endpoint.
+    """A `RemoteFiles` that raises RequestError, which the endpoint can return to the client.
 
     Example:
         RemoteImages(hosts=("images.example.com",), max_bytes=2**24, timeout_s=5.0)

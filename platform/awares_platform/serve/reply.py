@@ -1,12 +1,12 @@
 """Writes answers in OpenAI's formats: one response body, or the chunks of a stream.
 
     stream: for each choice    a chunk with the role
-            first choice       a chunk for each granted request
-            for each choice    a chunk with the text, and a chunk with the end
+            first choice       a chunk each time the policy gets crops
+            for each choice    a chunk with the text, and a chunk with the finish reason
             at the end         a chunk with the usage if the client asks for it, then [DONE]
 
-The additional key `awares` describes the crops, the counts and the times. Clients that know only
-OpenAI's formats ignore this key.
+The additional key `awares` describes the crops, the token counts and the times. Clients that know
+only OpenAI's formats ignore this key.
 """
 
 import json
@@ -25,8 +25,8 @@ DONE = b"data: [DONE]\n\n"
 class Completion:
     """The reply to one request.
 
-    If `logprobs` is true, the reply has the logprobs of the answer's tokens. `chat` decodes these
-    tokens.
+    If `logprobs` is true, the reply has the logprob and the text of each token of the answer. The
+    text comes from `chat`, which decodes token ids.
 
     Example:
         Completion("chatcmpl-1", "awares", 1_700_000_000, chat, logprobs=False).body(answers)
@@ -55,12 +55,12 @@ class Completion:
         return b"".join(self._chunk(index, delta) for index, delta in enumerate(deltas))
 
     def crops(self, views: Sequence[ShownView], sizes: Sequence[Size]) -> bytes:
-        """Return the chunk about a granted request. Its delta is empty."""
+        """Return the chunk that describes the views of a granted request. It has no text."""
         event = {"event": "crops", "views": [view_row(one, sizes) for one in views]}
         return self._chunk(0, {}, awares=event)
 
     def closing(self, answers: Sequence[ServedAnswer], *, include_usage: bool) -> Iterator[bytes]:
-        """Yield the chunks with the answers, their ends and the usage."""
+        """Yield the chunks with the answers, the finish reasons and the usage, then [DONE]."""
         for index, answer in enumerate(answers):
             logprobs = self._entries(answer)
             yield self._chunk(index, {"content": answer.text}, logprobs=logprobs)
@@ -114,9 +114,9 @@ def event(body: dict[str, Any]) -> bytes:
 def usage(answers: Sequence[ServedAnswer]) -> dict[str, Any]:
     """Return the token counts of all choices.
 
-    `prompt_tokens` counts the text and the visual tokens of the first choice only.
-    `reasoning_tokens` counts the sampled tokens that are no part of an answer, such as those of
-    requests for crops.
+    `prompt_tokens` counts the text tokens and the visual tokens of the first choice only.
+    `reasoning_tokens` counts the sampled tokens outside the answers, such as those of requests for
+    crops.
     """
     prompt, visual = answers[0].played.prompt, answers[0].visual_tokens
     sampled = sum(answer.played.sampled for answer in answers)
@@ -134,7 +134,7 @@ def usage(answers: Sequence[ServedAnswer]) -> dict[str, Any]:
 
 
 def description(answer: ServedAnswer) -> dict[str, Any]:
-    """Return the object `awares` of one choice."""
+    """Return the value of the key `awares` for one choice."""
     played, sizes = answer.played, answer.sizes
     return {
         "crops": list(played.regions),
@@ -162,7 +162,7 @@ def description(answer: ServedAnswer) -> dict[str, Any]:
 
 
 def view_row(one: ShownView, sizes: Sequence[Size]) -> dict[str, Any]:
-    """Return a view as JSON. `fraction` is the box, divided by the image's width and height."""
+    """Return a view as JSON. `fraction` is the box as fractions of the image's width and height."""
     width, height = sizes[one.image]
     left, top, right, bottom = one.view.box or (0, 0, width, height)
     return {
@@ -175,7 +175,7 @@ def view_row(one: ShownView, sizes: Sequence[Size]) -> dict[str, Any]:
 
 
 def fingerprint(answer: ServedAnswer) -> str:
-    """Return the name of the weights that sampled the answer."""
+    """Return OpenAI's `system_fingerprint`, which names the weights that sampled the answer."""
     return f"weights-{answer.played.version}"
 
 
@@ -183,7 +183,7 @@ def _entry(text: str, logprob: float) -> dict[str, Any]:
     whole = "\N{REPLACEMENT CHARACTER}" not in text
     return {
         "token": text,
-        # OpenAI writes this number for a token that is very unlikely. JSON has no infinity.
+        # JSON has no infinity. OpenAI uses -9999.0 for a very unlikely token.
         "logprob": max(logprob, -9999.0),
         "bytes": list(text.encode()) if whole else None,
         "top_logprobs": [],

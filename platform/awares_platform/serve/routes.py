@@ -2,7 +2,7 @@
 
     POST /v1/chat/completions   Gate -- parse_request -- fetch images -- CropLoop -- Completion
     GET  /v1/models, /v1/models/{model}, /healthz, /readyz, /metrics
-    GET  /                      the page for people (page.py), and what it needs
+    GET  /                      the web page (page.py), and the files that it needs
 
 The application is plain ASGI, so tests can run it without Ray.
 """
@@ -69,7 +69,7 @@ class Routes:
         self.page = Page(loop, self._upload)
 
     async def health(self, request: Request) -> Response:
-        """Answer GET /healthz and /readyz. They require no token, so that probes need no secret."""
+        """Answer GET /healthz and /readyz. They need no key, so that probes need no secret."""
         if (error := await self._reason()) is not None:
             raise _unhealthy(f"not healthy: {error}") from error
         return JSONResponse({"status": "ok"})
@@ -150,11 +150,11 @@ class Routes:
             while (chunk := await queue.get()) is not None:
                 yield chunk
             answers = await task
-            # A client that leaves now has still used the tokens.
+            # The tokens count even if the client disconnects now.
             await self._gate.spend(key, answers)
             for chunk in reply.closing(answers, include_usage=prepared.question.include_usage):
                 yield chunk
-            # A client that leaves before the last chunk counts as a failed request only.
+            # If the client disconnects before the last chunk, the request counts only as failed.
             self._answered(answers, key, started)
         except (Exception, asyncio.CancelledError, GeneratorExit) as error:
             self._failed(error, key, started)
@@ -167,7 +167,7 @@ class Routes:
             task.cancel()
 
     async def _play(self, prepared: Prepared, tell: Tell | None = None) -> list[ServedAnswer]:
-        """Play the conversations. If the engine is dead, raise RequestError with status 503."""
+        """Play the conversations. If the engine is dead, raise RequestError (503)."""
         try:
             return await self._loop.play(prepared, tell)
         except RequestError as error:
@@ -199,13 +199,13 @@ class Routes:
         log_access(key, status, code, seconds)
 
     async def _upload(self, request: Request) -> bytes:
-        """Return the body of a request that costs time, but samples nothing."""
+        """Check the key of a request and count the request, then return its body."""
         await self._gate.enter(request)
         return await read_body(request, self._config.max_request_bytes)
 
     async def _prepare(self, request: Request) -> Prepared:
         body = await read_body(request, self._config.max_request_bytes)
-        # Without a thread, the validation of a large body would block all other requests.
+        # In the event loop, the validation of a large body would block all other requests.
         question = await asyncio.to_thread(parse_request, body, self._config)
         images = [await self._image(url) for url in question.urls]
         return await self._loop.prepare(question, images)
@@ -230,7 +230,7 @@ def _unhealthy(message: str) -> RequestError:
 
 
 class HeldStream(StreamingResponse):
-    """A response that streams events. It calls `release` at the end, even if no stream begins."""
+    """A response that streams events. At its end, even an early one, it calls `release`."""
 
     def __init__(self, content: AsyncIterator[bytes], release: Callable[[], None]) -> None:
         kind = "text/event-stream; charset=utf-8"

@@ -1,7 +1,7 @@
 """The fields of OpenAI's chat completions API that the endpoint reads, ignores or refuses.
 
 body -- drop_neutral --> drops fields without an effect, and refuses unsupported values by name
-     -- ChatRequest ---> checks the other fields, each with its own type: 1 is no bool, true no int
+     -- ChatRequest ---> checks the types of the other fields strictly: 1 is not accepted for true
 """
 
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ _NEUTRAL: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "verbosity": (("medium",), "answers are short"),
     "web_search_options": ((), "the policy reads images only"),
 }
-"""Maps a field to its values without an effect, and to the reason why other values are refused."""
+"""Maps each field to the values that have no effect, and to the reason to refuse other values."""
 
 IGNORED = (
     *("user", "store", "service_tier", "safety_identifier", "parallel_tool_calls"),
@@ -101,8 +101,8 @@ class ImagePart(_Part):
 class Message(_Part):
     """One message of the conversation.
 
-    Clients send back the messages of the assistant with all their fields. Most of these fields are
-    null or empty.
+    Clients send earlier answers of the assistant back with all fields of OpenAI's format. The
+    endpoint therefore accepts these fields, and refuses most of them only if they are not empty.
     """
 
     role: Literal["system", "developer", "user", "assistant"]
@@ -123,7 +123,7 @@ class Message(_Part):
     @field_validator("content", mode="before")
     @classmethod
     def text_alone_is_one_part(cls, content: Any) -> Any:
-        """Turn OpenAI's short form, a plain string, into one text part, and null into none."""
+        """Turn OpenAI's short form, a plain string, into one text part. Turn null into no parts."""
         if content is None:
             return []
         return [{"type": "text", "text": content}] if isinstance(content, str) else content
@@ -152,9 +152,9 @@ class StreamOptions(_Part):
 
 
 class JsonSchema(_Part):
-    """The JSON schema of an answer. The endpoint enforces it, whatever `strict` says.
+    """The JSON schema of an answer. The endpoint enforces it even if `strict` is false.
 
-    An answer that a token limit or a stop string cuts may be incomplete.
+    If a token limit or a stop string cuts an answer, its JSON may be incomplete.
     """
 
     name: str
@@ -183,7 +183,7 @@ class SchemaFormat(_Part):
 
 
 class AwaresOptions(_Part):
-    """The options of this endpoint, which are no part of OpenAI's API.
+    """The options that this endpoint adds to OpenAI's API.
 
     With the mode "auto", the policy chooses the resolution. With "low", it answers from the low
     view, and with "full" from the whole image. `budget` is the largest number of visual tokens of
@@ -197,7 +197,7 @@ class AwaresOptions(_Part):
 class ChatRequest(_Part):
     """The fields of POST /v1/chat/completions that have an effect.
 
-    The endpoint checks the type of `metadata`, and otherwise ignores it.
+    Only `metadata` has no effect beyond the check of its type.
     """
 
     model: str

@@ -1,7 +1,7 @@
 """Decodes images in threads, and shares them between the requests in flight.
 
-While requests use an image, equal files with the same name share it, and each view is rendered
-once.
+Requests that send the same file under the same name share one decoded image. Each view of this
+image is rendered once. The image is dropped when no request uses it.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from awares.images import DecodeLimits, decode, header_pixels
 
 T = TypeVar("T")
 _DECODERS = 4
-"""The most images that are decoded at once. Decoding takes several times an image's memory."""
+"""The most images that are decoded at once, because decoding needs much memory for a while."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +65,24 @@ class Shelf:
         self._entries: dict[tuple[bytes, str], _Entry] = {}
 
     async def open(self, data: bytes, name: str) -> ImageFile:
-        """Read the header of a file. Raises DataError if it is no image, or too large."""
+        """Read the header of an image file. Raises DataError if it is no image, or too large."""
         return await self._run(lambda: self._open(data, name))
 
     def borrow(self, file: ImageFile) -> Awaitable[Gallery]:
-        """Return an awaitable of a file's gallery. Call `give_back` once for each call.
+        """Return an awaitable, which returns the decoded image with its rendered views.
 
-        The awaitable raises DataError if the file is corrupt.
+        For each call of `borrow`, call `give_back` once. The awaitable raises DataError if the file
+        is corrupt.
         """
         if file.key not in self._entries:
             self._entries[file.key] = _Entry(asyncio.ensure_future(self._decode(file)))
         entry = self._entries[file.key]
         entry.users += 1
-        # If one request is cancelled, the others still need the image.
+        # Without the shield, one cancelled request would cancel the decoding for all others.
         return asyncio.shield(entry.gallery)
 
     def give_back(self, file: ImageFile) -> None:
-        """Forget the image when no request uses it any more."""
+        """End one request's use of the image. Drop the image if no other request uses it."""
         entry = self._entries[file.key]
         entry.users -= 1
         if not entry.users:

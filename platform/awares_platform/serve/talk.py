@@ -8,7 +8,8 @@
                  |                     3. sample again from what it has; no request ---+
                  +------ views --------+
 
-No answer is empty, and no answer contains a request. `TalkResult.recoveries` counts each detour.
+No answer is empty, and no answer contains a request. `TalkResult.recoveries` names each problem on
+the way to the answer by a constant of this file, such as LENIENT.
 """
 
 import time
@@ -25,20 +26,21 @@ from awares.generate import FinishReason, Generate, GenerateRequest, Generation,
 from awares_platform.serve.allotment import ShownView, allot
 
 NO_ANSWER = "The policy found no answer to this question."
-"""The text of the answer if the policy gives none, even when requests are ruled out."""
+"""The text of the answer if the policy gives none, even when it cannot request crops."""
 
 LENIENT = "lenient"
-"""The request was not in the form of training, but its meaning was clear."""
+"""The request did not have the format of the training data, but its meaning was clear."""
 AGAIN = "asked_again"
-"""The turn was an unreadable request or empty, so the policy was asked once more."""
+"""The policy's turn was empty or unreadable, so the policy was asked once more."""
 WHOLE = "whole_image"
-"""The whole image was shown after an unreadable or empty turn, instead of asking once more."""
+"""The policy's turn was empty or unreadable, and asking once more had failed or was impossible.
+The policy therefore saw the whole image."""
 PLAIN = "request_ruled_out"
-"""The last turn was a request or empty, so the policy sampled it again without requests."""
+"""The last turn was a request or empty, so it was sampled again, with requests made impossible."""
 NONE = "no_answer"
 """The policy gave no answer at all. The answer is then the sentence `NO_ANSWER`."""
 NO_ROOM = "no_room"
-"""No requested region fitted the budget, so the policy answered from what it had."""
+"""No requested region fitted the budget, so the policy answered from the views that it had."""
 FEWER = "fewer_crops"
 """Only a part of the requested regions fitted the budget."""
 SMALLER = "smaller_crops"
@@ -49,11 +51,12 @@ Tell = Callable[[tuple[ShownView, ...]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What one conversation is about, and how its answer must be.
+    """The input of one conversation, and the limits on the conversation and its answer.
 
-    `prompt` holds one placeholder per view of `first`. `crops` and `tokens` bound the views and the
-    visual tokens, including the first views. `context` is the longest sequence in tokens. If
-    `asks` is false, the policy must answer without requests.
+    `prompt` holds token ids, with one placeholder for each view in `first`, the first views.
+    `galleries` are the images. `crops` is the largest number of views, and `tokens` the largest
+    number of visual tokens, both including the first views. `context` is the longest sequence in
+    tokens. If `asks` is false, the policy must answer without requests for crops.
 
     Example:
         Task(
@@ -81,14 +84,13 @@ class TalkResult:
     """The outcome of a conversation.
 
     `ids` and `logprobs` belong to the answer. `cut` says whether a token limit ended the answer.
-    `shown` are all views. `rounds` counts the calls of the engine. `sampled` counts the sampled
-    tokens of all rounds. `prompt` counts the tokens of the last prompt without the policy's earlier
-    turns, and counts a view as its visual tokens. `cached` counts the tokens of the last prompt
-    that the engine took from its cache. `prompted` counts the tokens of the prompts of all rounds,
-    and `reused` counts the tokens of these prompts from the cache. `version` is the weight version
-    of the last token. `regions` are the regions of all granted requests. `recoveries` are the
-    detours.
-    `engine_s` and `render_s` are seconds.
+    `shown` are all views. `regions` are the regions of all granted requests. `rounds` counts the
+    calls of the engine, and `sampled` counts the sampled tokens of all rounds. `prompt` counts the
+    tokens of the last prompt, without the policy's earlier turns. `cached` counts the tokens of the
+    last prompt that the engine took from its cache. `prompted` and `reused` are the same two counts
+    for all rounds together, with the policy's earlier turns. In each of these counts, a view counts
+    as its visual tokens. `version` is the weight version of the last token. `recoveries` holds
+    constants such as LENIENT. `engine_s` and `render_s` are times in seconds.
 
     Example:
         TalkResult(text="7", ids=(17, 151645), version=3, rounds=1, sampled=2, prompt=61)
@@ -115,7 +117,7 @@ class TalkResult:
 class Talk:
     """One conversation in progress.
 
-    `tell` gets the views that answer a request as soon as they are chosen.
+    It calls `tell` with the views that answer a request as soon as they are chosen.
 
     Example:
         played = await Talk(engine, chat, spec, task, tell).play()
@@ -162,7 +164,7 @@ class Talk:
     async def _finish(self) -> TalkResult:
         """Sample the answer from the views so far.
 
-        If the turn is a request or empty, sample it again with requests ruled out.
+        If the turn is a request or empty, sample it again, with requests made impossible.
         """
         grammar = self._task.grammar
         sampling = replace(self._task.sampling, grammar=grammar)
@@ -214,12 +216,12 @@ class Talk:
         return self._parse(text), text
 
     def _length(self) -> int:
-        """Return the length of the present sequence, in which views count as visual tokens."""
+        """Return the length of the sequence in tokens. A view counts as its visual tokens."""
         shown = self._played.shown
         return len(self._ids) - len(shown) + sum(one.tokens for one in shown)
 
     async def _show(self, views: Sequence[ShownView]) -> None:
-        """Render `views`. The ids already contain their placeholders."""
+        """Render `views`. Their placeholders are already in `_ids`."""
         started = time.perf_counter()
         for one in views:
             gallery = self._task.galleries[one.image]
@@ -229,7 +231,7 @@ class Talk:
 
     async def _grant(self, request: Request, generation: Generation, text: str) -> bool:
         """Append the request and its views. Return False if no view fits the budget."""
-        # A request in another form than in training is replaced by the form of training.
+        # Rewrite a request that does not have the format of the training data.
         canonical = request.canonical or self._spec.environment.parse(text) == request
         turn = self._chat.ended(generation.token_ids)
         if not canonical:
@@ -246,7 +248,7 @@ class Talk:
         return True
 
     async def _append(self, turn: tuple[int, ...], views: tuple[ShownView, ...]) -> None:
-        """Append a request's ids and the reply with `views`."""
+        """Append the token ids of a request and of the reply, which shows `views`."""
         self._ids += (*turn, *self._chat.tool_reply(len(views)))
         self._replies += len(turn)
         names = dict.fromkeys(one.region for one in views if one.region is not None)
@@ -287,7 +289,7 @@ class Talk:
         return True
 
     def _whole(self) -> Request | None:
-        """Return the request that one view of the whole image answers, if there is one."""
+        """Return a request whose only view is the whole image, or None if there is none."""
         environment, size = self._spec.environment, self._sizes[0]
         for region in environment.regions:
             request = readable(environment, (region,))
@@ -299,7 +301,7 @@ class Talk:
         return self._task.crops - len(self._played.shown)
 
     def _tokens_left(self, turn: int) -> int:
-        """Return the visual tokens that further views may have after a turn of `turn` ids."""
+        """Return how many visual tokens further views may have, after a turn of `turn` tokens."""
         shown = sum(one.tokens for one in self._played.shown)
         empty, one = len(self._chat.tool_reply(0)), len(self._chat.tool_reply(1))
         reply = empty + self._crops_left() * (one - empty - 1)
@@ -307,7 +309,7 @@ class Talk:
         return min(self._task.tokens - shown, room)
 
     def _reductions(self, request: Request, views: Sequence[ShownView]) -> list[str]:
-        """Return how `views` differ from the views that the environment returns."""
+        """Return FEWER if `views` lack a requested region, and SMALLER if they have shrunk."""
         names = {name for one in views for name in (one.region or "").split(", ")}
         asked = {
             v.scale for size in self._sizes for v in self._spec.environment.views(request, size)
@@ -316,8 +318,8 @@ class Talk:
         return found + ([] if {one.view.scale for one in views} <= asked else [SMALLER])
 
     def _request_ids(self) -> tuple[int, ...]:
-        """Return the ids with which a request may begin."""
+        """Return the token ids with which a request may begin."""
         text = self._spec.environment.write(Request(self._spec.environment.regions[:1]))
         first = {self._chat.encode(lead + text)[0] for lead in ("", " ")}
-        # A tokenizer may encode the space alone, and answers need spaces.
+        # Some tokenizers encode the leading space as its own token, which answers need.
         return tuple(token for token in first if self._chat.decode((token,)).strip())
