@@ -1,9 +1,9 @@
 """Implements `awares doctor`: checks a cluster before a run, and names the remedy of each fault.
 
-    process                           checks that run there
-    driver                            nodes
-    one actor for each learner rank   machine, all-reduce, load, update
-    one actor for the engine          machine, store, endpoints, load, update
+    process                           checks in this process
+    driver                            run directory, nodes, clean-up
+    one actor for each learner rank   its node, all-reduce, loading of the policy, updates
+    one actor for the engine          its node, store, endpoints, loading of the policy, updates
 
 An update is a few training steps of the base policy. The learner publishes the changed weights in
 the object store, and the engine loads them. The relative canary then compares how the update
@@ -21,7 +21,7 @@ node.py        runs all checks of one node
 machine.py     checks GPUs, disks and shared memory of one node
 clock.py       compares a node's clock with the store's clock
 storage.py     checks reads, writes, conditions and rates of the object store
-endpoints.py   asks the judge and the grounding
+endpoints.py   asks the judge model and the grounding model one question each
 collective.py  checks an all-reduce over the learner's ranks
 questions.py   generates the questions that train and check the update
 trainee.py     loads the base policy into the trainer, and trains the update

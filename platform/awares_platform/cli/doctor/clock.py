@@ -17,7 +17,7 @@ _REMEDY = "Synchronise the node's clock with NTP, because S3 refuses requests wi
 def check_clock(store: ObjectStore, node: str) -> list[Finding]:
     """Compare this node's clock with the Date header of a reply of the store.
 
-    The Date header has a resolution of one second. A reply that denies access also has the header.
+    The Date header has a resolution of one second. Even a reply that denies access has this header.
     """
     sent = time.time()
     date = _date(store)

@@ -27,7 +27,7 @@ FASTER = (
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """The all-reduces of one rank.
+    """The result of one rank's all-reduces.
 
     `right` is true if every sum was right. `size` is the size of the tensor in bytes. `seconds` is
     the median duration of an all-reduce.

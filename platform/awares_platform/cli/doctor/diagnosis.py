@@ -1,4 +1,4 @@
-"""Presents all findings of a visit: as a table for the terminal, as JSON and as one status."""
+"""Presents the findings of one run of `awares doctor`: as a table, as JSON and as one status."""
 
 import json
 import os
@@ -18,9 +18,9 @@ _WIDEST = 60
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """The findings of one visit, in the order of the checks.
+    """The findings of one run of `awares doctor`, in the order of the checks.
 
-    `run` is the value of run.name. The visit took `seconds`.
+    `run` is the value of run.name. `seconds` is the duration of all checks.
 
     Example:
         Diagnosis("mini", (Finding("clock", "pass", "agrees with the store's clock"),), 31.0)

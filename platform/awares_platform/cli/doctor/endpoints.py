@@ -1,4 +1,4 @@
-"""Asks the judge and the grounding one question each, if the setup names their endpoints."""
+"""Asks the judge model and the grounding model one question each, if the setup uses endpoints."""
 
 import asyncio
 import io
@@ -28,12 +28,12 @@ _UNREADABLE = "Use a model that follows the instructions, or raise max_tokens of
 
 
 def check_endpoints(visit: Visit, curate: CurateConfig, call: Call) -> None:
-    """Check the endpoints of the judge and of the grounding.
+    """Check the endpoints of the judge model and of the grounding model.
 
-    This process reads the prompt files, as `awares curate` does. `call` runs a check with settings,
-    maybe on another machine, which may not have the files.
+    `call` runs a check, maybe on another machine, which may lack the prompt files. Therefore this
+    process reads the files, as `awares curate` does.
     """
-    # Each check reads one prompt, so that a missing file is one finding.
+    # Let each check read only its own prompt file, so that a missing file fails only one check.
     judge = curate.model_copy(update={"grounding_prompt": ""})
     grounding = curate.model_copy(update={"judge_prompt": ""})
     visit.run(JUDGE, lambda: call(check_judge_endpoint, with_texts(judge)), REACHABLE, 30.0)
@@ -63,7 +63,7 @@ def check_judge_endpoint(curate: CurateConfig) -> list[Finding]:
 
 
 def check_grounding_endpoint(curate: CurateConfig) -> list[Finding]:
-    """Ask the grounding about a generated scene.
+    """Ask the grounding model about a generated scene.
 
     Raises ConfigError if curate.grounding cannot be used. Raises EndpointError if the endpoint does
     not answer or refuses the request.

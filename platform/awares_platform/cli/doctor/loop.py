@@ -39,11 +39,12 @@ def check_loop(
     own: bool,
     gpu: bool,
 ) -> None:
-    """Check the loop. `store` is None if the store cannot be used.
+    """Check the all-reduce, the trainer, the engine and both kinds of updates.
 
-    `ranks` are the actors of all learner ranks, and `player` is the engine's actor. The trainer and
-    the engine load the policy at the same time, as in the grpo job. `own` is true if the setup
-    trains an adapter, and `gpu` is true if the learner uses GPUs.
+    `store` is None if the store cannot be used. `ranks` are the actors of all learner ranks, and
+    `player` is the engine's actor. The trainer and the engine load the policy at the same time, as
+    in the grpo job. `own` is true if the setup trains an adapter, and `gpu` is true if the learner
+    uses GPUs.
     """
     joined = visit.run(collective.ALL_REDUCE, lambda: _all_reduce(ranks, gpu), collective.REMEDY)
     with ThreadPoolExecutor(1) as pool:

@@ -102,7 +102,7 @@ def check_disks(
 
 
 def _free_gib(place: Path) -> float:
-    """Return the free space after a test write. Raises OSError if the write fails."""
+    """Return the free space in GiB after a test write. Raises OSError if the write fails."""
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=place, prefix="awares-doctor-") as file:
         file.write(os.urandom(_WRITTEN))

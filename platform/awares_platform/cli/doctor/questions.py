@@ -21,9 +21,9 @@ _CHECKED, _TRAINED = 4, 4
 def two_canaries(
     chat: ChatFormat, family: ModelFamily, method: MethodConfig
 ) -> tuple[Canary, Canary]:
-    """Return the canary that compares learner and engine, and a canary with questions to train on.
+    """Return two canaries. The first compares learner and engine, the second trains the update.
 
-    Learner and engine build equal canaries, because the generated scenes depend on the seed only.
+    Learner and engine build equal canaries, because the generated scenes depend only on the seed.
     """
     pictures = [
         (hashlib.sha256(data).hexdigest(), data, sample)

@@ -79,7 +79,7 @@ def conditional_writes(store: ObjectStore) -> list[Finding]:
 
 
 def rates(store: ObjectStore) -> list[Finding]:
-    """Measure the store's rates. A measurement begins no further call after 1.5 seconds."""
+    """Measure the store's rates. Each measurement makes calls for about 1.5 seconds."""
     metrics = {
         "put_mb_per_s": _bandwidth(lambda key, data: store.put(key, data)),
         "get_mb_per_s": _bandwidth(lambda key, data: store.get(key)),

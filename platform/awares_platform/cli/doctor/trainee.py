@@ -154,7 +154,7 @@ class Trainee:
 
 
 def _distance(one: Logprobs, other: Logprobs) -> float:
-    """Return the root mean square of the differences."""
+    """Return the root mean square of the differences between two sets of logprobs."""
     pairs = [pair for rows in zip(one, other, strict=True) for pair in zip(*rows, strict=True)]
     return math.sqrt(math.fsum((a - b) ** 2 for a, b in pairs) / len(pairs))
 

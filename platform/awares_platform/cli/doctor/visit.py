@@ -24,7 +24,7 @@ class Visit:
         return self._started + self._waited + self._limit_s - time.monotonic()
 
     def wait(self, check: str, work: Work, limit_s: float, remedy: str) -> bool:
-        """Run a check, and return whether no finding is a failure.
+        """Run a check, and return whether its findings contain no failure.
 
         The check may take `limit_s` seconds, which do not count towards the visit's time limit.
         """
@@ -36,7 +36,7 @@ class Visit:
     def run(
         self, check: str, work: Work, remedy: str, limit_s: float = 60.0, *, needed: bool = True
     ) -> bool:
-        """Run a check, and return whether no finding is a failure.
+        """Run a check, and return whether its findings contain no failure.
 
         `needed` is false if a run of this setup does not need what the check tests. A failure then
         becomes a warning.
