@@ -46,7 +46,7 @@ class Training:
         self.begin()
 
     def begin(self) -> None:
-        """Take a new optimizer, which knows no earlier gradients."""
+        """Replace the optimizer by a new one, whose state holds no earlier gradients."""
         self._optimizer = torch.optim.AdamW(self.adapter, weight_decay=0)
 
     def step(self, rate: float) -> list[Tensor]:
@@ -62,7 +62,7 @@ class Training:
 
 
 def measure(rate: float) -> Iterator[tuple[int, float, float]]:
-    """Yield the number of a step, the size of its delta, and the size of an anchor after it."""
+    """Yield each step of STEPS, the size of the step's delta, and of an anchor after the step."""
     training = Training()
     old = training.published()
     for step in range(1, STEPS[-1] + 1):

@@ -197,7 +197,7 @@ async def measure(
         policy, config, chat, family=QWEN2_5_VL, limits=LIMITS, lora_rank=lora_rank
     )
     if way == "folded":
-        # Remove the check by which an engine in bfloat16 refuses to fold an adapter.
+        # Remove the check by which a bfloat16 engine refuses to add an adapter to its weights.
         engine._check_form = lambda manifest: None  # type: ignore[method-assign]
     loads: dict[bool, list[tuple[float, LoadReport]]] = {True: [], False: []}
     shapes = dict(Checkpoint(policy).shapes)

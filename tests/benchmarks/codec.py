@@ -157,7 +157,7 @@ def table(rows: list[Row]) -> str:
 
 
 def readme(rows: list[Row]) -> str:
-    """Return the table for the document: a row for each update, and the sizes of each codec."""
+    """Return a Markdown table: a row for each update, with the size that each codec reaches."""
     names = dict.fromkeys(row.update for row in rows)
     found = {update: [row for row in rows if row.update == update] for update in names}
     others = " | ".join(codec.name for codec in CODECS[1:])

@@ -94,7 +94,7 @@ class Lag:
 async def learn(controller: Controller, fleet: Fleet, steps: range, rate: float) -> None:
     """Take the batches of `steps`, at most `rate` groups a second. Publish after each batch.
 
-    As in a run, a batch is pickled in a thread, and the learner asks for the views of the next one.
+    As in a run, a thread pickles each batch, and the learner asks which images the next batch has.
     """
     size, begun = fleet.settings.groups_per_step, time.perf_counter()
     async with asyncio.TaskGroup() as warming:

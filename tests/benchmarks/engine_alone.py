@@ -39,7 +39,7 @@ WARM_UP = 16
 
 
 def recorded(config: PlatformConfig, chat: ChatFormat) -> Groups:
-    """Return the requests of the groups in the run's journal, with rendered views."""
+    """Return the requests of the groups in the run's journal, with their images."""
     store = ObjectStore.from_config(config.store)
     images = Images.of(store, config.data)
     grpo = config.grpo

@@ -87,7 +87,8 @@ async def measure(megapixels: float) -> None:
         for kind, mode in KINDS:
             data = encoded(side, kind, mode)
             alone = await longest_gap(answer(loop, data))
-            # Bytes after the end of a file change its digest, and nothing else.
+            # Extra bytes at the end of an image file change only its digest. The endpoint therefore
+            # cannot reuse the image of another request.
             four = [data + bytes(count) for count in range(1, 5)]
             together = await longest_gap(asyncio.gather(*(answer(loop, one) for one in four)))
             print(f"{megapixels:g} MP {kind} {mode}: {alone:.0f} ms alone, {together:.0f} of four")

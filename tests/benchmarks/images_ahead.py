@@ -2,12 +2,12 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/images_ahead.py [--steps 10] [--rounds 3]
 
-A step has two pages of 1,700 x 2,200 pixels, each with a low view and a crop, at the limits of
-awares-7b. After a step's views are there, the main thread computes on one core. With a Warmer
-(grpo/warming.py), a thread prepares the views of the next step meanwhile. Each round measures first
-without a Warmer, and then with a Warmer.
+A step has two pages of 1,700 x 2,200 pixels. The policy sees two views of each page: the page at
+low resolution, and a crop. The limits are those of awares-7b. When a step's views are ready, the
+main thread computes on one core. With a Warmer (grpo/warming.py), a second thread prepares the
+views of the next step meanwhile. Each round measures first without a Warmer, and then with one.
 
-How to read it: "wait" is the median time until the views of a step are there. "Compute" is the
+How to read it: "wait" is the median time until the views of a step are ready. "Compute" is the
 median time of the main thread's computation. If "compute" is much longer with a Warmer, the thread
 slows the main thread. The thread needs a core of its own.
 """
@@ -80,7 +80,7 @@ def main() -> None:
     print(f"{'round':>5}  {'images':<8}{'wait, s':>9}{'compute, s':>12}")
     for number in range(arguments.rounds):
         for ahead in (False, True):
-            # Each measurement decodes every page once.
+            # Use a new cache, so that each measurement decodes every page once.
             images = cache(lambda name: decode(files[int(name)]))
             make = partial(
                 prepare, images=images, processor=processor, limits=limits, low_ratio=0.47

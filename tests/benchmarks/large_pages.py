@@ -4,8 +4,9 @@
 
 The script writes AwaRes-Mini's pages (awares/mini/pages.py) with their labels to a local store.
 It then runs sft, grpo and evaluate twice with the mini policy: with method.crop_scale 2, and then
-with 1. It prints accuracy beside RTR, and writes runs/<run>/evaluate/results.json. Overrides, such
-as run.seed=1 or policy.train_vision=true, apply to both runs.
+with 1. It prints accuracy and RTR, the number of visual tokens relative to full resolution. It also
+writes runs/<run>/evaluate/results.json. Overrides, such as run.seed=1 or policy.train_vision=true,
+apply to both runs.
 
 How to read it: at full resolution, the processor halves the side of a page from 224 px to 112 px.
 Full resolution has an RTR of 1. With crop_scale 2, a crop shows the page's native pixels, so the

@@ -2,10 +2,10 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/resume.py [--steps 6250]
 
-The journal has one segment for each step, as awares-7b writes them: 8 groups of 8 episodes. Each
-episode has two turns and about 1,700 token ids. With the default of --steps, the last checkpoint is
-10 steps old. A new process then reads the journal from a real SeaweedFS, as a controller does when
-its learner attaches.
+The journal has one file (segment) for each step. As for awares-7b, it holds 8 groups of 8 episodes.
+An episode has two turns and about 1,700 token ids. With the default of --steps, the last checkpoint
+is 10 steps old. A new process then reads the journal from a real SeaweedFS, as a controller does
+when its learner attaches.
 
 How to read it: "seconds" is the time of the read. "MiB" is the peak of the process's memory, minus
 the process's memory before the read. Neither may grow with the number of steps, except for the time

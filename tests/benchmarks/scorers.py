@@ -1,7 +1,8 @@
-"""Measures how many predictions a second each scorer takes on one core, beside lmms-eval.
+"""Measures how many predictions a second each of our scorers takes on one core.
 
-The predictions come from tests/lmms_eval/cases.py. If lmms-eval is installed, it is measured, too.
-Its scorers cannot be called alone, so its rates include its own bookkeeping.
+The predictions come from tests/lmms_eval/cases.py. If lmms-eval is installed, the script also
+measures the scorers of lmms-eval. They cannot be called alone, so their rates include other work of
+lmms-eval.
 
 Run it with:
 
@@ -22,7 +23,10 @@ VERSION = "2026-08"
 
 @dataclass(frozen=True, slots=True)
 class ScoredRate:
-    """The pairs a second of our scorer, and of lmms-eval's, or None if it is not installed.
+    """The number of predictions that two scorers take in a second.
+
+    `ours` is the rate of our scorer. `theirs` is the rate of the same scorer in lmms-eval, or None
+    if lmms-eval is not installed.
 
     Example:
         ScoredRate("docvqa", ours=52_000.0, theirs=4_100.0)
@@ -34,7 +38,7 @@ class ScoredRate:
 
 
 def rate(score: Callable[[Sequence[ScoredPair]], object], chosen: Sequence[ScoredPair]) -> float:
-    """Return the number of pairs a second, of the fastest of three passes."""
+    """Return the number of predictions a second in the fastest of three passes."""
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
@@ -50,7 +54,7 @@ def ours(chosen: Sequence[ScoredPair]) -> list[float]:
 
 
 def measure(chosen: Sequence[ScoredPair], name: str) -> ScoredRate:
-    """Return the rates of one scorer, or of all for the name "all"."""
+    """Return the rates of the scorer `name`. The name "all" means all scorers together."""
     mine = [one for one in chosen if name in (one.name, "all")]
     theirs = None
     if find_spec("lmms_eval"):

@@ -42,7 +42,7 @@ GOALS = {
 }
 """The smallest value that the project aims at for each ratio."""
 SKIPPED = 3
-"""The number of first steps that do not count as the steady state.
+"""The number of steps at the start of a run that do not count as the steady state.
 
 This project's buffer of groups is full before the first step. The first steps therefore wait less
 than later steps."""
@@ -190,7 +190,7 @@ def main() -> None:
     with Screen() as screen:
         bench = Bench(given.directory.resolve(), given.environment.resolve(), steps, screen.tell)
         for number in range(rounds):
-            # "alone" replays the last run of the kind "loop". It must not come first in round 0.
+            # The kind "alone" replays the last run of the kind "loop", so "loop" must run first.
             order = [*found] if number % 2 == 0 else [*found][::-1]
             for kind in order:
                 found[kind].append(bench.measure(kind))

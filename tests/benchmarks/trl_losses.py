@@ -123,7 +123,7 @@ class FixedTrainer(GRPOTrainer):
     """A GRPOTrainer that takes its tokens, logprobs and rewards from `tensors`."""
 
     def use(self, given: dict[str, Tensor], beta: float) -> None:
-        """Set the data, and the attributes that TRL itself sets for vLLM and a reference."""
+        """Set the data, and the attributes that TRL sets for vLLM and for a reference policy."""
         self.given, self.beta, self.use_vllm = given, beta, True
         self.ref_model = torch.nn.Identity()
         self.current_gradient_accumulation_steps = 1

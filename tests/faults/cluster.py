@@ -1,7 +1,7 @@
 """Runs a Ray cluster on this machine: a head node and one further node, which can be replaced.
 
-The head node has the driver, the controller and the trainer. The further node stands for a spot
-node, which a cloud may take back. It has the rollout actor and the learner.
+The head node runs the driver, the controller and the trainer. The further node runs the rollout
+actor and the learner. It stands for a spot node, which the cloud may take back at any time.
 """
 
 import os
@@ -33,7 +33,7 @@ print(*(key.hex() for key, one in nodes.items() if one.node_manager_address == s
 
 
 class RayCluster:
-    """The processes of the nodes. `address` is the value of RAY_ADDRESS for a job on the cluster.
+    """Starts and ends the nodes. `address` is the value of RAY_ADDRESS for a job on the cluster.
 
     Example:
         with cluster(environment) as nodes:
@@ -89,13 +89,13 @@ class RayCluster:
 
     def add_node(self) -> None:
         """Start a further node for the rollout actor and the learner."""
-        # Each further node gets an address of its own. A driver looks for the node with the
-        # driver's address, and must find the head node.
+        # A driver uses the node that has the driver's own IP address. This must be the head node,
+        # so each further node gets another address.
         address = f"--node-ip-address=127.0.0.{len(self._nodes) + 1}"
         self._start("spot", f"--address={self.address}", address)
 
     def notify(self, seconds: int) -> None:
-        """Tell Ray that the newest node is taken back in `seconds` seconds, as a cloud does."""
+        """Tell Ray that the cloud will take the newest node back in `seconds` seconds."""
         find = [sys.executable, "-c", _FIND, self.address, f"127.0.0.{len(self._nodes)}"]
         node = subprocess.check_output(find, env=self._environment, text=True).strip()
         command = [str(Path(sys.executable).with_name("ray")), "drain-node"]

@@ -1,4 +1,4 @@
-"""Defines the faults of the matrix: which process or part each fault strikes, and how."""
+"""Lists the faults that matrix.py injects: which process or part each fault strikes, and how."""
 
 from dataclasses import dataclass
 from signal import SIGKILL, SIGSTOP, Signals
@@ -48,9 +48,10 @@ class MatrixFault:
 
     `part` is what the fault strikes. `name` is the text in the table. The process `victim`, or the
     raylet of a node, gets `signal`. A fault of the store or of the disk lasts `seconds`, and a
-    faulty store answers with `reply`. A notice comes `seconds` before its node is lost. Within
-    `limit_s` seconds after the start of the fault plus `seconds`, the job must say a line that
-    matches `told`, and must publish two further versions.
+    faulty store answers with `reply`. A notice comes `seconds` before its node is lost.
+
+    The job must recover within `seconds` + `limit_s` seconds after the start of the fault: it must
+    print a line that matches `told`, and publish two further versions.
 
     Example:
         MatrixFault("driver", "kill -9 of the driver", 120, "taking over from ")

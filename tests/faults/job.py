@@ -17,8 +17,8 @@ COMMAND = [sys.executable, "-c", "from awares_platform.cli.main import main; mai
 class GrpoJob:
     """A running `awares grpo`.
 
-    `said` holds the lines of the job, including those of earlier processes of the job. `store` is a
-    client of the store without the proxy, so that the progress is visible during an outage.
+    `said` holds all lines that the current and earlier processes of the job have printed. `store`
+    is a client that bypasses the proxy, so that the progress is visible during an outage.
 
     Example:
         job = GrpoJob(config, store, environment, directory)

@@ -85,7 +85,7 @@ def settings(endpoint: str, disk: Path, part: int) -> PlatformConfig:
 
 
 def moments(part: int, repeated: Sequence[str] = ()) -> list[tuple[MatrixFault, int, float]]:
-    """Return each fault of a part, with the versions and the seconds to wait before the fault.
+    """Return each fault of a part, with the number of versions and of seconds to wait before it.
 
     `repeated` names the faults of a part after part 4.
     """
@@ -111,7 +111,7 @@ def small_disk() -> Iterator[Path]:
 
 
 def variables(address: str = "") -> dict[str, str]:
-    """Return the environment of the cluster, or of a job on the cluster at `address`."""
+    """Return the environment variables of the cluster, or of a job on the cluster at `address`."""
     own = {
         "PYTHONPATH": f"{ROOT}:{ROOT / 'platform'}",
         "OMP_NUM_THREADS": "1",
@@ -165,7 +165,7 @@ def run(part: int, results: Path, seconds: float, repeated: Sequence[str]) -> No
 
 
 def running(job: GrpoJob) -> set[psutil.Process]:
-    """Return the job's driver and its descendants, if the driver runs, and otherwise nothing."""
+    """Return the job's driver and its descendants, or an empty set if the driver has ended."""
     return family(psutil.Process(job.process.pid)) if job.process.poll() is None else set()
 
 

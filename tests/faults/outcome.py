@@ -29,10 +29,10 @@ OURS = re.compile(r"grpo \[ *\d+ s\]: |[IWE] [\d:]{8} awares|awares grpo: |grpo:
 class Struck:
     """What a fault did to the job.
 
-    `name` and `limit_s` are those of the fault. `version` is the newest version at the strike.
+    `name` and `limit_s` are copied from the fault. `version` is the newest version at the strike.
     `gone_s` is the time from the strike to the end of the struck process, or None if the fault
     strikes a node, the store or the disk. `step_s` is the time until the job had named the fault
-    and had published two further versions. It counts from the strike plus the fault's `seconds`.
+    and had published two further versions. This time starts `MatrixFault.seconds` after the strike.
     `told` is the line by which the job named the fault, or "" if there is none. `failed` says why
     the job did not recover in time, or is "".
 
@@ -82,7 +82,7 @@ def portable(text: str) -> str:
 def check(
     config: PlatformConfig, store: ObjectStore, said: Sequence[str], status: int | None
 ) -> dict[str, str]:
-    """Return what is wrong by each check, which is "" if the check passes.
+    """Return a map from the name of each check to what is wrong, or to "" if the check passes.
 
     `status` is the exit status of the job after SIGTERM, or None if the job did not end in time.
     """
@@ -102,7 +102,7 @@ def check(
 
 
 def _journal(config: PlatformConfig, store: ObjectStore) -> dict[str, str]:
-    """Return what is wrong with the journal by each check. The newest step may have no record."""
+    """Check the journal, and return what `check` returns. The newest step may have no record."""
     size, journal = config.grpo.groups_per_step, journal_of(config, store)
     trainings = journal.trainings()
     numbers = Counter(number for one in trainings.values() for number, _ in one.groups)

@@ -68,7 +68,7 @@ class Strike:
     def _wait_for_line(self, pattern: str, first: int, until: float) -> None:
         """Wait until a line after the first `first` lines matches.
 
-        Raises TimeoutError if the job ends first, or if none matches by the time `until`.
+        Raises TimeoutError if the job ends first, or if no line matches by the time `until`.
         """
         while not telling(pattern, self._job.said[first:]):
             if time.monotonic() > until or self._job.process.poll() is not None:
@@ -99,7 +99,7 @@ class Strike:
         Raises AssertionError unless the job has saved a checkpoint besides the regular ones.
         """
         self._nodes.notify(int(fault.seconds))
-        # The commands that give the notice take seconds, and the time counts from the notice.
+        # `notify` takes some seconds. Only after that does the time until the node's loss begin.
         until = time.monotonic() + fault.seconds
         saved = False
         while time.monotonic() < until:

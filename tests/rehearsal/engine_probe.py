@@ -1,8 +1,8 @@
 """Makes each engine process record its memory before it loads the model.
 
-The forkserver of the engines preloads the module that the model family names. For ProbedQwen this
-is the present file instead of vLLM's module of Qwen2.5-VL. This file imports vLLM's module itself,
-so the engines still find that module preloaded.
+Python's forkserver starts the engine processes. To save time, it first imports the module that the
+model family names, so that no engine has to import it. For ProbedQwen this is the present file
+instead of vLLM's module of Qwen2.5-VL. This file also imports vLLM's module.
 """
 
 from typing import Any

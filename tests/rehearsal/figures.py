@@ -105,9 +105,9 @@ def passes(events: Sequence[dict[str, Any]]) -> list[Pass]:
 def trainer_peak(report: dict[str, Any]) -> int:
     """Return a trainer's peak memory in bytes: its weights, and the most that a pass adds.
 
-    The weights are the memory that the process takes while it loads the model. The bytes that it
-    maps from a file are added, because the samples of its memory leave them out. Libraries, the
-    tokenizer and the cache of views do not count, because a GPU would hold none of them. The
+    The memory of the weights is the growth of the process's memory during the load of the model,
+    plus the weights that it maps from files, because the samples leave out mapped files. Libraries,
+    the tokenizer and cached images do not count, because a GPU would hold none of them. The
     gradients and the optimizer's state of an adapter are too small to count.
     """
     events = [event for event in report["events"] if event["event"] != "engine"]

@@ -18,7 +18,7 @@ STEP = 4_000_000
 def anonymous_bytes(pid: int) -> int:
     """Return the resident anonymous memory of a process in bytes.
 
-    Pages of files do not count, because the kernel can drop them.
+    Memory-mapped files do not count, because the kernel can drop their pages.
     """
     for line in Path(f"/proc/{pid}/status").read_text("ascii").splitlines():
         if line.startswith("RssAnon"):
@@ -92,7 +92,7 @@ class Sampler:
     def _find(self) -> None:
         """Add new descendants, and read the names of all descendants again.
 
-        A process can change its name, and a name that is empty now does not replace an earlier one.
+        A process can change its name. An empty name does not replace an earlier name.
         """
         with suppress(psutil.Error, OSError):
             for child in psutil.Process(self._root).children(recursive=True):

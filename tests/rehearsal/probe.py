@@ -40,12 +40,12 @@ class ProbedQwen(Qwen25VL):
     - "loaded" after it has loaded its model, with the bytes of weights that it maps from files;
     - "pass" at the start of each forward pass, with the sizes of the batch;
     - "head" after the output head has run, with the number of scored positions;
-    - "layer" at each run of the first decoder layer. Checkpointing runs this layer a second time.
+    - "layer" at each run of the first decoder layer. Gradient checkpointing runs it a second time.
 
     An engine records the event "engine" before it loads its model.
     """
 
-    # The forkserver of the engines imports engine_probe, so every engine records its event.
+    # Python's forkserver, which starts the engines, imports this module. See engine_probe.py.
     vllm_module = "tests.rehearsal.engine_probe"
 
     def load_model(self, path: Path, **options: Any) -> tuple[Any, Mapping[str, Any]]:

@@ -109,8 +109,9 @@ def planned_engine(engine: EngineMemory, dtype: str, shape: Geometry, scored: in
 def longest_prompt(config: PlatformConfig, job: str, tokens: Lengths) -> int:
     """Return the tokens of the longest canary prompt that a job's engine scores, or 0 without any.
 
-    The first two prompts of a canary show a quarter of the image, and the next two show a half. A
-    canary has at most as many prompts as the job has questions.
+    Besides the image at low resolution, the first two prompts of a canary show a crop of a quarter
+    of the image, and the next two show a crop of a half. A canary has at most as many prompts as
+    the job has questions.
     """
     prompts = {"grpo": config.data.train_samples, "evaluate": config.evaluate.questions}.get(job)
     if prompts is None:
@@ -142,7 +143,8 @@ def job_engine(
 def planned_padding(done: Sequence[Pass], tokens: Lengths) -> float:
     """Return the share of padding that the plan states for the passes in `done`.
 
-    The function derives from a pass's number of tokens how many of its episodes have a request.
+    From the number of tokens of a pass, the function computes how many of the pass's episodes
+    request a crop.
     """
     more = tokens.called - tokens.plain
     calls = [round((one.tokens - one.rows * tokens.plain) / more) for one in done]

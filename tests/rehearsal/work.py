@@ -8,9 +8,9 @@ the seconds is its share in the FLOPs. The parts are the metrics of the learner:
     time/learn    passes with gradients, which recompute each layer, and reference passes
     time/publish  the learner scores the canary
 
-If the engine works while the learner does not wait, the two share the cores. The learner's parts
-then take longer, so they count more: for each of the learner's FLOPs, the engine also computes one,
-until the engine's work is done.
+While the engine and the learner both compute, they share the cores equally: for each FLOP of the
+learner, the engine also computes one. The learner's parts then take longer, so these FLOPs of the
+engine are added to the learner's parts.
 """
 
 from collections.abc import Sequence
@@ -36,8 +36,8 @@ def step_work(
     """Return the FLOPs of waiting, learning and publishing, over all steps of the run.
 
     `done` are the passes of the learner, and `metrics` the metrics of its steps. The engine scores
-    the canary after each load, and once before the first load. The learner takes its first two
-    scores of the canary at its start, so they belong to no step.
+    the canary after each load, and once before the first load. The learner scores the canary twice
+    at its start, and these two scores belong to no step.
     """
     canary, steps = split(done)
     prompts = canary[: len(canary) // scorings(canary)]

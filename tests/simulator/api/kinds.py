@@ -123,7 +123,7 @@ class Kinds:
         return self._by_name[api_version, name]
 
     def knows(self, api_version: str, name: str) -> bool:
-        """Whether the cluster has this kind."""
+        """Return whether the cluster has this kind."""
         return (api_version, name) in self._by_name
 
     def groups(self) -> dict[str, list[str]]:

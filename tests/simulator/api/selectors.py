@@ -24,7 +24,7 @@ def accepting(labels: str = "", fields: str = "") -> Callable[[Body], bool]:
 
 
 def matches(selector: Mapping[str, str], body: Body) -> bool:
-    """Whether an object has every label of `selector`. An empty selector selects nothing."""
+    """Return whether an object has every label of `selector`. An empty selector selects nothing."""
     labels = body["metadata"].get("labels") or {}
     return bool(selector) and all(labels.get(key) == value for key, value in selector.items())
 

@@ -29,6 +29,6 @@ def owned(kind: Kind, owner: Body, name: str, body: Body) -> Body:
 
 
 def belongs(owner: Body, body: Body) -> bool:
-    """Whether `owner` is an owner of `body`."""
+    """Return whether `owner` is an owner of `body`."""
     references = body["metadata"].get("ownerReferences") or []
     return any(item["uid"] == owner["metadata"]["uid"] for item in references)

@@ -114,7 +114,7 @@ class Workloads:
 
 
 def ready(pod: Body) -> bool:
-    """Whether the pod's status says that the pod is ready."""
+    """Return whether the pod's status says that the pod is ready."""
     return any(
         item["type"] == "Ready" and item["status"] == "True"
         for item in pod.get("status", {}).get("conditions", [])

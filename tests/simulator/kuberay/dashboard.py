@@ -26,7 +26,7 @@ class Dashboard:
     token: str | None = field(repr=False)
 
     def up(self) -> bool:
-        """Whether the dashboard answers and accepts the token."""
+        """Return whether the dashboard answers and accepts the token."""
         with contextlib.suppress(Unanswered):
             return bool(self._ask("GET", "/api/version"))
         return False

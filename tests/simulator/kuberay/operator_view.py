@@ -8,7 +8,7 @@ from tests.unit.helm.operator_rules import faults
 
 
 class OperatorView:
-    """Checks each generation of an object once, and remembers the result."""
+    """Checks each version (metadata.generation) of an object once, and remembers the result."""
 
     def __init__(self) -> None:
         self._verdicts: dict[tuple[str, int], str] = {}

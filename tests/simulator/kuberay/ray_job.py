@@ -232,7 +232,7 @@ class RayJobs:
             return None
 
     def _late(self, spec: Body, status: Body, phase: str) -> bool:
-        """Whether activeDeadlineSeconds or preRunningDeadlineSeconds has passed."""
+        """Return whether activeDeadlineSeconds or preRunningDeadlineSeconds has passed."""
         if "startTime" not in status:
             return False
         age = time.time() - _seconds(status["startTime"])

@@ -60,7 +60,7 @@ def _free(candidates: list[int]) -> Iterator[int]:
 
 
 def is_free(address: str, port: int) -> bool:
-    """Whether a server can listen on this address and port now."""
+    """Return whether a server can listen on this address and port now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,7 +1,7 @@
-"""Provides what container images contain: the project at /opt/awares, Python packages and `weed`.
+"""Replaces the content of container images: /opt/awares, Python packages, and SeaweedFS's `weed`.
 
 The simulator pulls no image. In each pod, a directory of links to this checkout replaces
-/opt/awares. Jobs can write files beside the links.
+/opt/awares. Jobs can write further files into this directory.
 """
 
 import os

@@ -17,7 +17,7 @@ def passes(
     port: Resolve,
     command: Callable[[Sequence[str]], tuple[list[str], dict[str, str], Path]],
 ) -> bool:
-    """Whether the probe succeeds now.
+    """Return whether the probe succeeds now.
 
     `port` takes the name or declared number of a port, and returns the port's actual number.
     `command` takes the probe's command, and returns the command line, environment and working

@@ -131,7 +131,7 @@ class RunningPod:
 
     @property
     def ready(self) -> bool:
-        """Whether every container runs and passes its readiness probe.
+        """True if every container runs and passes its readiness probe.
 
         While the pod is ready, the probes run at most once per _PROBE_S seconds.
         """
