@@ -21,7 +21,7 @@ from awares_platform.method.environment import environment
 log = logging.getLogger(__name__)
 
 _BLANK_SIZE = (56, 56)
-# An image of at least 100 pixels per side gets all crops of a request (method.small_images).
+# Stands in for an unknown size. An image of at least 100 pixels per side gets all requested crops.
 _LARGEST_SIZE = (4096, 4096)
 _REPORTED = 5
 
@@ -53,7 +53,7 @@ def prepare(
     limits: VisionLimits,
     tool_weight: float,
 ) -> Examples:
-    """Keep the samples that have a demonstration in the environment. Count the other samples.
+    """Keep the samples from which a demonstration can be built, and count the other samples.
 
     `sizes` maps the hash of an image to the width and height of the decoded image. If the size of
     an image is unknown, each of its views counts as many tokens as `limits` allow. `tool_weight` is

@@ -2,20 +2,19 @@
 
 The driver reads the sizes of all images, and starts the workers of Ray Train (worker.py). The
 workers train on datasets/<curated>, and save checkpoints to runs/<run>/checkpoints/sft-<recipe>. At
-the end they export the best state as runs/<run>/policies/sft. Rank 0 sends messages through a queue
-to the driver, which writes metrics.jsonl and shows the progress.
+the end, they export the best policy to runs/<run>/policies/sft. Rank 0 sends messages through a
+queue to the driver, which writes metrics.jsonl and shows the progress.
 
 If a worker dies or hangs, Ray Train restarts all workers from the newest checkpoint, at most
 sft.max_failures times an hour. If the process of Ray Train dies or hangs, this driver starts it
 again. If the driver is lost, run the job again.
 
-The workers do not train on the held-out samples (data/held_out.py). They validate the policy with
-them.
+The workers validate the policy on held-out samples (data/held_out.py), on which they do not train.
 
-Checkpoints and the finished policy record a recipe (training/recipe.py). A job with the same recipe
-resumes, or returns at once if the policy is finished. A job with another recipe starts from the
-base policy. A finished run cannot be extended by a larger sft.epochs, because its learning rate has
-fallen to zero.
+Checkpoints and the finished policy record a recipe, which identifies the settings, the base policy
+and the data (training/recipe.py). A job with the same recipe resumes, or returns at once if the
+policy is finished. A job with another recipe starts from the base policy. A larger sft.epochs
+cannot extend a finished run, because its learning rate has fallen to zero.
 """
 
 import asyncio
@@ -158,7 +157,7 @@ def _image_sizes(store: ObjectStore, data: DataConfig) -> dict[str, Size]:
 
 
 class _Training:
-    """One training, which goes on from its last checkpoint after the loss of the trainer.
+    """Runs one training. If the trainer process is lost, continues from the last checkpoint.
 
     `loop` holds the arguments of `worker.train`, except "config" and "messages". `first` is the
     step at which the job began, and `steps` is the number of steps of the whole training. `metrics`

@@ -1,8 +1,8 @@
-"""Chooses the samples of each step from (seed, count, batch size, step) alone.
+"""Chooses the samples of each step. The choice depends only on the seed, the sizes and the step.
 
-A run can therefore resume from a step number. A batch may hold the end of one epoch and the start
-of the next. Every epoch contains each sample once. Only the samples after the last full batch are
-left out.
+A run can therefore resume from a step number. Every epoch contains each sample once. A batch may
+hold the end of one epoch and the start of the next. Only the samples after the last full batch of
+the last epoch are left out.
 """
 
 import random

@@ -1,7 +1,7 @@
-"""Measures the policy on held-out demonstrations, teacher forced.
+"""Validates the policy on held-out demonstrations, with teacher forcing.
 
-The policy reads each demonstration up to a target token, and the most likely next token is compared
-with the target. The policy thus always sees the right earlier tokens.
+For each target token, the policy reads the demonstration up to this token. Its most likely next
+token is compared with the target token. The policy thus always reads the right earlier tokens.
 
 Axes: B sequences, T tokens, V entries of the vocabulary, K target tokens in all B sequences.
 """
@@ -20,12 +20,12 @@ from awares.logprobs import chosen_logprobs, sampled_logits
 
 @dataclass(frozen=True, slots=True)
 class TeacherForced:
-    """The result of one demonstration.
+    """The result of the validation on one demonstration.
 
     `loss` is the weighted sum of the negative logprobs of the target tokens, and `weight` is the
-    sum of their weights. `asks` is whether the demonstration asks for crops, and `right` is whether
-    every token of its requests is the most likely one. `first` is the first target token, and
-    `likely` is the most likely token in its place.
+    sum of their weights. `asks` is whether the demonstration asks for crops. `right` is whether the
+    policy's most likely token is right at every token of the requests. `first` is the first target
+    token, and `likely` is the policy's most likely token in its place.
 
     Example:
         TeacherForced(loss=1.5, weight=7.0, asks=True, right=True, first=271, likely=271)
@@ -45,8 +45,8 @@ def forced(
 ) -> Iterator[TeacherForced]:
     """Yield the result of each demonstration in `passes`.
 
-    A pass is a batch and its mask of request tokens (B, T). `packed` is as in `sampled_logits`. A
-    sequence without weights only keeps the number of passes equal over the ranks. It has no result.
+    A pass is a batch and its mask of request tokens (B, T). `packed` has the same meaning as for
+    `sampled_logits`. A sequence whose weights are all 0 yields no result.
     """
     for batch, tool_BT in passes:
         rows_K, positions_K, logits_KV = sampled_logits(model, batch, packed=packed)
@@ -68,12 +68,13 @@ def forced(
 
 
 def figures(results: Sequence[TeacherForced]) -> dict[str, float]:
-    """Return the metrics of all results. Without a result, there are none.
+    """Return the metrics of all results, or no metrics if there is no result.
 
-    validation/loss is the loss of SFT. validation/decisions is the share of demonstrations in which
-    the policy asks for crops if and only if the demonstration does. The first token of its turn
-    decides this. validation/tool_turns is the share of the demonstrations with requests in which
-    every token of the requests is right, and thus also the regions.
+    validation/loss is the weighted mean of the losses of all target tokens. validation/decisions is
+    the share of demonstrations in which the policy decides rightly whether to ask for crops. It
+    counts as asking if its most likely first token begins a request in any demonstration.
+    validation/questions is the number of demonstrations. validation/tool_turns is the share of the
+    demonstrations with requests in which every token of the requests is right.
     """
     if not results:
         return {}

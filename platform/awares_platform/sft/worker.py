@@ -4,7 +4,8 @@
                       ^                                                                -> export
                       +-- a second thread reads and collates one micro-batch ahead, across steps
 
-The state with the lowest loss on held-out demonstrations is kept as a snapshot, and exported.
+The steps in parentheses run only at some steps of the training. The state with the lowest loss on
+held-out demonstrations is saved as a snapshot, and exported at the end.
 
 Every rank derives the samples of a step from the step's number (see order.py). The ranks therefore
 exchange no samples. A resumed run finds its place in the data from the number of the next step.
@@ -60,7 +61,7 @@ _Pass = tuple[Batch, Tensor, int]
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The best step so far with its metrics, and the best step before it.
+    """The step with the lowest held-out loss so far, its metrics, and the best step before it.
 
     Example:
         Best(200, {"validation/loss": 0.02}, earlier=100)
@@ -131,7 +132,7 @@ class SftWorker:
         ).to(self._device)
         zero_settings = zero.settings_of(settings, config.policy.dtype)
         self._engine = zero.initialize(model, zero_settings, gpu)
-        # A snapshot of another recipe must not be taken for one of this training.
+        # The digest keeps the snapshots of this recipe apart from those of other recipes.
         self._job = f"sft-{digest(recipe)[:12]}"
         self._snapshots = Snapshots(self._engine, self._store, self._run, self._job, recipe)
         self._best: Best | None = None
@@ -177,7 +178,7 @@ class SftWorker:
     def _step(self, step: int, prepared: Iterator[_Pass]) -> dict[str, float]:
         """Take one optimizer step on this rank's share of a batch. Return metrics of all ranks.
 
-        `prepared` yields the micro-batches of this share next.
+        The next values that `prepared` yields are the micro-batches of this share.
         """
         started = time.monotonic()
         settings, weights = self._settings, self._examples.weights
@@ -227,9 +228,11 @@ class SftWorker:
         return batch.to(self._device), tool_BT.to(self._device), unreadable
 
     def _stored_best(self, saved: checkpoint.Saved | None) -> Best | None:
-        """Return the best step that a checkpoint knows, or None if its snapshot is not complete.
+        """Return the best step that the checkpoint `saved` records.
 
-        The checkpoint of the last step is itself the state of this step, so it needs no snapshot.
+        Return None if the checkpoint records none, or if the snapshot of the best step is not
+        complete. If the best step is the last one, the checkpoint itself holds this step's state,
+        so no snapshot is needed.
         """
         found = saved and saved.state.get("best")
         if not saved or not found:
@@ -240,9 +243,9 @@ class SftWorker:
         return None
 
     def _validate(self, step: int) -> dict[str, float]:
-        """Return the metrics after `step` steps, and keep the state if it is the best so far.
+        """Validate the policy after `step` steps, and return the metrics.
 
-        Return no metrics if nothing is held out.
+        Save a snapshot if the loss is the lowest so far. Return no metrics if nothing is held out.
         """
         results = list(forced(self._engine, self._held_out_passes(), self._budget.packed))
         found, best = figures(of_all_ranks(results)), self._best
@@ -251,7 +254,7 @@ class SftWorker:
         self._best = Best(step, found, best and best.step)
         self._snapshots.save(step, step, {})
         if self._rank == 0 and best is not None and best.earlier is not None:
-            # A resumed job may still need the best step of its checkpoint, but no older one.
+            # A resumed job may need the best step that its checkpoint records, but no older one.
             snapshot.delete(self._store, self._run, self._job, best.earlier)
         return found
 
@@ -267,12 +270,12 @@ class SftWorker:
             yield batch, tool_BT
 
     def _export(self, step: int) -> None:
-        """Export the best policy, or the last one if none was measured. Delete the snapshots.
+        """Export the best policy, or the last one if none was validated. Delete the snapshots.
 
         A LoRA run exports the merged weights and also the adapter.
         """
         self._snapshots.wait()
-        torch.distributed.barrier()  # No rank uploads its part of a snapshot any more.
+        torch.distributed.barrier()  # All ranks have uploaded their parts of the snapshots.
         meta: dict[str, Any] = {"recipe": self._recipe, "step": step}
         if self._best is not None:
             meta["best"] = {"step": self._best.step, "held_out": self._best.figures}
@@ -296,20 +299,20 @@ class SftWorker:
 class _Counts:
     """Sums the loss and the token counts of a step, over micro-batches and then over ranks.
 
-    `unreadable` is the number of images that this rank has skipped in the step. `images_s` is the
-    number of seconds for which this rank has waited for images.
+    `unreadable` is the number of samples whose images this rank could not read in the step.
+    `images_s` is the number of seconds for which this rank has waited for micro-batches.
     """
 
     def __init__(self, device: torch.device) -> None:
-        # The first two sums are the loss, and the negative logprob of the target tokens in requests
-        # for crops. The other four are counts: target tokens in requests for crops, correct target
-        # tokens, all target tokens, and all tokens.
+        # The six sums are: the loss; the negative logprobs of target tokens in requests for crops;
+        # and the numbers of such tokens, of correct target tokens, of all target tokens, and of all
+        # tokens.
         self.unreadable = 0
         self.images_s = 0.0
         self._sums = torch.zeros(6, dtype=torch.float64, device=device)
 
     def timed(self, share: Iterator[_Pass]) -> Iterator[_Pass]:
-        """Yield the micro-batches of a share, and add up how long each one is awaited."""
+        """Yield the micro-batches of a share, and add the waiting time for each to `images_s`."""
         asked = time.monotonic()
         for one in share:
             self.images_s += time.monotonic() - asked
