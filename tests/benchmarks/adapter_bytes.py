@@ -73,7 +73,7 @@ def measure(rate: float) -> Iterator[tuple[int, float, float]]:
 
 
 def rehearsed() -> tuple[float, float]:
-    """Return the sizes of the anchor and of the delta that the rehearsal publishes."""
+    """Return the sizes of the whole adapter and of the delta that the rehearsal publishes."""
     training = Training()
     training.step(1e-4)
     sft = training.step(5e-5)

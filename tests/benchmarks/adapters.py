@@ -2,24 +2,24 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/adapters.py [--layers N ...] [--json PATH]
 
-The policy is a Qwen2.5-VL in bfloat16 with the widths of the 7B model (hidden 3,584, MLP 18,944, 28
-heads, 4 KV heads), and the vision tower and vocabulary of the bundled policy. All its weights are
-zero: the values do not change the times, and a file of zeros takes no space on the disk. SeaweedFS
-runs on the same machine.
+The policy is a Qwen2.5-VL in bfloat16. Its layers have the widths of the 7B model: hidden 3,584,
+MLP 18,944, 28 heads, 4 KV heads. Its vision tower and vocabulary come from the bundled policy. All
+its weights are zero: the values do not change the times, and a file of zeros takes no space on the
+disk. SeaweedFS runs on the same machine.
 
 The script measures two ways of loading an adapter. In the way "adapter" the engine keeps the
-adapter beside its weights, as it does in bfloat16. In the way "folded" the engine adds the adapter
-to its weights, as it does in float32. For each way and number of layers, the script publishes some
-versions. The engine loads them alternately while it is idle and while it generates. The script
-reports three figures, of which the times are medians:
+adapter separate from its weights, as it does in bfloat16. In the way "folded" the engine adds the
+adapter to its weights, as it does in float32. For each way and number of layers, the script
+publishes some versions. The engine loads one version while it is idle, the next one while it
+generates, and so on. The script reports three figures. The times are medians:
 
 - load: the time that an idle engine takes from reading HEAD to the applied version, without a
-  canary. The load consists of fetching, decoding, verifying, and the pause. In the way "adapter" it
-  also includes writing the adapter's files;
-- pause: the part of the load in which generation waits, once for an idle engine and once for an
-  engine that generates. The second pause includes the generation step in flight;
-- memory: the growth of the proportional set size (PSS) of this process and the engine, from the
-  time before the first load to the peak. It includes the publisher, which runs in this process.
+  canary check. The load consists of fetching, decoding, verifying, and the pause. In the way
+  "adapter" it also includes writing the adapter's files;
+- pause: the part of the load in which generation waits. One figure is for an idle engine, and one
+  for an engine that generates, whose pause includes the generation step in flight;
+- memory: the growth of the proportional set size (PSS) of this process and the engine until its
+  peak, measured from before the first load. It includes the publisher, which runs in this process.
 
 If a way is measured with two numbers of layers below 28, the table also has a row for 28 layers.
 This row is the linear extrapolation of the two measurements.

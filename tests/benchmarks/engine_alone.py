@@ -3,7 +3,7 @@
     python tests/benchmarks/engine_alone.py SETUP OUTPUT
 
 The parts that do not run are Ray, the learner and the reward. SETUP is the setup of a finished run,
-as JSON. Before the measurement, the script reads the prompt and the views of each turn from the
+as JSON. Before the measurement, the script reads the prompt and the images of each turn from the
 run's journal. It then keeps as many groups in flight as one actor of the run did. It writes the
 number of episodes and the episodes per second to OUTPUT, as JSON.
 """

@@ -3,8 +3,8 @@
     python tests/benchmarks/event_loop.py [MEGAPIXELS]
 
 A task of the loop wakes up each millisecond. The longest time between two of its turns is the time
-for which every other client of the replica waits. The engine is real and plays the bundled policy,
-but runs in another process, which is not measured.
+for which every other client of the replica waits. A real engine runs the bundled policy, in another
+process that is not measured.
 """
 
 import asyncio

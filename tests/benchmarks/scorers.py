@@ -1,4 +1,4 @@
-"""Measures how many predictions a second each of our scorers takes on one core.
+"""Measures how many predictions each of our scorers scores per second on one core.
 
 The predictions come from tests/lmms_eval/cases.py. If lmms-eval is installed, the script also
 measures the scorers of lmms-eval. They cannot be called alone, so their rates include other work of

@@ -1,4 +1,4 @@
-"""Measures this project's GRPO beside TRL's GRPOTrainer, on the same two-turn episodes.
+"""Compares the speed of this project's GRPO and of TRL's GRPOTrainer on equal two-turn episodes.
 
     PYTHONPATH=.:platform .venv/bin/python tests/benchmarks/trl.py [--quick] [--json PATH]
 

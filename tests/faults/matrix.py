@@ -176,7 +176,7 @@ def strike_all(
     struck: list[Struck],
     until: float,
 ) -> None:
-    """Strike the job with each planned fault, and append to `struck` what each one did.
+    """Strike the job with each planned fault, and append the outcome of each fault to `struck`.
 
     Stop shortly before the time `until`, or after a fault that ends the job. Without faults, wait
     for the time `until`.

@@ -81,7 +81,7 @@ class RandomPolicy:
         state: Mapping[str, Tensor] | None = None,
         model: Qwen2_5_VLForConditionalGeneration | None = None,
     ) -> int:
-        """Publish `state` with the canary logprobs of `model`, and return the new version.
+        """Publish `state` and the logprobs of the canary in `model`, and return the new version.
 
         The version is newer than the current version of `engine`. By default, `state` and `model`
         are the weights and the model of this policy.

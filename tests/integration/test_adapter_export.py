@@ -86,7 +86,7 @@ def test_peft_loads_the_directory(trained: TrainedAdapter, directory: Path) -> N
 
 
 def start_logprobs(trained: TrainedAdapter) -> Logprobs:
-    """Return the learner's canary logprobs of the policy without the adapter."""
+    """Return the logprobs of the canary prompts that the learner computes without the adapter."""
     with lora.adapters_off(trained.model):
         return learner_logprobs(trained.model, trained.processor, trained.canary)
 
@@ -97,9 +97,9 @@ async def played_logprobs(
     dtype: Dtype,
     load: Subscriber | None = None,
 ) -> Logprobs:
-    """Return the canary logprobs of an engine that is started with the files of `played`.
+    """Return the logprobs of the canary prompts in an engine that starts with the files `played`.
 
-    If `load` is given, the engine first loads version 1 of that subscriber.
+    If `load` is given, the engine first loads version 1 from this subscriber.
     """
     engine = await Engine.start(
         played.policy,

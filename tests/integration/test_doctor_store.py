@@ -56,7 +56,7 @@ def test_a_store_that_ignores_conditions_fails(store: ObjectStore, ignored: str)
 
     The check's third write has an If-None-Match condition, and the fourth has If-Match. Both
     conditions are false. The test makes them true before the write, so the write succeeds. For
-    If-Match, the test restores the first content of the object, and thereby the etag.
+    If-Match, the test restores the first content of the object, which has the wanted etag.
     """
     count = itertools.count(1)
 

@@ -304,7 +304,7 @@ def test_an_adapter_alone_is_folded_into_the_policy_that_the_engine_was_started_
 def test_a_small_update_is_folded_whole_although_the_checkpoint_is_in_bfloat16(
     setup: Running, policy: RandomPolicy, seaweed: ObjectStore
 ) -> None:
-    """Most of this update would vanish if the engine folded it into bfloat16 weights."""
+    """Most of this update would be lost if the engine added it to bfloat16 weights."""
     publisher = Publisher(seaweed, "small", identity=Identity(adapter=1.0))
     subscriber = Subscriber(seaweed, "small")
     folded = moved(policy.model, seed=0)

@@ -1,11 +1,12 @@
-"""Tests that a bfloat16 engine plays the whole update of a LoRA run, and never mixes versions.
+"""Tests that a bfloat16 engine applies the whole update of a LoRA run, and never mixes versions.
 
-To play an adapter is to compute it beside the weights in every forward pass. One engine runs the
-bundled policy in bfloat16. The learner has the policy and the adapter in float32. The learner takes
-steps like Adam's first step, on answers outside the canary.
+The engine keeps an adapter separate from its weights, and computes both in every forward pass. One
+engine runs the bundled policy in bfloat16. The learner has the policy and the adapter in float32.
+The learner takes steps like Adam's first step, on answers that are not in the canary prompts.
 
-The tests measure the slope of engine/canary_change.py, which compares the engine's change of the
-canary's logprobs with the learner's change. The slope is 1 if the engine plays the whole update.
+An update changes the logprobs of the canary prompts. The tests measure the slope that
+engine/canary_change.py defines: the change in the engine relative to the change in the learner. The
+slope is 1 if the engine applies the whole update.
 """
 
 import asyncio
@@ -54,7 +55,7 @@ The tolerance is small only if the learner's change exceeds the rounding errors 
 
 @dataclass(frozen=True)
 class Setup(Running):
-    """An engine that plays adapters, and the learner's adapter.
+    """An engine that runs adapters, and the learner's adapter.
 
     `batch` has the answers on which the learner trains.
     """
@@ -62,9 +63,9 @@ class Setup(Running):
     trained: TrainedAdapter
     batch: Canary
     start: Logprobs
-    """The learner's canary logprobs of version 0."""
+    """The learner's logprobs of the canary prompts with version 0."""
     engine_start: Logprobs
-    """The engine's canary logprobs of version 0."""
+    """The engine's logprobs of the canary prompts with version 0."""
     store: ObjectStore
 
     def publish(
@@ -82,9 +83,9 @@ class Setup(Running):
         return self.run(self.engine.load_version(subscriber, version, self.canary))
 
     def change(self, learned: Logprobs) -> canary_change.Change:
-        """Compare the engine's change of the canary logprobs with the learner's change.
+        """Compare how much the logprobs have changed since version 0 in the engine and the learner.
 
-        Both changes begin at version 0. `learned` holds the learner's present logprobs.
+        `learned` holds the learner's present logprobs of the canary prompts.
         """
         return canary_change.change(learned, self.start, self.run(self.score()), self.engine_start)
 
@@ -135,8 +136,8 @@ def test_the_engine_plays_the_whole_update(setup: Setup) -> None:
 def test_a_version_that_is_not_played_is_a_mismatch(setup: Setup) -> None:
     """The engine loads an adapter that adds nothing, and then an adapter without the MLP layers.
 
-    After a small update, the error of both adapters is smaller than the rounding errors. A check of
-    the mean logprob difference alone would then accept both adapters.
+    After a small update, the errors of both faulty adapters are smaller than the rounding errors. A
+    check of the mean logprob difference alone would then accept them.
     """
     learned, adapter = setup.trained.logprobs(), setup.trained.published()
     nothing = {name: tensor * (0 if name.endswith(UP) else 1) for name, tensor in adapter.items()}

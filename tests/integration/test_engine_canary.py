@@ -1,16 +1,16 @@
-"""Tests that the canary detects a family of modules that is one training step behind.
+"""Tests that the canary check detects a family of modules that is one training step behind.
 
-One engine runs the bundled policy in bfloat16. The learner computes the canary's logprobs with the
-bundled weights. A test publishes these weights with one exception: it takes back one training step
-in one family of modules, such as all q_proj. The canary must then report a mismatch.
+One engine runs the bundled policy in bfloat16. The learner computes the logprobs of the canary
+prompts with the bundled weights. A test publishes these weights with one exception: it takes back
+one training step in one family of modules, such as all q_proj. The check must report a mismatch.
 
 The step is the first step of Adam on a batch that is not in the canary. The step moves all elements
 of a tensor by the same amount: `STEP` times the tensor's root mean square.
 
-The table shows the mean |dlogp|, the mean absolute logprob difference between engine and learner,
-of versions in which one family is a step behind. The canary's bound is 0.06. The measurement ran on
-a CPU in bfloat16 with 4 prompts, which have 137 tokens in total. The value of `STEP` was 0.03 in
-the measurement, and is 0.05 in the tests.
+Each row of the table is for a version in which one family is a step behind. The value is the mean
+absolute logprob difference between engine and learner. The check's bound is 0.06. The measurement
+ran on a CPU in bfloat16 with 4 prompts, which have 137 tokens in total. The value of `STEP` was
+0.03 in the measurement, and is 0.05 in the tests.
 
     none (exact)        0.030
     text families       0.33 to 2.3
@@ -95,9 +95,9 @@ LARGER = {"vision attention output": 0.15}
 
 @dataclass(frozen=True)
 class Setup(Running):
-    """An engine, the learner's canary logprobs and weights, and the training step per tensor.
+    """An engine, and the learner's weights with the logprobs that they give the canary prompts.
 
-    `batch` holds the answers on which the learner trains.
+    `step` is the training step for each tensor. `batch` holds the answers for training.
     """
 
     learner: Logprobs
@@ -108,7 +108,7 @@ class Setup(Running):
     subscriber: Subscriber
 
     def publish(self, state: dict[str, Tensor]) -> int:
-        """Publish `state` with the learner's canary logprobs, and return the new version."""
+        """Publish `state` with the learner's logprobs of the canary, and return the version."""
         version = (self.publisher.version or 0) + 1
         self.publisher.publish(version, state, {"canary": to_extra(self.canary, self.learner)})
         return version
@@ -136,10 +136,10 @@ def setup(seaweed: ObjectStore) -> Iterator[Setup]:
 
 
 def test_the_engine_plays_the_whole_change_of_whole_weights(setup: Setup) -> None:
-    """The learner trains float32 weights, with steps of Adam on answers outside the canary.
+    """The learner trains float32 weights with Adam, on answers that are not in the canary.
 
-    As in the quickstart, the learner computes the canary's logprobs in float32 with the published
-    bfloat16 weights. This test must be the first one, because it needs an engine with version 0.
+    As in the quickstart, the learner computes the logprobs in float32 with the published bfloat16
+    weights. This test must run first, because it needs an engine with version 0.
     """
     processor = AutoProcessor.from_pretrained(POLICY)
     model, published = (

@@ -37,7 +37,7 @@ def test_interrupted_turns_go_on_from_their_tokens(tmp_path: Path) -> None:
             await engine.interrupt()
             late = await engine(policy.ask(0, SAMPLING))
             assert (late.token_ids, late.finish) == ((), FinishReason.INTERRUPTED)
-            # An interrupted engine must still score the canary, as each load of weights does.
+            # An interrupted engine must still score the canary prompts, which check loaded weights.
             assert len(await engine.score(*policy.canary.prompts[0])) > 0
             return await playing
 

@@ -1,8 +1,9 @@
 """Tests a LoRA run in bfloat16, from SFT to evaluation.
 
 The run has real Ray, vLLM, DeepSpeed and SeaweedFS. The learning rate is large, so that the first
-versions change the canary's logprobs by more than rounding does. Three of four questions do not fit
-the engine's context, so the run leaves these questions out. The loss is not the default one.
+versions change the logprobs of the canary prompts by more than rounding does. Three of four
+questions do not fit the engine's context, so the run leaves these questions out. The loss is GSPO,
+not the default.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Tests the grpo job with damaged data, a killed store, another recipe, and killed processes."""
+"""Tests the grpo job with damaged data, a killed store, changed settings, and killed processes."""
 
 import json
 import re

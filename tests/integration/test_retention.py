@@ -29,8 +29,8 @@ def run() -> str:
 def head(newest: int, anchors: tuple[int, ...]) -> Head:
     """Return a HEAD that lists the versions from 1 to `newest`.
 
-    The versions in `anchors` are published as whole weights, which need no base. Each version that
-    is not in `anchors` is a delta on its predecessor.
+    The versions in `anchors` are published as whole weights. Each other version is a delta: the
+    change since the version before it.
     """
     forms = {
         version: Form("manifest.json", None if version in anchors else version - 1, 1, "")

@@ -1,9 +1,9 @@
-"""Tests that an endpoint plays a LoRA policy as an adapter, and follows the versions of a LoRA run.
+"""Tests that an endpoint serves a policy with its LoRA adapter, and follows a LoRA run.
 
-The tests run the endpoint's replica in this process, with a real engine in bfloat16 and the real
-HTTP application, but without Ray Serve. The tests compare how much the canary's logprobs change in
-the replica's engine and in the learner. The slope of this comparison is 1 if the engine plays the
-whole adapter.
+The tests run the endpoint's replica in this process, without Ray Serve. The bfloat16 engine and the
+HTTP application are real. An adapter changes the logprobs of the canary prompts. The tests compare
+this change in the replica's engine with the change in the learner. The ratio of the two changes,
+called slope, is 1 if the engine applies the whole adapter.
 """
 
 import asyncio
@@ -140,10 +140,10 @@ async def until(started: Any, version: int) -> None:
 
 
 async def slope(started: Any, learner: Learner, learned: Logprobs) -> float:
-    """Return the slope of the engine's changes of the canary's logprobs over the learner's changes.
+    """Return how much the logprobs change in the engine, relative to the change in the learner.
 
-    Both changes start from the learner's logprobs of version 0. For the engine, this adds rounding
-    errors of 0.04 nats to changes of 0.2 nats and more.
+    Both changes start from the learner's logprobs of version 0. In the engine's change, this causes
+    rounding errors of 0.04 nats, but the changes are at least 0.2 nats.
     """
     canary = learner.trained.canary
     rows = [started._engine.score(ids, images) for ids, images in canary.prompts]
@@ -193,7 +193,7 @@ def test_an_endpoint_follows_the_adapters_of_a_run(learner: Learner) -> None:
 def test_an_endpoint_follows_a_run_that_trains_the_adapter_of_sft_further(
     learner: Learner,
 ) -> None:
-    """Before the first version, the endpoint plays the adapter of SFT. Version 1 replaces it."""
+    """Until version 1 is published, the endpoint uses the adapter of SFT."""
     learned, trained, run = learner.train(), learner.trained, RunConfig(name="further")
     named = (learner.store, run.name, "sft", QWEN2_5_VL, learner.config.method)
     export_policy(trained.merged(), POLICY, *named, adapter=True)

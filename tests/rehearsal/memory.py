@@ -42,7 +42,7 @@ class ProcessMemory:
     samples: list[tuple[float, int]]
 
     def add(self, memory: int) -> None:
-        """Keep `memory` as the present sample, unless it is within STEP bytes of the last one."""
+        """Keep `memory` as a sample, unless it differs from the last sample by less than STEP."""
         if abs(memory - self.samples[-1][1]) >= STEP:
             self.samples.append((time.time(), memory))
 

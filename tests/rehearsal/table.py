@@ -243,7 +243,7 @@ def committed() -> tuple[PlatformConfig, dict[str, Figures]]:
 
 
 def write_figures(directory: Path) -> None:
-    """Replace the committed figures by those of the rehearsal in `directory`."""
+    """Replace the committed figures by the figures of the rehearsal in `directory`."""
     shutil.copyfile(directory / "policy" / "config.json", FIGURES / "config.json")
     for job in JOBS:
         seen, kept = directory / "seen" / f"{job}.json", FIGURES / f"{job}.json"
