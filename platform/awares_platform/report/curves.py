@@ -27,13 +27,7 @@ class Measure:
     None, the values determine the range.
 
     Example:
-        Measure(
-        "grpo", "validation/reward", "Held-out reward", "greedy answers, held-out training images"
-    ),
-    Measure("grpo", "validation/accuracy", "Held-out accuracy", "scored by evaluate.scorer"),
-    Measure("grpo", "validation/rtr_token", "Held-out RTR", "visual tokens over the full image's"),
-    Measure("grpo", "validation/call_rate", "Held-out calls", "share of questions with crops"),
-    Measure("grpo", "rtr/token", "RTR", "visual tokens over the full image's")
+        Measure("grpo", "rtr/token", "RTR", "visual tokens over the full image's")
     """
 
     job: str
@@ -143,8 +137,8 @@ def line_chart(
 def trend(points: Sequence[Point]) -> list[Point]:
     """Return the exponential moving average of the values, with bias correction.
 
-    Without the correction the first averages are too small. Adam uses the same correction (arXiv
-    1412.6980, section 3).
+    Without the correction, the first averages are too close to 0. Adam uses the same correction
+    (arXiv 1412.6980, section 3).
     """
     total = weight = 0.0
     smooth = []
@@ -158,8 +152,11 @@ def trend(points: Sequence[Point]) -> list[Point]:
 def number(value: float, digits: int = 3) -> str:
     """Format a number with `digits` significant digits.
 
-    A number below 0.001 in magnitude gets an exponent and one digit less, except 0. By default, a
-    number of at least 1000 in magnitude becomes a whole number with commas.
+    A number other than 0 below 0.001 in magnitude gets an exponent and one digit less. With at most
+    three digits, a number of at least 1000 in magnitude becomes a whole number, such as 12,345.
+
+    Example:
+        number(0.00012345)  # "1.23e-4"
     """
     if value != 0 and abs(value) < 0.001:
         mantissa, power = f"{value:.{digits - 2}e}".split("e")

@@ -108,7 +108,7 @@ def _truth(episode: EpisodeRecord) -> str:
 
 
 def _mask_id(episode: EpisodeRecord) -> str:
-    """Return the HTML id of the mask on the episode's card. The id is unique on the page."""
+    """Return a unique HTML id for the mask that dims the image outside the requested boxes."""
     return f"m{hashlib.sha256(episode.sample_id.encode()).hexdigest()[:10]}"
 
 

@@ -28,10 +28,10 @@ T = TypeVar("T")
 def sample_groups(store: ObjectStore, run: str, version: int | None = None) -> list[Group]:
     """Return groups of at most QUESTIONS questions, from segments that cover the whole run.
 
-    Up to half of the questions are questions with several groups, because their versions can be
-    compared. The other questions have one group each. Both kinds are spread evenly over the run. If
-    `version` is given, the result also has the groups with a token of this version, from at most
-    AROUND segments. Raises StoreError if the store fails. A damaged segment is logged and skipped.
+    Up to half of the questions have several groups, so that the viewer can compare versions. The
+    other questions have one group each. Both kinds are spread evenly over the run. If `version` is
+    given, the result also has groups with a token that this version sampled, from at most AROUND
+    segments. Raises StoreError if the store fails. A damaged segment is logged and skipped.
     """
     keys = sorted(info.key for info in store.list(f"runs/{run}/episodes/"))
     keys = [key for key in keys if key.endswith(".parquet")]
@@ -52,10 +52,10 @@ def _chosen(groups: Sequence[Group]) -> list[Group]:
 
 
 def _of_version(store: ObjectStore, keys: Sequence[str], version: int) -> list[Group]:
-    """Return the groups with a token of `version` in up to AROUND consecutive segments.
+    """Return the groups with a token that `version` sampled, from AROUND consecutive segments.
 
     These segments begin with the first one whose newest version is at least `version`. A binary
-    search finds this segment, because versions grow along the segments.
+    search finds this segment, because later segments have later versions.
     """
     first = bisect_left(keys, version, key=lambda key: _newest(_read(store, key)))
     near = [group for key in keys[first : first + AROUND] for group in _read(store, key)]

@@ -23,7 +23,7 @@ NAMES: dict[str, str] = {
 """The displayed names of the ten crops. Regions of other environments keep their own names."""
 
 DIRECT, UNANSWERED = "direct", ""
-"""The keys under which episodes without a request count: with an answer, and without one.
+"""The keys that count episodes without a request: direct answers, and episodes without an answer.
 
 No region has the empty name, so "" is free.
 """
@@ -32,14 +32,14 @@ LEGEND = {"sft": "after SFT", "awares": "after GRPO", "low": "what the labels ca
 
 
 def shift(policies: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Any]) -> str:
-    """Draw a row for direct answers, a row for episodes without an answer, and one per region.
+    """Draw bars that compare the requests of the policy after SFT and of the policy after GRPO.
 
-    Each row has a bar for the policy after SFT, and a bar for the policy after GRPO. A bar shows
-    the share of this policy's episodes that belong to the row. If there are labels, a third bar
-    shows the share that the labels call for. `policies` and `labels` are the values of the keys
-    "policies" and "labels" in results.json. The result is "" if the policy after SFT or the policy
-    after GRPO was not evaluated. The row for episodes without an answer is left out if no policy
-    has such an episode.
+    One row of bars stands for direct answers, one for episodes without an answer, and one for each
+    region. The row without an answer is left out if no policy has such an episode. A bar shows the
+    share of one policy's episodes that belong to its row. If there are labels, a third bar shows
+    the share that the labels call for. `policies` and `labels` are the values of the keys
+    "policies" and "labels" in results.json. The result is "" if one of the two policies was not
+    evaluated.
     """
     if not all(name in policies for name in ("sft", "awares")):
         return ""

@@ -60,7 +60,7 @@ def results_table(policies: dict[str, dict[str, Any]]) -> str:
 def kinds_table(policies: dict[str, dict[str, Any]]) -> str:
     """Return a table with the accuracy and the RTR of each policy on each kind of question.
 
-    The table is the paper's table 1, transposed. It has kinds of question where the paper has
+    The table has the form of the paper's table 1, transposed, with kinds of question instead of
     benchmarks.
     """
     kinds = sorted({kind for row in policies.values() for kind in row["by_kind"]})

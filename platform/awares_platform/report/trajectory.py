@@ -15,13 +15,13 @@ from awares_platform.report.shift import region_name
 class Trajectory:
     """An episode of one version of the policy.
 
-    `order` places the version among all shown versions, and `version` is the version's name.
-    `image` is a content hash, and `size` is (width, height). `turns` holds the text of each turn.
-    `regions` are the names of the requested regions. `boxes` are the boxes of the returned views,
-    and `evidence` the annotated boxes, all in pixels of the image. `reward` is None if it is
-    unknown. `changed` compares the episode with the previous shown version of the same question. It
-    is true if no episode of this version has the same request and the same answer. It is None if
-    there is no such version.
+    `version` is the name of the version, and versions are shown in ascending `order`. `image` is a
+    content hash, and `size` is (width, height). `turns` holds the text of each turn. `regions` are
+    the names of the requested regions. `boxes` are the boxes of the returned views, and `evidence`
+    the annotated boxes, all in pixels of the image. `reward` is None if it is unknown, and `parts`
+    maps its parts to their values. `changed` compares the episode with the previous version's
+    episodes on the same question. It is true if none of them has the same request and the same
+    answer. It is None if no previous version is shown for this question.
 
     Example:
         Trajectory(
@@ -54,7 +54,7 @@ class Trajectory:
     changed: bool | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the fields as values that JSON knows."""
+        """Return the fields as a dict that can be written as JSON."""
         return asdict(self)
 
     @property

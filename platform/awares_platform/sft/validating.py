@@ -1,7 +1,7 @@
 """Validates the policy on held-out demonstrations, with teacher forcing.
 
-For each target token, the policy reads the demonstration up to this token. Its most likely next
-token is compared with the target token. The policy thus always reads the right earlier tokens.
+For each target token, the policy reads the demonstration up to this token. The policy's most likely
+next token is compared with the target token. The policy thus always reads the right earlier tokens.
 
 Axes: B sequences, T tokens, V entries of the vocabulary, K target tokens in all B sequences.
 """

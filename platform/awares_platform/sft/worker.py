@@ -4,8 +4,8 @@
                       ^                                                                -> export
                       +-- a second thread reads and collates one micro-batch ahead, across steps
 
-The steps in parentheses run only at some steps of the training. The state with the lowest loss on
-held-out demonstrations is saved as a snapshot, and exported at the end.
+Validations and checkpoints follow only some steps. The state with the lowest loss on held-out
+demonstrations is saved as a snapshot, and exported at the end.
 
 Every rank derives the samples of a step from the step's number (see order.py). The ranks therefore
 exchange no samples. A resumed run finds its place in the data from the number of the next step.
