@@ -1,4 +1,4 @@
-"""Computes the figures of each benchmark, as the paper's table 1 has them."""
+"""Computes the metrics of each benchmark, as in table 1 of the paper."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,8 +17,10 @@ def benchmark_metrics(
     """Return the metrics of each policy on each benchmark, and their averages.
 
     The result maps each benchmark to the metrics of each policy. It maps "average" to each policy's
-    mean accuracy and mean RTR over the benchmarks, which all have the same weight. An episode with
-    StopReason.ERROR scores 0, and counts neither for RTR nor for the rate of calls.
+    mean accuracy and mean retained token ratio (RTR) over the benchmarks, with equal weights.
+
+    A failed episode (StopReason.ERROR) scores 0. It does not count for RTR and `call_rate`, which
+    is the share of episodes with a request for crops.
     """
     found = {
         name: {policy: _metrics(name, rows, seed, version) for policy, rows in scored.items()}
@@ -74,10 +76,10 @@ def _f1(rows: Sequence[Scored], version: Version) -> float:
 
 
 def benchmarks_table(results: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    """Return a Markdown table like the paper's table 1: accuracy in % and RTR in tokens.
+    """Return a Markdown table like the paper's table 1. A cell is "accuracy in % (rtr_token)".
 
-    Each row is a policy. Each column is a benchmark, or the average. `names` maps policies to their
-    shown names. The result is "" without benchmarks.
+    Each row is a policy. Each column is a benchmark, or the average. `names` maps each policy to
+    the name in the table. The result is "" without benchmarks.
     """
     found = results.get("benchmarks")
     if not found:

@@ -1,8 +1,7 @@
-"""Builds two-pass policies: a pass at low resolution, then perhaps one at full resolution.
+"""Builds two-pass policies: a pass at low resolution, and for some questions a second pass.
 
-A question takes a second pass if the first pass does not settle it. The second pass is the base
-policy's answer at full resolution, and starts with an empty context. The visual tokens and the
-latencies of the two passes are then added.
+In the second pass, the base policy answers at full resolution. This pass starts with an empty
+context, so a question with two passes costs the visual tokens and the latencies of both.
 
 `escalate` makes a second pass if the trained policy requests crops (as in VisionThink, arXiv
 2507.13348). `threshold` makes a second pass if the base policy's first answer has a low
@@ -27,8 +26,8 @@ def join(
     """Return `played` with the two-pass policies added.
 
     `decision_s` maps the id of a sample to the measured seconds of escalate's first turn. `spec`
-    holds the settings with which the episodes of awares were played. The mean RTR of awares, over
-    its episodes without StopReason.ERROR, is the budget of threshold.
+    holds the settings with which the episodes of awares were played. The budget of threshold is the
+    mean rtr_token of awares, without failed episodes (StopReason.ERROR).
     """
     joined = dict(played)
     if "escalate" in policies:
@@ -48,9 +47,9 @@ def escalate(
 ) -> list[Played]:
     """Add a second pass, taken from `full`, to every episode of `asked` with a granted request.
 
-    The result has the other episodes unchanged. `asked` holds the episodes of the trained
-    policy. `decision_s` maps the id of a sample to the measured seconds of the first turn. `spec`
-    holds the settings of the episodes in `asked`.
+    The other episodes stay unchanged. `asked` holds the episodes of the trained policy.
+    `decision_s` maps the id of a sample to the measured seconds of the first turn. `spec` holds the
+    settings of the episodes in `asked`.
     """
     return [
         _fresh(first, again, decision_s.get(first.sample.sample_id, 0.0), _first(first), spec)
@@ -65,16 +64,16 @@ def threshold(
 ) -> list[Played]:
     """Add a second pass, taken from `full`, to the least confident episodes of `low`.
 
-    `budget` is the largest allowed mean of rtr_token over the questions of `low` without
-    StopReason.ERROR, which stay errors. The least confident episodes get a second pass first. The
-    function stops once the next pass would exceed the budget.
+    `budget` is the largest mean rtr_token that the result may have. The least confident episodes
+    get a second pass first. The function stops once the next pass would exceed the budget. Episodes
+    of `low` that failed (StopReason.ERROR) stay unchanged, and do not count for the mean.
     """
     known = [index for index, one in enumerate(low) if _is_played(one)]
     order = sorted(known, key=lambda index: confidence(low[index]))
     left = sum(budget - _rtr(low[index]) for index in known)
     unsure: set[int] = set()
     for index in order:
-        # A failed second pass is an error, which does not count for the mean.
+        # If the second pass failed, the question no longer counts for the mean.
         again = full[index]
         left -= _rtr(again) if _is_played(again) else budget - _rtr(low[index])
         if left < 0:
@@ -97,7 +96,7 @@ def _rtr(played: Played) -> float:
 
 
 def _first(played: Played) -> Turn:
-    """Return the first turn, changed so that its requested area is the whole image."""
+    """Return the first turn. Set its requested area to 1, because pass 2 shows the whole image."""
     assert played.episode is not None, "only a played question has a request"
     return replace(played.episode.turns[0], area=1.0)
 
@@ -112,10 +111,10 @@ def _whole(played: Played, spec: EpisodeSpec) -> Turn:
 
 
 def _fresh(first: Played, again: Played, first_s: float, turn: Turn, spec: EpisodeSpec) -> Played:
-    """Return one played question with both passes, `first` and `again`.
+    """Join the passes `first` and `again` of a question into one episode.
 
-    `turn` is the only turn of the first pass, and `first_s` its duration in seconds. If a pass has
-    no episode, the result is `again`.
+    The episode has the turn `turn` for the first pass, then the turns of `again`. Its latency is
+    `first_s` (in seconds) plus the latency of `again`. If a pass has no episode, return `again`.
     """
     if first.episode is None or again.episode is None:
         return again

@@ -39,11 +39,12 @@ SCHEMA = pa.schema(
         pa.field("evidence", pa.list_(pa.list_(pa.int32()))),
     ]
 )
-"""The columns of a file of episodes.
+"""The columns of episodes-<policy>.parquet.
 
-`boxes` holds the boxes of the crops that the policy received. This evaluation derives `label` and
-`target_crops` from the answers of the policies low and full. `annotated_label`, `annotated_crops`
-and `evidence` come from the benchmark. `reward` is null if `label` is null or the episode failed.
+`boxes` holds the boxes of the crops that the policy received, in pixels. This evaluation derives
+`label` and `target_crops` from the answers of the policies low and full. `annotated_label`,
+`annotated_crops` and `evidence` come with the question. `reward` is null if `label` is null or the
+episode failed.
 """
 
 

@@ -1,4 +1,4 @@
-"""Defines the Ray actor that plays the evaluated policies, one after the other, on an engine."""
+"""Defines the Ray actor that runs the evaluated policies, one after the other, on an engine."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -50,7 +50,7 @@ def _losing() -> Iterator[None]:
 
 
 class Evaluator:
-    """Plays episodes of the evaluated policies. Call `start` first.
+    """Lets the evaluated policies answer questions. Call `start` first.
 
     Every public method is a coroutine, so that Ray can run many calls at once.
     """
@@ -65,7 +65,7 @@ class Evaluator:
         self._playing: Engine | None = None
 
     async def ping(self) -> None:
-        """Return when the engine has answered, or at once if it starts or stops.
+        """Wait until the engine answers a ping. While the engine starts or stops, return at once.
 
         Raises PartLost if the engine is dead or hangs. A hung engine is killed.
         """
@@ -98,15 +98,16 @@ class Evaluator:
     async def load(self, weights: Weights, probes: Sequence[Sample]) -> LoadReport:
         """Load a trained policy into the engine, and check the engine with a canary.
 
-        The method publishes the weights to the object store, and the engine loads them as in a
-        rollout actor. If the policy has an adapter, the method publishes the adapter, and version 0
-        of the engine is the policy that the adapter belongs to. Otherwise version 0 is the base
-        policy. The method starts a new engine if the present one has another version 0.
+        The canary compares the engine's logprobs with those of transformers, on the first usable
+        samples in `probes`.
 
-        The canary uses the first usable samples in `probes`. Raises DataError if no probe is
-        usable. Raises PolicyError if the adapter lacks a part of the training. Raises
-        CanaryMismatch if the engine's logprobs of the canary, or their change since version 0,
-        differ too much from transformers' logprobs. Raises PartLost if the engine dies meanwhile.
+        The engine loads the weights from the object store, as in GRPO. If the policy has a LoRA
+        adapter, it loads only the adapter. For that, the engine must have started with the policy
+        that the adapter was trained on. If it has not, the method starts a new engine.
+
+        Raises DataError if no probe is usable. Raises PolicyError if the training changed weights
+        that the adapter does not contain. Raises CanaryMismatch if the logprobs of the engine and
+        of transformers differ too much. Raises PartLost if the engine dies meanwhile.
         """
         exported = await self._exported(weights)
         inputs.check(exported.policy, self._config.method)
@@ -123,7 +124,7 @@ class Evaluator:
             return await self._loader.load(self._engine, exported, canary)
 
     async def _launch(self, policy: Path, rank: int) -> ColdEngine:
-        """Start an engine for adapters of at most rank `rank`, or for none if `rank` is 0."""
+        """Start an engine that can load LoRA adapters up to `rank`, or none if `rank` is 0."""
         self._started = (policy, rank)
         engine = await ColdEngine.start(
             policy,
@@ -138,7 +139,7 @@ class Evaluator:
         return engine
 
     async def _exported(self, weights: Weights) -> Exported:
-        """Return the directories of the policy `weights`, of version 0 and of the adapter."""
+        """Return the directories of the trained policy, its starting policy and its adapter."""
         path = await self._directory(weights)
         run, base = self._config.run.name, self._config.policy.base
         found = await asyncio.to_thread(
@@ -155,20 +156,20 @@ class Evaluator:
         return load_processor(path, self._family, method.min_pixels, method.max_pixels)
 
     def _check_fit(self, sample: Sample, limits: VisionLimits) -> None:
-        """Raise DataError if the canary cannot use `sample`."""
+        """Raise DataError if `sample` is too long for the canary."""
         size, ratio = self._images(sample.image).size, self._config.method.low_ratio
         context = self._config.engine.max_model_len
         check_fit(sample, size, self._policy_chat, limits, ratio, context)
 
     async def play(self, policy: str, samples: Sequence[Sample]) -> list[Played]:
-        """Play the samples, evaluate.in_flight at a time. Return results in the same order.
+        """Let `policy` answer the samples, evaluate.in_flight at a time. Keep their order.
 
         Raises PartLost if the engine dies meanwhile.
         """
         return await self._play(policy, samples, self._limit)
 
     async def play_alone(self, policy: str, samples: Sequence[Sample]) -> list[Played]:
-        """Play the samples one at a time with empty caches, so that latencies are comparable."""
+        """Play one sample at a time with empty caches, so that latencies are comparable."""
         played = []
         for sample in samples:
             await self._engine.clear_caches()
@@ -191,7 +192,8 @@ class Evaluator:
         parts = await asyncio.gather(*map(within, dict.fromkeys(limits)))
         found = {one.sample.sample_id: one for part in parts for one in part}
         played = [found[one.sample_id] for one in samples]
-        # The episodes of a dead engine are faults of the engine, and another engine plays them.
+        # If the engine has died, the episodes are useless. `ping` then raises PartLost, and a new
+        # evaluator plays the samples again.
         await self.ping()
         return played
 

@@ -1,9 +1,9 @@
 """Lets every policy answer the same held-out questions, and compares the policies.
 
 The Evaluator, a Ray actor with an engine, plays the policies full and low with the base weights. It
-then plays the policies sft and awares with their own weights. cascade.py combines these episodes
-into those of the policies threshold and escalate. The job scores all episodes, and derives labels
-from the answers of low and full, except for benchmarks. It writes results.json,
+then plays the policies sft and awares with their own weights. From these episodes, cascade.py
+builds the episodes of the policies threshold and escalate. The job scores all episodes. It derives
+labels from the answers of low and full, but not for benchmarks. It writes results.json,
 episodes-<policy>.parquet and table.md.
 
 Each policy first answers evaluate.latency_questions questions, one at a time. Latencies are
@@ -75,9 +75,9 @@ SPLIT = "test"
 class EvaluateResult:
     """The result of the evaluate job.
 
-    `results` is the content of results.json (see results.py). `path` is the file's local path.
-    `table` is a Markdown table of the results. The directory `key` in the store holds all files of
-    the job. `wall_s` is the duration of the job in seconds.
+    `results` is the content of results.json (see results.py). `path` is the local path of
+    results.json. `table` is a Markdown table of the results. `key` is the prefix of all files of
+    the job in the store. `wall_s` is the duration of the job in seconds.
 
     Example:
         EvaluateResult(
@@ -107,9 +107,9 @@ def run(config: PlatformConfig) -> EvaluateResult:
     """Evaluate evaluate.policies and write the results to the store.
 
     Raises JobRefused if another evaluate job of this run is alive. Raises JobFenced if another
-    evaluate job takes this run over. Raises PolicyError at once if a policy is stale or not
-    trained. Raises DataError if no question is usable. Raises EngineFailure if the engine fails for
-    too many questions.
+    evaluate job takes this run over. Raises PolicyError at once if a policy is not trained, or if
+    the policy from which its training started has changed. Raises DataError if no question is
+    usable. Raises EngineFailure if the engine fails for over 5 % of a policy's questions.
     """
     started = time.monotonic()
     store = ObjectStore.from_config(config.store)
@@ -138,15 +138,15 @@ def conclude(
 ) -> dict[str, Any]:
     """Score and label the episodes, write all files, and return the results.
 
-    The episodes are written once before any judge is asked. If the judge then fails, the answers of
-    all policies are kept, without labels and rewards. Questions of benchmarks are not labelled.
+    The function writes the episodes before it asks the judge about labels, so that no answer is
+    lost if the judge fails. It does not label the questions of benchmarks.
     """
     played = usable(played)
     images = images_of(config.evaluate, config.data, store)
     labelled = bare(played)
     scored = _scored(config, split, played, labelled)
     write_episodes(store, record, scored)
-    # The judge may be paid, and six benchmarks have 18,805 questions.
+    # The judge may cost money, and the six benchmarks have 18,805 questions.
     if not config.evaluate.benchmarks:
         labelled = label(config.method, config.curate, model_family(config.policy), played, images)
         scored = _scored(config, split, played, labelled)
@@ -182,10 +182,9 @@ def _scored(
 
 
 def recipe_of(config: PlatformConfig, store: ObjectStore) -> Recipe:
-    """Return the recipe of the evaluation.
+    """Return the recipe of the evaluation, which records how the results were made.
 
-    Raises DataError if the test split does not exist. An evaluation never resumes, so the recipe
-    only records how the results were made.
+    Raises DataError if the test split does not exist.
     """
     from awares_platform.training.lineage import policy_digest
 
@@ -231,8 +230,8 @@ def check_policies(
 ) -> None:
     """Raise MissingPolicy unless `run` holds the trained policies that `policies` need.
 
-    Raises PolicyError if a needed policy is stale (see training/lineage.py), or was trained
-    with other inputs than `method` describes (see training/inputs.py).
+    Raises PolicyError if a needed policy is stale (see training/lineage.py), or if it was trained
+    with other input settings than `method` (see training/inputs.py).
     """
     from awares_platform.training.export import policy_key, read_meta
     from awares_platform.training.inputs import check_stored
@@ -257,7 +256,7 @@ def check_policies(
 
 
 def _weights(policy: str) -> set[str]:
-    """Return the weights of a policy, and the weights of the policies that it combines."""
+    """Return the weights of a policy, and the weights of the policies from which it is built."""
     return {POLICIES[name].weights for name in (policy, *JOINED_FROM.get(policy, ()))}
 
 
@@ -367,7 +366,7 @@ def _benchmarks(
 
 
 def _trained(store: ObjectStore, run: str) -> int:
-    """Return the number of GRPO steps of the run's policy awares, or 0 if it does not exist."""
+    """Return the number of GRPO steps of the run's policy `awares`, or 0 without this policy."""
     from awares_platform.training.export import read_meta
 
     return int((read_meta(store, run, "awares") or {}).get("step", 0))

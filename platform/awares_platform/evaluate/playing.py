@@ -1,8 +1,9 @@
 """Plays the policies on one engine, one policy after the other.
 
-Each policy first plays the latency subset, one question at a time, and then all other questions.
-Policies with the same weights follow each other, so that the engine loads these weights only once.
-If the actor or its engine dies or hangs, another actor plays the questions that are left.
+Each policy first plays the questions on which its latency is measured, one at a time. Then it plays
+all other questions. Policies with the same weights follow each other, so that the engine loads
+these weights only once. If the actor or its engine dies or hangs, another actor plays the remaining
+questions.
 """
 
 import random
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     from awares_platform.runtime.driver import Watched
 
 PROBES = 32
-"""The number of questions among which the canary for new weights looks for usable ones."""
+"""The number of questions from which the canary, which checks new weights, takes usable ones."""
 
 CHUNK = 256
-"""The number of questions per call of the actor. Each call updates the shown progress."""
+"""The number of questions per call of the actor. The progress is updated after each call."""
 
 Kept = dict[str, dict[str, Played]]
-"""The finished episodes by policy and by sample id. They outlive a lost actor."""
+"""Maps policy and sample id to the finished episode. No episode is lost if an actor dies."""
 
 
 def play_all(config: PlatformConfig, samples: Sequence[Sample]) -> PlayedBy:
@@ -65,7 +66,7 @@ def play_all(config: PlatformConfig, samples: Sequence[Sample]) -> PlayedBy:
 
 @contextmanager
 def _evaluator(config: PlatformConfig, progress: Progress) -> Iterator["Watched"]:
-    """Start an Evaluator and its engine, yield the watched actor, and end it."""
+    """Start an Evaluator and its engine, yield the watched actor, and kill it at the end."""
     import ray
 
     from awares_platform.evaluate.evaluator import Evaluator
@@ -92,9 +93,10 @@ def _play_policies(
     kept: Kept,
     progress: Progress,
 ) -> None:
-    """Play what is missing in `kept` of all policies except the two-pass policies.
+    """Play the samples that are missing in `kept`, for all policies except the two-pass policies.
 
-    The latency of escalate's first turn is measured with a policy of its own, named "escalate".
+    For escalate, play only its first turn, and only on the samples in `alone`, to measure its
+    latency.
     """
     loaded: Weights = "base"
     played = sorted((name for name in policies if name not in JOINED_FROM), key=_order)
@@ -124,8 +126,8 @@ def _play(
 ) -> None:
     """Play the samples that are missing in `kept`, and add their episodes to it.
 
-    The latency subset `alone` runs first, one question at a time. The function then submits all
-    chunks of the other samples at once.
+    The samples in `alone` run first, one at a time, because their latency is measured. The function
+    then submits all chunks of the other samples at once.
     """
     taken = {sample.sample_id for sample in alone}
     rest = [sample for sample in samples if sample.sample_id not in taken]
@@ -143,6 +145,6 @@ def _play(
 
 
 def latency_subset(evaluate: EvaluateConfig, seed: int, samples: Sequence[Sample]) -> list[Sample]:
-    """Draw at most evaluate.latency_questions samples. Every policy gets the same samples."""
+    """Draw the samples on which the latency is measured. Every policy gets the same samples."""
     count = min(evaluate.latency_questions, len(samples))
     return random.Random(seed).sample(list(samples), count)

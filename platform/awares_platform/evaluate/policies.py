@@ -14,10 +14,10 @@ Weights = Literal["base", "sft", "awares"]
 Play = Literal["asks", "decides", "low", "full"]
 """How a policy plays an episode.
 
-    asks     all turns that method.environment allows
-    decides  the first turn in method.environment, and no further turn
-    low      one turn on the first view
-    full     one turn on the whole image
+    asks     The policy may request crops, then answers.
+    decides  Only the first turn of "asks": the policy either requests crops or answers.
+    low      The policy answers in one turn, on the low-resolution view.
+    full     The policy answers in one turn, on the image at full resolution.
 """
 
 
@@ -34,18 +34,18 @@ class EvaluatedPolicy:
 
     @property
     def may_call(self) -> bool:
-        """Whether the policy's way of playing allows it to request crops.
+        """Whether the policy may request crops.
 
-        In POLICIES, the base weights only answer, because they are not trained to request crops.
+        No policy with the base weights may, because they are not trained to request crops.
         """
         return self.play in ("asks", "decides")
 
     def spec(
         self, method: MethodConfig, family: ModelFamily, max_tokens: int, context: int
     ) -> EpisodeSpec:
-        """Return settings for greedy episodes with at most `max_tokens` tokens per turn.
+        """Return settings for episodes with greedy sampling, of `max_tokens` tokens per turn.
 
-        `context` is the longest sequence of the engine, in tokens.
+        `context` is the longest sequence that the engine accepts, in tokens.
         """
         played, budget = self._environment(environment(method)), episode_budget(method, context)
         return episode_spec(method, family, greedy(max_tokens), played, budget)
@@ -64,5 +64,5 @@ POLICIES: dict[str, EvaluatedPolicy] = {
 }
 """All policies that evaluate.policies may name.
 
-The policies `threshold` and `escalate` combine episodes of other policies (see cascade.py).
+The results of `threshold` and `escalate` are built from episodes of other policies (cascade.py).
 """

@@ -1,4 +1,4 @@
-"""Reads the questions of an evaluation: those of a data set, or those of benchmarks."""
+"""Reads the questions of an evaluation, either from a data set or from benchmarks."""
 
 import logging
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare(evaluate: EvaluateConfig, data: DataConfig, store: ObjectStore) -> None:
-    """Import the benchmarks that are not imported yet, or make AwaRes-Mini.
+    """Import the missing benchmarks. Without benchmarks, make AwaRes-Mini if it is configured.
 
     Raises DataError if evaluate.benchmark_root does not hold a benchmark.
     """
@@ -29,7 +29,10 @@ def prepare(evaluate: EvaluateConfig, data: DataConfig, store: ObjectStore) -> N
 
 
 def questions_digest(evaluate: EvaluateConfig, data: DataConfig, store: ObjectStore) -> str:
-    """Return what identifies the questions. Raises DataError if they do not exist."""
+    """Return the digest of the questions, or for benchmarks, the name and digest of each one.
+
+    Raises DataError if the questions do not exist.
+    """
     if not evaluate.benchmarks:
         return samples_digest(read_manifest(store, data.name, SPLIT))
     parts = {
@@ -64,6 +67,6 @@ def benchmark_of(evaluate: EvaluateConfig, sample: Sample) -> str:
 
 
 def token_limits(evaluate: EvaluateConfig, samples: Sequence[Sample]) -> list[int]:
-    """Return the token limit of a turn for each sample."""
+    """Return, for each sample, the largest number of tokens that a turn may sample."""
     names = (benchmark_of(evaluate, sample) for sample in samples)
     return [BENCHMARKS[name].max_tokens if name else evaluate.max_tokens for name in names]

@@ -1,8 +1,8 @@
 """Turns scored episodes into metrics, and metrics into a Markdown table.
 
 results.json has the keys "policies", "questions", "unusable", "labels", "latency", "comparisons",
-"scorer", "run" and "seed", and with evaluate.benchmarks also "benchmarks". The value of "policies"
-maps each policy to its `policy_metrics`.
+"scorer", "run" and "seed". If evaluate.benchmarks is set, it also has the key "benchmarks". The
+value of "policies" maps each policy to its `policy_metrics`.
 """
 
 from collections import Counter
@@ -34,12 +34,14 @@ def policy_metrics(
 ) -> dict[str, Any]:
     """Return the metrics of one policy: overall, by question kind and by annotated label.
 
-    If the policy may request crops, the result also has metrics of its decisions. `decision`
-    compares the decisions with the labels of this evaluation. `decision_annotated` compares the
-    decisions with the benchmark's own annotation. The requested and the target regions belong to
-    the environment `asked`. `crops` counts the requests for each region. Its key "direct" counts
-    the answers without a request. `unanswered` counts the episodes that have neither request nor
-    answer, although the engine did not fail.
+    `crops` counts the requests for each region. Its key "direct" counts the answers without a
+    request. `unanswered` counts the episodes that have neither request nor answer, although the
+    engine did not fail.
+
+    If the policy may request crops (`may_call`), the result also has metrics of its decisions to
+    request them. `decision` compares the decisions with the labels that this evaluation derives.
+    `decision_annotated` compares them with the annotation that comes with the questions. `asked` is
+    the environment that defines the regions.
     """
     episodes = [one.episode for one in scored]
     latencies = [one.latency_s for one in scored if one.latency_s is not None]
@@ -81,7 +83,7 @@ def policy_metrics(
 
 
 def _by_version(scored: Sequence[Scored]) -> dict[str, float]:
-    """Return the accuracy by each version of the scorers."""
+    """Return the accuracy according to each version of the scorers."""
     versions = scored[0].by_version
     return {name: sum(one.by_version[name] for one in scored) / len(scored) for name in versions}
 
@@ -140,9 +142,8 @@ def label_counts(samples: Sequence[Sample], asked: Environment = TEN_CROPS) -> d
 def comparisons(scored: Mapping[str, Sequence[Scored]], seed: int) -> dict[str, dict[str, Any]]:
     """Return the difference in accuracy between awares and each other policy.
 
-    Each difference comes with a 95 % interval. The interval is computed from pairs of scores,
-    because all policies answered the same questions. The bootstrap draws images,
-    each with all of its questions.
+    Each difference comes with its 95 % confidence interval from a paired bootstrap, because all
+    policies answered the same questions. The bootstrap draws images, each with all its questions.
     """
     if "awares" not in scored:
         return {}
@@ -208,7 +209,7 @@ def _milliseconds(seconds: float | None) -> str:
 
 
 def caption(results: Mapping[str, Any]) -> str:
-    """Return the table's caption: number of questions, seed, and how latency is measured."""
+    """Return the table's caption, which also says how the latency is measured."""
     latency = results["latency"]
     text = f"{results['questions']:,} held-out questions, greedy, seed {results['seed']}."
     if latency["questions"]:
@@ -226,9 +227,9 @@ def tables(results: Mapping[str, Any]) -> str:
 
 
 def versions_table(results: Mapping[str, Any]) -> str:
-    """Return a Markdown table with the accuracies by each version of the scorers.
+    """Return a Markdown table of the accuracies according to each version of the scorers.
 
-    The result is "" if the versions agree for all policies.
+    A policy has a row only if the versions differ for it. The result is "" without rows.
     """
     rows = {
         NAMES[name]: row["accuracy_by_version"]

@@ -15,10 +15,10 @@ from awares_platform.method.play import Played
 class Scored:
     """One question answered by one policy.
 
-    `sample` holds the benchmark's annotation. `labelled` holds the label and crops that this
-    evaluation derives from the answers of the policies low and full. `latency_s` is None unless the
-    question ran alone on the engine. `reward` is None if `labelled` has no label or the episode
-    failed. `by_version` maps each version of the scorers to its score.
+    `sample` is the question with its own annotation. `labelled` is the same sample with the label
+    and crops that this evaluation derives from the answers of the policies low and full.
+    `latency_s` is None unless the question ran alone on the engine. `reward` is None if `labelled`
+    has no label or the episode failed. `by_version` maps each version of the scorers to its score.
 
     Example:
         Scored(sample, labelled, episode, score=1.0, latency_s=0.021, reward=10.0)
@@ -34,7 +34,7 @@ class Scored:
 
 
 def played(scored: Sequence[Scored]) -> list[Episode]:
-    """Return the episodes without StopReason.ERROR. An episode with ERROR spends no known cost."""
+    """Return the episodes without StopReason.ERROR. The cost of a failed episode is unknown."""
     return [one.episode for one in scored if one.episode.stop is not StopReason.ERROR]
 
 
@@ -48,8 +48,8 @@ def score_all(
 ) -> list[Scored]:
     """Score a policy's episodes. An episode without an answer scores 0.
 
-    The scorer of a sample is the one that the sample names, or else the scorer `name`. `version` is
-    the version of the scorer.
+    Each sample is scored by the scorer that it names, or else by the scorer `name`. `version` is
+    the version of the scorers.
 
     `labelled` maps the id of a sample to the sample with its derived label. `alone` holds the ids
     of the samples that ran alone on the engine.
