@@ -22,7 +22,7 @@ from awares_platform.method.play import Played
 PROMPT, TURN = 300, 40
 """The number of context ids of an episode's first turn, and the number of sampled ids of a turn."""
 SPARE = 1.33
-"""The rate at which all actors could play groups, as a multiple of the learner's rate."""
+"""How many groups all actors could generate while the learner trains one group."""
 LOAD_S = 0.5
 """The longest time in seconds that an actor takes to load a version."""
 

@@ -14,7 +14,7 @@ from tests.integration.proxied_object import BODY
 
 @pytest.fixture
 def store(seaweed: ObjectStore, tmp_path: Path) -> ObjectStore:
-    """Return a client of the real store, without a proxy. Every test gets a different prefix."""
+    """Return a client of the real store, without a proxy. Each test has its own key prefix."""
     return ObjectStore(seaweed.config.model_copy(update={"url": f"s3://awares/{tmp_path.name}"}))
 
 

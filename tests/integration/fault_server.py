@@ -155,7 +155,7 @@ def _answer(client: Connection, head: Head, request: Request, fault: Status) -> 
         request.bytes_out = len(body)
         client.connection.sendall(body)
     client.connection.shutdown(socket.SHUT_WR)
-    # A client that does not wait for 100 Continue may still be sending its body.
+    # Read the rest of the request. A client that does not wait for 100 Continue may still send it.
     while client.rfile.read1(PIECE):
         pass
     raise Closed

@@ -1,6 +1,6 @@
 """Provides subscribers that damage a version after it has passed all checks of Subscriber.
 
-The engine's process imports this module when it unpickles a subscriber.
+The engine's process must be able to import this module, because it unpickles the subscriber.
 """
 
 import os

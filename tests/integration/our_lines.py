@@ -1,4 +1,4 @@
-"""Tells the lines that a job may print from the lines of libraries such as Ray."""
+"""Finds lines in a job's output that come from a library such as Ray, not from this project."""
 
 import re
 

@@ -1,7 +1,7 @@
-"""Runs the benchmark of the controller with two simulated actors, so that it cannot break unseen.
+"""Tests that the benchmark of the controller runs, with two simulated actors.
 
-The benchmark is a script which nothing else runs. Its simulated actors and workers must follow the
-interfaces of the real ones.
+The benchmark breaks if the interface of a real actor or worker changes, and the simulated one does
+not. Without this test, nobody would notice.
 """
 
 import json

@@ -38,10 +38,10 @@ def server() -> Iterator[ChatServer]:
 
 
 def reply(body: Body, count: int) -> tuple[int, str]:
-    """Reply as the judge or as the grounding.
+    """Reply as the judge model or as the grounding model, which locates the answer in the image.
 
-    The judge refuses the sample 0, and calls the two answers to the sample 1 equally good. For all
-    other samples, it prefers the answer at full resolution. The grounding always returns one box.
+    The judge refuses sample 0, and calls the two answers to sample 1 equally good. For all other
+    samples, it prefers the answer at full resolution. The grounding model always returns one box.
     """
     if body["messages"][0]["role"] != "system":
         return 200, "[[100, 200, 300, 400]]"

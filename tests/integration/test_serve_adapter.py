@@ -64,7 +64,10 @@ class Learner:
         return self.trained.logprobs()
 
     def publish(self, publisher: Publisher, learned: Logprobs, start: Logprobs) -> int:
-        """Publish the adapter. `start` holds the learner's logprobs of version 0."""
+        """Publish the adapter with the learner's logprobs, and return the version.
+
+        `learned` holds the present logprobs, and `start` the logprobs of version 0.
+        """
         version = (publisher.version or 0) + 1
         extra = {"canary": to_extra(self.trained.canary, learned, start)}
         publisher.publish(version, self.trained.published(), extra)

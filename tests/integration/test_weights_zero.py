@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 @pytest.fixture(scope="module")
 def run(seaweed: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> PlatformConfig:
-    """Train and publish with two ranks, at each of STAGES. Return the run's configuration."""
+    """Train and publish with two ranks at each ZeRO stage. Return the run's configuration."""
     directory, tokenizer = tmp_path_factory.mktemp("run"), train_tokenizer()
     base = directory / "base"
     base.mkdir()

@@ -76,14 +76,15 @@ def rehearse(job: str, directory: Path, overrides: Sequence[str]) -> None:
     """Run one job, and write what the probe and the sampler saw to seen/<job>.json.
 
     Raises SystemExit if the job fails, or if the probe records no forward pass of a training job.
-    In the second case, an earlier call has already finished this job in `directory`.
+    A training job without a forward pass was already finished in `directory` by an earlier call.
     """
     events = directory / f"{job}.events"
     events.unlink(missing_ok=True)
     environment = {
         **os.environ,
         probe.FILE: str(events.resolve()),
-        # The C library returns the memory of freed tensors above this size to the kernel at once.
+        # When a tensor larger than this number of bytes is freed, the C library returns its memory
+        # to the kernel at once.
         "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
         # Switch off Ray's memory monitor. It counts the pages of mapped weights as used memory,
         # although the kernel can drop these pages. It could therefore kill a process needlessly.

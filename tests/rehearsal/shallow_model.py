@@ -3,9 +3,9 @@
     PYTHONPATH=.:platform python -m tests.rehearsal.shallow_model DIRECTORY
 
 The language model has 1 of 28 layers, and the vision tower 2 of 32 blocks: one with window
-attention and one with full attention. The tokenizer has the 7B's vocabulary size and the 7B's ids
-of all special tokens. The tokenizer learns its merges from the text of this repository, because
-some machines cannot download the merges of the 7B model.
+attention and one with full attention. The tokenizer has the vocabulary size of the 7B model, and
+the same ids of special tokens. The tokenizer learns its merges from the text of this repository,
+because some machines cannot download the merges of the 7B model.
 
 A policy with random weights would never write a request or end an answer. `plant` therefore changes
 the weights, so that each turn is one of a few texts: a request for a crop, or a short answer.
@@ -59,9 +59,9 @@ SPECIAL = (
     "<|repo_name|>",
     "<|file_sep|>",
 )
-"""The special tokens of the 7B, in the order of their ids."""
+"""The special tokens of the 7B model, in the order of their ids."""
 PIXELS = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 16_384}
-"""The limits of an image's area in the 7B's own processor files, in pixels."""
+"""The limits of an image's area in pixels, from the processor files of the 7B model."""
 MERGED = 12_000
 """The size of the vocabulary that is learned from text. It includes the 256 single bytes."""
 WORDS = Regex(
@@ -96,7 +96,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a byte-level BPE tokenizer with the 7B's layout of ids.
+    """Return a byte-level BPE tokenizer with the same layout of ids as the 7B model.
 
     No text encodes to the ids between the learned tokens and the special tokens. These ids decode
     to words of four letters, because a policy with random weights can sample them.
@@ -217,7 +217,7 @@ def successions(tokenizer: PreTrainedTokenizerFast) -> list[tuple[int, int]]:
 
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLProcessor:
-    """Return a processor with the limits of the 7B's own processor files."""
+    """Return a processor with the image limits of the 7B model."""
     options: Any = {"size": PIXELS, "patch_size": 14, "merge_size": 2, "temporal_patch_size": 2}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(**options),

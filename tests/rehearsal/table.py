@@ -122,11 +122,11 @@ def longest_prompt(config: PlatformConfig, job: str, tokens: Lengths) -> int:
 def job_engine(
     config: PlatformConfig, job: str, shape: Geometry, tokens: Lengths, assumed: Assumptions
 ) -> EngineMemory:
-    """Return the plan of a job's engine, for as many requests at once as the job sends here.
+    """Return the planned memory of a job's engine, for the requests that the job sends here.
 
-    Without chunked prefill, an engine on a CPU computes up to engine.max_model_len tokens in a
-    pass. The requests of evaluate and serve are too few for such a pass. Their largest pass has the
-    prompts of all requests at once, each with a whole image.
+    On a CPU, the engine has no chunked prefill, so one forward pass may have engine.max_model_len
+    tokens. The jobs evaluate and serve send too few requests to fill such a pass. Their largest
+    pass has the prompts of all requests at once, each with a whole image.
     """
     settings, grpo = config.engine, config.grpo
     wanted, requests = grpo.groups_in_flight * grpo.group_size, settings.max_requests

@@ -214,7 +214,7 @@ class RayClusters:
         self._set_status(metadata, status)
 
     def _set_status(self, metadata: Body, status: Body) -> None:
-        with contextlib.suppress(NotFound):  # A client may have deleted the cluster meanwhile.
+        with contextlib.suppress(NotFound):  # A client may have deleted the cluster.
             self._objects.set_status(self.kind, metadata["namespace"], metadata["name"], status)
 
 
