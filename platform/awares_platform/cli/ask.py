@@ -71,7 +71,7 @@ class Reply:
         return f"{_crops(views)}\nanswer   {self.answer}\n{self.figures()}"
 
     def figures(self) -> str:
-        """Return the lines after the answer: its numbers of tokens, its latency and so on."""
+        """Return the lines after the answer: numbers of tokens, the latency, and so on."""
         return (
             ("cut      at the token limit\n" if self.stop == "length" else "")
             + f"tokens   {self.visual_tokens} visual ({self.rtr_token:.0%} of the full image's), "

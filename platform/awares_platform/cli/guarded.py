@@ -20,9 +20,9 @@ _AGAIN = {
 def guarded(name: str, execute: Callable[[], None]) -> int:
     """Run a command and return its exit status.
 
-    The status is 0 after success, 2 after a user error, 130 after Ctrl-C and 143 after SIGTERM. A
-    user error is printed without a traceback, unless AWARES_TRACEBACK is set. All other exceptions
-    pass through.
+    The status is 0 after success, 2 after a user error (AwaresError), 130 after Ctrl-C and 143
+    after SIGTERM. A user error is printed without a traceback. If the environment variable
+    AWARES_TRACEBACK is set, it is raised instead, as all other exceptions are.
     """
     from awares_platform.runtime import logs, terminal
 
@@ -53,7 +53,7 @@ def _user_error(error: BaseException | None) -> AwaresError | None:
     """Return the AwaresError behind `error`, or None.
 
     The function follows the chain of causes from `error` on, and returns the first AwaresError. If
-    an AwaresError was raised from another one, the first one's message suits the command better.
+    one AwaresError was raised from another, this is the outer one, which explains the fault best.
     """
     while error is not None:
         wrapped = getattr(error, "cause", None)

@@ -185,7 +185,7 @@ class Pace:
         There are two estimates of the duration of the whole phase. The first one is the phase's
         typical seconds times `slowness`. The second one extrapolates from the measured part of the
         phase. The function takes their weighted mean. The weight of the second estimate is the
-        share of the phase that is done. If only one estimate is known, it takes that one.
+        share of the phase that is done. If only one estimate is known, the function takes that.
 
         The result is this duration times the share that is not done, minus the seconds since the
         last count. It is never negative.

@@ -99,8 +99,9 @@ def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartS
     In these cases, the function deletes the files and the objects of the run. If `fresh` is true,
     it also deletes the curated data set of the earlier run and the base policy's answers.
 
-    Raises JobRefused, and deletes nothing, if a running job uses the run. If `fresh` is false,
-    raises ConfigError in two cases: progress.json is damaged, or no quickstart made the run.
+    Raises JobRefused, and deletes nothing, if a running job uses these files or objects. If `fresh`
+    is false, raises ConfigError in two cases: progress.json is damaged, or no quickstart made the
+    run.
     """
     path = directory / "progress.json"
     state = QuickstartState(path, fingerprint(config))

@@ -4,7 +4,7 @@
       */metrics.jsonl --------------+                +- curves.py    training: reward, RTR, KL, ...
       evaluate/results.json --------+- records.py ---+- tables.py    results in the paper's form
       evaluate/episodes-*.parquet --+                +- tradeoff.py  accuracy against visual tokens
-      progress.json ----------------+                +- shift.py     requests after SFT, after GRPO
+      progress.json ----------------+                +- shift.py     requests after SFT and GRPO
                                                      +- times.py     duration and CPU time of jobs
       */config.json ----------------+                +- identity.py  policy, data, dates, settings
       images in the store ---------------------------+- episodes.py  a dozen drawn episodes

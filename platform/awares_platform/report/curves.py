@@ -152,11 +152,11 @@ def trend(points: Sequence[Point]) -> list[Point]:
 def number(value: float, digits: int = 3) -> str:
     """Format a number with `digits` significant digits.
 
-    A number other than 0 below 0.001 in magnitude gets an exponent and one digit less. With at most
+    A nonzero number below 0.001 in magnitude gets an exponent and one digit less. With at most
     three digits, a number of at least 1000 in magnitude becomes a whole number, such as 12,345.
 
     Example:
-        number(0.00012345)  # "1.23e-4"
+        number(0.00012345)  # "1.2e-4"
     """
     if value != 0 and abs(value) < 0.001:
         mantissa, power = f"{value:.{digits - 2}e}".split("e")

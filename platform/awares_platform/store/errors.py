@@ -9,7 +9,7 @@ StoreError
 +-- AccessDenied         The credentials are absent, wrong or insufficient.
 +-- StoreUnavailable     The store gave no usable answer within the retry budget.
 
-LaunchError              A part that a run needs, such as the store or Ray, did not start or fails.
+LaunchError              A part that a run needs, such as Ray, did not start or has failed.
 
 MissingBucket is not a NotFound, because callers handle NotFound as a normal case. A missing bucket
 is never normal.
@@ -43,4 +43,4 @@ class StoreUnavailable(StoreError):
 
 
 class LaunchError(AwaresError):
-    """A part that a run needs, such as the store, Ray or an engine, did not start or fails."""
+    """A part that a run needs, such as the store or Ray, did not start or has failed."""

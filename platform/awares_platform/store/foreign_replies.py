@@ -36,7 +36,7 @@ def refuse_foreign(operation_model: Any, response_dict: dict[str, Any], **_: obj
 
 
 def _is_foreign(body: bytes) -> bool:
-    """Return whether a body is certainly not S3's XML. An empty or truncated body may be."""
+    """Return whether a body cannot be XML of S3, not even truncated XML."""
     text = body.lstrip(b"\xef\xbb\xbf \t\r\n")
     if not text.startswith(b"<"):
         return bool(text)
@@ -47,6 +47,6 @@ def _is_foreign(body: bytes) -> bool:
 
 
 def _text(page: bytes) -> str:
-    """Return the first words of a page without its tags, in parentheses."""
+    """Return the first words of a web page in parentheses, without HTML tags."""
     words = re.sub(rb"<[^>]*>", b" ", page[:4096]).decode("utf-8", "replace").split()
     return f" ({' '.join(words)[:_SHOWN].strip()!r})" if words else ""

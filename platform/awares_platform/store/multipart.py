@@ -111,7 +111,7 @@ def _complete(
 
     `upload` consists of the upload's id and the random token in the object's metadata. If the
     server's reply is lost and the stored object has this token, the upload counts as completed.
-    Raises PreconditionFailed if `condition` is not met, also for IfMatch without an object.
+    Raises PreconditionFailed if `condition` is not met. IfMatch is not met if no object exists.
     """
     upload_id, token = upload
     request = {

@@ -94,7 +94,7 @@ def is_temporary(status: int) -> bool:
 
 
 def code(error: Failure) -> str:
-    """Return S3's error code, or the type name of an exception that carries no reply of S3."""
+    """Return the error code in S3's reply, or the type name of an exception without a reply."""
     return (
         error.response.get("Error", {}).get("Code", "")
         if isinstance(error, boto.ClientError)
@@ -164,7 +164,7 @@ def _unavailable(
 
 
 def _tls_fault(error: Failure) -> str:
-    """Return the TLS fault, a key of _REMEDIES, that `error` reports, or "" if it reports none."""
+    """Return the TLS fault that `error` reports (a key of _REMEDIES), or "" if it reports none."""
     if not isinstance(error, boto.SSLError):
         return ""
     return next((fault for sign, fault in _TLS_SIGNS.items() if sign in str(error)), "")

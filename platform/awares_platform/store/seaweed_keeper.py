@@ -24,7 +24,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def keep(directory: Path, ports: list[int], command: list[str]) -> None:
-    """Run the server's command until the server ends, has no more users, or SIGTERM arrives."""
+    """Run the server until it ends, until its last user is gone, or until SIGTERM arrives."""
     server = _start(command)
     (directory / "lock").write_text(str(server.pid), "ascii")
     signal.signal(signal.SIGTERM, lambda *_: server.terminate())

@@ -95,9 +95,9 @@ def _hurried(endpoint: EndpointConfig) -> EndpointConfig:
 def _asked(
     check: str, endpoint: EndpointConfig, ask: Callable[[], Coroutine[Any, Any, None]]
 ) -> list[Finding]:
-    """Call `ask` once, and return the finding of the check `check`.
+    """Call `ask` once, and return a finding with the name `check`.
 
-    An unreadable reply is only a warning, because other replies may be readable.
+    An unreadable reply causes only a warning, because other replies may be readable.
     """
     who = f"{endpoint.model} at {endpoint.url}"
     try:

@@ -44,9 +44,9 @@ def examine(
 ) -> list[Finding]:
     """Run `work` for at most `limit_s` seconds, and return its findings.
 
-    If `work` takes longer, the finding is a failure. `work` runs in a thread, which continues in
-    the background after the limit. Meanwhile, `examine` calls `tell` with a message every ten
-    seconds.
+    `work` runs in a thread. Every ten seconds until the limit, `examine` calls `tell` with a
+    message. If `work` takes longer than the limit, the finding is a failure, and the thread
+    continues in the background.
     """
     results: list[list[Finding]] = []
     thread = threading.Thread(
@@ -67,7 +67,7 @@ def examine(
 
 
 def explained(error: BaseException) -> str:
-    """Return one line about an error, or about the cause of the error of a Ray task."""
+    """Return one line about an error. For the error of a Ray task, it describes the cause."""
     if isinstance(error, GetTimeoutError):
         return "the actor did not answer in time"
     if isinstance(error, RayTaskError):

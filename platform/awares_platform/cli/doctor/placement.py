@@ -38,7 +38,7 @@ class Bundle:
         return cls(resources or {"CPU": _LEAST_CPU}, dict(labels))
 
     def options(self, group: PlacementGroup, index: int) -> dict[str, Any]:
-        """Return Ray's options of an actor in the bundle `index` of the placement group."""
+        """Return the Ray options that place an actor in the bundle `index` of `group`."""
         return {
             "num_cpus": self.resources.get("CPU", 0),
             "num_gpus": self.resources.get("GPU", 0),
