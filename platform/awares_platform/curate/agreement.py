@@ -1,8 +1,8 @@
-"""Measures how far a second judge agrees with the judge that has labelled a curated set.
+"""Measures how often a second judge agrees with the judge that labelled a curated set.
 
-The second judge sees the same questions and answers. Its replies go to the data set's log of
-replies, so a second measurement asks nothing again. Cohen's kappa is the agreement beyond the
-agreement by chance: (observed - expected) / (1 - expected).
+The second judge sees the same questions and answers. Its replies are stored in the data set's reply
+log, so a repeated measurement sends no request twice. Cohen's kappa corrects the observed agreement
+for the agreement expected by chance: (observed - expected) / (1 - expected).
 """
 
 import asyncio
@@ -31,8 +31,8 @@ class Agreement:
     """The agreement of two judges on a curated set.
 
     `first` and `second` are the names of the judges. `table` counts the samples for each pair of
-    verdicts, such as "LOW FULL", where the first judge's verdict comes first.
-    `unreadable` is the number of samples that the second judge has not judged.
+    verdicts, such as "LOW FULL", where the first judge's verdict comes first. `unreadable` is the
+    number of samples for which the second judge's reply was unreadable.
 
     Example:
         Agreement("llama", "deepseek", {"TIE TIE": 80, "FULL FULL": 15, "TIE FULL": 5}, 0)
@@ -50,7 +50,7 @@ class Agreement:
 
     @property
     def observed(self) -> float:
-        """The share of samples with equal verdicts."""
+        """The share of samples on which both judges give the same verdict."""
         return sum(self.table.get(f"{one} {one}", 0) for one in VERDICTS) / self.samples
 
     @property
@@ -85,15 +85,16 @@ class Agreement:
 
 
 def agreement_key(name: str) -> str:
-    """Return the key of the last measurement on the curated set `name`."""
+    """Return the store key of the last measured agreement on the curated set `name`."""
     return f"datasets/{name}/agreement.json"
 
 
 def measure(store: ObjectStore, data: DataConfig, curate: CurateConfig, name: str) -> Agreement:
     """Ask the second judge about all samples of a curated set, and write the agreement.
 
-    Raises DataError if `name` is no curated set, or if the second judge judges no sample. Raises
-    ConfigError if the second judge cannot be built, and EndpointError if its endpoint fails.
+    Raises DataError if `name` is no curated set, or if no reply of the second judge is readable.
+    Raises ConfigError if the second judge cannot be built. Raises EndpointError if its endpoint
+    fails.
     """
     split = read_split(store, name, SPLIT)
     if not all("verdict" in columns for columns in split.columns):
@@ -131,7 +132,7 @@ def second_judge(curate: CurateConfig, replies: ReplyLog) -> Judge:
 async def _verdicts(
     judge: Judge, split: Split, curate: CurateConfig, replies: ReplyLog
 ) -> Sequence[str]:
-    """Return the judge's verdict on each sample by its name, or "" without one."""
+    """Return the name of the judge's verdict on each sample, or "" if its reply is unreadable."""
     limit = asyncio.Semaphore(curate.in_flight)
 
     async def verdict(case: Case) -> str:

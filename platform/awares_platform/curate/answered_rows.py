@@ -1,4 +1,4 @@
-"""Stores the base policy's answers to a shard, so that the engine is not asked for them again.
+"""Stores the base policy's answers to a shard's questions, so that no answer is sampled twice.
 
     datasets/<name>/answers/<digest>.parquet
 
@@ -41,10 +41,10 @@ def decode_answers(data: bytes, key: str) -> list[Answers]:
 
 
 def read_answers(store: ObjectStore, key: str, samples: Sequence[Sample]) -> list[Answers | None]:
-    """Return the stored answer to each sample.
+    """Return the stored answers to each sample, or None if the sample must be answered again.
 
-    The entry is None if there is no answer, or if the answer has a fault. The cause of a fault,
-    such as a damaged image, may have been mended.
+    It must be if no answers are stored, or if they have a fault. The cause of a fault, such as a
+    damaged image, may have been repaired since.
     """
     try:
         found = decode_answers(store.get(key), key)

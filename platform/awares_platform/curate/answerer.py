@@ -40,17 +40,18 @@ class Answerer:
 
     Ray Data calls the actor with a batch of one shard. The column "key" contains the store key
     of the shard, and "rows" contains its parquet file. In the result, the parquet file has
-    additional columns with the answers. The result also has a column "failure". It is empty, or a
-    pickled AwaresError if the answers failed. The actor does not raise the error, because Ray Data
-    would wrap it in long tracebacks. The engine runs on an event loop of the actor, from the first
-    shard until the actor ends. If the engine dies or hangs, the actor starts another one, and
-    answers the shard again. If the actor itself is stopped, a watchdog kills it, and Ray Data
-    starts it again. `reports` counts the lost actors, and shows the user the losses of
-    actors and engines.
+    additional columns with the answers. The result also has a column "failure", which is empty or
+    holds a pickled AwaresError. The actor does not raise this error, because Ray Data would wrap it
+    in long tracebacks.
+
+    The engine runs on an event loop of the actor, from the first shard until the actor ends. If the
+    engine dies or hangs, the actor starts another one, and answers the shard again. If the actor
+    itself is stopped (SIGSTOP), a watchdog kills it, and Ray Data starts it again. `reports` counts
+    the lost actors, and tells the user about lost actors and engines.
 
     The actor writes the answered shard to the store, at the key in the column "answers". It reads
-    this object first, and asks only about samples without a sound answer. Another judge or another
-    threshold therefore costs no new answers.
+    this object first, and asks the engine only about samples that have no answer there. A curation
+    with another judge or threshold therefore reuses all answers.
     """
 
     def __init__(self, config: PlatformConfig, reports: LossReports) -> None:
@@ -79,7 +80,7 @@ class Answerer:
         }
 
     def _answered(self, samples: Sequence[Sample], key: str) -> bytes:
-        """Return the answered shard `key`, and write it if the store holds no complete one."""
+        """Return the shard with its answers. Write it to `key` unless it is complete there."""
         earlier = read_answers(self._store, key, samples)
         asked = [sample for sample, known in zip(samples, earlier, strict=True) if known is None]
         new = iter(self._asked(asked) if asked else ())
@@ -127,7 +128,8 @@ class Answerer:
                 self._policy_chat,
             )
         finally:
-            # The failures of a dead engine are no results. Another engine answers the shard again.
+            # If the engine is dead, its answers are useless. `check` then raises an error, and
+            # another engine answers the shard again.
             await engine.check()
 
     async def _start(self) -> "Engine":

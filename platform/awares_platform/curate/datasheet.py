@@ -1,8 +1,8 @@
 """Makes the datasheet of a curated set: what it holds, how it was made, and what it has cost.
 
-Each shard records its own counts, so the datasheet of a resumed curation is complete. The tokens
-are those of all replies that the labels depend on. Replies that an earlier run has paid for count,
-too.
+Each shard records its own counts, so the datasheet of a resumed curation is complete. The token
+counts include all replies on which the labels depend, even replies that an earlier run has paid
+for.
 """
 
 import json
@@ -27,7 +27,7 @@ _TOKENS = ("requests", "input_tokens", "output_tokens")
 def datasheet(store: ObjectStore, curate: CurateConfig, name: str) -> dict[str, Any]:
     """Return the datasheet of the curated set `name` as a JSON object.
 
-    The prices are those of `curate`. Raises DataError if `name` is no finished curated set.
+    Costs use the prices in `curate`. Raises DataError if `name` is no finished curated set.
     """
     manifest = read_manifest(store, name, SPLIT)
     made = manifest.get("recipe")
@@ -62,7 +62,7 @@ def datasheet(store: ObjectStore, curate: CurateConfig, name: str) -> dict[str, 
 
 
 def _add(used: dict[str, dict[str, int]], more: Mapping[str, Mapping[str, int]]) -> None:
-    """Add the replies and tokens of a shard to `used`, by the part that has used them."""
+    """Add the requests and tokens of a shard to `used`, with the keys "judge" and "grounding"."""
     for part, counts in more.items():
         total = used.setdefault(part, dict.fromkeys(_TOKENS, 0))
         for key in _TOKENS:
@@ -70,13 +70,13 @@ def _add(used: dict[str, dict[str, int]], more: Mapping[str, Mapping[str, int]])
 
 
 def _cost(curate: CurateConfig, part: str, used: Mapping[str, int]) -> float:
-    """Return the cost of a part's tokens by the prices of its endpoint."""
+    """Return the cost of the tokens of `part`, "judge" or "grounding", by its endpoint's prices."""
     endpoint = curate.judge_endpoint if part == "judge" else curate.grounding_endpoint
     return endpoint.cost(used["input_tokens"], used["output_tokens"])
 
 
 def _agreement(store: ObjectStore, name: str) -> dict[str, Any] | None:
-    """Return the last measured agreement of two judges, or None if nobody has measured it."""
+    """Return the last measured agreement of two judges, or None if none was measured."""
     try:
         return json.loads(store.get(agreement_key(name)))
     except NotFound:

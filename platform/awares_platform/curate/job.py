@@ -1,14 +1,14 @@
 """Decides which samples need crops, and chooses the crops (paper, section 3.2).
 
-The job cuts the train split into shards. In the first stage, an Answerer, which is an actor with
-one engine, adds the low and the full answer to each sample of a shard. In the second stage, a task
-`label_shard` asks the judge and the grounding, chooses the crops, and writes the curated shard.
+The job cuts the train split into shards. In the first stage, an Answerer (an actor with one engine)
+answers each sample of a shard at low and at full resolution. In the second stage, a task
+`label_shard` asks the judge whether crops are needed, and asks the grounding where the evidence is.
+It then chooses the crops and writes the curated shard.
 
 Ray Data runs the two stages concurrently over shards. The driver only adds up the counts. Each
-shard has a fingerprint: a digest of its samples and of the recipe (training/recipe.py). The recipe
-covers the policy and the settings. If the store holds a shard with the same fingerprint, the job
-does not label the shard again. A restarted job therefore keeps the finished shards. The job writes
-the manifest of the split last.
+shard has a fingerprint: a digest of its samples, of the policy and of the settings. If the store
+holds a shard with the same fingerprint, the job does not label the shard again. A restarted job
+therefore keeps the finished shards. The job writes the manifest of the split last.
 """
 
 import json
@@ -57,9 +57,8 @@ log = logging.getLogger(__name__)
 
 COUNTED = ("lr", "hr", "dropped", "unusable")
 EXPECTED = "has constructor arguments in the object store and max_restarts > 0"
-"""Part of a message that Ray prints when Ray Data creates an actor. The job hides this message,
-because it warns of no real danger: the driver keeps the constructor arguments while the actor runs.
-A restarted actor therefore finds them."""
+"""Part of a warning that Ray prints when Ray Data creates an actor. The job hides this warning. It
+says that a restarted actor may lack its constructor arguments, but the driver keeps them."""
 LABEL_CPUS = 0.1
 """The number of CPUs that Ray reserves for a labelling task, which mostly waits."""
 
@@ -72,8 +71,9 @@ class CurateResult:
     which `lr` have the label LR and `hr` the label HR. `crops` counts the target crops of the HR
     samples by crop id. `left_out` is the number of samples without a label. A sample has no label
     if it is unusable. With curate.both_wrong = "drop", a sample with two wrong answers has no label
-    either. `source_faults` is the number of unusable rows and files in the source split. An earlier
-    job has finished `shards_resumed` of all `shards`. The job took `wall_s` seconds.
+    either. `source_faults` is the number of unusable rows and files in the source split. `shards`
+    is the number of all shards, of which an earlier job has finished `shards_resumed`. The job took
+    `wall_s` seconds.
 
     Example:
         CurateResult(
@@ -113,8 +113,8 @@ class CurateResult:
 def run(config: PlatformConfig) -> CurateResult:
     """Curate the train split.
 
-    Raises JobRefused if another job curates this data set, and JobFenced if another job takes the
-    data set over. Raises DataError if the split is missing or has no usable row. Raises
+    Raises JobRefused if another job curates this data set. Raises JobFenced if another job takes
+    the data set over. Raises DataError if the split is missing or has no usable row. Raises
     EngineFailure if the engine fails for more than 5 % of a shard's answers. Raises EndpointError
     if an endpoint cannot be used.
     """
@@ -134,7 +134,7 @@ def run(config: PlatformConfig) -> CurateResult:
 
 
 def _named(config: PlatformConfig, name: str) -> PlatformConfig:
-    """Return the configuration with data.labels = `name`. Raises ConfigError for another one."""
+    """Return `config` with data.labels = `name`. Raises ConfigError if it names another set."""
     if config.data.labels not in ("", name):
         raise ConfigError(
             f"data.labels={config.data.labels} names labels of another recipe, and curate would "
@@ -200,7 +200,10 @@ def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, sh
 
 
 def shard_metrics(counts: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics of one row of `label_shard`. "lost/..." counts samples by reason."""
+    """Return the metrics of one row of `label_shard`.
+
+    "lost/<reason>" is the number of samples that are unusable for this reason.
+    """
     reasons = json.loads(counts["reasons"])
     metrics = {f"shard/{name}": float(counts[name]) for name in (*COUNTED, "dropped_boxes")}
     return metrics | {f"lost/{reason}": float(count) for reason, count in reasons.items()}
@@ -284,8 +287,8 @@ def summarise(
 ) -> CurateResult:
     """Return statistics of the whole curated split, including shards of an earlier job.
 
-    `planned` is the number of samples before labelling. `asked` is the configured environment,
-    which defines the regions by which the target crops are counted.
+    `planned` is the number of samples before labelling. The target crops are counted for each
+    region of `asked`, the configured environment.
     """
     labels = Counter(sample.label for sample in curated.samples)
     crops = [crop for sample in curated.samples for crop in sample.crops]

@@ -1,4 +1,4 @@
-"""Labels one answered shard and writes it to the store: the second stage of curation."""
+"""The second stage of curation: labels the samples of a shard, whose answers are known."""
 
 import asyncio
 import json
@@ -29,11 +29,11 @@ from awares_platform.store.errors import LaunchError
 Columns = dict[str, np.ndarray]
 
 NOT_A_REPLY = frozenset({"", "answer", "data"})
-"""The values of `Labelled.reason` for a sample that no reply of a judge or grounding has cost."""
+"""The values of `Labelled.reason` that do not stand for an unreadable reply."""
 LOST = "lost"
-"""The key of a shard's metadata for the number of samples that unreadable replies have cost."""
+"""The metadata key for the number of samples that have no label due to unreadable replies."""
 COUNTS = "counts"
-"""The key of a shard's metadata for its counts, which the datasheet adds up."""
+"""The metadata key for the counts of a shard, which the datasheet adds up."""
 BOTH_WRONG = "both answers wrong"
 FEWEST_LOST = 4
 SHOWN = 3
@@ -45,11 +45,16 @@ def label_shard(
     """Label the samples of an answered shard, and write the shard to the store.
 
     Ray Data calls this function. The batch has one row with "key", "fingerprint", "rows" and
-    "failure" (see `Answerer`). The result has one row with "key", "faults", "failure", and the
-    counts "lr", "hr", "dropped", "unusable" and "dropped_boxes". "faults" is a JSON list of texts.
-    Each text consists of the id of an unusable sample and the reason. "reasons" is a JSON object
-    that counts the unusable samples by kind. "failure" is a pickled AwaresError, or empty. If
-    `reports` counts too many lost processes at this shard, the failure is a LaunchError.
+    "failure" (see `Answerer`). The result has one row with these columns:
+
+        lr, hr, dropped, unusable, dropped_boxes    counts
+        faults     a JSON list with the id of each unusable sample and its fault
+        reasons    a JSON object with the number of unusable samples by kind of fault
+        failure    a pickled AwaresError, or empty
+        key        as in the batch
+
+    If the labelling of this shard has died too often, according to `reports`, the failure is a
+    LaunchError.
     """
     failure: bytes = batch["failure"][0]
     none: dict[str, Any] = {"lr": 0, "hr": 0, "dropped": 0, "unusable": 0, "dropped_boxes": 0}
@@ -97,9 +102,10 @@ async def _label_all(
     replies: ReplyLog,
     key: str,
 ) -> tuple[list[Labelled], Mapping[str, EndpointUsage]]:
-    """Label the samples of the shard `key`. Raises DataError if replies cost all of its samples.
+    """Label the samples of the shard `key`.
 
-    Return the labelled samples, and the usage of the judge's and the grounding's endpoints.
+    Return the labelled samples, and the usage of the judge's and the grounding's endpoints. Raises
+    DataError if `require_labels` does.
     """
     family = model_family(config.policy)
     async with Labeller(config.method, config.curate, family, images, replies) as labeller:
@@ -114,9 +120,9 @@ async def _label_all(
 
 
 def require_labels(labelled: Sequence[Labelled], key: str) -> None:
-    """Raise DataError if a whole shard is lost to unreadable replies, and show some of them.
+    """Raise DataError if no sample has a label, and unreadable replies are the cause for four.
 
-    A few samples may be lost by chance, so a shard of fewer than four such samples passes.
+    Fewer than four unreadable replies may happen by chance. The error quotes some of them.
     """
     lost = [one for one in labelled if one.reason not in NOT_A_REPLY]
     if len(lost) < FEWEST_LOST or any(one.sample for one in labelled):
@@ -136,8 +142,8 @@ def encode_shard(
 ) -> bytes:
     """Encode the samples that have a label, with their answers, confidence and verdict.
 
-    The metadata has the number of samples that unreadable replies cost, and the counts of the
-    datasheet.
+    The metadata holds the fingerprint, the number of samples that have no label due to unreadable
+    replies, and the counts for the datasheet.
     """
     usable = [(one.sample, one) for one in labelled if one.sample]
     columns = {

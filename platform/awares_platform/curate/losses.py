@@ -1,10 +1,9 @@
-"""Counts the processes of curation that die, and shows their messages on the driver's terminal.
+"""Counts the processes of curation that die, and tells the user about them on the terminal.
 
     Answerer    --lost, tell--+
     label_shard --begun-------+--> Losses (an actor beside the driver) --lines--> shown: say
 
-Ray Data starts a dead answerer or labelling task again without limit, and without a line on the
-terminal.
+Ray Data alone would restart a dead answerer or labelling task without limit and without a message.
 """
 
 import threading
@@ -22,9 +21,9 @@ _EVERY_S = 2.0
 
 
 class Losses:
-    """The losses of all answerers and labelling tasks.
+    """Counts how often each answerer, and the labelling task of each shard, has died.
 
-    `most` is the accepted number of losses an hour, of one answerer or at one shard.
+    `most` is the number of deaths per hour that each of them may have.
 
     Example:
         losses = Losses(3)
@@ -38,13 +37,14 @@ class Losses:
         self._lines: list[str] = []
 
     def lost(self, answerer: str) -> str:
-        """Count a loss of this answerer. Return the reason to end the job, or ""."""
+        """Count a death of this answerer. Return the reason to end the job, or "" to go on."""
         return self._lost(answerer, "the process of an answerer", "another one answers its shard")
 
     def begun(self, shard: str) -> str:
-        """Note that a process labels this shard. Return the reason to end the job, or "".
+        """Note that a process labels this shard. Return the reason to end the job, or "" to go on.
 
-        If another process has begun before, it is lost, because only one at a time labels a shard.
+        If the shard was begun before, the earlier process has died, because Ray Data gives a shard
+        to only one process at a time.
         """
         if shard not in self._begun:
             self._begun.add(shard)
@@ -63,17 +63,17 @@ class Losses:
         return ""
 
     def tell(self, line: str) -> None:
-        """Keep a line for the driver."""
+        """Keep a line for the terminal until the driver fetches it with `lines`."""
         self._lines.append(line)
 
     def lines(self) -> list[str]:
-        """Return the lines since the last call."""
+        """Return the lines that were kept since the last call."""
         lines, self._lines = self._lines, []
         return lines
 
 
 class LossReports:
-    """The handle with which answerers and labelling tasks reach the job's Losses.
+    """Calls the job's Losses actor from answerers and labelling tasks.
 
     Example:
         reports = LossReports(handle)
@@ -89,7 +89,7 @@ class LossReports:
         self._losses.tell.remote(line)
 
     def lost_before(self) -> str:
-        """Count a loss if this process replaces a dead one. Return the reason to end, or ""."""
+        """Count a death if this actor was restarted. Return the reason to end the job, or ""."""
         here = ray.get_runtime_context()
         if not here.was_current_actor_reconstructed:
             return ""
@@ -102,7 +102,7 @@ class LossReports:
 
 @contextmanager
 def shown(most: int, say: Callable[[str], None]) -> Iterator[LossReports]:
-    """Yield the LossReports of a job. Within the block, `say` shows their lines."""
+    """Start the Losses actor, and yield a LossReports. In the block, `say` shows its lines."""
     losses: Any = ray.remote(**beside_driver())(Losses).remote(most)
     done = threading.Event()
 

@@ -1,13 +1,13 @@
-"""Remembers in the store what a judge and a grounding have replied, so that nobody asks again.
+"""Stores the replies of a judge and a grounding, so that no request is sent (and paid) twice.
 
-    datasets/<name>/replies/<time>-<random>.jsonl    {"key", "reply"} a line
+    datasets/<name>/replies/<time>-<random>.jsonl    each line is {"key", "reply"}
 
-The key is a digest of the model, its token limit, the schema and the messages, in which an image is
-its hash. A reply is in the store before anybody uses it. Replies that arrive while an object is
-being written share the next object, so few objects hold many replies. A killed job thus loses only
-the requests in flight.
+The key is a digest of the request: of the model, its token limit, the schema and the messages. Each
+reply is stored before it is used, so a killed job loses only the requests in flight. Replies that
+arrive while an object is being written share the next object, so there are few objects.
 
-A later line replaces an earlier one with the same key. A line without a reply forgets the key.
+A later line replaces an earlier one with the same key. If its reply is null, the key has no reply
+any more.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ class ReplyLog:
         for key in sorted(info.key for info in store.list(prefix)):
             try:
                 log._read(store.get(key))
-            except NotFound:  # Another process has merged this object into a larger one.
+            except NotFound:  # Another process has just merged this object into a larger one.
                 continue
         return log
 
@@ -62,13 +62,13 @@ class ReplyLog:
         for line in data.decode().splitlines():
             found = json.loads(line)
             reply = KeptReply(**found["reply"]) if found["reply"] else None
-            # While a process merges objects, a reply may be in two of them.
+            # While a process merges objects, two of them may hold the same reply. Count it once.
             if reply is not None and reply != self._replies.get(found["key"]):
                 self._cost += reply.cost
             self._replies[found["key"]] = reply
 
     def spent(self) -> AwaresError | None:
-        """Return an error that says how to go on if the budget is spent, and else None."""
+        """Return the error to raise if the budget is spent, and otherwise None."""
         if not self._budget or self._cost < self._budget:
             return None
         return BudgetSpent(
@@ -78,7 +78,7 @@ class ReplyLog:
         )
 
     def kept(self, key: str) -> KeptReply | None:
-        """Return the reply to a question, or None if nobody has asked it."""
+        """Return the stored reply to the request with this key, or None if there is none."""
         return self._replies.get(key)
 
     async def keep(self, key: str, reply: KeptReply) -> None:
@@ -88,16 +88,16 @@ class ReplyLog:
         await self._write([key])
 
     def doubt(self, key: str) -> None:
-        """Note that nobody could read the reply, so that `forget_doubted` forgets it."""
+        """Mark a reply as unreadable, so that `forget_doubted` deletes it."""
         self._doubted.add(key)
 
     async def forget_doubted(self) -> None:
-        """Forget the unreadable replies, because the endpoint may be mended and asked again."""
+        """Delete the unreadable replies, so that a repaired endpoint is asked again."""
         self._replies |= dict.fromkeys(self._doubted)
         await self._write(sorted(self._doubted))
 
     async def _write(self, keys: Iterable[str]) -> None:
-        """Write the replies of `keys`, together with those that wait for the same turn."""
+        """Write the replies of `keys`. Calls during a write share the next object."""
         self._waiting += keys
         async with self._turn:
             if self._waiting:

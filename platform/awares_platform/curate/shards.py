@@ -1,4 +1,4 @@
-"""Cuts the train split into shards, tells which shards are finished, and writes the manifest."""
+"""Cuts the train split into shards, checks which ones are finished, and writes the manifest."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -23,8 +23,8 @@ class Shard:
     """A part of the split, which becomes one parquet file of the curated split.
 
     `key` is the store key of this file. `samples` have no labels yet. `fingerprint` is a digest of
-    everything on which the labels of the samples depend. `answers` is the store key of the base
-    policy's answers, which depend on fewer settings.
+    everything on which the labels depend. `answers` is the store key of the base policy's answers
+    to the samples.
 
     Example:
         Shard("datasets/awares-mini-curated/train/part-00003.parquet", (sample,), "ab12...")
@@ -39,8 +39,8 @@ class Shard:
 def plan(data: DataConfig, samples: Sequence[Sample], recipe: Recipe) -> list[Shard]:
     """Cut `samples` into shards.
 
-    The fingerprint of a shard is a digest of its samples and of `recipe`, which is the result of
-    `label_recipe`.
+    The fingerprint of a shard is a digest of its samples and of `recipe`, which `label_recipe` has
+    returned.
     """
     size, settings, asked = data.shard_rows, digest(recipe), digest(answer_recipe(recipe))
     shards = []
@@ -56,8 +56,8 @@ def plan(data: DataConfig, samples: Sequence[Sample], recipe: Recipe) -> list[Sh
 def is_finished(store: ObjectStore, shard: Shard) -> bool:
     """Return whether the store holds this shard with the same fingerprint and no damaged row.
 
-    A shard whose samples are all lost to unreadable replies is not finished. The next job asks
-    again, because the endpoint may have been mended.
+    A shard is not finished if it has no labelled sample and had unreadable replies. The next job
+    asks again, because the endpoint may have been repaired.
     """
     try:
         rows = decode_rows(store.get(shard.key), shard.key)
