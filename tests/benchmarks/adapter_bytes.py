@@ -62,7 +62,7 @@ class Training:
 
 
 def measure(rate: float) -> Iterator[tuple[int, float, float]]:
-    """Yield each step of STEPS, the size of the step's delta, and of an anchor after the step."""
+    """Yield the number, the size of the delta, and the size of an anchor for each step of STEPS."""
     training = Training()
     old = training.published()
     for step in range(1, STEPS[-1] + 1):

@@ -109,7 +109,7 @@ class RayCluster:
         subprocess.run([*command, *options], env=self._environment, check=True)
 
     def raylet(self) -> psutil.Process:
-        """Return the raylet of the newest node."""
+        """Return the raylet (Ray's main process) of the newest node."""
         [found] = _raylets(self._nodes[-1])
         return found
 

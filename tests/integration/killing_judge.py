@@ -7,7 +7,7 @@ from awares.labels import Case, Judgement, MatchJudge
 
 
 class KillingJudge:
-    """Kills its process `deaths` times, and judges as MatchJudge afterwards.
+    """Kills its process the first `deaths` times, and then judges like MatchJudge.
 
     The length of the file `marks` is the number of killed processes.
 

@@ -1,4 +1,4 @@
-"""Tests on a real store that each job reads the curated set of its own setup."""
+"""Tests on a real store that each job reads the curated data set that fits its own settings."""
 
 import json
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Tests engines of two tensor-parallel processes on the CPU, with weights from SeaweedFS.
 
 An engine of one process, or transformers, gives the expected values. A float32 engine loads all
-weights of a version, or folds the version's adapter into its weights. A bfloat16 engine keeps the
+weights of a version, or adds the version's adapter to its weights. A bfloat16 engine keeps the
 adapter separate, and adds the adapter's output to the output of the layer.
 """
 

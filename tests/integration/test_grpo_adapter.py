@@ -129,7 +129,7 @@ def test_a_lora_run_is_played_and_evaluated_as_an_adapter(
 
 
 def export_again_after_half_an_export(config: PlatformConfig, store: ObjectStore) -> None:
-    """Delete the manifest of SFT's adapter, as if the job had died between its two exports."""
+    """Delete the manifest of SFT's adapter, as if SFT had died before it exported the adapter."""
     key = f"{adapter_key('grpo-adapter', 'sft')}/manifest.json"
     exported = json.loads(store.get(key))
     store.delete(key)

@@ -284,7 +284,7 @@ def test_a_half_published_version_is_invisible(seaweed: ObjectStore, run: str) -
     Publisher(seaweed, run).publish(1, state())
     subscriber = Subscriber(seaweed, run)
     died = []
-    # The first write claims the run and must succeed.
+    # The first write makes the publisher the only writer of the run. It succeeds in each attempt.
     for writes in range(1, 20):
         try:
             Publisher(dying(seaweed, writes), run, shard_bytes=64).publish(2, state(1))

@@ -1,4 +1,4 @@
-"""Tests how weights are published and read with failed requests, damaged objects and dead writers.
+"""Tests publishing and reading weights despite failed requests, damaged objects and dead writers.
 
 After each fault, readers must still hold a good version, and a writer must be able to continue.
 """
@@ -208,7 +208,7 @@ def test_a_damaged_manifest_is_refused(seaweed: ObjectStore, run: str) -> None:
 # Each pair is a key pattern and a number n. The publisher is killed just before its n-th write to
 # keys that match the pattern.
 KILLED_BEFORE = (
-    ("*/HEAD", 1),  # This write claims the run.
+    ("*/HEAD", 1),  # This write makes the publisher the only writer of the run.
     ("*-a-*.bin", 1),
     ("*/manifest.json", 1),
     ("*/HEAD", 2),
@@ -297,7 +297,7 @@ def test_a_full_store_is_named_and_publishing_goes_on_when_there_is_space(
 
 
 def test_two_writers_at_once_publish_one_history(seaweed: ObjectStore, run: str) -> None:
-    """Two writers publish at once. One writer is shut out, and no version is published twice."""
+    """Two writers publish at once. The store refuses one of them. No version is published twice."""
     fenced, versions = [], []
 
     def write(first: int) -> None:

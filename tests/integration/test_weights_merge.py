@@ -122,7 +122,10 @@ def test_merge_refuses_what_it_cannot_merge(seaweed: ObjectStore, tmp_path: Path
 def test_merged_weights_without_their_adapter_are_no_finished_policy(
     seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If a job dies between its two exports, no reader accepts the policy until it is complete."""
+    """A job that dies between the exports of weights and adapter leaves an incomplete policy.
+
+    No reader accepts this policy until it is complete.
+    """
     monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
     config, base = configured(seaweed, "mini"), Path(POLICY)
     run = config.run.name

@@ -160,7 +160,7 @@ def test_each_rank_loads_its_part_and_trains_as_before(directory: Path, name: st
 
 
 def test_the_doctor_loads_a_part_on_each_rank(directory: Path) -> None:
-    """The doctor must not need more memory than the grpo job, which also loads by partition."""
+    """The doctor must need as little memory as the grpo job, whose ranks load only their parts."""
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
         directory / "base", dtype=torch.float32
     ).eval()
