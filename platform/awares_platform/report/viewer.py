@@ -69,7 +69,7 @@ def _held_out(record: RunRecord) -> list[Trajectory]:
     """Return the episodes of the trained policies on the same held-out questions.
 
     On up to HELD_OUT / 2 of these questions, the policies request or answer differently. On the
-    other questions, they do the same.
+    other questions, their requests and answers are equal.
     """
     stages = [name for name in reversed(DRAWN) if record.episodes.get(name)]
     if not stages:

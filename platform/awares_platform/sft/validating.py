@@ -71,8 +71,8 @@ def figures(results: Sequence[TeacherForced]) -> dict[str, float]:
     """Return the metrics of all results, or no metrics if there is no result.
 
     validation/loss is the weighted mean of the losses of all target tokens. validation/decisions is
-    the share of demonstrations in which the policy decides rightly whether to ask for crops. It
-    counts as asking if its most likely first token begins a request in any demonstration.
+    the share of demonstrations in which the policy decides rightly whether to ask for crops. The
+    policy counts as asking if its most likely first token begins a request in any demonstration.
     validation/questions is the number of demonstrations. validation/tool_turns is the share of the
     demonstrations with requests in which every token of the requests is right.
     """
