@@ -3,7 +3,7 @@
     PYTHONPATH=.:platform python tests/benchmarks/images_ahead.py [--steps 10] [--rounds 3]
 
 A step has two pages of 1,700 x 2,200 pixels. The policy sees two views of each page: the page at
-low resolution, and a crop. The limits are those of awares-7b. When a step's views are ready, the
+low resolution, and a crop. The image limits are from awares-7b. When a step's views are ready, the
 main thread computes on one core. With a Warmer (grpo/warming.py), a second thread prepares the
 views of the next step meanwhile. Each round measures first without a Warmer, and then with one.
 

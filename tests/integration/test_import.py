@@ -134,9 +134,9 @@ class Stopping(ObjectStore):
 def test_an_import_that_stops_at_any_write_goes_on(
     seaweed: ObjectStore, pages: Path, tmp_path: Path
 ) -> None:
-    """Stop an import at its first write, another one at its second write, and so on.
+    """Stop one import at its first write, a second import at its second write, and so on.
 
-    After each stop, import again, and compare the result with the result of an undisturbed import.
+    After each stop, import again, and compare the data with an undisturbed import.
     """
     rows = (pages / "rows.jsonl").read_text().splitlines()
     (tmp_path / "rows.jsonl").write_text("\n".join([*rows[:9], rows[-1]]))

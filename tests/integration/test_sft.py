@@ -139,7 +139,7 @@ def test_the_exported_policy_has_the_trained_weights(
     exported = load_policy(
         resolve(store, session.run.name, "sft", session.policy.base, FAMILY), session.policy, 0
     )
-    # The held-out loss is lowest at the last step, so the exported policy is that of step 10.
+    # The held-out loss is lowest at the last step, so the job exports the policy of step 10.
     assert (read_meta(store, "reference", "sft") or {})["best"]["step"] == 10
     for info in store.list("runs/reference/checkpoints/"):
         if "step-00000010/" in info.key and "/state-" in info.key:

@@ -1,4 +1,4 @@
-"""Prints a table of what the rehearsal measured beside what `awares plan` states.
+"""Prints a table that compares the rehearsal's measurements with the values of `awares plan`.
 
     PYTHONPATH=.:platform python -m tests.rehearsal.table [--directory runs/rehearsal]
 
