@@ -44,7 +44,7 @@ class Reply:
     `crops` holds the ids of the requested crops. `boxes` holds the boxes of the returned views, in
     pixels of the original image. `rtr_token` is `visual_tokens` divided by the visual tokens of the
     full image. `prompt_tokens` includes the visual tokens. `completion_tokens` counts the sampled
-    tokens. `turns` counts the messages of the policy: requests for crops and the answer. `stop` is
+    tokens. `turns` counts the calls of the engine, one for each turn of the policy. `stop` is
     "length" if a token limit has cut the answer, and "answer" otherwise. `latency_s` is the
     duration of the episode in seconds. `weight_version` is the version of the weights that sampled
     the last token.

@@ -77,8 +77,8 @@ def train(loop: dict[str, Any]) -> None:
 
     `loop` holds "config" (PlatformConfig as JSON), "messages" (a Ray queue to the driver), "sizes"
     (a dict from the hash of an image to its width and height), "recipe" (of training/recipe.py) and
-    "claim" (LeaseClaim). A checkpoint with another recipe is refused. Raises JobFenced if the job
-    has lost its lease.
+    "claim" (LeaseClaim). Raises PolicyError if the checkpoint has another recipe. Raises JobFenced
+    if the job has lost its lease.
     """
     config = PlatformConfig.model_validate_json(loop["config"])
     torch.set_num_threads(config.sft.threads)
