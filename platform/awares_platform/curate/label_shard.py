@@ -120,9 +120,9 @@ async def _label_all(
 
 
 def require_labels(labelled: Sequence[Labelled], key: str) -> None:
-    """Raise DataError if no sample has a label, and unreadable replies are the cause for four.
+    """Raise DataError if no sample has a label, at least four of them due to unreadable replies.
 
-    Fewer than four unreadable replies may happen by chance. The error quotes some of them.
+    Fewer than four unreadable replies may be chance. The error quotes some of the replies.
     """
     lost = [one for one in labelled if one.reason not in NOT_A_REPLY]
     if len(lost) < FEWEST_LOST or any(one.sample for one in labelled):

@@ -114,7 +114,7 @@ class ReplyLog:
         self._written.append(name)
 
     async def merge(self) -> None:
-        """Merge the objects that this log has written into one."""
+        """Replace all objects that this log has written by a single object."""
         async with self._turn:
             await asyncio.to_thread(self._merge)
 

@@ -17,7 +17,7 @@ from awares_platform.method.answers import confidence
 from awares_platform.method.play import Played
 
 PlayedBy = dict[str, list[Played]]
-"""Maps the name of each policy to its played questions."""
+"""Maps the name of each policy to its questions with their episodes."""
 
 
 def join(
@@ -48,8 +48,8 @@ def escalate(
     """Add a second pass, taken from `full`, to every episode of `asked` with a granted request.
 
     The other episodes stay unchanged. `asked` holds the episodes of the trained policy.
-    `decision_s` maps the id of a sample to the measured seconds of the first turn. `spec` holds the
-    settings of the episodes in `asked`.
+    `decision_s` maps the id of a sample to the measured duration of the first turn, in seconds.
+    `spec` holds the settings of the episodes in `asked`.
     """
     return [
         _fresh(first, again, decision_s.get(first.sample.sample_id, 0.0), _first(first), spec)
@@ -96,7 +96,7 @@ def _rtr(played: Played) -> float:
 
 
 def _first(played: Played) -> Turn:
-    """Return the first turn. Set its requested area to 1, because pass 2 shows the whole image."""
+    """Return the first turn, with the whole image as its requested area."""
     assert played.episode is not None, "only a played question has a request"
     return replace(played.episode.turns[0], area=1.0)
 

@@ -102,8 +102,9 @@ class Evaluator:
         samples in `probes`.
 
         The engine loads the weights from the object store, as in GRPO. If the policy has a LoRA
-        adapter, it loads only the adapter. For that, the engine must have started with the policy
-        that the adapter was trained on. If it has not, the method starts a new engine.
+        adapter, the engine loads only the adapter. This works only on an engine that was started
+        with the policy that the adapter was trained on. If needed, the method starts such an
+        engine.
 
         Raises DataError if no probe is usable. Raises PolicyError if the training changed weights
         that the adapter does not contain. Raises CanaryMismatch if the logprobs of the engine and
@@ -162,9 +163,9 @@ class Evaluator:
         check_fit(sample, size, self._policy_chat, limits, ratio, context)
 
     async def play(self, policy: str, samples: Sequence[Sample]) -> list[Played]:
-        """Let `policy` answer the samples, evaluate.in_flight at a time. Keep their order.
+        """Let `policy` answer the samples, and return the results in the same order.
 
-        Raises PartLost if the engine dies meanwhile.
+        At most evaluate.in_flight samples run at once. Raises PartLost if the engine dies.
         """
         return await self._play(policy, samples, self._limit)
 

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from awares_platform.runtime.driver import Watched
 
 PROBES = 32
-"""The number of questions from which the canary, which checks new weights, takes usable ones."""
+"""The canary, which is a check of new weights, takes its samples from this number of questions."""
 
 CHUNK = 256
 """The number of questions per call of the actor. The progress is updated after each call."""
 
 Kept = dict[str, dict[str, Played]]
-"""Maps policy and sample id to the finished episode. No episode is lost if an actor dies."""
+"""The finished episodes by policy and sample id. They are kept if the actor dies."""
 
 
 def play_all(config: PlatformConfig, samples: Sequence[Sample]) -> PlayedBy:

@@ -43,7 +43,7 @@ class EvaluatedPolicy:
     def spec(
         self, method: MethodConfig, family: ModelFamily, max_tokens: int, context: int
     ) -> EpisodeSpec:
-        """Return settings for episodes with greedy sampling, of `max_tokens` tokens per turn.
+        """Return settings for greedy sampling, with at most `max_tokens` tokens per turn.
 
         `context` is the longest sequence that the engine accepts, in tokens.
         """

@@ -57,7 +57,7 @@ class Allowances:
     async def admit(
         self, name: str, requests_per_minute: int | None, visual_tokens_per_day: int | None
     ) -> Refusal | None:
-        """Count a request of the key `name`. If it is over a limit, return a Refusal instead.
+        """Count a request of the key `name`. If the key is over a limit, return a Refusal instead.
 
         The last answer of a key may exceed the limit of visual tokens, because their number is
         known only after the answer.

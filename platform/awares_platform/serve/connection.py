@@ -16,7 +16,7 @@ from awares_platform.serve.errors import RequestError
 HEADER_S = 10.0
 """Seconds within which the whole header of a request must arrive."""
 MOST_HEADER = 64 * 1024
-"""A request is refused if more bytes than these arrive before its header is complete."""
+"""A request is refused if more bytes arrive before its header is complete."""
 MOST_CONNECTIONS = 4096
 """The largest number of connections of one proxy. Further connections get 503."""
 

@@ -95,8 +95,8 @@ class Replica:
             base=played.base,
         )
         hang_s = config.run.hang_timeout_s
-        # Ray Serve cannot end a process that SIGSTOP has stopped, so it would keep its GPU. The
-        # watchdog kills such a process.
+        # If SIGSTOP stops this process, Ray Serve cannot end it, and the process keeps its GPU. The
+        # watchdog then kills the process.
         self._watchdog = ExitStack()
         self._watchdog.enter_context(watchdog(hang_s))
         pings = watch("the engine", lambda: self._engine.ping(hang_s), hang_s * ENGINE_MARGIN)

@@ -5,7 +5,7 @@ from typing import Any
 from awares.errors import DataError
 
 MOST_CHARACTERS = 400
-"""The most characters of an error message. A longer message is cut in its middle."""
+"""The most characters of an error message. A longer message loses its middle part."""
 _MOST_PARAM = 120
 
 

@@ -65,7 +65,7 @@ class Front:
             self._held -= len(body)
 
     async def _probe(self, answer: "FrontReply") -> None:
-        """Answer /healthz and /readyz without a replica, because busy replicas are healthy, too."""
+        """Answer /healthz and /readyz, without a replica: a healthy one may be too busy to answer."""
         if self._outlook.stopping:
             await answer.refuse(_closing())
         elif await self._outlook.availability() is Availability.READY:
@@ -139,7 +139,7 @@ class Front:
 
 
 class Replayed:
-    """An ASGI `receive` function: first the body that was read before, then further messages.
+    """An ASGI `receive` function. It returns the body that was read before, then further messages.
 
     `left` says whether the client has disconnected.
     """

@@ -40,7 +40,7 @@ class Gate:
         return self._keyring.caller(request.headers.get("authorization", ""))
 
     async def enter(self, request: Request) -> ApiKey | None:
-        """Count the request, and return what `caller` returns.
+        """Return the entry of the request's key, as `caller` does, and count the request.
 
         Raises RequestError (401) if the request has no known key. Raises RequestError (429) if the
         key is over one of its limits.

@@ -54,7 +54,8 @@ def run(config: PlatformConfig) -> None:
     """Run the endpoint until SIGTERM or Ctrl-C. Then wait until the requests in flight finish.
 
     Before the call, Ray must be initialised and the store must be reachable. Raises JobFenced if
-    this process loses its lease on the run, because it was paused and a quickstart deletes the run.
+    this process loses its lease on the run. This happens if the process is paused for long, and a
+    quickstart deletes the run meanwhile.
     """
     started, stop = time.monotonic(), threading.Event()
     store = ObjectStore.from_config(config.store)
@@ -84,7 +85,7 @@ def run(config: PlatformConfig) -> None:
 def in_use(store: ObjectStore, run: str) -> Iterator[None]:
     """Hold a lease on the run, so that no quickstart deletes the run while it is served.
 
-    A lease needs credentials that may write. With read-only credentials, the endpoint runs without.
+    Read-only credentials cannot hold a lease. With them, the endpoint runs without a lease.
     """
     with ExitStack() as stack:
         try:

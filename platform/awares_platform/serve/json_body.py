@@ -61,7 +61,7 @@ def _has_too_many_values(body: bytes) -> bool:
 
 
 def _marks(body: bytes, start: int, end: int) -> int:
-    """Count `,`, `[` and `{` in a slice of the body. N values need at least N - 1 of them."""
+    """Count `,`, `[` and `{` in a slice of the body. JSON with N values has at least N - 1."""
     return sum(body.count(mark, start, end) for mark in (b",", b"[", b"{"))
 
 

@@ -27,7 +27,7 @@ from awares_platform.serve.schema import (
 )
 
 Mode = Literal["auto", "low", "full"]
-"""What the policy may see: any crops that it requests, only the low view, or the whole image."""
+"""What the policy may see: crops on request, only the low-resolution view, or the whole image."""
 
 _LEAST_TOP_P = 1e-6
 

@@ -40,7 +40,7 @@ HEADERS = {
     "cache-control": "no-cache",
 }
 _KINDS = ("digit on/small", "sum/small", "larger/small", "color", "digit on/large", "place")
-"""The kinds of questions on the page. The first three need crops, because digits are small."""
+"""The kinds of questions on the page. The first three need crops, as their digits are small."""
 _DRAWN, _SEED = 64, 20261130
 
 

@@ -1,4 +1,4 @@
-"""Hardens Ray Serve's proxies, and cleans the headers of each request.
+"""Installs middlewares in Ray Serve's proxies, and cleans the headers of each request.
 
 The proxy decodes some headers as UTF-8, and answers 500 if one of them is not valid UTF-8. Other
 headers steer the proxy itself, which clients must not do. Ray Serve finds this module through an

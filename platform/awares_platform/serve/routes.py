@@ -180,7 +180,7 @@ class Routes:
         """Return why the engine cannot answer, or None."""
         try:
             await self._healthy()
-        # Whatever error the check raises, the client must get a status that it can read.
+        # Catch every error of the check, so that the client gets a proper HTTP status.
         except Exception as error:
             return error
         return None
@@ -230,7 +230,7 @@ def _unhealthy(message: str) -> RequestError:
 
 
 class HeldStream(StreamingResponse):
-    """A response that streams events. At its end, even an early one, it calls `release`."""
+    """A response that streams events. It always calls `release` at its end, even after an error."""
 
     def __init__(self, content: AsyncIterator[bytes], release: Callable[[], None]) -> None:
         kind = "text/event-stream; charset=utf-8"

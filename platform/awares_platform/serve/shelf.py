@@ -69,7 +69,7 @@ class Shelf:
         return await self._run(lambda: self._open(data, name))
 
     def borrow(self, file: ImageFile) -> Awaitable[Gallery]:
-        """Return an awaitable, which returns the decoded image with its rendered views.
+        """Return an awaitable of the Gallery, which holds the decoded image and rendered views.
 
         For each call of `borrow`, call `give_back` once. The awaitable raises DataError if the file
         is corrupt.

@@ -36,7 +36,7 @@ WHOLE = "whole_image"
 """The policy's turn was empty or unreadable, and asking once more had failed or was impossible.
 The policy therefore saw the whole image."""
 PLAIN = "request_ruled_out"
-"""The last turn was a request or empty, so it was sampled again, with requests made impossible."""
+"""The last turn was a request or empty, so it was sampled again, with requests blocked."""
 NONE = "no_answer"
 """The policy gave no answer at all. The answer is then the sentence `NO_ANSWER`."""
 NO_ROOM = "no_room"
@@ -85,12 +85,15 @@ class TalkResult:
 
     `ids` and `logprobs` belong to the answer. `cut` says whether a token limit ended the answer.
     `shown` are all views. `regions` are the regions of all granted requests. `rounds` counts the
-    calls of the engine, and `sampled` counts the sampled tokens of all rounds. `prompt` counts the
-    tokens of the last prompt, without the policy's earlier turns. `cached` counts the tokens of the
-    last prompt that the engine took from its cache. `prompted` and `reused` are the same two counts
-    for all rounds together, with the policy's earlier turns. In each of these counts, a view counts
-    as its visual tokens. `version` is the weight version of the last token. `recoveries` holds
-    constants such as LENIENT. `engine_s` and `render_s` are times in seconds.
+    calls of the engine. `sampled` counts the sampled tokens of all rounds.
+
+    `prompt` counts the tokens of the last prompt, without the policy's earlier turns. `cached`
+    counts how many of them the engine took from its cache. `prompted` counts the tokens of the
+    prompts of all rounds, with the earlier turns. `reused` counts how many of these came from the
+    cache. In a prompt, a view counts as its visual tokens.
+
+    `version` is the weight version of the last token. `recoveries` holds constants such as LENIENT.
+    `engine_s` and `render_s` are times in seconds.
 
     Example:
         TalkResult(text="7", ids=(17, 151645), version=3, rounds=1, sampled=2, prompt=61)
@@ -117,7 +120,7 @@ class TalkResult:
 class Talk:
     """One conversation in progress.
 
-    It calls `tell` with the views that answer a request as soon as they are chosen.
+    As soon as it has chosen the views that answer a request, it passes these views to `tell`.
 
     Example:
         played = await Talk(engine, chat, spec, task, tell).play()
@@ -164,7 +167,7 @@ class Talk:
     async def _finish(self) -> TalkResult:
         """Sample the answer from the views so far.
 
-        If the turn is a request or empty, sample it again, with requests made impossible.
+        If the turn is a request or empty, sample it again, with requests blocked.
         """
         grammar = self._task.grammar
         sampling = replace(self._task.sampling, grammar=grammar)
@@ -321,5 +324,6 @@ class Talk:
         """Return the token ids with which a request may begin."""
         text = self._spec.environment.write(Request(self._spec.environment.regions[:1]))
         first = {self._chat.encode(lead + text)[0] for lead in ("", " ")}
-        # Some tokenizers encode the leading space as its own token, which answers need.
+        # Some tokenizers encode the leading space as its own token. Leave it out, because answers
+        # contain spaces, too.
         return tuple(token for token in first if self._chat.decode((token,)).strip())
