@@ -65,7 +65,7 @@ class Front:
             self._held -= len(body)
 
     async def _probe(self, answer: "FrontReply") -> None:
-        """Answer /healthz and /readyz, without a replica: a healthy one may be too busy to answer."""
+        """Answer /healthz and /readyz. Do not ask a replica, because a healthy one may be busy."""
         if self._outlook.stopping:
             await answer.refuse(_closing())
         elif await self._outlook.availability() is Availability.READY:
