@@ -145,8 +145,9 @@ def _check_idle(store: ObjectStore, run: str, curated: str | None) -> None:
 def fingerprint(config: PlatformConfig) -> str:
     """Return a digest of the setup and of the base policy's files.
 
-    The digest leaves out the settings that cannot change a result, such as [serve]. It also leaves
-    out the store's endpoint, which changes from session to session.
+    The digest leaves out the settings that cannot change a result, such as [serve] and the ways to
+    reach the store. A run with another digest is deleted, so a new setting must not change the
+    digest of earlier runs.
     """
     from awares_platform.training.source import base_digest
 
@@ -154,7 +155,7 @@ def fingerprint(config: PlatformConfig) -> str:
         mode="json",
         exclude={
             "run": {"directory", "worker_logs"},
-            "store": {"endpoint", "retry_budget_s"},
+            "store": {"endpoint", "retry_budget_s", "addressing", "encryption", "kms_key"},
             "serve": True,
             "tracking": True,
         },

@@ -295,16 +295,16 @@ class Controller:
     async def chosen(self) -> Chosen | None:
         """Wait until every pending version is validated, and return the version to export.
 
-        Return None if the run has stopped.
+        Return None if the run has stopped, or if its actors are drained.
         """
         settling = asyncio.ensure_future(self._validation.settled())
-        closing = asyncio.ensure_future(self._until(lambda: self._closed))
+        closing = asyncio.ensure_future(self._until(lambda: self._closed or self._draining))
         try:
             await asyncio.wait([settling, closing], return_when=asyncio.FIRST_COMPLETED)
         finally:
             settling.cancel()
             closing.cancel()
-        if self._closed:
+        if self._closed or self._draining:
             return None
         best = self._validation.best
         return Chosen(best.version, best.step, best.metrics()) if best else Chosen(None, None, {})

@@ -187,7 +187,8 @@ def decode(data: bytes, key: str) -> Segment:
     return Segment(stored.header, tuple(stored.group(group) for group in stored.pairs))
 
 
-def _header(metadata: dict[bytes, bytes]) -> Header:
+def _header(metadata: dict[bytes, bytes] | None) -> Header:
+    metadata = metadata or {}
     if (version := int(metadata.get(_VERSION.encode(), b"1"))) > FORMAT:
         raise ValueError(f"it has version {version} of the format, and this release reads {FORMAT}")
     text = metadata[_HEADER.encode()]

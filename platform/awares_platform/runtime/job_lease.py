@@ -112,8 +112,8 @@ def hold(
     JobFenced.
     """
     holder, beats = LeaseHolder.here(job), _for_beats(store)
-    etag = _acquire(store, key, holder, rename, expiry_s)
     _require_conditions(store, key, holder)
+    etag = _acquire(store, key, holder, rename, expiry_s)
     keeper = _Keeper(beats, key, holder, etag, beat_s)
     try:
         try:
@@ -178,10 +178,18 @@ def _acquire(
 
 
 def _require_conditions(store: ObjectStore, key: str, holder: LeaseHolder) -> None:
-    """Raise StoreError if the store ignores the conditions of writes to the lease."""
-    ignored = ignored_conditions(store, key, holder.to_bytes(1))
+    """Raise StoreError if the store ignores the conditions of writes.
+
+    The check writes an object of its own beside the lease, and deletes it.
+    """
+    beside = f"{PurePosixPath(key).parent}/check-{holder.token}"
+    store.put(beside, b"1")
+    try:
+        ignored = ignored_conditions(store, beside, b"2")
+    finally:
+        with contextlib.suppress(StoreError):
+            store.delete(beside)
     if ignored:
-        store.delete(key)
         raise StoreError(
             f"{_place(store, key)}: {store.config.endpoint or 'AWS S3'} ignores "
             f"{' and '.join(ignored)}, so two jobs could overwrite each other's results; use an S3 "

@@ -35,6 +35,7 @@ class Connection(HttpToolsProtocol):
 
     _timer: TimerHandle | None = None
     _received = 0
+    _body = 0
     _refusal: bytes | None = None
     """The error response to an invalid request. It waits until earlier requests are answered."""
 
@@ -59,9 +60,12 @@ class Connection(HttpToolsProtocol):
         if self._timer is not None and not self._received and end and b" HTTP/" not in line:
             self._refuse(400, "the first line of a request must end with HTTP/1.1")
             return
+        self._body = 0
         super().data_received(data)
-        if self._timer is not None:
-            self._received += len(data)
+        if self._timer is None:
+            self._expect_request()
+        else:
+            self._received += len(data) - self._body
             if self._received > MOST_HEADER:
                 self._refuse(431, f"the header of a request has over {MOST_HEADER} bytes")
 
@@ -70,6 +74,11 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         if self._timer is None:
             self._wait()
+
+    def on_body(self, body: bytes) -> None:
+        """Count the bytes of a body, which belong to no header."""
+        self._body += len(body)
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         """Stop the timer for the header, and start to answer the request."""
@@ -87,6 +96,15 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse bytes that uvicorn cannot parse as HTTP."""
         self._refuse(400, msg)
+
+    def _expect_request(self) -> None:
+        """Start the timer if the client sends bytes that begin no request, such as a blank line.
+
+        uvicorn stops its own timer of an idle connection after any byte.
+        """
+        idle = self._refusal is None and not self._is_answering()
+        if idle and not self.transport.is_closing():
+            self._wait()
 
     def _wait(self) -> None:
         self._received = 0

@@ -33,7 +33,7 @@ from awares_platform.serve import draining
 from awares_platform.serve.deployment import build_application, keyring
 from awares_platform.serve.foreign import ServeLog
 from awares_platform.store import ObjectStore
-from awares_platform.store.errors import AccessDenied, LaunchError
+from awares_platform.store.errors import LaunchError, StoreError, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -85,13 +85,16 @@ def run(config: PlatformConfig) -> None:
 def in_use(store: ObjectStore, run: str) -> Iterator[None]:
     """Hold a lease on the run, so that no quickstart deletes the run while it is served.
 
-    Read-only credentials cannot hold a lease. With them, the endpoint runs without a lease.
+    If the store refuses the lease, as it does to credentials that may only read, the endpoint runs
+    without one.
     """
     with ExitStack() as stack:
         try:
             stack.enter_context(hold(store, serve_lease(run), "serve"))
-        except AccessDenied:
-            log.warning("the store refuses a lease, so a quickstart might delete run %s", run)
+        except StoreUnavailable:
+            raise
+        except StoreError as error:
+            log.warning("a quickstart might delete run %s, because it has no lease: %s", run, error)
         yield
 
 

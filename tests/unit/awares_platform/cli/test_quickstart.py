@@ -13,6 +13,7 @@ from awares_platform.cli.pace import Pace
 from awares_platform.cli.quickstart import JOBS, closing, fingerprint, write_results
 from awares_platform.cli.quickstart_state import QuickstartState, read_state
 from awares_platform.config import PlatformConfig
+from awares_platform.config.store import StoreConfig
 
 FIGURES = {
     "accuracy": 0.9,
@@ -34,7 +35,7 @@ def test_the_fingerprint_changes_with_settings_that_change_results():
     assert fingerprint(_config()) == fingerprint(
         _config(
             run={"directory": "elsewhere"},
-            store={"endpoint": "http://127.0.0.1:1"},
+            store={"endpoint": "http://127.0.0.1:1", "addressing": "path", "encryption": "AES256"},
             serve={"port": 1},
         )
     )
@@ -47,6 +48,29 @@ def test_the_fingerprint_changes_with_settings_that_change_results():
         )
         == 3
     )
+
+
+def test_the_fingerprint_of_earlier_runs_stays_valid() -> None:
+    """Check which settings of the store count. A run with another fingerprint is deleted.
+
+    Let a new setting count only if it can change a result.
+    """
+    counted = {
+        name
+        for name, other in {
+            "url": "s3://another/place",
+            "region": "eu-west-3",
+            "endpoint": "http://127.0.0.1:1",
+            "addressing": "path",
+            "encryption": "AES256",
+            "retry_budget_s": 7,
+        }.items()
+        if fingerprint(_config(store={name: other})) != fingerprint(_config())
+    }
+    assert counted == {"url", "region"}
+    assert {*StoreConfig.model_fields} == {
+        *("url", "region", "endpoint", "addressing", "encryption", "kms_key", "retry_budget_s")
+    }
 
 
 def test_fingerprint_changes_with_the_content_of_the_base(

@@ -83,6 +83,20 @@ def test_a_store_that_ignores_conditions_is_refused(ignored: tuple[str, ...]) ->
         assert careless.objects == {}
 
 
+def test_a_check_that_fails_leaves_no_lease() -> None:
+    broken = Server()
+
+    def answer(asked: Asked) -> Answer:
+        if asked.headers["if-match"]:
+            return Answer(400, error("InvalidRequest"))
+        return broken.answer(asked)
+
+    with answering(answer) as server:
+        with pytest.raises(StoreError), hold(client_of(server), KEY, "grpo"):
+            pytest.fail("the job runs")
+    assert broken.objects == {}
+
+
 def test_a_job_refuses_such_a_store_before_it_starts_anything(tmp_path: Path) -> None:
     with answering(Server(("If-None-Match",)).answer) as server:
         store = client_of(server).config

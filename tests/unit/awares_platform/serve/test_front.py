@@ -204,6 +204,24 @@ def test_the_time_of_a_header_begins_after_the_answer_before_it(behind: Behind) 
     assert reply.count(b"HTTP/1.1 200") == 2 and b"408" not in reply
 
 
+@pytest.mark.parametrize("after", [b"", b"\r\n"])
+def test_an_idle_connection_is_closed_though_a_blank_line_comes(
+    behind: Behind, after: bytes
+) -> None:
+    """uvicorn closes idle connections after 5 seconds, but stops its timer after any byte."""
+    first = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
+    reply = _raw(behind, (first, 0.3), (after, 0.0))
+    assert reply.count(b"HTTP/1.1 200") == 1 and b"invalid_http" not in reply
+
+
+def test_the_body_of_a_request_does_not_count_for_the_header_of_the_next(behind: Behind) -> None:
+    body = b"x" * 200_000
+    head = b"POST / HTTP/1.1\r\ncontent-length: %d\r\n" % len(body) + HOST + b"\r\n"
+    second = _request(body=b"four")
+    reply = _raw(behind, (head + body + second[:9], 0.3), (second[9:], 0.0))
+    assert reply.count(b"HTTP/1.1 200") == 2
+
+
 def test_an_endless_header_is_cut(behind: Behind) -> None:
     with socket.create_connection(("127.0.0.1", behind.port)) as sock:
         sock.settimeout(8)
