@@ -90,6 +90,15 @@ def test_no_learner_can_be_evicted(case: Case) -> None:
         assert budget["spec"]["minAvailable"] == most
 
 
+@pytest.mark.parametrize(("least", "kept"), [(1, 4), (2, 7), (0, 1)])
+def test_an_endpoint_of_one_replica_loses_none_of_its_hosts(least: int, kept: int) -> None:
+    group = {"replicas": least, "minReplicas": least, "maxReplicas": 2, "numOfHosts": 4}
+    docs = render(on_base({"endpoint": {"enabled": True, "groups": {"replica": group}}}))
+    budgets = of_kind(docs, "PodDisruptionBudget")
+    [budget] = [one for one in budgets if one["metadata"]["name"].endswith("-endpoint")]
+    assert budget["spec"]["minAvailable"] == kept
+
+
 @pytest.mark.parametrize(
     ("cache", "source"),
     [

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -166,3 +167,10 @@ def test_a_learners_restart_keeps_the_episodes_of_groups_in_flight(
     assert buffer.in_flight == 1 and buffer.begun(prompt) == group.episodes
     buffer.reissue(prompt)
     assert [buffer.issue().number for _ in range(2)] == [0, 1]
+
+
+def test_a_parquet_file_without_metadata_is_no_segment() -> None:
+    file = io.BytesIO()
+    pq.write_table(pa.table({"prompt": [1]}), file)
+    with pytest.raises(DataError, match="a-key"):
+        decode(file.getvalue(), "a-key")

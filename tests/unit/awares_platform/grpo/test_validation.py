@@ -333,3 +333,26 @@ def test_without_held_out_questions_the_last_version_is_chosen(stage: Callable[.
         assert validated(acted) == [] and acted.book.kept == set()
 
     play(scene())
+
+
+def test_a_drained_run_does_not_wait_for_its_last_validation(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("awares_platform.grpo.validation._RETRY_S", 30.0)
+
+    async def scene() -> None:
+        acted = validating(stage, validation={"every": 1})
+        running = await begin(acted)
+        await acted.step(0, 1)
+        await until(lambda: len(acted.book.record.entries) == 1)
+        acted.spawned[0].validation_errors = [EngineFailure("a bad second")]
+        await acted.step(1, 2)
+        await acted.controller.last(2, 3)
+        chosen = asyncio.create_task(acted.controller.chosen())
+        await asyncio.sleep(0.05)
+        assert not chosen.done()
+        await acted.controller.drain(5.0)
+        assert await asyncio.wait_for(chosen, 5.0) is None
+        await end(acted, running)
+
+    play(scene())
