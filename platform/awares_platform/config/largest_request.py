@@ -30,8 +30,8 @@ class LargestRequest:
     """The number of images in the longest legal episode, and its numbers of tokens by origin.
 
     `prompt` counts the system message and the room for a question. `visual` counts the visual
-    tokens of all images. `replies` counts the chat layout of all replies, without visual tokens.
-    `sampled` counts the sampled tokens of all turns.
+    tokens of all images. `replies` counts the other tokens of the messages that return crops, and
+    the tokens that enclose each image. `sampled` counts the sampled tokens of all turns.
 
     Example:
         LargestRequest(prompt=163, visual=4096, replies=26, sampled=1024, images=5)

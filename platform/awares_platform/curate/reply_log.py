@@ -27,7 +27,9 @@ class BudgetSpent(AwaresError):
 
 
 class ReplyLog:
-    """The replies about one data set, in memory and in the store.
+    """What the judge and the grounding model have replied about one data set.
+
+    The object holds the replies in memory and in the store.
 
     Example:
         log = ReplyLog.load(store, "datasets/invoices/replies/")

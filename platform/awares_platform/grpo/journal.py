@@ -148,9 +148,9 @@ class Journal:
         old. Such a group is not decoded. Only a group with the outcome READY or UNFINISHED can be
         too old.
 
-        Later calls of `append` write after the last segment that `read` found. The method logs and
-        skips damaged segments, and segments with another `start`. The run then samples the prompts
-        of such a segment again, unless a checkpoint has settled these prompts.
+        Later calls of `append` write after the last segment that this method finds. The method logs
+        and skips damaged segments, and segments of a run with another recipe. The run then samples
+        the prompts of such a segment again, unless a checkpoint has settled these prompts.
         """
         self._held = set(self._confirm())
         position = position or Position()

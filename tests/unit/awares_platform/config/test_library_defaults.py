@@ -1,4 +1,4 @@
-"""Tests that a key of the configuration has the default of the parameter that gets its value."""
+"""Tests that settings have the defaults of the library parameters to which they are passed."""
 
 import inspect
 
