@@ -1,4 +1,4 @@
-"""Computes the loss of GRPO with any policy loss (paper, section 3.4), and its figures.
+"""Computes the GRPO loss of a batch (paper, section 3.4), and its statistics.
 
 Axes: B episodes, T tokens, padded on the right.
 """

@@ -45,11 +45,11 @@ def long_lines(name: str) -> list[int]:
 
 
 def prose(lines: Sequence[str]) -> list[str]:
-    """Return the lines of a Markdown file, with an empty line for each line that may be long.
+    """Return the lines of a Markdown file. A line that is allowed to be long becomes empty.
 
-    A line may be long if Markdown cannot break it (a table row), if it quotes a message, or if a
-    command writes it. A command's output is in a fenced block, or between the marks
-    `<!-- NAME:begin -->` and `<!-- NAME:end -->`.
+    These are table rows, which Markdown cannot break, quoted messages, and fenced blocks, which may
+    hold a command's output. So are the lines between the marks `<!-- NAME:begin -->` and
+    `<!-- NAME:end -->`, which a command writes.
     """
     kept, fenced, filled = [], False, False
     for line in lines:

@@ -206,9 +206,10 @@ class Validation:
         self._queue.put_nowait(due)
 
     async def failed(self, due: DueVersion, error: Exception) -> None:
-        """Let an actor play a version again after an error, at most three times in all.
+        """Queue a version again after an error.
 
-        A CanaryMismatch is raised again, because it must stop the run.
+        After the third failed attempt, give the version up with a warning. Raise a CanaryMismatch
+        at once, because it must stop the run.
         """
         if isinstance(error, CanaryMismatch):
             raise error

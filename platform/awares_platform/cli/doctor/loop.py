@@ -87,8 +87,8 @@ def _update(
 ) -> Callable[[], list[Finding]]:
     """Return the function that checks one update.
 
-    `other` is true for the kind of update that the setup does not train. Trainer and engine then
-    load the policy again before the update.
+    An update is of an adapter or of whole weights. `other` is true if the setup uses the other one
+    of these kinds. Trainer and engine then load the policy again before the update.
     """
 
     def work() -> list[Finding]:
