@@ -2,8 +2,8 @@
 
 The job cuts the train split into shards. In the first stage, an Answerer (an actor with one engine)
 answers each sample of a shard at low and at full resolution. In the second stage, a task
-`label_shard` asks the judge whether crops are needed, and asks the grounding where the evidence is.
-It then chooses the crops and writes the curated shard.
+`label_shard` asks the judge whether crops are needed, and asks the grounding model where the
+evidence is. It then chooses the crops and writes the curated shard.
 
 Ray Data runs the two stages concurrently over shards. The driver only adds up the counts. Each
 shard has a fingerprint: a digest of its samples, of the policy and of the settings. If the store
@@ -134,7 +134,10 @@ def run(config: PlatformConfig) -> CurateResult:
 
 
 def _named(config: PlatformConfig, name: str) -> PlatformConfig:
-    """Return `config` with data.labels = `name`. Raises ConfigError if it names another set."""
+    """Return `config` with data.labels = `name`.
+
+    Raises ConfigError if data.labels of `config` is already set to another name.
+    """
     if config.data.labels not in ("", name):
         raise ConfigError(
             f"data.labels={config.data.labels} names labels of another recipe, and curate would "

@@ -53,8 +53,8 @@ def label_shard(
         failure    a pickled AwaresError, or empty
         key        as in the batch
 
-    If the labelling of this shard has died too often, according to `reports`, the failure is a
-    LaunchError.
+    `reports` counts the processes that died while they labelled this shard. If there are too many,
+    the failure is a LaunchError.
     """
     failure: bytes = batch["failure"][0]
     none: dict[str, Any] = {"lr": 0, "hr": 0, "dropped": 0, "unusable": 0, "dropped_boxes": 0}
@@ -104,8 +104,8 @@ async def _label_all(
 ) -> tuple[list[Labelled], Mapping[str, EndpointUsage]]:
     """Label the samples of the shard `key`.
 
-    Return the labelled samples, and the usage of the judge's and the grounding's endpoints. Raises
-    DataError if `require_labels` does.
+    Return the labelled samples, and the requests and tokens of the endpoints of the judge and of
+    the grounding model. Raises DataError if `require_labels` raises it.
     """
     family = model_family(config.policy)
     async with Labeller(config.method, config.curate, family, images, replies) as labeller:
@@ -120,7 +120,7 @@ async def _label_all(
 
 
 def require_labels(labelled: Sequence[Labelled], key: str) -> None:
-    """Raise DataError if no sample has a label, at least four of them due to unreadable replies.
+    """Raise DataError if no sample has a label, and at least four replies were unreadable.
 
     Fewer than four unreadable replies may be chance. The error quotes some of the replies.
     """

@@ -102,7 +102,7 @@ class LossReports:
 
 @contextmanager
 def shown(most: int, say: Callable[[str], None]) -> Iterator[LossReports]:
-    """Start the Losses actor, and yield a LossReports. In the block, `say` shows its lines."""
+    """Start the Losses actor, and yield a LossReports. `say` shows the lines that `tell` keeps."""
     losses: Any = ray.remote(**beside_driver())(Losses).remote(most)
     done = threading.Event()
 

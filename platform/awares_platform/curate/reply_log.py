@@ -1,4 +1,4 @@
-"""Stores the replies of a judge and a grounding, so that no request is sent (and paid) twice.
+"""Stores the replies of the judge and the grounding model, so that no request is paid twice.
 
     datasets/<name>/replies/<time>-<random>.jsonl    each line is {"key", "reply"}
 
@@ -6,8 +6,8 @@ The key is a digest of the request: of the model, its token limit, the schema an
 reply is stored before it is used, so a killed job loses only the requests in flight. Replies that
 arrive while an object is being written share the next object, so there are few objects.
 
-A later line replaces an earlier one with the same key. If its reply is null, the key has no reply
-any more.
+A later line replaces an earlier line with the same key. A line with the reply null deletes the
+earlier reply.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from awares_platform.store.errors import NotFound
 
 
 class BudgetSpent(AwaresError):
-    """The replies about a data set have cost as much as curate.budget allows."""
+    """The judge and the grounding model have cost as much as curate.budget allows."""
 
 
 class ReplyLog:

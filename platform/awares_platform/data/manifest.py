@@ -131,7 +131,7 @@ def pack_indexes(store: ObjectStore, splits: Sequence[tuple[str, str]]) -> Itera
 
 
 def remedy(name: str) -> str:
-    """Return advice to the user if a data set has no usable split."""
+    """Return advice on how to create a usable split of the data set `name`."""
     if CURATED in name:
         return "run `awares curate` first"
     return 'import it with `awares import`, or set data.source = "mini"'

@@ -77,7 +77,7 @@ class PackWriter:
         return digest
 
     def include(self, places: Mapping[str, PackPlace]) -> None:
-        """Add images that packs already hold. `places` maps their hashes to their places."""
+        """Add images of existing packs to the index. `places` maps image hashes to places."""
         self._places |= places
 
     def flush(self) -> Mapping[str, PackPlace]:

@@ -37,7 +37,7 @@ class Sign:
 
 
 class CollectedWarnings(logging.Handler):
-    """Keeps the newest warnings of this project that this process logs, until `take`.
+    """Keeps the newest warnings of this project that this process logs, until `take` returns them.
 
     Example:
         warnings = CollectedWarnings.collect()

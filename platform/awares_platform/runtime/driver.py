@@ -1,4 +1,7 @@
-"""Places the actors that steer a job on the driver's node, and turns Ray's errors into PartLost."""
+"""Places the actors that steer a job on the driver's node, and names processes that Ray has lost.
+
+If Ray reports a dead process or a lost result, this module raises PartLost instead of Ray's error.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -59,7 +62,7 @@ async def reply(name: str, reference: Awaitable[T]) -> T:
 class Watched:
     """Lets a driver without an event loop wait for an actor that holds an engine.
 
-    The actor has an asynchronous method `ping`. `name` names the actor in messages.
+    The actor has an asynchronous method `ping`. `name` is what messages call the actor.
 
     Example:
         watched = Watched("the evaluator", actor, config.run.hang_timeout_s)
@@ -84,7 +87,7 @@ class Watched:
         answer.result()
 
     def result(self, reference: Awaitable[T]) -> T:
-        """Return the value of an object reference of the actor.
+        """Wait for the result of a call of one of the actor's methods, and return it.
 
         Raises PartLost if the actor dies or hangs meanwhile. Raises Ray's RayTaskError if the
         actor's method raises another error.

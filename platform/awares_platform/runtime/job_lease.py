@@ -103,8 +103,8 @@ def hold(
     """Hold the lease `key` while the block runs.
 
     `job` is the name of the command. `rename` is the setting with which the user can give the job
-    another part of the store; the error message names it. `expiry_s` must be several times
-    `beat_s`.
+    another part of the store. The message of JobRefused names this setting. `expiry_s` must be
+    several times `beat_s`.
 
     Raises JobRefused if another job holds the lease. Raises StoreError if the store ignores
     conditional writes, because two jobs could then hold the lease. If another job takes the lease
@@ -165,7 +165,7 @@ def _acquire(
             if seen not in (None, etag) and other:
                 raise _refused(store, key, other, rename)
             gone, told = bool(other and other.is_gone()), seen is not None
-            # If this read was slow, the holder's writes may be slow, too: watch it anew.
+            # A slow store may have delayed the holder's beats, too: count `expiry_s` from now on.
             if seen != etag or now - asked > expiry_s / 2:
                 seen, since = etag, now
             if gone or now - since >= expiry_s:

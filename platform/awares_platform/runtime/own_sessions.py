@@ -1,6 +1,6 @@
 """Keeps signals to a process group away from Ray's servers.
 
-    shell --SIGTERM to the group--> awares serve --stops, when all is answered--> Ray's servers
+    shell --SIGTERM to the group--> awares serve --after the last answer, stops--> Ray's servers
 
 A shell, a terminal and `timeout` signal the whole process group of a command. Without this module,
 SIGTERM would end Ray's node manager at once, and the command could not finish its work.

@@ -53,7 +53,7 @@ class RemoteFiles:
 
     It also refuses a file of more than `max_bytes` bytes, and a fetch that takes more than
     `timeout_s` seconds. `resolve` looks up the addresses of a host. `permitted` returns whether
-    the object may connect to an address.
+    a fetch may connect to an address.
 
     Example:
         RemoteFiles(hosts=("images.example.com",), max_bytes=2**24, timeout_s=5.0)

@@ -113,8 +113,8 @@ def _variables(threads: int) -> dict[str, str]:
 def _store(config: StoreConfig, directory: Path, *, check: bool = True) -> Iterator[StoreConfig]:
     """Start or join a private server if the endpoint is "local". Check the bucket if `check`.
 
-    The server keeps its data in `directory`/.store, and serves all sessions on this directory. Its
-    access keys are in a file there. An environment variable holds the path of this file.
+    The server keeps its data in `directory`/.store, and serves all sessions on `directory`. A file
+    in .store holds the access keys, and an environment variable holds the path of this file.
     """
     with ExitStack() as stack:
         if config.endpoint == "local":
@@ -328,8 +328,8 @@ def _sigterm_unwinds() -> Iterator[Callable[[], object]]:
     """Turn SIGTERM into SystemExit, so that SIGTERM causes the same cleanup as Ctrl-C.
 
     The exit status is TERMINATED. Yields a function that installs the signal handler again. After
-    the block, SIGTERM and Ctrl-C have the same handlers as before. Outside the main thread, neither
-    this function nor the yielded one does anything.
+    the block, SIGTERM and Ctrl-C have the same handlers as before. Outside the main thread, both
+    this function and the yielded function do nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
@@ -355,9 +355,10 @@ def _sigterm_unwinds() -> Iterator[Callable[[], object]]:
 
 
 def _ignore_signals() -> None:
-    """Ignore SIGTERM and Ctrl-C from now on, so that a second signal does not interrupt the end.
+    """Ignore SIGTERM and Ctrl-C from now on.
 
-    Processes and files of the session would otherwise be left behind. Ctrl-\\ still kills at once.
+    A second signal could interrupt the cleanup, and leave processes and files of the session
+    behind. Ctrl-\\ still kills the process at once.
     """
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,7 +1,8 @@
 """Hides chosen lines of C++ libraries from the terminal.
 
 C++ libraries write to descriptor 2, which normally leads to the terminal. In a block of
-`without_line`, descriptor 2 leads to a file. After the block, the lines to show go to the terminal.
+`without_line`, descriptor 2 leads to a file. After the block, `without_line` prints the lines of
+this file, except the lines to hide.
 
 Python's log, progress and tracebacks use a copy of descriptor 2, which `separate_stderr` makes.
 They therefore appear at once, even within the block.

@@ -56,7 +56,7 @@ class FailureRate:
         return len(self._times)
 
     def count(self) -> bool:
-        """Count a failure. Return whether more failures than accepted lie within the last hour."""
+        """Count a failure. Return whether the last hour has more failures than are accepted."""
         self._times.append(self._clock())
         return self.recent > self._most
 
@@ -66,7 +66,7 @@ class Waiting:
 
     Example:
         waiting = Waiting(progress.say)
-        waiting.tell("the learner needs 8 GPU")  # says it once this has been true for a minute
+        waiting.tell("the learner needs 8 GPU")  # printed after a minute without 8 GPU
         waiting.tell("")  # the learner has its nodes
     """
 
@@ -80,7 +80,10 @@ class Waiting:
         self._since: float | None = None
 
     def tell(self, missing: str) -> None:
-        """Note what is missing now, or "" if nothing is missing. Print it if the time has come."""
+        """Note what is missing now, or "" if nothing is missing.
+
+        If something has been missing for a minute since the last line, print a new line.
+        """
         if not missing:
             self._since = None
         elif self._since is None:
@@ -99,7 +102,8 @@ def restarting(
 ) -> T:
     """Return the result of `attempt`. Call `attempt` again each time it raises PartLost.
 
-    `say` prints each loss. Its message also contains `kept`, which names what the job still has.
+    `say` prints a line for each loss. The line says that the job goes on from `kept`, such as "its
+    last checkpoint".
 
     Raises LaunchError if parts are lost more often than `losses` accepts. `key` is the name of the
     setting that holds this limit.

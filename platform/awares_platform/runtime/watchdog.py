@@ -22,9 +22,10 @@ _SLICES = 20
 
 @contextmanager
 def watchdog(within_s: float) -> Iterator[None]:
-    """Run the block. A child process kills this process if it is stopped for `within_s` seconds.
+    """Start a child process that kills this process if this process stands still in the block.
 
-    A thread sends signs of life to the child, so the block itself may take any time.
+    A thread of this process sends signs of life to the child. After `within_s` seconds
+    without a sign, the child kills this process. The block itself may take any time.
 
     Example:
         with watchdog(config.run.hang_timeout_s):

@@ -41,7 +41,7 @@ class Refusal:
 class Allowances:
     """Counts the requests and the visual tokens of each key. All replicas share one instance.
 
-    The limit of requests applies to the last 60 seconds at any time. The limit of visual tokens
+    In any 60 seconds, a key may send at most its limit of requests. The limit of visual tokens
     applies to 24 hours, which begin with the key's first answer. After they end, the next answer
     begins the next 24 hours.
 

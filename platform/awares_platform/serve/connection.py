@@ -70,7 +70,7 @@ class Connection(HttpToolsProtocol):
                 self._refuse(431, f"the header of a request has over {MOST_HEADER} bytes")
 
     def on_message_begin(self) -> None:
-        """Start the timer for the header of a further request."""
+        """Start the timer for the header of the next request on this connection."""
         super().on_message_begin()
         if self._timer is None:
             self._wait()
@@ -86,7 +86,7 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
-        """Continue with the next request. If it is invalid, send the error that waits for it."""
+        """Continue with the next request. If this request was refused, send its error response."""
         if self._refusal is not None and not self._next_is_whole():
             self._close_with(self._refusal)
         if self._timer is not None:
@@ -100,7 +100,7 @@ class Connection(HttpToolsProtocol):
     def _expect_request(self) -> None:
         """Start the timer if the client sends bytes that begin no request, such as a blank line.
 
-        uvicorn stops its own timer of an idle connection after any byte.
+        This timer is necessary, because any byte stops uvicorn's own timer for idle connections.
         """
         idle = self._refusal is None and not self._is_answering()
         if idle and not self.transport.is_closing():
@@ -129,7 +129,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, status: int, message: str) -> None:
-        """Send an error in JSON, then close the connection. Let earlier answers finish first."""
+        """After the earlier answers, send an error in JSON, and close the connection."""
         self._stop_waiting()
         if self.transport.is_closing():
             return
@@ -154,7 +154,7 @@ class Connection(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _answers_broken(self) -> bool:
-        """Return whether the invalid request is the only open one, so that no answer is waiting.
+        """Return whether the only unanswered request on this connection is the invalid one.
 
         The body of an invalid request is incomplete, and its response has not started.
         """

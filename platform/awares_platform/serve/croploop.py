@@ -154,8 +154,8 @@ class CropLoop:
     ) -> tuple[list[Gallery], float]:
         """Wait until the pixels fit, then decode. Return the galleries and the decoding time in s.
 
-        A gallery holds a decoded image and its rendered views. When `held` closes, it releases the
-        pixels and the galleries.
+        A gallery holds a decoded image and its rendered views. The caller must close `held`, which
+        releases the pixels and the galleries.
         """
         names = [_name(index, len(images)) for index in range(len(images))]
         files = [await self._shelf.open(*one) for one in zip(images, names, strict=True)]
@@ -222,8 +222,8 @@ class CropLoop:
     async def play(self, prepared: Prepared, tell: Tell | None = None) -> list[ServedAnswer]:
         """Play one conversation per choice. If a conversation fails, cancel the others.
 
-        In the first choice, `tell` is called with the views that answer each request. Raises
-        RequestError (500) if a conversation fails. The log then states the reason.
+        In the first choice, `tell` is called each time the policy gets further views, with these
+        views. Raises RequestError (500) if a conversation fails. The log then states the reason.
         """
         try:
             async with asyncio.TaskGroup() as group:

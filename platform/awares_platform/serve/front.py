@@ -139,7 +139,7 @@ class Front:
 
 
 class Replayed:
-    """An ASGI `receive` function. It returns the body that was read before, then further messages.
+    """An ASGI `receive` function. It first returns `body`, then further messages of the client.
 
     `left` says whether the client has disconnected.
     """

@@ -48,8 +48,8 @@ def parse_json(body: bytes) -> dict[str, Any]:
 def _has_too_many_values(body: bytes) -> bool:
     """Return whether the body holds over `MOST_VALUES` values. Stop counting at the limit.
 
-    A value has at most two strings: its key, and the value itself. Too many strings therefore also
-    mean too many values.
+    The function counts marks between strings, and the strings. A value has at most two strings: its
+    key, and the value itself. More than 2 * `MOST_VALUES` strings therefore mean too many values.
     """
     found, end = 0, 0
     for texts, text in enumerate(_TEXT.finditer(body)):
@@ -61,7 +61,7 @@ def _has_too_many_values(body: bytes) -> bool:
 
 
 def _marks(body: bytes, start: int, end: int) -> int:
-    """Count `,`, `[` and `{` in a slice of the body. JSON with N values has at least N - 1."""
+    """Count the marks `,`, `[` and `{` in a slice. JSON with N values has at least N - 1 marks."""
     return sum(body.count(mark, start, end) for mark in (b",", b"[", b"{"))
 
 

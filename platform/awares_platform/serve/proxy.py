@@ -2,7 +2,7 @@
 
 The proxy decodes some headers as UTF-8, and answers 500 if one of them is not valid UTF-8. Other
 headers steer the proxy itself, which clients must not do. Ray Serve finds this module through an
-environment variable, whose name is in `VARIABLE`. It must be set in each proxy process.
+environment variable, which must be set in each proxy process. `VARIABLE` holds its name.
 
     client --HTTP--> Connection --> CleanHeaders --> Front --> Ray Serve's proxy --> replica
 """

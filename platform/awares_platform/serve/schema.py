@@ -243,5 +243,5 @@ def drop_neutral(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_one_of(value: Any, neutral: tuple[Any, ...]) -> bool:
-    """Return whether `value` equals an allowed value. In JSON, true is not the number 1."""
+    """Return whether `value` is one of `neutral`. Unlike Python, distinguish true from 1."""
     return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in neutral)

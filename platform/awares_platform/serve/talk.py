@@ -324,6 +324,6 @@ class Talk:
         """Return the token ids with which a request may begin."""
         text = self._spec.environment.write(Request(self._spec.environment.regions[:1]))
         first = {self._chat.encode(lead + text)[0] for lead in ("", " ")}
-        # Some tokenizers encode the leading space as its own token. Leave it out, because answers
-        # contain spaces, too.
+        # Some tokenizers encode the leading space as its own token. Leave this token out, because
+        # the caller blocks the returned tokens, and answers contain spaces.
         return tuple(token for token in first if self._chat.decode((token,)).strip())

@@ -1,4 +1,4 @@
-"""Reads the boxes around the evidence for an answer, in one of several units and forms."""
+"""Reads the boxes around the evidence for an answer, in any of several units and formats."""
 
 import json
 import math

@@ -136,7 +136,10 @@ def _with_benchmark(settings: ImportsConfig) -> ImportsConfig:
 def _rows(
     places: Sequence[SourceFile], kind: str, start: tuple[int, int]
 ) -> Iterator[tuple[tuple[int, int], tuple[Row, str, int]]]:
-    """Yield each row from position `start` on: the next row's position, then (row, file, index)."""
+    """Yield the rows from position `start` on.
+
+    Each item is (the position of the next row, (the row, its file's name, its index in the file)).
+    """
     for number in range(start[0], len(places)):
         first = start[1] if number == start[0] else 0
         for index, row in enumerate(read_rows(places[number], kind, first), start=first):

@@ -115,7 +115,7 @@ def _write(
 def _places(
     store: ObjectStore, parts: Mapping[str, MixPart], images: set[str]
 ) -> dict[str, PackPlace]:
-    """Return a dict from hashes to places in packs. It lacks images that are in no pack."""
+    """Return a dict from the hash of each image in a pack to its place. Skip other images."""
     splits = [(name, split) for name in parts for split in ("train", "test")]
     return {
         digest: place

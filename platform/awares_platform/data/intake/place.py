@@ -167,7 +167,7 @@ class Root(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LocalRoot:
-    """A directory on the local disk, whose symbolic links must not lead out of it, either.
+    """A directory on the local disk. A symbolic link that leads out of the directory is refused.
 
     Example:
         LocalRoot(Path("pages")).read("receipts/17.png")

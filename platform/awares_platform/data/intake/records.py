@@ -171,7 +171,7 @@ def _csv(file: BinaryIO, skip: int) -> Iterator[Row]:
 
 
 def _tar(file: BinaryIO, skip: int) -> Iterator[Row]:
-    """Yield one record for consecutive files with equal names, such as 17.png and 17.json."""
+    """Yield one record for consecutive files that differ only in suffix: 17.png and 17.json."""
     yield from _skipped(_members(file), skip)
 
 
@@ -265,9 +265,10 @@ _SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "te
 
 
 def of_split(places: Sequence[SourceFile], split: str, source: str) -> list[SourceFile]:
-    """Return the files of one split. Return all files if no file or folder is named by a split.
+    """Return the files of one split. Return all files if none is named after a split.
 
-    Raises DataError if files or folders are named by splits, but none by `split`.
+    A file also has the names of its folders. Raises DataError if files are named after splits, but
+    none after `split`.
     """
     chosen = [place for place in places if _names(place.name, split)]
     if chosen or len(places) == 1:

@@ -44,7 +44,10 @@ class Courier:
             self._report("it is too slow")
 
     def close(self) -> None:
-        """Let the thread finish its calls and close the tracker. Wait at most `close_s` seconds."""
+        """Let the thread finish its calls and close the tracker.
+
+        If this takes longer than the time limit of the constructor, log a warning and return.
+        """
         deadline = time.monotonic() + self._close_s
         try:
             self._calls.put(None, timeout=self._close_s)

@@ -89,7 +89,7 @@ class TensorBoard:
 
     @contextmanager
     def _renewed(self, series: str) -> Iterator[None]:
-        """If the block fails, start a pause and drop the writer of `series`, now unusable."""
+        """If the block raises an error, drop the writer of `series`, and start a pause."""
         try:
             yield
         except Exception:

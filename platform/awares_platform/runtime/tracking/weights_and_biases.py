@@ -14,10 +14,11 @@ W&B's own step cannot be used: it must never decrease, but a resumed job repeats
 
 
 class WeightsAndBiases:
-    """A Tracker for W&B. The run's name is the group, and each job is one run of the group.
+    """A Tracker for W&B. Each job is one W&B run. The jobs of `run.name` form one W&B group.
 
-    A resumed job has the same id, so it continues the curves. Without a network, WANDB_MODE=offline
-    writes to <job>/wandb, and `wandb sync --append` sends the files later.
+    A resumed job has the same id, so it continues the curves. Without a network, set
+    WANDB_MODE=offline: W&B then writes to <job>/wandb, and `wandb sync --append` sends the files
+    later.
 
     Raises ImportError if wandb is not installed.
     """
