@@ -125,7 +125,8 @@ class Adapters:
     async def start(self, directory: Path | None = None) -> None:
         """Add the adapter of version 0 to vLLM.
 
-        The adapter comes from the PEFT directory `directory`. Without it, the adapter adds zero.
+        The adapter comes from the PEFT directory `directory`. If `directory` is None, the adapter
+        adds zero.
         """
         if directory is None:
             zero = _zero(self._shapes, self._family)

@@ -14,9 +14,9 @@
 
 `load_mode` chooses the way. It inspects the module and not the platform.
 
-If a fused module (qkv_proj, gate_up_proj) gets only some of its tensors, vLLM silently leaves
-uninitialised memory where the other tensors belong. `apply` therefore loads all tensors of a
-module, even if only one changed.
+If only some tensors of a fused module (qkv_proj, gate_up_proj) are loaded, vLLM silently leaves
+uninitialised memory in place of the other tensors. `apply` therefore loads all tensors of a module,
+even if only one changed.
 
 vLLM's own reload of the whole model would break a tied output head on CPUs. It would restore the
 shared parameter, but the head would compute logits with a packed copy of the old values. This file
@@ -162,8 +162,8 @@ def load_mode(module: Any) -> LoadMode:
     recorded = get_layerwise_info(module).restore_metadata[0]
     if not all(_lies_as(module, name, tensor) for name, tensor in recorded.items()):
         return LoadMode.RELOAD
-    # On CPUs a linear layer may compute with a closure that holds a packed copy of the weights. The
-    # closure does not show this. Repacking is cheap, so assume that every closure holds a copy.
+    # On CPUs a linear layer may compute with a closure, and the closure may hold a packed copy of
+    # the weights. Repacking is cheap, so assume that every closure holds such a copy.
     packed = vars(module).get("cpu_linear", nn.functional.linear) is not nn.functional.linear
     return LoadMode.REPACK if packed else LoadMode.IN_PLACE
 
@@ -245,8 +245,8 @@ def _leaders(model: nn.Module) -> dict[nn.Module, nn.Module]:
 def _lies_as(module: nn.Module, name: str, recorded: Tensor) -> bool:
     """Return whether the parameter `name` still has the layout of the checkpoint's tensor.
 
-    `recorded` is the parameter before vLLM processed the module. Two layouts are equal if type,
-    shape, strides and dtype are equal.
+    `recorded` is the parameter before vLLM processed the module. Two tensors have the same layout
+    if their classes, shapes, strides and dtypes are equal.
     """
     found = module._parameters.get(name)
     if found is None:

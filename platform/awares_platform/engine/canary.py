@@ -13,8 +13,8 @@ compare the engine with the learner:
     level    The logprobs of engine and learner differ little on average.
     change   The engine's logprobs have changed since version 0 in the same way as the learner's.
 
-The first check cannot see an update that is smaller than the rounding errors of 16 bits. The second
-check (canary_change.py) can see smaller updates, because these errors average out over the tokens.
+The level check cannot see an update that is smaller than the rounding errors of 16 bits. The change
+check (canary_change.py) can see such updates, because rounding errors average out over the tokens.
 
 Each prompt has two turns with one image each. The canary thus covers the vision tower and the
 positions of several images. Both checks compare the raw logprobs (temperature 1, no mask) of every
@@ -50,7 +50,7 @@ _CROPS = (CropId.TOP_LEFT, CropId.CENTER, CropId.BOTTOM, CropId.RIGHT)
 
 
 class CanaryMismatch(WeightsError):
-    """Engine and learner differ too much in the canary's logprobs, or in how these changed."""
+    """Engine and learner differ too much in the canary's logprobs, or in the logprobs' changes."""
 
 
 @dataclass(frozen=True)

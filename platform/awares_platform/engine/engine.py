@@ -111,8 +111,8 @@ class Engine:
         `limits` are the trainer's pixel limits. These limits override the limits of the directory's
         processor. `lora_rank` is policy.lora_rank of the run whose versions the engine will load,
         or 0 if the engine loads no adapters. If `adapter` names a PEFT directory, version 0 is the
-        policy with this adapter. `base` is the policy that the adapters of later versions change.
-        It is `policy` by default.
+        policy with this adapter. Later versions may be adapters of the policy `base`, which is
+        `policy` by default.
 
         Raises PolicyError if the directory holds no policy of `family`, or if its image token is
         not the image token of `chat`. Raises EngineError if the engine does not start within
@@ -190,7 +190,8 @@ class Engine:
         )
         if output is None:
             return Generation((), (), (), FinishReason.INTERRUPTED)
-        # vLLM's spans name the version of the base weights, which stays 0 if versions are adapters.
+        # vLLM counts only loads of the base weights. If versions are adapters, the version in its
+        # output is therefore always 0, so ignore it.
         spans = output.outputs[0].weight_versions if adapter is None else None
         version = self._version if adapter is None else adapter.version
         return generation(output.outputs[0], spans, version, output.num_cached_tokens or 0)

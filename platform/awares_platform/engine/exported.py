@@ -27,7 +27,7 @@ class Playable:
     """The directories from which an engine serves a policy.
 
     `adapter` is the PEFT directory of an adapter that vLLM applies to `policy`. It is None if
-    `policy` needs no adapter. `base` is the policy that the adapters of later versions change. If
+    `policy` needs no adapter. Adapters that the engine loads later belong to the policy `base`. If
     an adapter is folded into `policy`, `base` is the policy without this adapter.
 
     Example:

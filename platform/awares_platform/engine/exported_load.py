@@ -103,7 +103,7 @@ class ExportedLoader:
         return {"canary": to_extra(canary, after, before)}
 
     def _logprobs_of(self, start: Path, canary: Canary) -> Logprobs:
-        """Return the canary's logprobs under the policy in `start`. Compute them only once."""
+        """Compute and cache the canary's logprobs under the policy in the directory `start`."""
         key = start, canary.digest
         if key not in self._whole_logprobs:
             model = self._model(start)
@@ -132,6 +132,6 @@ class ExportedLoader:
         return version
 
     def _claim(self, scale: float | None) -> Publisher:
-        """Return a publisher of adapters with this scale, or of whole weights without a scale."""
+        """Return a publisher of adapters, or of whole weights if `scale` is None."""
         identity, cadence = Identity(adapter=scale), Cadence(keep=1)
         return Publisher(self._store, self._run, identity=identity, cadence=cadence)

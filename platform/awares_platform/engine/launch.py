@@ -131,7 +131,7 @@ def preloaded(family: ModelFamily) -> list[str]:
 
 @contextlib.contextmanager
 def importing_as_here() -> Iterator[None]:
-    """Let a forkserver that starts in the `with` block import from this process's directories.
+    """Within the block, let a new forkserver import from the same directories as this process.
 
     Python 3.11 passes sys.path to the forkserver, but the forkserver ignores it. Without this
     function, the engine processes could import an installed package instead of the source checkout

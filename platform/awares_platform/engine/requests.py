@@ -123,11 +123,12 @@ class Requests:
         version: int,
         lora: "LoRARequest | None" = None,
     ) -> "RequestOutput":
-        """Run one request to its end. Send it again if the engine's process could not read it.
+        """Run one request to its end. Send it again if the engine's process lacks an image.
 
-        vLLM sends the pixels of an image only with its first request, and later only the image's
-        hash. If the first request is refused or cancelled, the engine's process lacks the pixels.
-        It then ends the next request for this image with an error, and vLLM sends the pixels again.
+        vLLM sends the pixels of an image only with the first request that contains the image. Later
+        requests contain only the image's hash. If the first request is refused or cancelled, the
+        process never gets the pixels. The next request for this image then fails, and vLLM sends
+        the pixels when the request is repeated.
         """
         from vllm import TokensPrompt
         from vllm.exceptions import VLLMValidationError

@@ -15,7 +15,7 @@ from awares_platform.training.rounding import add_once
 def install() -> None:
     """Patch vLLM so that its linear layers add an adapter's output with `add_once`.
 
-    vLLM then computes the adapter's output separately from the layer's output.
+    A patched layer first computes the adapter's output alone, and then adds it to its own output.
     """
     from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 

@@ -304,10 +304,11 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         return received.state, changed
 
     def _replaces(self, manifest: Manifest) -> bool:
-        """Return whether it suffices to load the weights whose adapter tensors changed.
+        """Return whether the worker may load only the weights whose adapter tensors changed.
 
-        The result is true for the first load. Later it is true if the loaded version is an adapter
-        of the same scale, and if the adapter in `manifest` covers all layers of the loaded adapter.
+        If the result is false, the worker must load all weights. The result is true before the
+        first load. Later it is true if the loaded version is an adapter, if the new adapter (in
+        `manifest`) has the same scale, and if it covers all layers of the loaded adapter.
         """
         present = self._loaded
         return present is None or (

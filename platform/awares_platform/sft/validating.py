@@ -23,7 +23,7 @@ class TeacherForced:
     """The result of the validation on one demonstration.
 
     `loss` is the weighted sum of the negative logprobs of the target tokens, and `weight` is the
-    sum of their weights. `asks` is whether the demonstration asks for crops. `right` is whether the
+    sum of their weights. `asks` is true if the demonstration asks for crops. `right` is true if the
     policy's most likely token is right at every token of the requests. `first` is the first target
     token, and `likely` is the policy's most likely token in its place.
 
@@ -70,11 +70,13 @@ def forced(
 def figures(results: Sequence[TeacherForced]) -> dict[str, float]:
     """Return the metrics of all results, or no metrics if there is no result.
 
-    validation/loss is the weighted mean of the losses of all target tokens. validation/decisions is
-    the share of demonstrations in which the policy decides rightly whether to ask for crops. The
-    policy counts as asking if its most likely first token begins a request in any demonstration.
-    validation/questions is the number of demonstrations. validation/tool_turns is the share of the
-    demonstrations with requests in which every token of the requests is right.
+    validation/loss is the weighted mean of the losses of all target tokens. validation/questions is
+    the number of demonstrations. validation/decisions is the share of demonstrations in which the
+    policy decides rightly whether to ask for crops. The policy counts as asking if its most likely
+    first token is the first token of any demonstration that asks for crops.
+
+    Only some demonstrations ask for crops. validation/tool_turns is the share of these
+    demonstrations in which the policy is right at every token of the requests.
     """
     if not results:
         return {}

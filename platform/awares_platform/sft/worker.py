@@ -61,7 +61,9 @@ _Pass = tuple[Batch, Tensor, int]
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The step with the lowest held-out loss so far, its metrics, and the best step before it.
+    """The step with the lowest held-out loss so far, and its metrics.
+
+    `earlier` is the step that was the best before this step, or None.
 
     Example:
         Best(200, {"validation/loss": 0.02}, earlier=100)
@@ -254,7 +256,8 @@ class SftWorker:
         self._best = Best(step, found, best and best.step)
         self._snapshots.save(step, step, {})
         if self._rank == 0 and best is not None and best.earlier is not None:
-            # A resumed job may need the best step that its checkpoint records, but no older one.
+            # Keep the snapshot of the previous best step, `best.step`, because the newest
+            # checkpoint may still record this step. Delete only the one before it.
             snapshot.delete(self._store, self._run, self._job, best.earlier)
         return found
 

@@ -65,7 +65,7 @@ def _found(store: ObjectStore, data: DataConfig, labels: Recipe) -> str:
         return own
     others = {one: changes(_recipe(store, one), wanted, "there") for one in _sets(store, data.name)}
     nearest = min(others, key=lambda one: len(others[one]), default="")
-    # An older version may have named a set with the same recipe differently.
+    # An older version of this project may have given a set with this recipe another name.
     if nearest and not others[nearest]:
         return nearest
     message = f"data set {name or own!r} is not in {store.config.url}: run `awares curate` first"
@@ -73,7 +73,10 @@ def _found(store: ObjectStore, data: DataConfig, labels: Recipe) -> str:
 
 
 def _missing(message: str, nearest: str, found: Sequence[str]) -> str:
-    """Return `message` with the set `nearest`, whose recipe differs from the wanted by `found`."""
+    """Return `message`, extended by a hint to the existing set `nearest`, if there is one.
+
+    `found` lists the differences between the recipe of `nearest` and the wanted recipe.
+    """
     if not nearest:
         return message
     more = f"; and {len(found) - _SHOWN_CHANGES} more" if len(found) > _SHOWN_CHANGES else ""
@@ -101,11 +104,11 @@ def _recipe(store: ObjectStore, name: str) -> Recipe:
 def recorded_labels(
     store: ObjectStore, run: str, data: DataConfig, jobs: Sequence[str] = LATEST_FIRST
 ) -> DataConfig:
-    """Return `data` with the curated set that the first of `jobs` has recorded.
+    """Return `data` with the curated set of the run's earlier jobs in data.labels.
 
-    A job without a record is skipped. If no job has recorded a set, return `data` unchanged. An
-    endpoint that loads a learner's versions must verify them on the learner's samples. Before the
-    learner's first record, these are the samples of sft or curate.
+    The name of the set comes from the first job in `jobs` whose stored configuration names a set.
+    If no configuration names one, return `data` unchanged. For example, an endpoint needs the
+    learner's set, because it verifies the learner's versions on the samples of this set.
     """
     for job in jobs:
         try:

@@ -1,4 +1,4 @@
-"""Records in a policy's directory which settings made the policy's inputs in training.
+"""Records in a policy's directory the settings that decided what the policy saw in training.
 
     awares.json             {"format": 1, "method": {key of [method]: value}}
     preprocessor_config.json, processor_config.json

@@ -10,7 +10,7 @@
 A recipe is a flat JSON object. Every setting of a job's section belongs to the recipe, unless a
 list in this file leaves it out. Most lists hold the settings that decide only where a job runs, how
 fast it runs, when it stops, or what it keeps. Such a setting changes a result by rounding errors at
-most. Settings that older recipes lack are left out while they have the value that keeps results.
+most. A setting that was added later is left out while its value does not change results (_ADDED).
 
 Checkpoints, exported policies and curated shards record the recipe of their job. A job compares
 this record with its own recipe before it resumes, and before it reports that nothing is to be done.
@@ -299,8 +299,8 @@ def changes(before: Recipe, now: Recipe, where: str = "in the run") -> list[str]
 def require_same(before: Recipe | None, now: Recipe, work: str, remedy: str) -> None:
     """Raise PolicyError unless the two recipes are equal.
 
-    `before` is the recipe that `work` records, or None if it records none. `remedy` says how the
-    user starts anew.
+    `work` names an earlier result in the message. `before` is the recipe that this result records,
+    or None if it records none. `remedy` tells the user how to start anew.
     """
     if before is None:
         raise PolicyError(f"{work} records no recipe, so it may have another one: {remedy}")
@@ -352,14 +352,14 @@ def _data(name: str, samples: str) -> str:
 
 
 def _curated(data: DataConfig, samples: str) -> str:
-    """Return the entry of a curated set, which depends only on the data set and the samples."""
+    """Return the recipe's value of "data" for a curated set with the samples' digest `samples`."""
     return _data(f"{data.name}{CURATED}", samples)
 
 
 def _with_code(recipe: Recipe) -> Recipe:
     """Return `recipe` with a digest of each file that defines a class or function of the user.
 
-    The result lacks the settings of _ADDED that have their value there.
+    The result leaves out each setting in _ADDED whose value equals its value in _ADDED.
     """
     codes = {key: _code(recipe[key]) for key in _PARTS if key in recipe}
     found = {**recipe, **{f"code of {key}": code for key, code in codes.items() if code}}

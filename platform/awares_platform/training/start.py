@@ -44,8 +44,8 @@ def starting_policy(
 ) -> StartingPolicy:
     """Return the policy from which GRPO starts. `start` is grpo.start.
 
-    Raises the errors of `resolve` and `resolve_adapter`. Raises PolicyError if GRPO would train an
-    adapter of another rank further. Raises WeightsError if the adapter is damaged.
+    Raises the errors of `resolve` and `resolve_adapter`. Raises PolicyError if GRPO would continue
+    an adapter whose rank is not policy.lora_rank. Raises WeightsError if the adapter is damaged.
     """
     found = None
     if continues_adapter(policy):

@@ -59,7 +59,7 @@ class TrainingProcess:
         trainer.fit()
 
     def ping(self) -> Sign:
-        """Return the new warnings, and 1 if the workers wait for nodes or start, else 0."""
+        """Return the new warnings, and 1 while Ray Train is starting the workers, else 0."""
         return Sign(int(self._waits()), self._warnings.take())
 
     def _waits(self) -> bool:

@@ -226,10 +226,10 @@ def _whole(engine: Any, named: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
 def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
     """Return this rank's share of the weights on the CPU. Float weights are cast to `dtype`.
 
-    If the model has adapters, only the adapters' weights are shared out. The names are the names of
-    the model's parameters. The shares of all ranks together hold each weight once. The ranks do not
-    communicate. If ZeRO-3 has partitioned a weight, each rank's share holds the rank's slice of it.
-    All other weights are divided evenly over the ranks.
+    If the model has adapters, the shares hold only the adapters' weights. The shares of all ranks
+    together hold each weight once, under the name of the model's parameter. A rank's share holds
+    the rank's slices of the weights that ZeRO-3 has partitioned. All other weights are divided
+    evenly over the ranks. The ranks do not communicate.
     """
     rank, ranks = engine.global_rank, engine.dp_world_size
     named = _named(engine.module)

@@ -19,11 +19,11 @@ Span = tuple[int, int]
 def fetch_spans(
     store: ObjectStore, run: str, version: int, spans: Mapping[str, Span], connections: int
 ) -> Iterator[tuple[str, memoryview]]:
-    """Yield the name of each weight shard and the bytes of its span, in the order of `spans`.
+    """Yield the name and the downloaded bytes of each weight shard, in the order of `spans`.
 
-    `spans` maps the name of each weight shard to the span to download. While the caller uses one
-    span, the function downloads at most two further spans. Raises WeightsError for a shard that is
-    missing or truncated, and StoreError if the store fails.
+    `spans` maps the name of each weight shard to the range of bytes to download. While the caller
+    uses one range, the function downloads at most two further ranges. Raises WeightsError for a
+    shard that is missing or truncated, and StoreError if the store fails.
     """
     folder = version_folder(run, version)
     waiting = deque(spans.items())

@@ -85,7 +85,8 @@ class HostReaders:
     """
 
     def __init__(self) -> None:
-        # The declared type of `new_group` includes the result for processes outside the group.
+        # For processes outside the group, `new_group` returns another type. This process is in the
+        # group, so `Any` hides that type.
         self._group: Any = torch.distributed.new_group(backend="gloo")
         self.rank = torch.distributed.get_rank(self._group)
         self.ranks = torch.distributed.get_world_size(self._group)

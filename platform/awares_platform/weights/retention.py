@@ -42,7 +42,7 @@ def pinned(store: ObjectStore, run: str) -> set[int]:
 def request_anchor(store: ObjectStore, run: str, version: int) -> None:
     """Ask the writer to publish all weights of `version` as an anchor.
 
-    A reader calls this function if no undamaged anchor and deltas lead to the version.
+    A reader calls this function if it cannot reach the version with undamaged anchors and deltas.
     """
     store.put(f"{folder(run)}/wanted/{version:08d}", b"")
 

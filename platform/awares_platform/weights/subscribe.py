@@ -116,9 +116,9 @@ class Subscriber:
         the version, and for a few weight shards.
 
         A hop is the download of one delta or anchor. If the result is damaged, the method repeats
-        the same hops once. After a second failure it tries other hops, and does without `held` if
-        the damage may be there. If no hops are left, the method requests an anchor from the writer
-        and raises WeightsError. Raises StoreError if the store fails.
+        the same hops once. After a second failure it tries other hops. If `held` itself may be
+        damaged, it starts from an anchor instead. If no hops are left, the method requests an
+        anchor from the writer and raises WeightsError. Raises StoreError if the store fails.
 
         Several `readers` can share the work and the tensors. All of them must hold the same version
         and call this method at the same time. If one reader fails, all readers raise its error.

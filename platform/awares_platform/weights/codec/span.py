@@ -82,8 +82,9 @@ def decode(word: WordType, name: str, data: memoryview, base: Words | None, out:
 def _choose(word: WordType, base: Words, new: Words) -> str:
     """Return the kind that encodes samples of the span in the fewest bytes.
 
-    If few words changed, the result is "ulp" without a comparison. If many words also equal the
-    word before them, the function compares "ulp" with "dense".
+    If many words changed, the function compares all kinds. If few words changed, the result is
+    "ulp" without a comparison. The exception is a span in which at least half of the words equal
+    the word before them: here the function compares "ulp" with "dense".
     """
     old, now = _sample(base), _sample(new)
     changed = np.count_nonzero(old != now)

@@ -127,11 +127,11 @@ def _changed(old: Words, now: Words) -> Positions:
 def _gaps(changed: Positions, last: int, moved: Bytes) -> tuple[Bytes, Bytes, NDArray[np.uint16]]:
     """Return the streams "changes", "wide gaps" and "far gaps".
 
-    `changed` holds the positions of the changed words, counted from the start of the block. `last`
-    is the position of the last changed word in the earlier blocks, counted in the same way, so it
-    is negative. If no earlier word changed, `last` is the position just before the first word of
-    the span. `moved` holds the move of each changed word in the top two bits. The function
-    overwrites `moved` with the stream "changes".
+    All positions count from the first word of the block. `changed` holds the positions of the
+    changed words. `last` is the position of the last change in the earlier blocks, and therefore
+    negative. If no earlier word changed, `last` is the position just before the span. `moved` holds
+    the move of each changed word in the top two bits. The function overwrites `moved` with the
+    stream "changes".
     """
     gaps = np.empty_like(changed)
     gaps[0] = changed[0] - last

@@ -109,7 +109,7 @@ def pack(data: Bytes) -> Parts:
 def unpack(cursor: Cursor, length: int) -> Bytes:
     """Decode the next stream into `length` bytes. The result may be read-only.
 
-    The function allocates `length` bytes, so the caller must check this number first.
+    The function allocates `length` bytes, so the caller must check `length` first.
     """
     stored, layout = divmod(cursor.number(), 4)
     body = cursor.take(stored)
