@@ -89,10 +89,11 @@ def _is_blank(value: Any) -> bool:
 
 
 def without_added(settings: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `settings` without each key that has its value in `added`.
+    """Return `settings` without the keys that have the same value in `added`.
 
-    `added` maps a key that older versions of this package do not have to the value that keeps their
-    results. A recipe without such a key thus equals the recipe that an older version has recorded.
+    `added` holds keys that older versions of this package lack, each with the value that gives the
+    same results as the older versions. The recipe of a run then still equals the recipe that an
+    older version has stored.
 
     Example:
         without_added({"judge": "match", "form": "compare"}, {"form": "compare"})

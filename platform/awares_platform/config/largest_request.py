@@ -68,8 +68,8 @@ def largest(method: MethodConfig, max_tokens: int, prompt: str) -> LargestReques
 def _known_prompt(method: MethodConfig) -> str:
     """Return the part of the policy's system message that the configuration knows.
 
-    The configuration imports no user code. Of all environments it therefore knows only the prompt
-    of the ten crops. The sentence about the budget is known for every environment.
+    The configuration imports no user code. So it knows the prompt of only one environment, the
+    built-in one with ten crops. The sentence about the budget is known for every environment.
     """
     if method.system_prompt != OWN_PROMPT:
         return method.system_prompt

@@ -222,11 +222,10 @@ def _shown(value: Any) -> str:
 
 
 def _candidates(loc: tuple[int | str, ...]) -> list[str]:
-    """Return the valid keys from which the error for an unknown key chooses its suggestion.
+    """Return the valid keys that an error may suggest instead of an unknown key.
 
-    `loc` holds the parts of the unknown key. If its only part is an unknown section, the result
-    holds all sections, and all keys whose last part equals this name. Otherwise the result holds
-    all keys of its section, and all keys whose last part equals the last part of `loc`.
+    `loc` holds the parts of the unknown key. The result has all keys with the same last part. It
+    also has all keys of the same section, or all section names if `loc` has only one part.
     """
     if len(loc) == 1:
         sections = list(PlatformConfig.model_fields)

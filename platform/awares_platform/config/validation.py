@@ -1,4 +1,4 @@
-"""The section [grpo.validation]: how often a run measures itself, and how it chooses its policy."""
+"""The section [grpo.validation]: how often a run is validated, and how it chooses its policy."""
 
 from typing import Literal
 

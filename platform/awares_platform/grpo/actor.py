@@ -26,9 +26,9 @@ class Actor(Protocol):
     """
 
     async def ping(self) -> None:
-        """Return when the actor's process has answered, and also the engine if it runs.
+        """Return once the actor's process has answered, and its engine too if the engine runs.
 
-        If Ray has not yet placed the actor on a node, first wait until it has.
+        The call first waits until Ray has placed the actor on a node.
         """
         ...
 
@@ -76,9 +76,9 @@ class Actor(Protocol):
 async def rolled_out(
     actor: Actor, prompt: Prompt, begun: Sequence[Episode], slots: asyncio.Semaphore
 ) -> GroupRollout:
-    """Return the rollout of `prompt`, and free the slot that its caller has acquired.
+    """Let the actor roll out `prompt`, free the caller's slot, and return the rollout.
 
-    The actor can then play another group while this group is scored.
+    The actor can then play another group while the caller scores this group.
     """
     try:
         return await actor.rollout(prompt, begun)

@@ -1,6 +1,7 @@
-"""Reads HEAD for all rollout actors, and tells them when it has changed.
+"""Watches for new weights on behalf of all rollout actors, and tells them.
 
-If each of 1,000 actors read HEAD four times a second, the store would get 4,000 requests a second.
+HEAD is the object in the store that names the newest weights. Only this module polls it often: if
+each of 1,000 actors read it four times a second, the store would get 4,000 requests a second.
 """
 
 import asyncio

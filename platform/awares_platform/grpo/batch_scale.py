@@ -1,4 +1,4 @@
-"""Divides the advantages of a learner step's batch by the spread of all the batch's rewards."""
+"""Divides the advantages of a batch by the standard deviation of all rewards in the batch."""
 
 from dataclasses import replace
 
@@ -8,10 +8,10 @@ from awares_platform.grpo.group import Group, Member, StepBatch
 
 
 def batch_scaled(batch: StepBatch, settings: GrpoConfig) -> StepBatch:
-    """Return `batch` with its advantages divided by the spread of all its rewards.
+    """Return `batch` with each advantage divided by std + grpo.std_eps.
 
-    If grpo.advantage_scale is not "batch", return `batch` unchanged. The spread leaves out the
-    rewards of episodes without an advantage.
+    `std` is the standard deviation of the batch's rewards, without the episodes that have no
+    advantage. If grpo.advantage_scale is not "batch", return `batch` unchanged.
     """
     if settings.advantage_scale != "batch":
         return batch

@@ -81,19 +81,20 @@ class EpisodeBuffer:
     ) -> None:
         """Set the run's position after the learner has started or restarted.
 
-        `groups` are all finished groups except for those in `stale`, and the unfinished groups that
-        drained actors have handed back. The class Position defines "settled". The method ignores a
-        group whose prompt is settled in `position` or is in flight. It queues the prompt of an
-        unfinished group. For every other group, the outcome decides. If it is not READY, the
-        group's prompt becomes settled. If it is READY, the group becomes ready. But if an abandoned
-        version sampled one of the group's tokens, the method queues the group's prompt again.
+        `groups` holds the stored groups that are neither stale nor damaged. The method ignores a
+        group whose prompt is in flight, or is settled in `position` (the class Position defines
+        "settled"). For every other group, the outcome decides what happens:
 
-        `stale` describes the prompts whose latest group is stale or damaged. It maps the number of
-        each such prompt to the number of this group's attempt.
+        - READY: the group becomes ready. But if an abandoned version sampled one of its tokens, its
+          prompt is queued again.
+        - UNFINISHED: its prompt is queued, and the next actor continues the episodes.
+        - any other outcome: its prompt becomes settled.
 
-        Groups in flight stay in flight. The method queues every other issued prompt that is neither
-        settled nor ready, and `issue` returns these prompts first. A prompt in `stale` gets a new
-        attempt number.
+        `stale` maps the number of each prompt whose latest group is stale or damaged to the attempt
+        of this group. The prompt is queued with the next attempt number.
+
+        Groups in flight stay in flight. The method also queues all other issued prompts that are
+        neither settled nor ready. `issue` returns the queued prompts first.
 
         `lineage` is the lineage of the learner's versions. From now on, no group starts with
         weights older than the learner's first version.
@@ -163,9 +164,10 @@ class EpisodeBuffer:
         self._begun[group.prompt.number] = group
 
     def begun(self, prompt: Prompt) -> tuple[Episode, ...]:
-        """Return the episodes of an earlier actor from which a rollout of `prompt` goes on.
+        """Return the episodes that a drained actor has begun for `prompt`.
 
-        The result is empty if there are none, or if they would be too stale for the next batch.
+        The next actor continues them. The result is empty if there are none, or if they would be
+        too stale for the next batch.
         """
         group = self._begun.get(prompt.number)
         if group is None or group.prompt.attempt != prompt.attempt:
@@ -229,7 +231,7 @@ class EpisodeBuffer:
         return StepBatch(step, tuple(first), self.position)
 
     def upcoming(self, version: int) -> list[Group]:
-        """Return the groups that a batch would get now if it updates `version`. Remove no group.
+        """Return the groups that `take` would return now for `version`, without removing them.
 
         The list is shorter than a batch if fewer groups are ready and fresh enough.
         """

@@ -128,16 +128,16 @@ class Controller:
         await self._notify()
 
     async def leave(self, nodes: Collection[str]) -> None:
-        """Drain the actors on these nodes, which will be taken back, and replace the actors."""
+        """Drain and replace the actors on `nodes`, because the cloud will take the nodes back."""
         reason = ActorReclaimed("its node is taken back")
         self._driving.leave(nodes, reason, HAND_BACK_S)
 
     async def drain(self, within_s: float) -> tuple[int, bool]:
-        """Let all actors hand back their groups, and the learner save a checkpoint.
+        """Let all actors hand back their groups within `within_s` seconds, and write the journal.
 
-        The actors get `within_s` seconds. Return how many unfinished groups the journal then holds
-        for the next job, and whether a learner has attached. This learner leaves after its present
-        step, and the method does not wait for it. Raises StoreError if the store fails.
+        Return the number of unfinished groups, which the next job continues, and whether a learner
+        has attached. An attached learner saves a checkpoint after its present step and ends. The
+        method does not wait for the learner. Raises StoreError if the store fails.
         """
         self._draining = True
         self._line.close()
@@ -159,7 +159,8 @@ class Controller:
         self._session += 1
         await self._notify()
         if self._shards is not None:
-            # If the former learner's batch has failed, the new learner does not need its error.
+            # `wait` raises no error if the former learner's batch has failed. The new learner does
+            # not need that error.
             await asyncio.wait([self._shards])
         lineage, found = await self._recorder.read(
             position, Lineage(spans, version), self._settings.staleness_bound
@@ -237,12 +238,12 @@ class Controller:
     async def upcoming(
         self, step: int, version: int, rank: int, ranks: int
     ) -> tuple[ImageView, ...]:
-        """Return the views that the rank will probably need in the step `step`, in this order.
+        """Return the views that the rank will probably need in the step `step`, in order of use.
 
-        The step will probably update the weights of `version`. The call waits until enough groups
-        are ready. The groups stay in the buffer. If an older group becomes ready before
-        `batch` is called, it replaces a newer group in the batch. Return no views if the step has
-        its batch, the run has stopped or another learner attaches.
+        `version` is the version that the step will probably update. The call waits until enough
+        groups are ready, and leaves them in the buffer. The batch can still change: if an older
+        group becomes ready before `batch` is called, it replaces a newer one. Return no views if
+        the step already has its batch, the run has stopped or another learner attaches.
         """
         session = self._session
 
@@ -277,7 +278,7 @@ class Controller:
         await self._records.put((step, record))
 
     async def _report(self, step: int, figures: Mapping[str, float]) -> None:
-        """Record validation figures of the version after `step` steps, in the row of that step."""
+        """Record the validation metrics of the version that step `step` - 1 has made."""
         await self._records.put((step - 1, dict(figures)))
 
     async def restore(self, most: int) -> Restoration:

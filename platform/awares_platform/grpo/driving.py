@@ -33,7 +33,7 @@ HAND_BACK_S = 15.0
 
 @dataclass(eq=False, slots=True)
 class _Driven:
-    """A running actor. An error in `ended` ends its use.
+    """A running actor. `drive` stops using it once the future `ended` has an error.
 
     `asking` holds the tasks that give work to the actor, and `rolls` one task for each group.
     """
@@ -137,7 +137,7 @@ class Driving:
             task.add_done_callback(lambda _, prompt=prompt: self._ended(prompt))
 
     def _ended(self, prompt: Prompt) -> None:
-        """Give the prompt back to the buffer if its task never began, as the actor is then lost."""
+        """Return the prompt to the buffer if the actor was lost before the prompt's task began."""
         if prompt.number in self._unstarted:
             self._return(prompt)
 
@@ -196,7 +196,7 @@ class Driving:
             )
 
     def leave(self, nodes: Collection[str], reason: ActorLost, within_s: float) -> None:
-        """Drain the actors on `nodes` in the background, then end their use with `reason`."""
+        """Drain the actors on `nodes` in the background. `drive` then raises `reason` for each."""
         for index, driven in self._driven.items():
             if driven.node in nodes and not driven.draining:
                 driven.draining = True

@@ -1,4 +1,4 @@
-"""Computes how busy the rollout engines are, from what each of them has done."""
+"""Computes how busy the rollout engines are, from the usage that the actors report."""
 
 from statistics import fmean
 

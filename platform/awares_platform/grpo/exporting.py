@@ -1,4 +1,4 @@
-"""Exports the policies of a GRPO run: the best version, and the last one if it is another."""
+"""Exports the best version of a GRPO run, and also its last version if that is not the best."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ BEST, LAST = "awares", "awares-last"
 
 
 class Exporter:
-    """One rank's part of the export. All ranks must call each method together.
+    """Exports policies, together with the other ranks. All ranks must call each method.
 
     `engine` is DeepSpeed's engine, and `start` is the starting policy.
 
@@ -42,7 +42,7 @@ class Exporter:
     def finish(
         self, chosen: Chosen, step: int, version: int, snapshots: Snapshots, run: str
     ) -> None:
-        """Export the policies of `run`. The engine has the weights of `version` after `step` steps.
+        """Export the policies of `run` after `step` steps, when the engine holds `version`.
 
         If an earlier version is the best one, the method loads its weights into the engine.
         """

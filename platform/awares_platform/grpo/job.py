@@ -172,7 +172,7 @@ def _train(config: PlatformConfig, store: ObjectStore, claim: LeaseClaim) -> dic
 
 
 def _with_inputs(config: PlatformConfig, store: ObjectStore) -> PlatformConfig:
-    """Check the starting policy, and return the configuration with the name of its curated set.
+    """Check the starting policy, and return `config` with the curated set's name in data.labels.
 
     The check reports a missing policy before any actor starts.
     """
@@ -241,8 +241,8 @@ class ControllerActor(Controller):
     async def open(self, config: PlatformConfig, reported: Collection[int] = ()) -> tuple[int, int]:
         """Read the data. Build the reward too, unless reward workers build it.
 
-        `reported` has the validated versions whose figures are in the metrics of the run.
-        Return the number of usable samples and the number of unusable rows. Raises DataError or
+        `reported` holds the validated versions whose figures are already in metrics.jsonl. Return
+        the number of usable samples and the number of unusable rows. Raises DataError or
         StoreError if the data cannot be used, and ConfigError if the reward cannot be built. Raises
         PolicyError if the starting policy does not exist.
         """

@@ -92,10 +92,10 @@ class Journal:
     def append(self, groups: Sequence[Group], training: Training | None = None) -> None:
         """Write `groups` as the next segment, with the record `training`.
 
-        The journal never holds two finished groups with the same prompt and attempt; it keeps the
-        first. A finished group replaces an unfinished one, and so does a later unfinished one. If
-        the store fails, the caller passes the same groups again. The method then first repeats the
-        write that failed, because that write may have reached the store.
+        Of several groups with the same prompt and attempt, the journal keeps the first finished
+        one. As long as none is finished, the latest unfinished one counts. If the store fails, the
+        caller passes the same groups again. The method then first repeats the write that failed,
+        because that write may have reached the store.
 
         Raises StoreError if the store fails. Raises PreconditionFailed if another controller has
         written a segment of this number.
@@ -117,9 +117,9 @@ class Journal:
             self._held = {held for held in self._held if held[0] >= training.watermark}
 
     def _confirm(self) -> frozenset[Pair]:
-        """Write the unconfirmed segment if there is one.
+        """Write the segment in `_unconfirmed` if there is one.
 
-        Return the pairs of its finished groups.
+        Return the prompt number and the attempt of each finished group in it.
         """
         if (segment := self._unconfirmed) is None:
             return frozenset()
@@ -193,9 +193,10 @@ class Journal:
         return own
 
     def trainings(self) -> dict[int, Training]:
-        """Return the valid record of each step that trained, in the order of the steps.
+        """Return the record of each step that trained, in the order of the steps.
 
-        The method reads every segment, so it is meant for an examination of the run.
+        If a step was repeated, only the record of its last repetition is returned. The method reads
+        every segment. It is slow, and no part of a running job needs it.
         """
         valid: dict[int, Training] = {}
         for segment in self._newest_first(-1):

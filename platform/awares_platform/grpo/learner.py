@@ -141,7 +141,7 @@ class Learner:
         )
         self._scores = self._rank == 0 or settings.zero_stage == 3
         # The canary's logprobs under the starting policy, before a checkpoint replaces its weights.
-        # Engines need them to compare how far engine and learner have moved from this policy.
+        # The canary check compares how far the engine and the learner have moved from them.
         self._start = self._canary_logprobs() if self._scores else None
         self._spans: Spans = ()
         self._first = 0
@@ -220,7 +220,7 @@ class Learner:
         self._end(step, position, version)
 
     def _save(self, step: int, position: Position, version: int, metrics: dict[str, float]) -> None:
-        # A learner that resumes from this checkpoint does not repeat earlier snapshots.
+        # Earlier snapshots must be complete: a learner that resumes here does not repeat them.
         self._snapshots.wait()
         state = self._state(position, version)
         checkpoint.save(self._engine, step, self._recipe, state, metrics)
@@ -297,7 +297,7 @@ class Learner:
         metrics, started = LossMetrics(), time.monotonic()
         proximal = self._objective.proximal(shard)
         steps: list[OptimizerStep] = []
-        # Do not count the passes for `proximal` here: `step_work` adds them to each batch below.
+        # Forget the passes for `proximal`: `step_work` adds their FLOPs to each batch below.
         self._speed.reset()
         rate = self._settings.learning_rate * (1 - shard.step / self._settings.steps)
         for index, minibatch in enumerate(shard.minibatches):

@@ -72,7 +72,7 @@ class Line:
         except asyncio.CancelledError:
             self._leave(index)
             if place.done() and not place.cancelled():
-                # The actor was lost between the issue of the prompt and this line.
+                # The actor was lost after it got this prompt. Another actor must get the prompt.
                 self._buffer.reissue(place.result())
                 self.advance()
             raise

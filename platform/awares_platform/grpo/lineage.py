@@ -23,9 +23,9 @@ Spans = tuple[tuple[int, int], ...]
 class Lineage:
     """The ancestors of a learner's versions.
 
-    `first` is the first version that the present learner has published. `spans` are the versions of
-    the earlier learners that are not abandoned. The first version of each learner has the weights
-    of the last version in the span before it.
+    `first` is the first version that the present learner has published. `spans` has one pair for
+    each earlier learner: its first version and its last version that is not abandoned. The first
+    version of each learner has the weights of the last version in the pair before it.
 
     Example:
         Lineage(((1, 3),), first=6)
@@ -50,13 +50,14 @@ class Lineage:
         return Lineage(((root, root),), self.first)
 
     def until(self, version: int) -> Spans:
-        """Return the spans up to `version` of the present learner, as a checkpoint keeps them."""
+        """Return the spans up to `version`, including the present learner's, for a checkpoint."""
         return (*self.spans, (self.first, version))
 
     def place(self, sampled: int) -> int | None:
-        """Return the number `first` - n for a version that is n updates older than `first`.
+        """Return `first` - n for a version that is n updates older than `first`.
 
-        Return None for an abandoned version.
+        These numbers order the versions of all learners by age. Return None for an abandoned
+        version.
         """
         updates = self.behind(sampled, self.first)
         return None if updates is None else self.first - updates

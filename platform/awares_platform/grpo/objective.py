@@ -62,9 +62,9 @@ class Objective:
     def proximal(self, shard: StepShard) -> list[list[Tensor]] | None:
         """Return the logprobs of every pass of every minibatch under the proximal policy.
 
-        Call this method before the first update of the step. Return None if no extra forward pass
-        is needed. This is so in a step with only one update, whose own forward passes compute the
-        same logprobs. It is also so for the behaviour policy, whose logprobs the episodes hold.
+        Call this method before the first update of the step. Return None if these logprobs need no
+        extra forward pass. In a step with only one update, the passes of the update compute them.
+        If the proximal policy is the behaviour policy, the episodes hold them.
         """
         if not self._scores_proximal:
             return None

@@ -36,8 +36,8 @@ class Restore:
 class Chosen:
     """Names the version that becomes the policy awares.
 
-    If `version` is None, this is the last version. `step` is the number of steps before it.
-    `figures` are its metrics on the held-out questions, or are empty.
+    `step` is the number of steps before the version. `figures` holds its validation metrics. If no
+    version was validated, `version` and `step` are None, and the last version becomes the policy.
 
     Example:
         Chosen(21, 20, {"validation/reward": 9.7})

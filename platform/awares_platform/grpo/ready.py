@@ -10,7 +10,7 @@ from awares_platform.grpo.group import Group, Position
 class ReadyGroups:
     """The groups that wait for the learner, ordered by the version of their oldest token.
 
-    The caller gives this version as the number that `Lineage.place` returns.
+    All versions here are numbers that `Lineage.place` returns.
 
     Example:
         ready = ReadyGroups()

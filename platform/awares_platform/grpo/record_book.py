@@ -53,7 +53,7 @@ class ValidationRecord:
 
 
 class Book(Protocol):
-    """Where a run keeps its record. Every method raises StoreError if the store fails."""
+    """Reads and writes a run's ValidationRecord. Raises StoreError if the store fails."""
 
     def read(self) -> ValidationRecord:
         """Return the record, which is empty at the start of a run."""

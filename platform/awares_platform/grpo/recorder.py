@@ -61,13 +61,13 @@ class Recorder:
     ) -> tuple[Lineage, Recovered]:
         """Return the latest groups of the prompts that are not settled in `position`.
 
-        The first value is `lineage` with the run's first version as its root. The second value has
-        the groups of the journal and the groups that are not written yet. For a stale group in the
-        journal, it has only the prompt number and the attempt. `bound` is grpo.staleness_bound.
+        The first value is `lineage` with the run's first version as its root. The second value
+        combines the groups in the journal with the groups that are not written yet. For a stale
+        group in the journal, it has only the prompt number and the attempt. `bound` is
+        grpo.staleness_bound.
 
-        No write runs during the read, and no other task runs between the end of the read and the
-        caller's next statement. The result thus leaves out no finished group. Raises StoreError if
-        the store fails.
+        The result has every group that has finished before the caller's next statement, because no
+        other task runs in between. Raises StoreError if the store fails.
         """
         journal = self._journal
 

@@ -6,7 +6,7 @@ from awares_platform.training import checkpoint
 
 
 def resumed(saved: checkpoint.Saved | None) -> tuple[int, Position, Spans]:
-    """Return the step and the position of a checkpoint, and the versions that it descends from."""
+    """Return the step, the position and the lineage with which a learner starts from `saved`."""
     if saved is None:
         return 0, Position(), ()
     # A checkpoint of an older release records no lineage. With the span (0, 0), all versions of

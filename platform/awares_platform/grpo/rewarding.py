@@ -4,9 +4,9 @@
         ^                                                                       |
         +---- Group: rewards, advantages <--- one list of rewards a group ------+
 
-A worker calls the reward once for each group. So the rewards do not depend on the number of
-workers, or on which groups a worker gets at once. If a worker is lost,
-another worker scores the groups of the lost worker, and a new worker replaces it.
+A worker may get several groups at once, but it calls the reward once for each group. So the number
+of workers does not change the rewards. If a worker is lost, another worker scores its groups, and a
+new worker replaces it.
 """
 
 import asyncio

@@ -276,7 +276,7 @@ class RemoteActor:
             "num_cpus": settings.rollout_cpus,
             "num_gpus": settings.rollout_gpus,
         }
-        # `start`, `follow`, `ping`, `announce`, `drain` and `validate` run beside the groups.
+        # Other methods, such as `ping` and `follow`, must run even while every slot has a group.
         options["max_concurrency"] = settings.groups_in_flight + 7
         if settings.rollout_selector:
             options["label_selector"] = settings.rollout_selector

@@ -111,7 +111,7 @@ def encode(segment: Segment) -> bytes:
 class StoredSegment:
     """A segment in its encoded form, whose groups are decoded on demand.
 
-    `finished` holds the prompt number and the attempt of each group that is not unfinished.
+    `finished` holds the prompt number and the attempt of each finished group.
     `data` is the content of the file `key`. Raises DataError if the data are damaged, or if a newer
     release has written them.
     """

@@ -173,7 +173,8 @@ class Supervisor:
     ) -> None:
         """Report the metrics outside their bounds, and restore the best version if a guard asks.
 
-        Raises GuardTripped if a guard stops the run, or has restored the version too often.
+        Raises GuardTripped if a guard stops the run, or if the run has already restored the best
+        version as often as it may.
         """
         for alarm in self._guards.check(step, metrics):
             progress.say(alarm.sentence)

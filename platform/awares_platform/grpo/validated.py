@@ -1,11 +1,11 @@
-"""Measures a version on held-out questions, and chooses the best of the measured versions.
+"""Validates a version on held-out questions, and chooses the best of the validated versions.
 
     played questions --measured--> Validated --better--> the best version
 
 The best version has the highest mean of grpo.validation.metric. Two versions are tied if the mean
 of their paired differences over the questions is at most its standard error. Of tied versions, the
-one with fewer visual tokens is the best. If these are equal too, the newer one is the best. The
-starting policy is measured for comparison only.
+one with fewer visual tokens is the best. If both have equally many, the newer one is the best. The
+starting policy is validated for comparison only, and cannot become the best.
 """
 
 import asyncio
@@ -44,9 +44,8 @@ class Validated:
     """The figures of one version on the held-out questions.
 
     `values` maps the id of each answered question to its grpo.validation.metric. `train_reward` is
-    the mean reward of the training steps since the version validated before, or None without such
-    a step. `decline` is the fall of the accuracy since the most accurate earlier version with a
-    lower training reward, or 0.
+    the mean reward of the training steps since the previous validated version, or None if there
+    was no step. `decline` is the fall of the accuracy that the function `declined` returns.
 
     Example:
         Validated(20, 21, 9.7, accuracy=0.94, rtr_token=0.4, call_rate=0.4, values={"q": 9.8})
@@ -129,7 +128,7 @@ def better(best: Validated | None, new: Validated, earlier: Sequence[Validated])
 
 
 def tied(one: Validated, top: Validated) -> bool:
-    """Return whether `one` is not clearly worse than `top` on the questions of both."""
+    """Return whether `one` is tied with `top` on the questions that both have answered."""
     both = [top.values[key] - one.values[key] for key in top.values if key in one.values]
     if len(both) < 2:
         return _mean(one) >= _mean(top)
@@ -137,10 +136,10 @@ def tied(one: Validated, top: Validated) -> bool:
 
 
 def declined(new: Validated, earlier: Sequence[Validated]) -> float:
-    """Return the fall of the accuracy while the training reward has risen.
+    """Return by how much the accuracy has fallen while the training reward has risen.
 
-    The fall is measured from the most accurate version in `earlier` with a lower training reward.
-    Return 0 if the accuracy has not fallen.
+    The function compares `new` with the most accurate version in `earlier` that has a lower
+    training reward than `new`. Return 0 if there is none, or if the accuracy has not fallen.
     """
     reward = new.train_reward
     falls = [

@@ -6,9 +6,10 @@
                                                                                         v
             record in the store, metrics <-- the better version stays <-- figures <-- results
 
-While a version is pending, the store does not delete its weights, so that an actor can load it
-late. The learner writes a snapshot of its training state. A version can become the best one only
-once its snapshot is complete. After a restart, the versions that are still pending are validated.
+A version is pending until its validation is complete. Meanwhile the store keeps its weights, so
+that an actor can load them late. The learner writes a snapshot of the version's training state. A
+version can become the best one only once its snapshot is complete. After a restart, the versions
+that are still pending are validated.
 """
 
 import asyncio
@@ -140,7 +141,7 @@ class Validation:
         return step > 0
 
     def _same(self, one: Validated | DueVersion, step: int, version: int) -> bool:
-        """Return whether `one` has the weights of `version`, which are those after `step` steps."""
+        """Return whether `one` has the weights of `version`, the version after `step` steps."""
         kept = self._lineage.behind(one.version, self._lineage.first) is not None
         return one.version == version or (one.step == step and kept)
 
@@ -202,7 +203,7 @@ class Validation:
                 return due
 
     def give_back(self, due: DueVersion) -> None:
-        """Let another actor play a version after the loss of its actor."""
+        """Queue a version for another actor, because the actor that played it is lost."""
         self._queue.put_nowait(due)
 
     async def failed(self, due: DueVersion, error: Exception) -> None:
@@ -217,7 +218,7 @@ class Validation:
         if self._failures[due.version] < _ATTEMPTS:
             try:
                 await asyncio.sleep(_RETRY_S)
-            finally:  # The actor may be lost meanwhile.
+            finally:  # Queue the version even if the task is cancelled, because the actor is lost.
                 self._queue.put_nowait(due)
             return
         log.warning("version %d is not validated: %s", due.version, error)
@@ -248,7 +249,7 @@ class Validation:
                 await self._settle(due, new, report)
 
     async def _until_saved(self, due: DueVersion) -> bool:
-        """Wait for the snapshot. Return False if the version is not pending any more."""
+        """Return True once the version's snapshot is complete, or False if it is given up."""
         while due in self._known().pending:
             if await self._saved(due):
                 return due in self._known().pending
