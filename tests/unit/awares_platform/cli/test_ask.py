@@ -32,7 +32,7 @@ def chunk(text: str = "", **fields: object) -> dict:
 
 
 def reply_of(answer: str, views: list[dict] = VIEWS, **figures: object) -> list[dict]:
-    """Return the chunks of an answer, in two pieces, after a request for the views."""
+    """Return the chunks of a reply: a request for `views`, and the answer in two pieces."""
     asked = [chunk(awares={"event": "crops", "views": views})] if views else []
     pieces = [chunk(answer[:1]), chunk(answer[1:])]
     end = {"choices": [], "usage": USAGE}
@@ -224,7 +224,7 @@ def test_each_part_is_printed_as_soon_as_it_comes(server, image, capsys):
     printed: list[str] = []
 
     def pause(body: dict) -> None:
-        """Wait until the earlier parts are printed, and note them."""
+        """Wait until all parts before this chunk are printed, and record the printed text."""
         expected = ["", "crops    top left [0, 0, 56, 56]\n", "answer   4", "2"]
         if len(printed) < len(expected):
             deadline, text = time.monotonic() + 20, ""

@@ -26,7 +26,7 @@ Series = list[tuple[float, str, str]]
 
 
 def lines() -> Iterator[tuple[int, str, str]]:
-    """Yield the lines of the recorded run as (seconds since the line before, job, note)."""
+    """Yield the lines of the recorded run as (seconds since the previous line, job, note)."""
     before = 0
     for line in RECORD.read_text().splitlines()[1:]:
         seconds, job, note = line.split(" ", 2)

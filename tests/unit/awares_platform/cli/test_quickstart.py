@@ -51,9 +51,10 @@ def test_the_fingerprint_changes_with_settings_that_change_results():
 
 
 def test_the_fingerprint_of_earlier_runs_stays_valid() -> None:
-    """Check which settings of the store count. A run with another fingerprint is deleted.
+    """Check that only the store's URL and region change the fingerprint of a quickstart.
 
-    Let a new setting count only if it can change a result.
+    The quickstart deletes an earlier run with another fingerprint. A new setting may therefore
+    change the fingerprint only if it can change a result.
     """
     counted = {
         name

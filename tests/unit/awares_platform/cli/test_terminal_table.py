@@ -1,4 +1,4 @@
-"""Tests that a table like that of `awares evaluate` is fitted to narrower terminals."""
+"""Tests how the table that `awares evaluate` prints is fitted to narrow terminals."""
 
 import pytest
 

@@ -31,7 +31,7 @@ from awares_platform.grpo.chosen_loss import LOSSES, policy_loss
 def test_a_loss_is_built_from_its_keys(settings: dict[str, Any], wanted: PolicyLoss) -> None:
     config = GrpoConfig.model_validate(settings)
     assert policy_loss(config) == wanted
-    # A run reads its resolved configuration again.
+    # A resumed run reads its resolved configuration back from JSON.
     assert GrpoConfig.model_validate_json(config.model_dump_json()) == config
 
 

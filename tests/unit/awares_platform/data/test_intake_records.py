@@ -1,4 +1,4 @@
-"""Tests that all formats give the same records, and that damage costs only what it damages."""
+"""Tests that all formats give the same records, and that only damaged records are lost."""
 
 import csv
 import io

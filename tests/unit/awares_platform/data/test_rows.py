@@ -95,7 +95,10 @@ def test_bad_rows_are_named_and_the_good_ones_kept() -> None:
 
 
 def test_one_odd_value_costs_its_row_and_not_its_file() -> None:
-    """Check columns of another type, of which only some values are no valid values."""
+    """Check five columns that hold valid and invalid values.
+
+    The values of three columns have another type than in the schema.
+    """
     odd: dict[str, tuple[list[object], pa.DataType]] = {
         "evidence": (
             [[[0.0, 0.0, 4.0, 4.0]], [[0.5, 0.0, 4.0, 4.0]], [[float("nan"), 0.0, 4.0, 4.0]]],

@@ -160,8 +160,8 @@ def outputs(model: Any, x: Tensor) -> list[Tensor]:
     """
 
     def compute(module: Any) -> Tensor:
-        # On CPUs a layer computes with its attribute cpu_linear. The layer has this attribute only
-        # after vLLM has processed the layer.
+        # When vLLM processes a layer for a CPU, it adds the attribute cpu_linear. The layer then
+        # computes with this attribute.
         if "cpu_linear" not in vars(module):
             return linear(x, module.weight, module.bias)
         return module.quant_method.apply(module, x, module.bias)

@@ -1,6 +1,6 @@
-"""Tests the comparison of two changes of the canary's logprobs: the engine's and the learner's.
+"""Tests the check that a weight update changes the engine's logprobs like the learner's logprobs.
 
-An update of the weights makes both changes. The tests simulate the engine's rounding errors.
+Both score the same prompts, the canary. The tests simulate the engine's rounding errors.
 """
 
 import pytest
@@ -13,7 +13,7 @@ TOKENS = 160
 
 
 def measured(played: float, size: float, noise: float, seed: int = 0) -> Change:
-    """Return both changes. The engine's change is the share `played` of the learner's change.
+    """Return both changes. The engine's change is `played` times the learner's change.
 
     `size` is the standard deviation of the learner's change over the tokens. `noise` is the
     standard deviation of the engine's rounding errors.

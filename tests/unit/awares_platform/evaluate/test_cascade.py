@@ -140,8 +140,8 @@ def test_failed_episodes_change_no_budget_and_get_no_second_pass() -> None:
     first = [low(0, "low", -1.0), low(1, "low", -2.0), failed(low(2, "", 0.0))]
     asked = [DIRECT, replace(ASKED, sample=FULL[1].sample), failed(FULL[2])]
     rows = {"low": first, "full": FULL[:3], "awares": asked}
-    # The token ratios of `awares` are 0.25, 0.5 and none, so the budget of two questions is 0.75.
-    # The mean over three questions would be 0.25, which two first passes already spend.
+    # The third episode of `awares` failed. The other two have the token ratios 0.25 and 0.5, so
+    # the budget is 0.75 in total. The first passes cost 0.5, so no second pass is affordable.
     joined = join(("threshold",), rows, {}, SPEC)["threshold"]
     assert joined == first
     dear = [DIRECT, played(1, (turn(WHOLE, "a"), turn(WHOLE, "b"))), failed(FULL[2])]

@@ -34,11 +34,12 @@ class Bus:
 class FakeActor:
     """A fake rollout actor, which plays every prompt with the weight version that it has loaded.
 
-    The actor dies while it plays prompt number `dies_at`. From prompt number `frozen_at` on, it
-    answers no ping and finishes no prompt, as after SIGSTOP. From prompt number `slow_from` on, a
-    group does not end until `drain`, and its last episode is then unfinished. At version
-    `mismatch_at` the actor raises an error, as after a canary mismatch. It dies while it validates
-    version `dies_validating`. `placed` is set once the actor has a node.
+    The actor dies while it plays prompt number `dies_at`, or while it validates the version
+    `dies_validating`. From prompt number `frozen_at` on, it answers no ping and finishes no prompt,
+    like a process after SIGSTOP. From prompt number `slow_from` on, `rollout` waits for a call of
+    `drain`, and then returns a group whose last episode is unfinished. When the actor loads version
+    `mismatch_at`, it raises an error, as after a canary mismatch. `placed` is set once the actor
+    has a node.
     """
 
     def __init__(

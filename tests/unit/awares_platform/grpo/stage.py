@@ -1,4 +1,4 @@
-"""Connects a controller with fake actors and a fake journal. A test plays the learner's part."""
+"""Connects a controller with fake actors and a fake journal. A test acts as the learner."""
 
 import asyncio
 import json
@@ -72,7 +72,8 @@ class SlowJournal(MemoryJournal):
 class MemoryBook:
     """A fake record of validated versions, in memory.
 
-    `kept` are the pinned versions, and `unsaved` the versions whose snapshot is not complete.
+    `kept` are the versions whose weights must not be deleted. `unsaved` are the versions whose
+    snapshot is not complete.
     """
 
     def __init__(self) -> None:
@@ -219,10 +220,10 @@ class Stage:
         return [int(line.split()[-1]) for line in self.log if "plays" in line]
 
     async def rest(self, prompts: int) -> list[int]:
-        """Wait until the actors have begun to play `prompts` prompts, and then a little longer.
+        """Wait until the actors have begun to play `prompts` prompts, and then 0.05 s more.
 
         Return the numbers of all prompts that the actors have begun. The list has more than
-        `prompts` numbers if the controller issues prompts beyond its bound.
+        `prompts` numbers if the controller issues too many prompts.
         """
         async with asyncio.timeout(30):
             while len(self.played()) < prompts:
@@ -234,7 +235,7 @@ class Stage:
         """Take one learner step, publish `version` + 1, and return the numbers of settled prompts.
 
         A prompt is settled once the learner has its group, or once its group turns out to be
-        useless. Return None if the controller hands out no batch, or an order such as Finish.
+        useless. Return None if the controller hands out no batch.
         """
         shard = await self.controller.batch(step, version, 0, 1)
         if not isinstance(shard, StepShard):

@@ -1,4 +1,4 @@
-"""Tests that one reader of HEAD tells all actors of new weights."""
+"""Tests that one reader of HEAD, the list of a run's versions, tells all actors of new weights."""
 
 import asyncio
 from collections.abc import Callable

@@ -42,7 +42,8 @@ def test_the_groups_of_a_node_that_is_taken_back_go_on_elsewhere(
         for number in (0, 1):
             [whole, cut] = acted.spawned[1].begun[number]
             assert (whole.stop, cut.stop) == (StopReason.ANSWER, StopReason.UNFINISHED)
-        # The journal needs no unfinished group that is finished before the next write.
+        # Actor 1 finishes both groups before the next write, so the journal gets only the finished
+        # groups.
         assert [one.outcome for one in acted.journal.groups[:2]] == [Outcome.READY] * 2
         row = await acted.controller.record()
         assert row is not None and row[1]["groups/unfinished"] == 2
@@ -138,7 +139,7 @@ def test_nodes_that_are_taken_back_are_told_until_the_run_ends(
 def test_a_question_of_a_drained_actor_is_validated_by_another(
     stage: Callable[..., Stage], samples: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The actor is drained while it waits before a further attempt after an error."""
+    """Check a drain in the pause between a failed attempt to validate and the next attempt."""
     monkeypatch.setattr("awares_platform.grpo.validation._RETRY_S", 30.0)
 
     async def scene() -> None:

@@ -59,7 +59,10 @@ def test_an_actor_without_a_node_is_awaited_and_stops_no_run(stage: Callable[...
 
 
 def test_a_lost_actor_stops_the_clock_of_the_batch(stage: Callable[..., Stage]) -> None:
-    """Check that grpo.batch_timeout_s does not run while the only actor's successor has no node."""
+    """Check that grpo.batch_timeout_s does not count the time without an actor.
+
+    The only actor dies, and its successor waits for a node.
+    """
 
     async def scene() -> None:
         acted = stage(batch_timeout_s=1.0)

@@ -1,4 +1,4 @@
-"""Tests which waiting actors get prompts, and that actors without room cost no work."""
+"""Tests which waiting actors get prompts, and that waiting causes almost no work."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -29,7 +29,7 @@ def buffer(samples: list[Sample]) -> EpisodeBuffer:
 
 
 async def waiting(line: Line, versions: list[int]) -> list[Waiting]:
-    """Let one actor with each of `versions` wait for a prompt, and return the actors' tasks."""
+    """Start one waiting actor for each item of `versions`, and return the actors' tasks."""
     for index, version in enumerate(versions):
         line.loaded(index, version)
     tasks = [asyncio.create_task(line.prompt(index)) for index in range(len(versions))]

@@ -26,8 +26,8 @@ LOW = View()
 class CountingMaker:
     """A fake image processor that makes one patch of every 14 x 14 pixels of a view.
 
-    All values of a patch are the number that names the view's image. `given` lists the number of
-    views of each call.
+    Each value of a patch is the number of the view's image. `given` lists the number of views of
+    each call.
     """
 
     def __init__(self) -> None:

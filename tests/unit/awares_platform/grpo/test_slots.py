@@ -1,4 +1,4 @@
-"""Tests which part of a group's life takes one of the actor's slots."""
+"""Tests how long a group occupies one of its actor's slots."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -26,7 +26,8 @@ def test_an_actor_plays_while_its_groups_are_scored(
         monkeypatch.setattr(driving, "_score", scored)
         running = asyncio.create_task(acted.controller.run())
         await acted.controller.attach(0, Position())
-        # Groups that wait for a score still take room in the buffer, which is two batches.
+        # The four groups fill the buffer, which has room for two batches. Groups count even
+        # while they wait for a score.
         assert await acted.rest(4) == [0, 1, 2, 3]
         may_score.set()
         assert await acted.step(0, 0) == [0, 1]

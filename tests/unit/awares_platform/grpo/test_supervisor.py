@@ -261,8 +261,8 @@ def test_more_than_the_most_actors_are_refused_as_the_fewest() -> None:
 def far(restored: list[int | None]) -> Start:
     """Return a function that makes a controller and a trainer.
 
-    The controller reports a too large KL divergence in every step. `restored` has one version, or
-    None, for each restoration that a guard asks for.
+    The controller reports a too large KL divergence in every step. Its calls of `restore` restore
+    the versions in `restored`, one each. None stands for a call that can restore no version.
     """
 
     def start() -> tuple[ShortController, ShortTrainer]:
@@ -317,7 +317,7 @@ def test_sigterm_lets_the_controller_keep_unfinished_groups(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The signal's handler raises SystemExit in the task that runs, or outside of all tasks."""
+    """Check a signal that arrives while a task runs, and one that arrives outside of all tasks."""
     monkeypatch.setattr("awares_platform.grpo.supervisor.HAND_BACK_S", 0.1)
     monkeypatch.setattr("awares_platform.grpo.supervisor.STOP_S", 0.2)
     controller = ShortController(range(2), ended=False)

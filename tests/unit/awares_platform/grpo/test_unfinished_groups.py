@@ -87,7 +87,7 @@ def test_the_format_has_a_version_and_a_newer_one_is_refused(
         pq.write_table(table.replace_schema_metadata(metadata), sink, write_page_checksum=True)
         return sink.getvalue()
 
-    # A release without unfinished groups has written no version.
+    # Releases before the first unfinished groups wrote no version of the format.
     assert decode(written(held), "a").groups == (group,)
     with pytest.raises(DataError, match=r"it has version 3 of the format, .* reads 2"):
         decode(written({**held, b"format": b"3"}), "a")
@@ -102,7 +102,7 @@ def buffer(samples: list[Sample]) -> EpisodeBuffer:
 
 @pytest.fixture
 def cut(make_episode: Callable[..., Episode]) -> Callable[[Prompt, int], Group]:
-    """Return a factory for unfinished groups with tokens of a version and the next one."""
+    """Return a factory for unfinished groups with tokens of a given version and of the next one."""
 
     def make(prompt: Prompt, version: int = 0) -> Group:
         begun = make_episode(version, None, StopReason.UNFINISHED)
@@ -132,7 +132,7 @@ def test_a_group_that_is_handed_back_is_issued_again_with_its_episodes(
 def test_episodes_that_would_be_too_stale_are_begun_anew(
     buffer: EpisodeBuffer, cut: Callable[..., Group]
 ) -> None:
-    """The bound is 1, so tokens of version 0 may train the update of version 1, but not of 2."""
+    """Check that tokens of version 0 may train the update of version 1, but not of version 2."""
     prompt = buffer.issue()
     buffer.add(cut(prompt, version=0))
     assert not buffer.full(1) and buffer.begun(prompt)

@@ -12,10 +12,9 @@ from tests.unit.awares_platform.grpo.stage import Stage, play, until
 
 
 def numbered(make_episode: Callable[..., Episode]) -> Callable[..., Episode]:
-    """Return a factory of episodes, of which each two in a row show the same image.
+    """Return a factory of episodes.
 
-    The episodes of the calls 0 and 1 show image 0, those of the calls 2 and 3 show image 1, and so
-    on.
+    The first two episodes that it makes show image 0, the next two show image 1, and so on.
     """
     made: list[int] = []
 
@@ -71,11 +70,11 @@ def test_a_forecast_waits_for_a_whole_batch(
 
 
 def test_a_synchronous_run_has_no_forecast(stage: Callable[..., Stage]) -> None:
-    """Check when a request for a forecast stops waiting for ready groups and returns no views.
+    """Check that `upcoming` returns no views if the next batch is not ready ahead of its step.
 
-    The request returns once the step's batch is handed out, another learner attaches, or the run
-    ends. With the staleness bound 0, a step's groups become ready only after the learner has
-    published the version that the step updates.
+    The call returns once the batch is handed out, another learner attaches, or the run ends. With
+    the staleness bound 0, a step's groups become ready only after the learner has published the
+    version that the step updates.
     """
 
     async def scene() -> None:

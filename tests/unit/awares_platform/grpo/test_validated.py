@@ -70,7 +70,8 @@ def test_the_highest_mean_wins_and_a_tie_goes_to_fewer_visual_tokens_and_then_to
     low, high = version(1, [1.0, 2.0, 3.0, 4.0]), version(2, [2.0, 3.0, 4.0, 5.0])
     assert better(None, low, []) is low
     assert better(low, high, []) is high and better(high, low, []) is high
-    # One of four questions differs by 1, so the mean difference equals its standard error.
+    # One of four questions differs by 1, so the mean difference equals its standard error,
+    # which counts as a tie.
     near = version(3, [2.0, 3.0, 4.0, 4.0])
     assert tied(near, high) and not tied(low, high)
     assert better(high, near, []) is near

@@ -157,11 +157,12 @@ def test_a_version_that_cannot_be_loaded_is_tried_three_times(
         damaged = WeightsError("damaged")
         acted.spawned[0].validation_errors = [EngineFailure("2 of 2"), damaged, damaged]
         await acted.step(0, 1)
-        # Version 3 must not be played before all attempts with version 1, or it gets an error.
+        # The fake actor's three errors are meant for version 1. Wait until its three attempts have
+        # used them up.
         await until(lambda: validated(acted) == [1, 1, 1])
         for step in (1, 2):
             await acted.step(step, step + 1)
-        # No attempt with the first version succeeds, so it is left out.
+        # No attempt with version 1 succeeded, so the record does not contain it.
         await until(lambda: [one.version for one in acted.book.record.entries] == [3])
         assert validated(acted) == [1, 1, 1, 3]
         assert acted.book.record.pending == [] and acted.book.kept == {3}

@@ -1,4 +1,4 @@
-"""Tests `build`, which builds a part of the method from a name like `module:attribute`."""
+"""Tests `build`, which builds objects such as a judge from a name like `module:attribute`."""
 
 from typing import Any, Protocol
 

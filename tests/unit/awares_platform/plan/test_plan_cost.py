@@ -79,7 +79,10 @@ def test_large_deltas_bring_the_anchor_sooner() -> None:
 
 @pytest.mark.parametrize("delta", [1.0, 5.0, 40.0, 60.0, 71.0, 78.0, 100.0])
 def test_the_mean_version_is_that_of_the_writer(delta: float) -> None:
-    """Follow the writer's rules over many versions. A useless delta leaves only the anchor."""
+    """Compare `per_version` with a simulation of the writer over 4,800 versions.
+
+    A version with an anchor gets no delta if deltas have over 0.7 times the size of anchors.
+    """
     from awares_platform.weights import cadence
 
     costs, up, down, versions = cadence.ChainCost(anchor=100), 0.0, 0.0, 4800
@@ -111,7 +114,7 @@ def test_traffic_of_an_adapter() -> None:
     raw = 2 * 20_185_088
     assert (bus.raw, bus.changed) == (raw, None)
     assert (bus.delta, bus.anchor) == (pytest.approx(0.33 * raw), pytest.approx(0.65 * raw))
-    # Two deltas exceed an anchor, so every second version has an anchor as well.
+    # Two deltas have more bytes than an anchor, so every second version has an anchor as well.
     assert bus.weights_up == pytest.approx(0.33 * raw + 0.65 * raw / 2)
     with pytest.raises(ConfigError, match=r"--changed-share 0.1 has no effect on an adapter"):
         traffic_of(setup(), 20_185_088, changed_share=0.1)
@@ -149,7 +152,7 @@ def test_hours_follow_from_flops() -> None:
     assert synchronous.step_s == pytest.approx(synchronous.ranks.seconds + grpo.rollout_s)
     assert synchronous.learner_waits == pytest.approx(grpo.rollout_s)
     assert synchronous.rollouts_wait == pytest.approx(synchronous.ranks.seconds)
-    # One actor is slower than the seven ranks, so a batch is never ready early.
+    # One actor is slower than the seven ranks, so the images of a batch are never ready early.
     late = make(setup("grpo.learner_workers=7", "grpo.rollout_actors=1"), Assumptions())
     assert late.hours["grpo"].ranks.images_s == pytest.approx(0.120 + 7 * 0.025)
     assert late.hours["grpo"].learner_waits > 0
@@ -163,7 +166,8 @@ def test_learning_takes_the_flops_of_the_widest_pass() -> None:
     tokens, shape, ranks = sheet.lengths, sheet.shape, sheet.hours["grpo"].ranks
     language = shape.layers * shape.layer_parameters * tokens.called * 6
     attention = 2 * 28 * 3584 * tokens.called**2 * 4
-    # Policy and reference share one pass of the tower, which computes each group's low view once.
+    # The policy and the reference share one pass of the vision tower. In this pass, the tower
+    # computes each group's low view once.
     visual = 8 * tokens.low + 19 * tokens.crop
     tower = shape.vision_parameters * visual * 4 * 2
     assert (ranks.passes, ranks.images_s) == (1, 0)
@@ -184,9 +188,9 @@ def test_the_towers_time(
 ) -> None:
     """Check how often the vision tower runs.
 
-    With two minibatches, the proximal policy adds a run of the tower. With stage 3 or a trained
-    tower, the reference needs its own run, and every sequence needs its own low view. The two
-    gradients of a trained tower each cost as much as a run.
+    With two minibatches, the proximal policy adds a run of the tower. With ZeRO stage 3 or a
+    trained tower, the reference needs its own run, and every sequence needs its own low view. Each
+    of the two gradients of a trained tower costs as much as a run.
     """
     whole = ("policy.lora_rank=0", "grpo.micro_tokens=none", "grpo.micro_batch=64")
     config = setup(*whole, "grpo.learner_workers=1", override)

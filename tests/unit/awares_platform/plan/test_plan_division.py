@@ -21,7 +21,7 @@ WITHOUT = {"mini": "it runs on CPUs", "trial": "it runs on CPUs", "serve-only": 
 def advised(learners: int, actors: int, parallel: int = 1, **settings: object) -> Advice:
     """Return the advice for a run that takes max(12 / learners, 5 / actors) hours.
 
-    A setup with five learners does not fit its GPUs.
+    Five learners do not fit the memory of their GPUs.
     """
     grpo = GrpoConfig.model_validate(
         {"learner_workers": learners, "rollout_actors": actors, "groups_per_step": 2}
@@ -43,7 +43,8 @@ def preset(name: str) -> PlatformConfig:
 
 def test_every_split_of_the_same_gpus_is_compared() -> None:
     advice = advised(4, 4)
-    # A step of six episodes does not suffice for seven ranks, and five ranks do not fit their GPUs.
+    # Two divisions of the eight GPUs are missing. Seven ranks are too many for a step of six
+    # episodes, and five ranks do not fit the memory of their GPUs.
     assert advice.divisions == (
         Division(6, 2, 2.5),
         Division(4, 4, 3.0),

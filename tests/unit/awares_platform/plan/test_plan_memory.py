@@ -167,7 +167,10 @@ def test_tokens_of_a_page_are_those_of_the_processor() -> None:
 
 
 def test_the_prompt_of_another_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The configuration does not know this prompt, so only the plan finds that it is too long."""
+    """Check that the plan refuses a too long system prompt of an environment.
+
+    The checks of the configuration do not see this prompt.
+    """
     config = setup("method.environment=awares.whole_image:WholeImage")
     prompt = len(system_prompt(config.method)) // 4
     assert prompt > 100 and tokens_of(config).largest.prompt == prompt + 64
@@ -211,9 +214,11 @@ def test_the_encoder_cache_holds_the_tokens_of_a_pass() -> None:
 
 
 def test_temporary_tensors_are_those_of_a_pass_or_of_a_canary() -> None:
-    """Check that only the larger of the two peaks counts.
+    """Check that the plan counts the larger of two peaks.
 
-    A canary's longest prompt is an episode whose crop has 1,040 tokens. A typical crop has 520.
+    `workspace` is the peak of a forward pass. `scoring` is the peak while the engine scores a
+    canary. The canary's longest prompt is an episode whose crop has 1,040 tokens. A typical crop
+    has 520.
     """
     tokens, wide = tokens_of(setup()), engine_of(setup())
     prompt = tokens.called + 520

@@ -55,7 +55,7 @@ def test_edges_follow_the_anchor():
 def test_names_keep_apart_in_a_wide_font():
     """Check that names do not overlap in DejaVu Sans Bold, a wide font.
 
-    `measured` has the real widths of two of the names.
+    `measured` holds the real widths of two names. The estimated widths must not be smaller.
     """
     measured = {"AwaRes, SFT only": 129.0, "confidence threshold": 154.0}
     marks = [

@@ -211,8 +211,9 @@ def records(directory: Path) -> list[Any]:
 def _entries(data: bytes) -> Iterator[bytes]:
     """Yield the entries of a file in LevelDB's log format.
 
-    The file begins with 7 bytes of W&B. An entry consists of one or more fragments. A fragment has
-    a header of 7 bytes: a checksum, the length, and the kind (1 whole, 2 first, 3 middle, 4 last).
+    The file begins with W&B's own header of 7 bytes. An entry consists of one or more fragments. A
+    fragment has a header of 7 bytes: a checksum, the length, and the kind (1 whole, 2 first,
+    3 middle, 4 last).
     If fewer than 7 bytes are left in a block of 32 KiB, they are zeros.
     """
     at, entry = 7, b""
@@ -244,7 +245,9 @@ def test_wandb_continues_the_run_of_a_resumed_job(
             tracking.metrics(step, {"reward/mean": float(step)})
         tracking.samples(steps[-1], lambda: [row])
         tracking.close()
-        time.sleep(1.1)  # An offline directory is named after its start, in whole seconds.
+        # W&B names an offline directory after its start in whole seconds, so the next job must
+        # start in another second.
+        time.sleep(1.1)
     found = records(job.directory)
     assert {one.run.run_id for one in found if one.HasField("run")} == {"mini-grpo"}
     history = [

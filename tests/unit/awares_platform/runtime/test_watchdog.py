@@ -46,6 +46,6 @@ def test_an_error_of_the_work_passes_at_once() -> None:
 def test_the_watchdog_of_a_killed_process_ends() -> None:
     process = started("time.sleep(60)")
     process.kill()
-    # The watchdog shares this pipe, so the pipe ends when the watchdog has ended, too.
+    # The watchdog has the same stdout, so `communicate` returns only after the watchdog has ended.
     said, _ = process.communicate(timeout=20)
     assert said == ""

@@ -34,8 +34,8 @@ HOST = b"host: a\r\n"
 class Behind:
     """The ASGI application behind the front, in place of Ray Serve's proxy.
 
-    `port` is the port of the server. `kind` says how the application answers. The front reads the
-    state of the replicas from `availability`, and from `draining` whether the endpoint stops.
+    `port` is the port of the server. `kind` says how the application answers. `availability` tells
+    the front the state of the replicas, and `draining` tells it whether the endpoint stops.
     `bodies` lists the sizes of the request bodies that the application got. `reports` lists the
     numbers of requests in flight that the front reported. `left` counts the clients that left a
     hanging request.
@@ -160,7 +160,7 @@ def test_broken_http_is_answered_in_json(behind: Behind, data: bytes, status: in
 
 
 def _raw(behind: Behind, *pieces: tuple[bytes, float]) -> bytes:
-    """Send each piece and wait its seconds. Return all that the server has sent at the end."""
+    """Send each piece, and then wait its number of seconds. Return all bytes of the replies."""
     with socket.create_connection(("127.0.0.1", behind.port)) as sock:
         sock.settimeout(8)
         for piece, wait_s in pieces:
@@ -185,7 +185,7 @@ def _raw(behind: Behind, *pieces: tuple[bytes, float]) -> bytes:
 def test_a_broken_request_waits_for_the_answers_before_it(
     behind: Behind, earlier: int, broken: bytes, status: int
 ) -> None:
-    """The server sends the first answer in two pieces. The broken request comes in between."""
+    """Check a broken request that arrives between the two pieces of the first answer."""
     behind.kind = "pieces"
     first = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
     reply = _raw(behind, (first * earlier, 0.2), (broken, 0.0))
@@ -208,7 +208,10 @@ def test_the_time_of_a_header_begins_after_the_answer_before_it(behind: Behind) 
 def test_an_idle_connection_is_closed_though_a_blank_line_comes(
     behind: Behind, after: bytes
 ) -> None:
-    """uvicorn closes idle connections after 5 seconds, but stops its timer after any byte."""
+    """Check that a blank line does not keep an idle connection open.
+
+    uvicorn closes idle connections after 5 seconds, but any byte stops its timer.
+    """
     first = b"GET / HTTP/1.1\r\n" + HOST + b"\r\n"
     reply = _raw(behind, (first, 0.3), (after, 0.0))
     assert reply.count(b"HTTP/1.1 200") == 1 and b"invalid_http" not in reply

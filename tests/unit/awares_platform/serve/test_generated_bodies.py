@@ -41,8 +41,9 @@ FIELDS: dict[str, Any] = {
         },
     },
 }
-"""A value of each field, so that a change reaches each one."""
-# The client lives for all examples. A failure is readable without the slow search for a small one.
+"""A valid value of each field, so that the random changes can reach each field."""
+# All examples share one client, so hypothesis must accept a fixture that lives longer than an
+# example. Failing examples are not shrunk, because this is slow and they are readable anyway.
 QUICK = settings(
     max_examples=150,
     phases=(Phase.explicit, Phase.generate),
@@ -71,11 +72,11 @@ DEEP = LEVELS.map(lambda depth: Raw("[" * depth + "]" * depth)) | LEVELS.map(
 
 
 class Raw(str):
-    """JSON text that stands for itself in a body."""
+    """JSON text that `encoded` copies into a body unchanged."""
 
 
 def encoded(value: Any) -> str:
-    """Return JSON, in which a `Raw` is written as it is."""
+    """Return the value as JSON. Copy each `Raw` in it unchanged."""
     if isinstance(value, Raw):
         return str(value)
     if isinstance(value, dict):
@@ -86,7 +87,7 @@ def encoded(value: Any) -> str:
 
 
 def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield each object or list in `value`, with each of its keys or indices."""
+    """Yield (object or list, key or index) for each item in `value`, at any depth."""
     keys = value if isinstance(value, dict) else range(len(value))
     for key in keys:
         yield value, key

@@ -12,7 +12,8 @@ GIBBERISH = "GET_CROPS: ['99']"
 def ask(client, body):
     """Return the answer, the recoveries and the whole response.
 
-    A recovery names a detour of the endpoint, such as asking again after an unreadable request.
+    A recovery names what the endpoint did to get an answer, such as asking the policy again after
+    an unreadable request.
     """
     reply = client.post(CHAT, json=body)
     assert reply.status_code == 200, reply.text

@@ -1,4 +1,4 @@
-"""Tests the measurement on held-out demonstrations with the tiny policy, without DeepSpeed."""
+"""Tests the validation of the tiny policy on held-out demonstrations, without DeepSpeed."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -72,12 +72,14 @@ def result(asks: bool, right: bool, first: int, likely: int) -> TeacherForced:
 
 
 def test_decisions_and_requests_count_separately() -> None:
+    # Token 9 begins a request. Tokens 4 and 5 begin an answer. The comments name what the policy
+    # does.
     results = [
         result(asks=True, right=True, first=9, likely=9),
-        result(asks=True, right=False, first=9, likely=9),  # asks for the wrong crops
-        result(asks=True, right=False, first=9, likely=4),  # answers instead
-        result(asks=False, right=True, first=4, likely=5),  # a wrong answer is no request
-        result(asks=False, right=True, first=4, likely=9),  # asks instead
+        result(asks=True, right=False, first=9, likely=9),  # It asks for the wrong crops.
+        result(asks=True, right=False, first=9, likely=4),  # It answers instead of asking.
+        result(asks=False, right=True, first=4, likely=5),  # It answers wrongly.
+        result(asks=False, right=True, first=4, likely=9),  # It asks instead of answering.
     ]
     found = figures(results)
     assert found["validation/tool_turns"] == pytest.approx(1 / 3)

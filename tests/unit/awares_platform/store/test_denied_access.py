@@ -45,7 +45,7 @@ def date(ahead_s: float) -> str:
 def test_a_wrong_clock_is_named_and_not_the_keys(
     code: str, sent: int | str | None, words: str
 ) -> None:
-    """`sent` is the Date header, or by how many seconds the server is ahead of this machine."""
+    """`sent` is the text of the Date header, or the server's lead over this machine in seconds."""
     dated = date(sent) if isinstance(sent, int) else sent
     found = message(code, **({} if dated is None else {"date": dated}))
     assert words in found and f"denies access ({code})" in found

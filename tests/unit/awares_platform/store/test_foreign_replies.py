@@ -1,4 +1,4 @@
-"""Tests that a server which is no S3 server is named, and is never taken for an empty store."""
+"""Tests that errors name a server that is no S3 server, and do not call its objects missing."""
 
 import re
 import time
@@ -64,7 +64,7 @@ def test_every_operation_names_the_setting(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["page", "absent", "text", "redirect"])
 def test_an_object_is_not_taken_for_a_missing_one(kind: str) -> None:
-    """The reply to a HEAD request has no body, so the store also asks for a listing."""
+    """Check HEAD requests. Their replies have no body, so the store also requests a listing."""
     with answering(lambda _: ANSWERS[kind]) as server:
         with pytest.raises(StoreError, match="is no S3 server"):
             client_of(server).exists("key")

@@ -77,7 +77,7 @@ def test_a_key_needs_kms() -> None:
 def test_the_bucket_is_in_the_path_or_in_the_host(
     addressing: str, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server is the client's proxy, so it receives the whole URL and no host is looked up."""
+    """The test's server is the client's HTTP proxy, so it receives the whole URL."""
     with answering(lambda _: Answer(200, LISTING)) as server:
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.setenv(name, "")
@@ -112,7 +112,7 @@ def test_no_variable_moves_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def rotated(accepted: str, rotate: Callable[[], object]) -> Callable[[Asked], Answer]:
-    """Return a handler that refuses every token but `accepted`, and calls `rotate` if it does."""
+    """Return a handler that refuses tokens other than `accepted`, and then calls `rotate`."""
 
     def answer(asked: Asked) -> Answer:
         if asked.headers["x-amz-security-token"] == accepted:

@@ -1,4 +1,4 @@
-"""Tests that an exported policy gets its inputs in the same form as in training."""
+"""Tests that an exported policy keeps, and requires, the prompts and image sizes of training."""
 
 import json
 from pathlib import Path

@@ -199,7 +199,10 @@ def test_every_setting_that_is_left_out_exists(section: type[Section], left_out:
 
 
 def test_a_setting_that_older_recipes_lack_is_left_out_until_it_changes_a_result() -> None:
-    """Older curated sets were refused for a setting whose default keeps their labels."""
+    """Check a setting that older curated sets do not record.
+
+    The sets stay usable while the value of this setting keeps their labels.
+    """
     each = ("curate.judge_form=each", "curate.both_wrong=LR")
     recorded = {**curate(), "curate.judge_form": "compare"}
     assert "curate.judge_form" not in curate() and not changes(recorded, curate())

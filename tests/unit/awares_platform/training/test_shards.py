@@ -1,4 +1,4 @@
-"""Tests that any part of a stored training state can be read, and that damage is named."""
+"""Tests reads of any part of a stored training state, and the errors about lost or cut files."""
 
 import json
 from pathlib import Path

@@ -83,8 +83,8 @@ def test_no_word_is_written_beyond_the_end() -> None:
     """Check that the decoder refuses damaged streams, and writes only to the first 100 words."""
     words = np.zeros(200, np.int16)
     for streams in (
-        [2, 8, 63, 40, 0, 0, 0],  # The second change is at word 104.
-        [1, 4, 192, 1, 4, 2, 0, 0],  # The change is at word 128.
+        [2, 8, 63, 40, 0, 0, 0],  # The second change is at word 104, beyond the end.
+        [1, 4, 192, 1, 4, 2, 0, 0],  # The change is at word 128, beyond the end.
         [1, 4, 192, 1, 4, 0, 1, *[4, 255] * 2, 0],  # The gap is the largest possible gap.
         # The stream declares 101 changes, but the tensor has only 100 words.
         [101, 101 * 4 & 127 | 128, 101 * 4 >> 7, *[0] * 101, 0, 0, 0],
@@ -92,7 +92,7 @@ def test_no_word_is_written_beyond_the_end() -> None:
         [1, 4, 0, 0, 0, 1, *[4, 6], *[4, 0]],  # There is one step too many.
         [1, 4, 192, 0, 0, 0],  # A wide gap is missing.
         [1, 4, 0, 1, 4, 3, 0, 0],  # There is one wide gap too many.
-        # The wide gap has the move 3. Only the moves 0 to 2 are valid.
+        # The wide gap has the invalid move 3. Valid moves are 0, 1 and 2.
         [1, 4, 192, 1, 4, 193, 0, 1, *[4, 6], *[4, 0]],
     ):
         with pytest.raises(WeightsError, match="damaged"):

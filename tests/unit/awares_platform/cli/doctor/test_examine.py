@@ -1,4 +1,4 @@
-"""Tests that errors and hanging checks become findings of the doctor, without any secrets."""
+"""Tests that the doctor reports errors and hanging checks as findings, and hides all secrets."""
 
 import io
 import json
