@@ -99,9 +99,9 @@ class Adapter:
 class Adapters:
     """The adapters of one engine. Loads must run one at a time.
 
-    Every request has an adapter, because vLLM's CPU kernels would apply the adapter of the last
-    slot to a request without one. Version 0 is therefore an adapter that adds zero, unless the
-    engine starts with an exported adapter.
+    Every request needs an adapter: to a request without an adapter, vLLM's CPU kernels would apply
+    one of the loaded adapters. Version 0 is therefore an adapter that adds zero, unless the engine
+    starts with an exported adapter.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ class Exported:
             check_complete(self.start, self.adapter, self.policy, family)
 
     def engine_rank(self, dtype: str) -> int:
-        """Return the rank of the adapter, or 0 if the engine uses whole weights.
+        """Return the adapter's rank, or 0 if the engine holds no separate adapter.
 
         `dtype` is the engine's data type.
         """

@@ -22,7 +22,7 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Prefetched:
-    """The cost of staging a version in the workers.
+    """The cost of downloading, verifying and preparing a version in the workers.
 
     `size` is the number of bytes that all workers together downloaded. Each other value is the
     maximum over all workers. `hops` is the number of downloaded deltas and anchors (whole weights).

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 _TRIES = 4
 """The largest number of times that one request is sent to the engine's process."""
 _ABORT_EVERY_S = 0.05
-"""Seconds between two attempts to abort requests. vLLM may register a request after an attempt."""
+"""Seconds between two attempts to abort requests.
+
+One attempt may not suffice, because vLLM may register a request after the attempt.
+"""
 
 
 class Requests:
@@ -101,7 +104,7 @@ class Requests:
         try:
             return await task
         except asyncio.CancelledError:
-            # If `refuse` cancelled the task, `check` raises the reason.
+            # If `refuse` cancelled the task, `check` raises an error with the reason.
             self.check()
             raise
 

@@ -252,7 +252,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         except AwaresError as error:
             report["error"] = str(error)
         except Exception as error:
-            # The engine polls until there is a report. Without a report it would poll for ever.
+            # Report every exception, because the engine polls until there is a report.
             report["error"] = f"{type(error).__name__}: {error}"
         self._report = report
 

@@ -142,7 +142,7 @@ def _train(
 
 
 def _image_sizes(store: ObjectStore, data: DataConfig) -> dict[str, Size]:
-    """Return the width and height of each image, by hash, of the curated samples.
+    """Map the hash of each image of the curated samples to the image's width and height.
 
     The workers need the sizes to fill micro-batches. The driver reads the sizes for all workers, so
     that the workers do not send the same requests to the store.

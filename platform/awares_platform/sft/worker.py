@@ -134,7 +134,7 @@ class SftWorker:
         ).to(self._device)
         zero_settings = zero.settings_of(settings, config.policy.dtype)
         self._engine = zero.initialize(model, zero_settings, gpu)
-        # The digest keeps the snapshots of this recipe apart from those of other recipes.
+        # The digest keeps snapshots of different recipes apart.
         self._job = f"sft-{digest(recipe)[:12]}"
         self._snapshots = Snapshots(self._engine, self._store, self._run, self._job, recipe)
         self._best: Best | None = None

@@ -72,8 +72,8 @@ def frozen_engine(model: nn.Module, settings: ZeroSettings, gpu: bool) -> Any:
 class _Partition:
     """Partitions parameters one by one, over the ranks of the default process group."""
 
-    # The first partitioned parameter. DeepSpeed adds the method convert_to_zero_parameters to it,
-    # which partitions the other parameters.
+    # The first partitioned parameter. DeepSpeed adds the method convert_to_zero_parameters to this
+    # parameter. The method partitions all other parameters.
     _first: Any = None
 
     def __init__(self, dtype: torch.dtype) -> None:

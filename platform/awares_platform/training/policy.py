@@ -112,8 +112,8 @@ def interface(path: Path) -> tuple[str, str]:
     """Return two blake3 hex digests, one of the image processor's files and one of the text files.
 
     The text files are the files of the tokenizer and the chat template. Policies with the same two
-    digests turn text into the same ids. They turn images into the same pixels if they also have the
-    same bounds on the area of an image, which the digests leave out.
+    digests turn text into the same ids. The digests leave out the bounds on an image's area. With
+    equal bounds, such policies also turn images into the same pixels.
     """
     processor = [
         (name, _without_bounds(path / name))

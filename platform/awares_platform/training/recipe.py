@@ -66,7 +66,7 @@ _CURATE_OPERATION = {
     "engine_gpus": True,
     "engine_restarts": True,
     "budget": True,
-    # Recipes leave the next two settings out, because they have digests of the prompts' texts.
+    # Instead of the next two settings, recipes contain digests of the prompts' texts.
     "judge_prompt": True,
     "grounding_prompt": True,
     "second_judge": True,

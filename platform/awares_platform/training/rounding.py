@@ -75,8 +75,8 @@ def _sum(output: Tensor, change: Tensor) -> Tensor:
 def _remainder(output: Tensor) -> Tensor:
     """Return a pseudo-random number in (-0.5, 0.5) for each element.
 
-    It is a hash of the element's value and column. The number has so few bits that the element plus
-    this number of ulps is exact in float32.
+    The number is a hash of the element's value and column. It has only a few bits, so that the sum
+    element + number * ulp is exact in float32.
     """
     bits = 22 - _MANTISSA[output.dtype]
     columns = torch.arange(output.shape[-1], device=output.device, dtype=torch.int32)

@@ -171,7 +171,7 @@ def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) 
 def installed(name: str, write: Callable[[Path], None]) -> Path:
     """Return the directory `name` of the local cache of policies.
 
-    If this directory is missing, `write` first fills an empty directory, which then gets the name
+    If this directory is missing, `write` first fills an empty directory, which is then renamed to
     `name`. A failure of `write` leaves no directory.
     """
     target = cache_directory() / "policies" / name

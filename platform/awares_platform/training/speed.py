@@ -92,7 +92,10 @@ class StepWork:
         return language + tower_flops(self.sizes, visual, self.tower)
 
     def tokens(self, batch: Batch) -> tuple[int, int]:
-        """Return the number of tokens in a batch, without and with the padding that is computed."""
+        """Return the number of tokens in a batch, and the number that the language model computes.
+
+        The second number includes the padding. If `packed` is true, the two numbers are equal.
+        """
         real = int(batch.attention_mask_BT.sum())
         return real, real if self.packed else batch.attention_mask_BT.numel()
 

@@ -52,9 +52,9 @@ class ZeroSettings:
 class OptimizerStep:
     """The result of one optimizer step.
 
-    `norm` is the norm of all gradients before clipping. It is infinite if the step was not taken,
-    because a gradient was not finite. At stage 0 in float32, DeepSpeed records no norm, and `norm`
-    is nan.
+    `norm` is the norm of all gradients before clipping. If a gradient was not finite, the step was
+    not taken, and `norm` is infinite. After any other step at stage 0 in float32, `norm` is nan,
+    because DeepSpeed records no norm there.
 
     Example:
         OptimizerStep(norm=0.7, taken=True)

@@ -10,7 +10,7 @@ from awares_platform.weights.manifest import WeightsError, version_folder
 
 RANGE_BYTES = 8 << 20
 _AHEAD = 2
-"""Maximum number of spans that are downloaded while the caller decodes another span."""
+"""Maximum number of byte ranges that are downloaded while the caller decodes another range."""
 
 Span = tuple[int, int]
 """Two offsets in a weight shard: the first byte to download, and the byte after the last one."""

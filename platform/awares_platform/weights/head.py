@@ -20,9 +20,10 @@ def head_key(run: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One stored form of a version: the difference from version `base`, or all weights.
+    """One stored form of a version, which is a delta or an anchor.
 
-    The difference is called a delta. All weights are called an anchor, and `base` is then None.
+    A delta holds the difference from the version `base`. An anchor holds all weights, and its
+    `base` is None.
 
     `name` is the name of the form's manifest in the version's folder. `digest` is the blake3 hash
     of this manifest. `size` is the total number of bytes of the form's weight shards.

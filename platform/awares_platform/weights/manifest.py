@@ -52,8 +52,8 @@ class Piece:
     """Elements `start` to `end` (exclusive) of a flattened tensor, and their place in a shard.
 
     The encoded elements are `length` bytes at `offset` in the weight shard `shard`. `length` is 0
-    if the base version has equal elements. `kind` is the encoding to which most of these bytes
-    belong (see codec.kind). `blake3` is the hash of the decoded elements in little-endian order.
+    if the base version has equal elements. `kind` is the kind of encoding that takes up the most of
+    these bytes (see codec.kind). `blake3` is the hash of the decoded, little-endian elements.
 
     Example:
         Piece(0, 40960, "e1-d-r00000-00000.bin", 0, 1311, "ulp", "af13...")
