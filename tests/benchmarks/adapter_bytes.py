@@ -3,8 +3,8 @@
     PYTHONPATH=.:platform python tests/benchmarks/adapter_bytes.py [--readme PATH]
 
 The adapter has rank 8 and belongs to one decoder layer of the 7B model. AdamW trains it in float32,
-and each version is its copy in bfloat16. The gradients are synthetic: each element has a constant
-mean and independent noise, whose deviation is ten times the mean's. The script takes ten seconds.
+and each version is its copy in bfloat16. The gradients are synthetic: an element's gradient is a
+constant mean plus noise, and the noise is ten times as large. The script takes ten seconds.
 
 A size is the number of encoded bytes divided by the number of unencoded bytes. A delta encodes the
 change since the step before. An anchor encodes the whole adapter.

@@ -8,8 +8,8 @@ main thread computes on one core. With a Warmer (grpo/warming.py), a second thre
 views of the next step meanwhile. Each round measures first without a Warmer, and then with one.
 
 How to read it: "wait" is the median time until the views of a step are ready. "Compute" is the
-median time of the main thread's computation. If "compute" is much longer with a Warmer, the thread
-slows the main thread. The thread needs a core of its own.
+median time of the main thread's computation. If "compute" is much longer with a Warmer, the second
+thread slows the main thread. The second thread needs a core of its own.
 """
 
 import argparse

@@ -102,7 +102,10 @@ def check(
 
 
 def _journal(config: PlatformConfig, store: ObjectStore) -> dict[str, str]:
-    """Check the journal, and return what `check` returns. The newest step may have no record."""
+    """Check the journal, and return a map like the map that `check` returns.
+
+    The newest step may lack a record, but every earlier step must have one.
+    """
     size, journal = config.grpo.groups_per_step, journal_of(config, store)
     trainings = journal.trainings()
     numbers = Counter(number for one in trainings.values() for number, _ in one.groups)

@@ -66,7 +66,7 @@ class Strike:
         )
 
     def _wait_for_line(self, pattern: str, first: int, until: float) -> None:
-        """Wait until a line after the first `first` lines matches.
+        """Wait until a line matches `pattern`. The job's first `first` lines do not count.
 
         Raises TimeoutError if the job ends first, or if no line matches by the time `until`.
         """

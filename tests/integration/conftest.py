@@ -22,7 +22,7 @@ def store(seaweed: ObjectStore, tmp_path: Path) -> ObjectStore:
 def faults(store: ObjectStore) -> Iterator[Faults]:
     """Store BODY under the key "key", and yield a running proxy in front of `store`.
 
-    The retry budget is long, because a busy machine may answer slowly.
+    The client retries for up to 60 seconds, because a busy machine may answer slowly.
     """
     store.put("key", BODY)
     with proxy(store, retry_budget_s=60.0) as running:

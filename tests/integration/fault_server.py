@@ -191,8 +191,8 @@ def _reply(
 ) -> None:
     """Pass the server's reply to the client, and inject the fault.
 
-    The proxy reads the whole reply even if the client gets only a part of it. The server has then
-    executed the request.
+    Even if the client gets only a part of the reply, the proxy reads the whole reply. The server
+    has therefore executed the request.
     """
     bodiless = method == "HEAD" or head.words[1] in ("204", "304")
     body = iter(()) if bodiless else pieces(head, client.replies, to_end=True)

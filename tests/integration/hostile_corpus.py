@@ -67,9 +67,9 @@ def _chat(content: Any = "hi", **fields: Any) -> bytes:
 
 
 def _raw(more: str) -> bytes:
-    """Return the body of a chat request that ends with the members `more`, given as JSON text.
+    """Return the JSON text of a chat request, with the text `more` before its closing brace.
 
-    `more` may be text that `json.dumps` would not write.
+    `more` holds further members, and may be text that `json.dumps` would not write.
     """
     return _chat()[:-1] + b", " + more.encode("utf-8", "surrogatepass") + b"}"
 

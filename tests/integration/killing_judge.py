@@ -7,9 +7,9 @@ from awares.labels import Case, Judgement, MatchJudge
 
 
 class KillingJudge:
-    """Kills its process the first `deaths` times, and then judges like MatchJudge.
+    """Kills its process in each of the first `deaths` calls, and then judges like MatchJudge.
 
-    The length of the file `marks` is the number of killed processes.
+    The file `marks` counts the killed processes: it holds one byte for each.
 
     Example:
         KillingJudge("/tmp/marks", deaths=12)

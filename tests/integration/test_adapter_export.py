@@ -141,8 +141,8 @@ def test_an_engine_in_float32_plays_an_update_that_bfloat16_loses(
 ) -> None:
     """The merged export is rounded to bfloat16, and has therefore lost most of the small update.
 
-    In float32, engine and transformers compute almost equal logprobs. The test therefore takes the
-    logprobs of version 0 from transformers only.
+    The engine must nevertheless apply the whole update. The logprobs of version 0 come from
+    transformers, which computes almost the same logprobs as an engine in float32.
     """
     small = TrainedAdapter.attach(POLICY, trained.processor, trained.canary, torch.float32)
     small.step(trained.canary, 1e-5)
@@ -189,9 +189,9 @@ def test_an_engine_that_would_ignore_an_adapter_does_not_start(
 def test_the_adapter_of_another_export_is_not_played(
     trained: TrainedAdapter, directory: Path, seaweed: ObjectStore
 ) -> None:
-    """An export of whole weights hides an adapter that was exported before these weights.
+    """After an export of whole weights, `resolve_adapter` does not find an earlier adapter.
 
-    An adapter of another base policy is an error.
+    An adapter of another base policy raises PolicyError.
     """
     state = trained.merged()
     named = (seaweed, "lora", "awares", QWEN2_5_VL, MethodConfig())

@@ -1,7 +1,7 @@
 """Tests that the benchmark of the controller runs, with two simulated actors.
 
-The benchmark breaks if the interface of a real actor or worker changes, and the simulated one does
-not. Without this test, nobody would notice.
+If the interface of a real actor or worker changes, the simulated actor or worker must change, too.
+Otherwise the benchmark fails, and without this test nobody would notice.
 """
 
 import json

@@ -52,11 +52,12 @@ def test_a_store_that_refuses_conditional_writes_fails(store: ObjectStore) -> No
 
 @pytest.mark.parametrize("ignored", ["If-None-Match", "If-Match", "If-None-Match and If-Match"])
 def test_a_store_that_ignores_conditions_fails(store: ObjectStore, ignored: str) -> None:
-    """Imitate a store that ignores conditions, with a real store that respects them.
+    """A real store, which respects conditions, imitates a store that ignores them.
 
-    The check's third write has an If-None-Match condition, and the fourth has If-Match. Both
-    conditions are false. The test makes them true before the write, so the write succeeds. For
-    If-Match, the test restores the first content of the object, which has the wanted etag.
+    The check's third write has an If-None-Match condition, and its fourth write has an If-Match
+    condition. Both conditions are false. Just before such a write, the test makes the condition
+    true: it deletes the object, or restores the content with the wanted etag. The store then
+    accepts the write, as a store that ignores the condition would.
     """
     count = itertools.count(1)
 

@@ -156,7 +156,7 @@ def test_a_refused_prompt_harms_no_later_request(setup: Running, policy: RandomP
 
 
 def test_distinct_images_fill_the_view_cache_only(setup: Running, policy: RandomPolicy) -> None:
-    """A preprocessed image takes 12 MB here. vLLM's default cache would keep all 24, in 4 GiB."""
+    """A preprocessed image takes 12 MB. vLLM's default cache of 4 GiB would keep all 24 images."""
     process = next(
         child for child in multiprocessing.active_children() if child.name.startswith("EngineCore")
     )

@@ -137,7 +137,7 @@ def test_a_version_that_is_not_played_is_a_mismatch(setup: Setup) -> None:
     """The engine loads an adapter that adds nothing, and then an adapter without the MLP layers.
 
     After a small update, the errors of both faulty adapters are smaller than the rounding errors. A
-    check of the mean logprob difference alone would then accept them.
+    check of the mean logprob difference alone would therefore accept them.
     """
     learned, adapter = setup.trained.logprobs(), setup.trained.published()
     nothing = {name: tensor * (0 if name.endswith(UP) else 1) for name, tensor in adapter.items()}

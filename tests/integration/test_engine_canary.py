@@ -95,9 +95,10 @@ LARGER = {"vision attention output": 0.15}
 
 @dataclass(frozen=True)
 class Setup(Running):
-    """An engine, and the learner's weights with the logprobs that they give the canary prompts.
+    """An engine, the learner's weights, and the learner's logprobs of the canary prompts.
 
-    `step` is the training step for each tensor. `batch` holds the answers for training.
+    `step` is the training step for each tensor. `batch` holds the answers on which the
+    tests train.
     """
 
     learner: Logprobs

@@ -209,8 +209,8 @@ def check_validations(config: PlatformConfig, store: ObjectStore, killed: int) -
     assert all(len(one.values) == 6 for one in record.entries)
     best = record.found(record.best)
     assert best is not None and best.step > 0
-    # Only the best version is pinned, so that its weights are never deleted. The store keeps the
-    # training state of no other version.
+    # Only the best version is pinned, which means that its weights are never deleted. The store
+    # also keeps the training state of this version alone.
     assert pinned(store, config.run.name) == {best.version}
     snapshots = {info.key.split("/")[4] for info in store.list("runs/grpo-test/snapshots/")}
     assert snapshots == {f"v{best.version:08d}"}
@@ -276,8 +276,8 @@ def test_killed_resumed_and_nothing_counted_twice(
         if info.key.endswith(f"step-{STEPS:08d}/awares.json")
     ]
     position = json.loads(store.get(saved))["state"]
-    # A journal belongs to a recipe, and engine.dtype is a part of the recipe. Only the session's
-    # configuration has the chosen engine.dtype instead of "auto".
+    # The keys of the journal depend on engine.dtype, among other settings. Only the session's
+    # configuration has the data type that the job has chosen for "auto".
     journal = journal_of(session, store)
     trainings = journal.trainings()
     trained = [pair for record in trainings.values() for pair in record.groups]

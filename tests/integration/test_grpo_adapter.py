@@ -143,7 +143,6 @@ def begins_with_the_adapter_of_sft(config: PlatformConfig, subscriber: Subscribe
 
     Both adapters belong to the same base policy.
 
-
     The job must not start from the merged weights of SFT instead, because their rounding to
     bfloat16 loses a part of this adapter.
     """

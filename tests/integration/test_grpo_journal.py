@@ -246,7 +246,7 @@ def test_an_unfinished_group_that_is_too_stale_is_not_continued(seaweed: ObjectS
 def test_a_write_that_failed_is_repeated_and_blames_nobody(
     seaweed: ObjectStore, fault: Fault
 ) -> None:
-    """With a lost reply, the failed write has reached the store."""
+    """With the fault LostReply, the write reaches the store, although `append` raises an error."""
     name = f"journal-{type(fault).__name__.lower()}"
     with proxy(seaweed, retry_budget_s=0.5) as faults:
         journal = Journal(faults.store, name, START)

@@ -103,7 +103,7 @@ class Models:
         return 200, json.dumps({"question": [], "answer": [box]})
 
     def _count(self, kind: str, body: Body) -> tuple[str, int, int]:
-        """Count the request. Return its question, how often it was asked, and its checksum."""
+        """Count the request. Return the question, how often it was asked, and its checksum."""
         [question, *_] = QUESTION.findall(json.dumps(body["messages"]))
         with self._lock:
             self.asked[kind][question] += 1

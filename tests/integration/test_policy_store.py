@@ -288,7 +288,7 @@ def test_a_finished_grpo_run_refuses_another_start(
 def test_an_endpoint_follows_no_learner_with_other_inputs(
     config: PlatformConfig, store: ObjectStore
 ) -> None:
-    """The endpoint refuses such a run before an engine starts, and such a version while it runs."""
+    """Before it starts an engine, the endpoint refuses the run. Later, it refuses the version."""
     publisher = Publisher(store, "r")
     publisher.publish(1, {"w": torch.zeros(3)}, {INPUTS: environment.inputs(METHOD)})
     changed = METHOD.model_copy(update={"max_crops": 3})
@@ -361,7 +361,7 @@ def test_a_job_refuses_a_policy_that_was_trained_with_other_inputs(
     job: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Each job refuses the policy at once. It starts no engine, and does not wait `run.wait_s`."""
+    """Each job refuses the policy at once, and does not wait `run.wait_s` seconds for another."""
     export_policy({"w": torch.zeros(3)}, source, store, "r", "sft", FAMILY, METHOD)
     changed = config.model_copy(update={"method": METHOD.model_copy(update={"low_ratio": 0.25})})
     asked = {"serve": {"policy": "sft"}, "evaluate": {"policies": ["sft"]}}

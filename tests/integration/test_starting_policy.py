@@ -1,4 +1,4 @@
-"""Tests from which policy GRPO starts after SFT with LoRA, and that pulled versions build on it."""
+"""Tests from which policy GRPO starts after SFT with LoRA, and the weights of a pulled version."""
 
 import uuid
 from dataclasses import dataclass

@@ -105,10 +105,10 @@ def passes(events: Sequence[dict[str, Any]]) -> list[Pass]:
 def trainer_peak(report: dict[str, Any]) -> int:
     """Return a trainer's peak memory in bytes: its weights, and the most that a pass adds.
 
-    The weights are what the process's memory grows by while it loads the model, plus the weights
-    that it maps from files. The samples of memory leave mapped files out. Libraries, the tokenizer
-    and cached images do not count, because a GPU would hold none of them. The gradients and the
-    optimizer's state of an adapter are too small to count.
+    The weights are the growth of the process's memory during the load of the model, plus the
+    weights that it maps from files, because memory samples leave mapped files out. Libraries, the
+    tokenizer and cached images do not count, because a GPU would hold none of them. The gradients
+    and the optimizer's state of an adapter are too small to count.
     """
     events = [event for event in report["events"] if event["event"] != "engine"]
     first = {event["event"]: event for event in reversed(events)}

@@ -107,7 +107,7 @@ def planned_engine(engine: EngineMemory, dtype: str, shape: Geometry, scored: in
 
 
 def longest_prompt(config: PlatformConfig, job: str, tokens: Lengths) -> int:
-    """Return the tokens of the longest canary prompt that a job's engine scores, or 0 without any.
+    """Return the number of tokens of the longest canary prompt, or 0 if a job scores no canary.
 
     Besides the image at low resolution, the first two prompts of a canary show a crop of a quarter
     of the image, and the next two show a crop of a half. A canary has at most as many prompts as

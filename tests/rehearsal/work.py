@@ -58,7 +58,9 @@ def step_work(
 def split(done: Sequence[Pass]) -> tuple[list[Pass], list[list[Pass]]]:
     """Return the passes that score canaries, and the passes that learn in each step.
 
-    A reference pass has no gradients. The pass with gradients on the same batch follows it.
+    A pass without gradients is a reference pass if a pass with gradients on the same batch follows.
+    Reference passes are listed with the passes that learn. All other passes without gradients score
+    canaries.
     """
     following = [later for _, later in pairwise(done)]
     learns = [
@@ -74,7 +76,7 @@ def scorings(canary: Sequence[Pass]) -> int:
     """Return how often the learner has scored its canary.
 
     Each scoring consists of the same passes, so the function finds the shortest period of `canary`.
-    It cannot count the first pass instead, because two prompts may have the same shape.
+    It cannot count how often the first pass occurs, because two prompts may have the same shape.
     """
     count = len(canary)
     periods = (size for size in range(1, count + 1) if count % size == 0)

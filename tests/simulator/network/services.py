@@ -127,8 +127,8 @@ def _pattern(namespace: str, name: str, near: bool) -> re.Pattern[str]:
     """Return a pattern that matches the names of a Service.
 
     A name that includes the namespace matches anywhere. A name without the namespace may be a
-    common word. Such a name matches only before a port, and only if `near` is true. `near` says
-    whether the text belongs to a pod in the Service's namespace.
+    common word. Such a name matches only before a port, and only if `near` is true. `near` must
+    be true for the text of a pod in the Service's namespace, and false for any other text.
     """
     domain = r"(?:\.svc(?:\.cluster\.local)?)?"
     full = rf"{re.escape(name)}\.{re.escape(namespace)}{domain}(?::(?P<port>\d+))?"

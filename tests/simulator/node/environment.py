@@ -36,7 +36,10 @@ def resolve(objects: Objects, pod: Body, container: Body) -> dict[str, str]:
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
-    """Replace $(NAME) with the variable's value, and $$ with a dollar sign. Keep unknown names."""
+    """Replace $(NAME) with the variable's value, and $$ with a dollar sign.
+
+    A reference to an unknown variable stays unchanged.
+    """
     return _REFERENCE.sub(
         lambda match: "$" if match[0] == "$$" else variables.get(match["name"], match[0]), text
     )

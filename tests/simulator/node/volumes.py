@@ -14,8 +14,8 @@ Rewrite = Callable[[str], str]
 class Paths:
     """Maps mount paths to directories.
 
-    `rewrite` replaces only whole path components. It does not look for mount paths in the
-    directories that it inserts.
+    `rewrite` replaces only whole path components. It does not replace mount paths within the
+    paths that it inserts.
 
     Example:
         paths = Paths({"/etc/awares": Path("/tmp/aw/p1/v/setup")})
