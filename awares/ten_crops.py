@@ -70,7 +70,10 @@ class TenCrops:
         return format_request(request.regions)
 
     def views(self, request: Request, size: Size) -> tuple[View, ...]:
-        """Return one view per crop, or one view of the whole image if `small_images` demands it."""
+        """Return one view per crop.
+
+        For a small image, return one view of the whole image if `small_images` is "whole".
+        """
         if self._returns_whole(size):
             return (full_view(size),)
         return tuple(self.rule.crop(CropId(region), size) for region in request.regions)

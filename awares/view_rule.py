@@ -37,9 +37,9 @@ class ViewRule:
     `views` names the rule. `max_pixels` is the processor's limit on the pixels of an image.
 
     `crop_scale` matters only to the rule "relative". The processor shrinks a large image to
-    `max_pixels`. `crop_scale` says how many times longer a side of a region is in the region's view
-    than in this shrunk image. With 1, a quarter of the image costs about a quarter of the full
-    image's tokens. With 2, this quarter costs four times as many tokens and shows finer detail.
+    `max_pixels`. `crop_scale` is the side of a region in its view, divided by the region's side in
+    this shrunk image. With 1, a quarter of the image costs about a quarter of the full image's
+    tokens. With 2, this quarter costs four times as many tokens as with 1, and shows finer detail.
     With None, a region keeps native pixels. No region is enlarged beyond native pixels.
 
     Example:

@@ -14,8 +14,8 @@ def edit_distance(first: str, second: str) -> int:
     for index, character in enumerate(first):
         places[character] = places.get(character, 0) | 1 << index
     last, mask, distance = 1 << len(first) - 1, (1 << len(first)) - 1, len(first)
-    # Compare cell i of the column with the cell above it. Bit i of `up` is set if cell i is larger
-    # by 1, and bit i of `down` is set if cell i is smaller by 1.
+    # Bit i of `up` is set if cell i of the column is larger by 1 than the cell above it. Bit i of
+    # `down` is set if cell i is smaller by 1.
     up, down = mask, 0
     for character in second:
         same = places.get(character, 0)

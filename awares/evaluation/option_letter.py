@@ -73,10 +73,10 @@ _CAPITALS = frozenset("ABCD")
 
 
 def _after_phrases(text: str) -> str | None:
-    """Return the option that is found at the latest place in `text`, or None.
+    """Return the option that occurs last in `text` after a phrase, or None.
 
-    For each phrase, the function finds the first place of each option after the phrase. It searches
-    the phrases in the lower-case text, and uses their places in `text`, as lmms-eval does.
+    Only the first place of each option after a phrase counts. As in lmms-eval, the function looks
+    for phrases in the lower-case text, and uses the places that it finds as places in `text`.
     """
     small = text.lower()
     ends = [at + len(phrase) for phrase in _PHRASES if (at := small.find(phrase)) != -1]

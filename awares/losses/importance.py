@@ -29,8 +29,8 @@ def importance_weights(lags_BT: Tensor, rule: ImportanceRule, cap: float) -> tup
     """Return the weight of each token, and whether the rule has cut or masked the weight.
 
     `lags_BT` holds the logprob of each token under the proximal policy, minus its logprob under the
-    behaviour policy. At positions that were not sampled, `lags_BT` must be 0, because the product
-    covers whole rows.
+    behaviour policy. At positions that were not sampled, `lags_BT` must be 0, because the
+    sequence rules sum whole rows.
     """
     if rule == "token_truncate":
         ratios_BT = ratio(lags_BT)

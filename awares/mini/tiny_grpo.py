@@ -87,7 +87,7 @@ class BatchSampler:
     async def __call__(self, request: awares.GenerateRequest) -> awares.Generation:
         """Wait for the requests of all running episodes, sample once, and answer `request`."""
         if not self._waiting:
-            # The event loop starts this task after all episodes that are ready have asked.
+            # The event loop starts this task only after every running episode has sent a request.
             self._round = asyncio.create_task(self._sample())
         self._waiting.append(request)
         place, turns = len(self._waiting) - 1, self._round

@@ -5,7 +5,7 @@ Run it once for each version, in an environment that has this version of lmms-ev
     pip install lmms-eval==0.7.1
     PYTHONPATH=.:platform python -m tests.lmms_eval.make_table
 
-The table keeps the scores of the version with which the script ran before.
+The table keeps the scores of the other version.
 """
 
 import json
@@ -46,7 +46,7 @@ def read() -> tuple[list[ScoredPair], dict[str, Any]]:
 
 
 def _lines(table: dict[str, Any]) -> str:
-    """Return the table as JSON with a line for each pair and for each entry of the other parts."""
+    """Return the table as JSON. Each pair has a line, and each of the other keys has a line."""
     rows = ",\n".join(json.dumps(row, ensure_ascii=False) for row in table["pairs"])
     rest = chain((name, table[name]) for name in ("scores", "pope_f1", "prompts"))
     parts = [f'"{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in rest]

@@ -59,7 +59,7 @@ def strip(prediction: str) -> str:
 
 
 def prompt(name: str, document: dict[str, Any]) -> str:
-    """Return the prompt of a document in the columns of the published data set."""
+    """Return lmms-eval's prompt for `document`, which has the published data set's columns."""
     return _task(name, [document]).doc_to_text(document)
 
 

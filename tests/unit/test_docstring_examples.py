@@ -19,10 +19,10 @@ def parsed() -> dict[str, ast.Module]:
 
 
 def parameters(modules: dict[str, ast.Module]) -> dict[str, list[str] | None]:
-    """Return the parameters of each class, by its name, in their order.
+    """Return a map from the name of each class to the names of its parameters, in order.
 
-    The value is None if two classes share the name, or if the source of a class does not tell its
-    parameters.
+    The value is None if two classes have the same name, or if the source of a class does not show
+    its parameters.
     """
     found: dict[str, list[str] | None] = {}
     for module in modules.values():

@@ -1,6 +1,6 @@
-"""Tests when the faults of tests/faults strike, the log lines that must report them, and the table.
+"""Tests the fault matrix: when each fault strikes, which log line must report it, and the table.
 
-The table in tests/faults/README.md shows the results of the fault matrix.
+The table in tests/faults/README.md shows the results of the faults.
 """
 
 import json
@@ -31,7 +31,7 @@ README = Path(__file__).parents[2] / "tests" / "faults" / "README.md"
 
 
 def part(rewards: list[float], failed: str = "", **checks: str) -> dict[str, Any]:
-    """Return the outcome of a part, which is one run of the job, with one fault."""
+    """Return the outcome of one part of the matrix: a run of the job in which one fault strikes."""
     struck = {
         "name": "kill -9 of the engine",
         "version": 12,

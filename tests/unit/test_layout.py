@@ -191,8 +191,8 @@ FEWEST_SECTIONS = 3
 def test_functions_take_the_sections_that_they_use() -> None:
     """Check that a function takes the whole configuration only if it needs the whole.
 
-    A function needs the whole configuration if it passes it on, or if it uses at least
-    FEWEST_SECTIONS of its sections.
+    A function needs the whole configuration if the function passes the configuration on, or if the
+    function uses at least FEWEST_SECTIONS sections.
     """
     found = []
     for path, tree in modules():
@@ -206,10 +206,10 @@ def test_functions_take_the_sections_that_they_use() -> None:
 
 
 def narrow_uses(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[set[str]]:
-    """Return the names of the sections that `function` uses of each PlatformConfig argument.
+    """Return one set for each PlatformConfig argument that `function` takes without need.
 
-    Leave out each argument that the function passes on, or uses at least FEWEST_SECTIONS sections
-    of.
+    The set holds the names of the sections that `function` uses. An argument is needed if the
+    function passes it on, or if the function uses at least FEWEST_SECTIONS of its sections.
     """
     narrow = []
     for argument in [*function.args.args, *function.args.kwonlyargs]:

@@ -36,8 +36,8 @@ def long_lines(name: str) -> list[int]:
     """Return the numbers of the lines with more than 100 bytes in UTF-8.
 
     A line of ASCII has as many bytes as columns. Other characters have more bytes than columns, so
-    a drawing with such characters may be too long below 100 columns. In Markdown, only the lines
-    that `prose` keeps count.
+    this function can also return a line of fewer than 100 columns. In Markdown, it checks only the
+    lines that `prose` keeps.
     """
     lines = (ROOT / name).read_text("utf-8").splitlines()
     kept = prose(lines) if name.endswith(".md") else lines
@@ -45,11 +45,11 @@ def long_lines(name: str) -> list[int]:
 
 
 def prose(lines: Sequence[str]) -> list[str]:
-    """Return the lines of a Markdown file. A line that is allowed to be long becomes empty.
+    """Return the lines of a Markdown file. Each line that is allowed to be long becomes empty.
 
-    These are table rows, which Markdown cannot break, quoted messages, and fenced blocks, which may
-    hold a command's output. So are the lines between the marks `<!-- NAME:begin -->` and
-    `<!-- NAME:end -->`, which a command writes.
+    The empty lines keep the line numbers right. A line is allowed to be long if it is a table row,
+    quotes a message, or is the output of a command. Such output is in a fenced block, or between
+    the marks `<!-- NAME:begin -->` and `<!-- NAME:end -->`.
     """
     kept, fenced, filled = [], False, False
     for line in lines:

@@ -1,7 +1,7 @@
-"""Asks a language model for a reply in a given form, and asks once more if it does not parse.
+"""Asks a language model for a reply in a given form, and asks again if the reply does not parse.
 
-The second question repeats the reply and says what is wrong with it. A server that supports JSON
-schemas also gets the form as a schema. The reply is parsed leniently in any case.
+The second and last question repeats the reply and says what is wrong with it. A server that
+supports JSON schemas also gets the form as a schema. The reply is parsed leniently in any case.
 """
 
 from collections.abc import Callable, Mapping, Sequence

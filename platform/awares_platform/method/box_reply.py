@@ -178,7 +178,7 @@ def _named(value: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _parts_of(named: Mapping[str, Any]) -> Any:
-    """Return the coordinates or the boxes in a dictionary with keys in lower case, or None."""
+    """Return the coordinates of the box that `named` describes, or the boxes in it, or None."""
     for edges in _EDGES:
         if all(edge in named for edge in edges):
             return [named[edge] for edge in edges]

@@ -110,7 +110,7 @@ class EndpointGrounding:
         return self._endpoint.usage
 
     async def boxes(self, sample: Sample) -> tuple[Box, ...]:
-        """Return the evidence of one sample, whose reply alone must show the unit of its boxes."""
+        """Return the evidence of one sample. The model's reply alone must show the boxes' unit."""
         [found] = await self.locate([sample])
         if isinstance(found, DataError):
             raise found
@@ -119,7 +119,7 @@ class EndpointGrounding:
     async def locate(self, samples: Sequence[Sample]) -> list[Located | DataError]:
         """Return the evidence of each sample, or the reason why it has none.
 
-        All replies together show the unit of the coordinates.
+        The model's replies about all samples together show the unit of the coordinates.
         """
         drawn = await asyncio.gather(*(self._draw(sample) for sample in samples))
         usable = [one for one in drawn if not isinstance(one, DataError)]

@@ -109,7 +109,7 @@ class EachAnswerJudge(EndpointJudge):
 
 
 def _texts(case: Case) -> dict[str, str]:
-    """Return the texts of a case that the prompts of both judges contain."""
+    """Return the values of the placeholders that the prompts of both judges contain."""
     truths = " or ".join((case.truth, *case.further_truths))
     return {"question": case.question, "reference": truths}
 

@@ -55,7 +55,10 @@ def spoken(reply: str | None, who: str) -> str:
 
 
 def unreadable(text: str, who: str, wanted: str) -> Unreadable:
-    """Return the error for a reply that is not `wanted`. The reason is "refusal" or "form"."""
+    """Return the error for a reply that is not what `wanted` describes.
+
+    The error's reason is "refusal" or "form".
+    """
     apostrophes = text.replace("\u2019", "'")
     if _REFUSAL.search(apostrophes):
         return Unreadable("refusal", f"the {who} refuses: {text[:_SHOWN]!r}")

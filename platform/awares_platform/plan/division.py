@@ -36,7 +36,7 @@ class Division:
 class Advice:
     """The division of a setup, and the divisions of the same GPUs that can run.
 
-    `chosen` is the division of the setup. This division may be unable to run. `divisions` are the
+    `chosen` is the division of the setup, even if it cannot run. `divisions` are the
     divisions that can run. `best` is the division that the plan advises, or None if `divisions` is
     empty.
 

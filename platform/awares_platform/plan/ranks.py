@@ -3,8 +3,8 @@
 A rank computes the typical episodes of a step in several passes. The plan and the trainers divide
 the episodes among the ranks with the same function, `deal` in awares/passes.py. All ranks end a
 pass together, because ZeRO's collectives run once per pass. A pass thus takes as long as its
-slowest rank. One thread of a rank prepares the images of a pass during the pass before, and a pass
-waits if its images are not ready.
+slowest rank. One thread of a rank prepares the images of a pass during the previous pass. A pass
+waits until its images are ready.
 """
 
 import math
@@ -68,7 +68,7 @@ class RankTime:
         )
 
     def ahead(self, period: float) -> "RankTime":
-        """Return the time of a step whose images are prepared during the step before.
+        """Return the time of a step whose images are prepared during the previous step.
 
         A new batch becomes ready every `period` seconds, and the thread then starts on its images.
         If the ranks are idle at that time, they wait `self.images_s` seconds for the images. If
@@ -96,7 +96,7 @@ def rank_time(
     in the same pass, because their lengths are similar. The plan does not merge episodes with equal
     tokens or equal crops, so a real step may be shorter.
 
-    A thread prepares the images of a pass during the pass before. If `across_steps` is true, this
+    A thread prepares the images of a pass during the previous pass. If `across_steps` is true, this
     also holds for the first pass of a step. Otherwise the first pass waits for all of its images.
     """
     called = round(lengths.call_rate * episodes)

@@ -41,8 +41,8 @@ class Sheet:
     `trained` and `frozen` are numbers of parameters. `trainers` and `typical` map "sft" and "grpo"
     to the memory of one rank. `trainers` assumes the longest sequences, and `typical` assumes
     sequences of typical length. `stages` maps a job and a ZeRO stage to the bytes of one rank with
-    the longest sequences. `hours` maps a job to the time that the job takes. The class of each
-    other field describes the field.
+    the longest sequences. `hours` maps a job to the time that the job takes. For
+    each other field, see the docstring of its class.
 
     Example:
         make(load("jobs/configs/awares-7b.toml"), Assumptions()).hours["grpo"].gpu_hours

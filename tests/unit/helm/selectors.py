@@ -177,10 +177,11 @@ def clusters(docs: Sequence[Doc]) -> Iterator[str]:
 def addresses(
     docs: Sequence[Doc], pods: Sequence[Doc], outside: Collection[str] = ()
 ) -> Iterator[str]:
-    """Yield a message for each address of a Service that the release's namespace does not have.
+    """Yield a message for each address whose Service does not exist in the release's namespace.
 
-    Also yield a message for each port that the addressed Service lacks. The addresses come from
-    variables, commands, arguments and TOML files. Hosts in `outside` are accepted.
+    Also yield a message for each address with a port that its Service does not have. The
+    addresses come from variables, commands, arguments and TOML files. Hosts in `outside` are
+    accepted.
     """
     known = service_ports(docs)
     for where, text in _texts(docs, pods):

@@ -42,7 +42,7 @@ def test_the_placement_of_a_group_replaces_that_of_all_pods() -> None:
 
 
 def test_the_security_context_of_a_group_changes_only_its_own_fields() -> None:
-    """A value of false or 0 must also replace the chart's value."""
+    """Check that the group's fields replace the chart's, even if a value is false."""
     own = {"readOnlyRootFilesystem": False, "capabilities": {"add": ["SYS_NICE"]}}
     before, after = (workers("learner", *one)[1] for one in ((), (learner(securityContext=own),)))
     [old], [new] = (pod["containers"] for pod in (before, after))
@@ -71,7 +71,10 @@ def test_a_group_of_several_hosts_counts_all_its_pods() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_no_learner_can_be_evicted(case: Case) -> None:
-    """A budget that demands as many pods as a group may have allows no eviction."""
+    """Check that each learner's budget requires the group's largest number of pods.
+
+    Kubernetes then evicts no pod of the group.
+    """
     docs = case.docs()
     for pod in expand(docs):
         labels = pod["metadata"]["labels"]

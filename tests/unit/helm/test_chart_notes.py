@@ -52,7 +52,11 @@ REMOVAL = re.compile(r"kubectl.* delete (\S+) --cascade=foreground .*?--selector
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_command_before_an_uninstall_finds_every_custom_resource(case: Case) -> None:
-    """Helm would delete the ConfigMap, or KubeRay's operator, before KubeRay has cleaned up."""
+    """Check that the command deletes every kind of custom resource that the chart renders.
+
+    KubeRay cleans up when such a resource is deleted. Without the command, `helm uninstall` could
+    delete a ConfigMap or KubeRay's operator before the clean-up has ended.
+    """
     [(kinds, label, value)] = REMOVAL.findall(notes(case))
     assert (label, value) == ("app.kubernetes.io/instance", RELEASE)
     for doc in case.docs():

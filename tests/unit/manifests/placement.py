@@ -204,8 +204,8 @@ def faults(docs: Sequence[Doc], target: str) -> Iterator[str]:
 def used(docs: Sequence[Doc], resource: str = "nvidia.com/gpu") -> dict[str, dict[str, float]]:
     """Return how much of a resource the pods of each Ray cluster request in total.
 
-    The keys are the name of the cluster's owner, and then the pool. Each worker group counts with
-    its largest number of replicas. A pod without a pool counts under "".
+    The outer key is the name of the cluster's owner, and the inner key is the pool. Each worker
+    group counts with its largest number of replicas. A pod without a pool counts under "".
     """
     totals: dict[str, dict[str, float]] = {}
     for doc in docs:

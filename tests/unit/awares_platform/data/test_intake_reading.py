@@ -44,9 +44,9 @@ PNG = encoded(page())
 def read(
     record: dict[str, Any], root: Path = Path("."), **settings: Any
 ) -> list[Draft | RefusedRow]:
-    """Return the samples and refusals of a record, which may lack an image, question or answer.
+    """Return the samples and refusals of a record.
 
-    A default fills each of the three that the record lacks.
+    If the record lacks an image, a question or an answer, a default is used.
     """
     config = ImportsConfig(**settings)
     full = {"image": PNG, "question": "Why?", "answers": "7"} | record

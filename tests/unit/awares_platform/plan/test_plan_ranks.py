@@ -103,7 +103,7 @@ def test_a_batch_that_is_ready_early_has_its_images_ready() -> None:
         return step.seconds, step.images_s
 
     assert ahead(1.0) == (1.5, 0.0)
-    # The next batch is ready 1.75 s after this one, so the ranks wait for the images until then.
+    # The ranks compute for 1.5 s. A batch becomes ready every 1.75 s, so they wait for 0.25 s.
     assert ahead(1.75) == (1.75, 0.25)
     assert ahead(9.0) == (2.0, 0.5)
     # The thread prepares images during the whole step and is slower than the ranks.
