@@ -72,8 +72,8 @@ class CurateResult:
     samples by crop id. `left_out` is the number of samples without a label. A sample has no label
     if it is unusable. With curate.both_wrong = "drop", a sample with two wrong answers has no label
     either. `source_faults` is the number of unusable rows and files in the source split. `shards`
-    is the number of all shards, of which an earlier job has finished `shards_resumed`. The job took
-    `wall_s` seconds.
+    is the number of all shards. `shards_resumed` is the number of shards that an earlier job has
+    finished. The job took `wall_s` seconds.
 
     Example:
         CurateResult(
@@ -203,7 +203,7 @@ def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, sh
 
 
 def shard_metrics(counts: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics of one row of `label_shard`.
+    """Return the metrics of one shard. `counts` is the row that `label_shard` has returned for it.
 
     "lost/<reason>" is the number of samples that are unusable for this reason.
     """

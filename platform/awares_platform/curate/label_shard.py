@@ -104,8 +104,8 @@ async def _label_all(
 ) -> tuple[list[Labelled], Mapping[str, EndpointUsage]]:
     """Label the samples of the shard `key`.
 
-    Return the labelled samples, and the requests and tokens of the endpoints of the judge and of
-    the grounding model. Raises DataError if `require_labels` raises it.
+    Return the labelled samples, and the numbers of requests and tokens: under "judge" for the
+    judge, and under "grounding" for the grounding model. Raises DataError if `require_labels` does.
     """
     family = model_family(config.policy)
     async with Labeller(config.method, config.curate, family, images, replies) as labeller:

@@ -145,7 +145,7 @@ def read_split(store: ObjectStore, name: str, split: str, limit: int | None = No
 
 
 def distinct(samples: Sequence[Sample]) -> list[Sample]:
-    """Return the samples with distinct ids. The second sample with the id "a" gets the id "a~2".
+    """Rename samples so that all ids are distinct. The second sample with the id "a" becomes "a~2".
 
     Merged sources often share ids, but jobs look samples up by their ids. Of two samples with the
     same id, a job would use one twice and the other never.

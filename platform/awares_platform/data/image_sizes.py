@@ -45,9 +45,9 @@ def read_sizes(
 ) -> dict[str, Size]:
     """Return a dict from the hash of each image to its width and height after decoding.
 
-    Several threads read the sizes. The function reads each distinct image once, and then calls
-    `finished`. The result lacks an image whose size cannot be read. Raises StoreError if the store
-    fails.
+    Several threads read the sizes. The function reads each distinct image once, and calls
+    `finished` after each image. The result lacks an image whose size cannot be read. Raises
+    StoreError if the store fails.
     """
     found: dict[str, Size] = {}
     distinct = list(dict.fromkeys(digests))

@@ -20,8 +20,8 @@ _MOST = 50
 class Sign:
     """The answer of a process to a ping.
 
-    `waiting` is the number of started processes for which Ray has not found a node yet. `warnings`
-    are the warnings that the answering process has logged since its last answer.
+    `waiting` is the number of processes that wait for a node. A trainer counts all its workers as
+    one. `warnings` are the warnings that the answering process has logged since its last answer.
 
     Example:
         Sign(1, ("rollout actor 0 is gone (...)",)).tell(progress.say)

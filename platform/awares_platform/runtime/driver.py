@@ -87,7 +87,7 @@ class Watched:
         answer.result()
 
     def result(self, reference: Awaitable[T]) -> T:
-        """Wait for the result of a call of one of the actor's methods, and return it.
+        """Wait for the result of a method call on the actor, and return it.
 
         Raises PartLost if the actor dies or hangs meanwhile. Raises Ray's RayTaskError if the
         actor's method raises another error.

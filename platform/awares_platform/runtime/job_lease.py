@@ -165,7 +165,7 @@ def _acquire(
             if seen not in (None, etag) and other:
                 raise _refused(store, key, other, rename)
             gone, told = bool(other and other.is_gone()), seen is not None
-            # A slow store may have delayed the holder's beats, too: count `expiry_s` from now on.
+            # If this read was slow, the holder's beats may be slow, too. Count `expiry_s` anew.
             if seen != etag or now - asked > expiry_s / 2:
                 seen, since = etag, now
             if gone or now - since >= expiry_s:

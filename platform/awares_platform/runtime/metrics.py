@@ -42,8 +42,8 @@ class Row:
 class MetricsWriter:
     """Appends rows to `<directory>/metrics.jsonl`, and copies the values to `gauges` if given.
 
-    If the file cannot be written, such as on a full disk, a later report writes the row, too. Only
-    the first of several failures in a row is logged.
+    If a write fails, such as on a full disk, the row waits in memory. The next report writes it,
+    too. Of several successive failures, only the first is logged.
     """
 
     def __init__(self, directory: Path, gauges: Gauges | None = None) -> None:

@@ -92,7 +92,7 @@ def session(config: PlatformConfig, *, check_store: bool = True) -> Iterator[Pla
         stack.enter_context(_ray(config.run, variables, parent))
         # Replace Ray's SIGTERM handler, which aborts with a C++ stack trace.
         handle_sigterm()
-        # This runs first when the session stops.
+        # When the session stops, `_ignore_signals` runs first.
         stack.callback(_ignore_signals)
         yield config
 
@@ -199,7 +199,7 @@ def _stop_ray(others: set[psutil.Process]) -> None:
     started = set(psutil.Process().children(recursive=True)) - others
     runs = ray.is_initialized()
     ray.shutdown()
-    # If the start of Ray was interrupted, its processes do not end by themselves.
+    # If the start of Ray was interrupted, its processes do not end by themselves: do not wait.
     _, alive = psutil.wait_procs(started, timeout=_STOP_S if runs else 0)
     if alive and runs:
         numbers = ", ".join(str(process.pid) for process in alive)
@@ -213,8 +213,8 @@ def _stop_ray(others: set[psutil.Process]) -> None:
 def _connected(worker_logs: bool, address: str, common: Mapping[str, str]) -> Iterator[None]:
     """Connect to a running Ray cluster.
 
-    Ray logs the environment variables that it passes to workers. Workers therefore get only the
-    path of the file with the private store's credentials.
+    Ray logs the environment variables that it passes to workers. To keep the credentials of the
+    private store out of this log, a variable holds only the path of the file with the credentials.
     """
     if address.startswith(("http://", "https://")):
         raise LaunchError(

@@ -74,7 +74,7 @@ class ServedAnswer:
 
     @property
     def hidden(self) -> int:
-        """The number of sampled tokens outside the answer, such as those of requests for crops."""
+        """The number of sampled tokens outside the answer, such as tokens of requests for crops."""
         return self.played.sampled - len(self.played.ids)
 
 
@@ -131,7 +131,7 @@ class CropLoop:
     async def prepare(self, question: ChatQuestion, images: Sequence[bytes]) -> Prepared:
         """Decode the images and choose the first views.
 
-        First wait until the images fit under `most_pixels`, together with those of other requests.
+        First wait until the images of all requests in flight have few enough pixels together.
 
         Raises RequestError for too many images or pixels. Raises DataError for an unreadable image.
         Raises TooLong if the text, the smallest views and the answer do not fit the context.

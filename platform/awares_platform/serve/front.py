@@ -215,7 +215,7 @@ def _is_plain_error(message: Message) -> bool:
 
 
 def _translated(status: int) -> RequestError:
-    """Return the error that replaces an error of Serve in plain text."""
+    """Return the error that the client gets instead of Serve's plain-text error."""
     if status == 404:
         # The application has the route "/". Serve answers 404 only if there is no application.
         return _away()

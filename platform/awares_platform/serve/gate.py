@@ -33,14 +33,14 @@ class Gate:
         self._keyring, self._counts = keyring, counts
 
     def caller(self, request: Request) -> ApiKey | None:
-        """Return the entry of the request's key, or None if the endpoint needs no key.
+        """Return the API key of the request, or None if the endpoint needs no key.
 
         Raises RequestError (401) if the request has no known key.
         """
         return self._keyring.caller(request.headers.get("authorization", ""))
 
     async def enter(self, request: Request) -> ApiKey | None:
-        """Return the entry of the request's key, as `caller` does, and count the request.
+        """Return the API key of the request, as `caller` does, and count the request.
 
         Raises RequestError (401) if the request has no known key. Raises RequestError (429) if the
         key is over one of its limits.

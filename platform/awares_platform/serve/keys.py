@@ -124,7 +124,7 @@ class Keyring:
         self._read = KeysFile.read(path).keys if path else ()
 
     def caller(self, authorization: str) -> ApiKey | None:
-        """Return the entry of the key in an Authorization header. Return None if no key is needed.
+        """Return the API key in an Authorization header, or None if the endpoint needs no key.
 
         Raises RequestError (401) if the header has no known key.
         """

@@ -47,7 +47,7 @@ _DRAWN, _SEED = 64, 20261130
 class Page:
     """The routes of the page.
 
-    `read` checks the client's key and returns the body of its request.
+    `read` checks the client's key in a request, and returns the body of the request.
 
     Example:
         Starlette(routes=Page(loop, read).routes())
@@ -104,7 +104,10 @@ async def example_image(request: Request) -> Response:
 
 @lru_cache(maxsize=1)
 def examples() -> tuple[tuple[bytes, str], ...]:
-    """Return one test sample for each of `_KINDS`: the image as a PNG file, and the question."""
+    """Return one test sample for each of `_KINDS`: the image as a PNG file, and the question.
+
+    Return () if the packages of AwaRes-Mini are not installed.
+    """
     try:
         from awares.mini.benchmark import generate_split
     except ImportError:

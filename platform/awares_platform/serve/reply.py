@@ -115,7 +115,7 @@ def usage(answers: Sequence[ServedAnswer]) -> dict[str, Any]:
     """Return the token counts of all choices.
 
     `prompt_tokens` counts the text tokens and the visual tokens of the first choice only.
-    `reasoning_tokens` counts the sampled tokens outside the answers, such as those of requests for
+    `reasoning_tokens` counts the sampled tokens outside the answers, such as tokens of requests for
     crops.
     """
     prompt, visual = answers[0].played.prompt, answers[0].visual_tokens

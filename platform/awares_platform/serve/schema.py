@@ -185,9 +185,9 @@ class SchemaFormat(_Part):
 class AwaresOptions(_Part):
     """The options that this endpoint adds to OpenAI's API.
 
-    With the mode "auto", the policy chooses the resolution. With "low", it answers from the low
-    view, and with "full" from the whole image. `budget` is the largest number of visual tokens of
-    all views of one answer.
+    With the mode "auto", the policy chooses the resolution. With "low", it answers from the
+    low-resolution view, and with "full", from the image at full resolution. `budget` is the largest
+    number of visual tokens of all views of one answer.
     """
 
     mode: Literal["auto", "low", "full"] | None = None

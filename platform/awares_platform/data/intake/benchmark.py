@@ -23,7 +23,7 @@ def dataset_of(name: str) -> str:
 
 
 def splits_of(names: Iterable[str] = tuple(BENCHMARKS)) -> list[tuple[str, str]]:
-    """Return the names of the data set and the split of each benchmark in `names`."""
+    """Return the pair (data set name, split name) for each benchmark in `names`."""
     return [(dataset_of(name), SPLIT) for name in names]
 
 

@@ -16,7 +16,7 @@ _REASON = "wrong box"
 def read_boxes(
     value: Any, settings: ImportsConfig, original: Size, stored: Size
 ) -> tuple[Box, ...]:
-    """Return one box or a list of boxes in pixels of the stored image.
+    """Return the boxes in `value`, one box or a list of boxes, in pixels of the stored image.
 
     `stored` is the size of the stored image. `original` is its size before it was shrunk; boxes
     given in pixels refer to this size. A box is clipped to the image. Fractions of a pixel are

@@ -52,7 +52,7 @@ _MOST_SHOWN_READ = 200
 
 @dataclass(frozen=True, slots=True)
 class ImportRequest:
-    """What to import: the source, the name of the data set and the split.
+    """What to import: the name of the data set to write, the source to read, and the split.
 
     Example:
         ImportRequest("invoices", "pages/train.jsonl", "train")

@@ -115,7 +115,7 @@ def _write(
 def _places(
     store: ObjectStore, parts: Mapping[str, MixPart], images: set[str]
 ) -> dict[str, PackPlace]:
-    """Return a dict from the hash of each image in a pack to its place. Skip other images."""
+    """Return the place of each packed image, by hash. Skip images that are in no pack."""
     splits = [(name, split) for name in parts for split in ("train", "test")]
     return {
         digest: place
@@ -128,8 +128,8 @@ def _places(
 def shares(most: int, parts: Mapping[str, MixPart], available: Mapping[str, int]) -> dict[str, int]:
     """Divide up to `most` rows among the parts by their weights.
 
-    A part gives at most its cap `most`, and at most its `available` rows. If a part reaches this
-    limit, the other parts share the remaining rows by their weights.
+    A part gives at most its own cap (`MixPart.most`), and at most its `available` rows. If a part
+    reaches this limit, the other parts share the remaining rows by their weights.
 
     Example:
         shares(90, {"a": MixPart(weight=2), "b": MixPart(most=20)}, {"a": 100, "b": 100})

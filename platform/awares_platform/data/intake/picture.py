@@ -1,4 +1,4 @@
-"""Finds the image file of a record, and converts it to the form in which data sets store images."""
+"""Finds the image file of a record, and converts it to the PNG or JPEG file that is stored."""
 
 import asyncio
 import io

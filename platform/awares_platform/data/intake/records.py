@@ -45,7 +45,8 @@ Row = dict[str, Any] | UnreadableRow
 def read_rows(place: SourceFile, kind: str, skip: int = 0) -> Iterator[Row]:
     """Yield the rows of a file of the format `kind`, without the first `skip` rows.
 
-    Raises StoreError if the store fails, because the file may be readable later.
+    If the store fails, raise StoreError instead of yielding an UnreadableRow, because the file may
+    be readable later.
     """
     position = 0
     try:
@@ -267,8 +268,8 @@ _SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "te
 def of_split(places: Sequence[SourceFile], split: str, source: str) -> list[SourceFile]:
     """Return the files of one split. Return all files if none is named after a split.
 
-    A file also has the names of its folders. Raises DataError if files are named after splits, but
-    none after `split`.
+    A file is named after a split if its own name or the name of a folder in its path begins with
+    the split's name. Raises DataError if files are named after splits, but none after `split`.
     """
     chosen = [place for place in places if _names(place.name, split)]
     if chosen or len(places) == 1:

@@ -102,7 +102,7 @@ class SplitsWriter:
         self._open: dict[str, list[tuple[Sample, int]]] = {split: [] for split in self._splits}
 
     def resume(self, seen: Seen) -> tuple[int, int]:
-        """Continue after the last finished step of the same recipe, and return its position.
+        """Restore the finished steps of the same recipe. Return where in the source to continue.
 
         Adds the finished rows to `seen`. Deletes the steps of other recipes.
         """

@@ -46,7 +46,7 @@ class Courier:
     def close(self) -> None:
         """Let the thread finish its calls and close the tracker.
 
-        If this takes longer than the time limit of the constructor, log a warning and return.
+        If this takes longer than the constructor's `close_s`, log a warning and return.
         """
         deadline = time.monotonic() + self._close_s
         try:
