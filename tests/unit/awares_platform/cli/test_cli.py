@@ -113,7 +113,7 @@ def test_errors_of_workers_are_unwrapped(capsys: pytest.CaptureFixture[str]) -> 
         cause = DataError("images/9f2c: no image")
 
     class Mixed(Wrapper, DataError):
-        """A wrapper that is also an instance of the class of its cause, like Ray's wrapper."""
+        """A wrapper that also has the class of the wrapped error, like Ray's RayTaskError."""
 
     for wrapper in (Wrapper("long traceback"), Mixed("long traceback")):
 

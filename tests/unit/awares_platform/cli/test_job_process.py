@@ -1,4 +1,4 @@
-"""Tests that a job's output is logged, and that its progress is shown and repeated."""
+"""Tests that a job's output is logged, and that its last progress line is repeated."""
 
 import os
 

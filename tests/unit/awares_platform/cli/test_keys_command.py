@@ -10,7 +10,7 @@ from awares_platform.serve.keys import Keyring, KeysFile
 
 
 def add(path: Path, name: str, capsys: pytest.CaptureFixture[str], **limits: int) -> str:
-    """Return the new key that the command prints."""
+    """Run `awares keys add`, and return the new key that it prints."""
     chosen = {"requests_per_minute": None, "visual_tokens_per_day": None, **limits}
     keys.run("add", path, name, **chosen)
     return capsys.readouterr().out.strip()

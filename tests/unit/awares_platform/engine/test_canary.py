@@ -85,7 +85,7 @@ def test_text_after_the_first_image_is_compared(canary: Canary, chat: ChatFormat
 
 
 class Originals(dict[str, Image.Image]):
-    """The images of a canary, which record the thread of each access."""
+    """A canary's images, in a dict that records the thread of each access."""
 
     def __init__(self, canary: Canary) -> None:
         super().__init__(canary.originals)

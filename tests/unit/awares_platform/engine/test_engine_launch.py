@@ -75,7 +75,8 @@ def test_a_directory_without_a_configuration_is_no_policy(tmp_path: Path, chat: 
 def test_every_preloaded_module_imports(family: Qwen25VL) -> None:
     """Check that every preloaded module can be imported.
 
-    The server that forks engine processes reports no error if the import of a module fails.
+    Python's forkserver imports these modules before it forks an engine process. It reports no error
+    if an import fails.
     """
     for name in preloaded(family):
         importlib.import_module(name)
@@ -105,7 +106,7 @@ def test_a_process_started_from_here_imports_from_here(
 
 
 def test_adapters_are_never_added_on_a_second_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Check that set_environment removes the variable for a second CUDA stream.
+    """Check that set_environment removes the environment variable for a second CUDA stream.
 
     On a second stream, vLLM would add an adapter's output without `rounding.add_once`, and would
     lose small updates.

@@ -32,7 +32,7 @@ def test_the_gate_lets_bound_plus_one_batches_start_before_the_first_step(
     issued = []
     while buffer.room(0) > 0:
         issued.append(buffer.issue().number)
-    # The bound is 1. The capacity gate admits bound + 1 = 2 batches of 2 prompts each.
+    # With the staleness bound 1, there is room for 1 + 1 = 2 batches of 2 prompts each.
     assert issued == [0, 1, 2, 3]
 
 
@@ -160,9 +160,8 @@ def test_restart_loses_nothing_and_counts_nothing_twice(
     fresh = make_buffer(bound=4)
     fresh.restore(committed, journal, Lineage(((0, 1),), first=2))
     batches = [numbers(fresh.take(step, version=2)) for step in (1, 2)]
-    # The groups 2 and 3 of the lost step come first. Then come the groups 4 and 5, which waited in
-    # the buffer. The checkpoint contains the step with the groups 0 and 1, so they do not come
-    # again.
+    # The groups 2 and 3 of the lost step come first, and then the groups 4 and 5, which waited in
+    # the buffer. The groups 0 and 1 do not come again, because the checkpoint contains their step.
     assert batches == [
         [2, 3],
         [4, 5],

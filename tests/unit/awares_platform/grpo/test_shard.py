@@ -40,8 +40,8 @@ def advantages(shard: StepShard) -> list[list[list[float]]]:
 def test_length_counts_images_expanded(
     make_episode: Callable[..., Episode], call_episode: Episode
 ) -> None:
-    # Each turn adds three numbers: context ids without placeholders, visual tokens, and sampled
-    # tokens.
+    # Three numbers are added for each turn: context ids without image placeholders, visual tokens,
+    # and sampled tokens.
     assert length(make_episode()) == 2 + 4 + 2
     assert length(call_episode) == 2 + 4 + 1 + 1 + 12 + 2
 

@@ -39,8 +39,8 @@ def test_the_engines_figures_are_those_of_the_time_between_two_reports() -> None
     meters[0].ended(sampled=8)
     clocks[0] = 4.0
     engines.used(meters[0].read())
-    engines.used(early)  # A report may arrive late.
-    clocks[1] = 2.0  # The second engine idles.
+    engines.used(early)  # This older report arrives late.
+    clocks[1] = 2.0  # The second engine does nothing for 2 s.
     engines.used(meters[1].read())
     assert engines.step() == {
         "engine/busy": (3 / 4 + 0) / 2,

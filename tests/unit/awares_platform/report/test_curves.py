@@ -66,7 +66,7 @@ def test_almost_equal_values_have_short_labels():
 
 @pytest.mark.parametrize("values", [[2e-6, 2.8e-6], [1000.1, 1025.0], [0.99999, 1.00001]])
 def test_labels_fit_between_the_edge_and_the_axis(values):
-    """Check labels in DejaVu Sans, where a character is 6.8 of the chart's units wide."""
+    """Check labels in DejaVu Sans, whose characters are 6.8 units of the chart wide."""
     chart = xml.fromstring(line_chart(list(enumerate(values)), "Canary"))
     ticks = [text for text in chart.iter("text") if text.get("text-anchor") == "end"][:-1]
     assert len(ticks) > 1

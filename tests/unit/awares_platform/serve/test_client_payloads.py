@@ -16,7 +16,7 @@ LEAST_ACCEPTED = 0.9
 
 
 def body_of(row: dict, png: bytes) -> bytes:
-    """Return a row's request body, with `png` for IMAGE and a question for QUESTION."""
+    """Return a row's request body. Replace IMAGE with `png`, and QUESTION with a question."""
     text = json.dumps(row["body"]).replace("IMAGE", base64.b64encode(png).decode())
     return text.replace("QUESTION", "which digit?").encode()
 

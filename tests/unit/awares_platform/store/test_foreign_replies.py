@@ -79,7 +79,7 @@ def test_the_words_of_the_page_are_shown() -> None:
 
 @pytest.mark.parametrize("status", [429, 408, 502, 503])
 def test_a_page_about_an_overload_is_retried(status: int) -> None:
-    """A proxy in front of S3 sends such pages while S3 restarts."""
+    """Check the pages that a proxy in front of S3 sends while S3 restarts."""
     answers = [Answer(200, LISTING), Answer(status, b"<html><body>busy</body></html>")]
     with answering(lambda _: answers.pop()) as server:
         client_of(server, retry_budget_s=30.0).check()

@@ -42,7 +42,7 @@ def server(authority: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Answeri
 
 
 def refusal(server: AnsweringServer, scheme: str = "https") -> str:
-    """Return the message of the error that the first call raises, which must come at once."""
+    """Return the error message of the client's first call, which must fail without retries."""
     endpoint = f"{scheme}://localhost:{server.server_port}"
     started = time.monotonic()
     with pytest.raises(StoreError) as error:

@@ -248,7 +248,8 @@ def test_the_most_compressible_tensor_is_not_taken_for_damage(dtype: torch.dtype
     assert len(blob) < new.nbytes / 20_000
     assert same(decode(None, blob), new)
     # The encoder chooses the layout of a byte stream from the bytes in the middle of the stream.
-    # The next line changes elements in the middle of the first span, and thus of its streams.
+    # Each span of the tensor, a block of 4 MiB, has its own streams. The next line changes elements
+    # in the middle of the first span, and thus in the middle of its streams.
     new[len(new) // 4 - 2048 : len(new) // 4 + 2048 : 16] = 1
     assert same(decode(None, encode(None, new)), new)
 
@@ -320,7 +321,7 @@ def test_each_span_of_a_tensor_has_its_own_kind() -> None:
     assert same(decode(base, blob), new)
 
 
-# Tests of tensors whose dtype or shape does not match
+# Tests of tensors that do not fit their base or cannot be encoded
 
 
 def test_the_encoder_names_both_tensors_if_they_do_not_fit() -> None:

@@ -80,7 +80,11 @@ def test_garbage_is_refused_or_harmless(tail: bytes, which: int) -> None:
 
 
 def test_no_word_is_written_beyond_the_end() -> None:
-    """Check that the decoder refuses damaged streams, and writes only to the first 100 words."""
+    """Check that the decoder refuses damaged streams, and writes only to the first 100 words.
+
+    In a stream, the gap of a change is the number of unchanged words before it. The move is a code
+    of two bits that says by how many steps the word changes.
+    """
     words = np.zeros(200, np.int16)
     for streams in (
         [2, 8, 63, 40, 0, 0, 0],  # The second change is at word 104, beyond the end.
