@@ -171,7 +171,7 @@ class Requests:
         )
 
     async def interrupt(self) -> None:
-        """End all requests in flight, except for those that `run` got with whole=True.
+        """End all requests in flight, except for the requests that `run` runs with whole=True.
 
         Return when these requests have ended. Later requests return without any token.
         """

@@ -192,7 +192,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         self._thread.start()
 
     def report(self) -> PrefetchReport | None:
-        """Return the report of the last prefetch, or None while it runs."""
+        """Return the report of the last prefetch, or None while the prefetch runs."""
         return self._report
 
     def start_weight_update(self) -> None:
@@ -370,7 +370,7 @@ class WeightsExtension:
         self.weight_transfer_engine.begin_prefetch(version, Head.from_bytes(head))
 
     def prefetch_report(self) -> PrefetchReport | None:
-        """Return the report of the last prefetch, or None while it runs."""
+        """Return the report of the last prefetch, or None while the prefetch runs."""
         return self.weight_transfer_engine.report()
 
     def apply_version(self, version: int) -> None:

@@ -138,7 +138,7 @@ def _hub(repository: str) -> Path:
     log.info("fetching policy.base %s from Hugging Face, or from its cache here", repository)
     try:
         return Path(snapshot_download(repository, allow_patterns=_HUB_FILES))
-    # The same cause may raise an error of huggingface_hub, an error of httpx, or an OSError.
+    # Catch every exception, because huggingface_hub raises its own errors, httpx's and OSError.
     except Exception as error:
         raise PolicyError(
             f"policy.base={repository!r} is no local directory, and no Hugging Face model that can "
@@ -157,7 +157,7 @@ def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) 
     files = _named(store, prefix) or (_listed(store, prefix) if foreign else {})
     if not files:
         address = f"{store.config.url}/{key}".rstrip("/")
-        # MissingPolicy means that a job of the run can still export the policy.
+        # Raise MissingPolicy only for a policy that a job of the run can still export.
         absent = PolicyError if foreign else MissingPolicy
         raise absent(f"there is no complete policy at {address}: {remedy}")
 

@@ -111,9 +111,9 @@ def _distinct_patches(batch: Batch) -> int:
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Return the FLOPs per second that `device` can reach.
 
-    For known GPUs in 16 bits this is the data sheet's value. Otherwise it is the best of a few
-    measured matrix products, with the present number of threads. A CPU multiplies in float32,
-    because many CPUs have no fast products in 16 bits.
+    For known GPUs in 16 bits, the value comes from the data sheet. Otherwise it is the speed of the
+    fastest of a few matrix products, measured with the current number of threads. A CPU multiplies
+    in float32, because many CPUs have no fast products in 16 bits.
     """
     if device.type == "cuda" and dtype.itemsize == 2:
         name = torch.cuda.get_device_name(device)

@@ -130,10 +130,10 @@ def initialize(model: nn.Module, settings: ZeroSettings, gpu: bool = False) -> A
 
 
 def prepare_process(gpu: bool) -> None:
-    """Unless `gpu` is true, make DeepSpeed use the CPU and skip its shared-memory op.
+    """Unless `gpu` is true, make DeepSpeed use the CPU without its shared-memory operator.
 
-    Only tensor-parallel inference needs this op. By default, DeepSpeed compiles it in every new
-    home directory, which takes about a minute.
+    Only tensor-parallel inference needs this operator. By default, DeepSpeed compiles the operator
+    in every new home directory, which takes about a minute.
     """
     if gpu:
         return

@@ -103,7 +103,9 @@ class Head:
         None if no hops lead to `target`, or if HEAD does not list `target`.
         """
         cheapest: dict[int, tuple[int, tuple[Hop, ...]]] = {} if have is None else {have: (0, ())}
-        for entry in reversed(self.published):  # From old to new, as each delta follows its base.
+        for entry in reversed(
+            self.published
+        ):  # Old to new: a delta's base is older than the delta.
             for form in entry.forms:
                 hop = Hop(entry.version, form)
                 before = (0, ()) if form.base is None else cheapest.get(form.base)

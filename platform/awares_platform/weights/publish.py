@@ -134,7 +134,7 @@ class Publisher:
         if rank == 0:
             self._ledger = Ledger(store, run, identity or Identity(), cadence or Cadence())
         self._version: int | None = agree(self._ledger.version if self._ledger else None)
-        # This rank's pieces of the last published version, and the plan of this version.
+        # This rank's pieces of the last published version, and the plan of that publication.
         self._held: list[Part] = []
         self._plan: PublicationPlan | None = None
         self._last: Publication | None = None
@@ -214,7 +214,7 @@ class Publisher:
         Raises the error of the publication. A second call does not raise this error again.
         """
         if self._repairing is not None:
-            self._repairing.result()  # Wait, because a running repair may write HEAD.
+            self._repairing.result()  # A repair that still runs may write HEAD.
         running, self._running = self._running, None
         if running is None:
             return

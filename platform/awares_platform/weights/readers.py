@@ -85,8 +85,8 @@ class HostReaders:
     """
 
     def __init__(self) -> None:
-        # For processes outside the group, `new_group` returns another type. This process is in the
-        # group, so `Any` hides that type.
+        # Declare Any: `new_group` would return another type in a process outside the group, but
+        # every process is in this group.
         self._group: Any = torch.distributed.new_group(backend="gloo")
         self.rank = torch.distributed.get_rank(self._group)
         self.ranks = torch.distributed.get_world_size(self._group)

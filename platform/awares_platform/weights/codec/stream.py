@@ -12,7 +12,7 @@ from awares_platform.weights.codec.alphabet import Alphabet
 from awares_platform.weights.codec.words import Bytes, Words
 from awares_platform.weights.manifest import WeightsError
 
-# Higher levels of zstd search longer for matches, but these streams contain hardly any matches.
+# Level 1 suffices: higher levels search longer for matches, which these streams hardly contain.
 _ZSTD = pa.Codec("zstd", compression_level=1)
 _NUMBER_BYTES = 9
 """Maximum number of bytes of a LEB128 number. Nine bytes hold 63 bits."""
