@@ -38,7 +38,7 @@ class Images:
     """A callable that maps the hash of an image to the RGB image.
 
     Callers must not modify the image, because the cache returns it again. `splits` holds pairs of a
-    data set's name and a split's name. An image is first searched in the packs of these splits, and
+    data set's name and a split's name. An image is first looked up in the packs of these splits,
     then as a separate object. An Images is thread-safe and picklable. A copy in another process has
     its own memory cache. All copies on one machine share the disk cache.
 

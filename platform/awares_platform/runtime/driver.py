@@ -1,4 +1,4 @@
-"""Places the actors that steer a job on the driver's node, and names processes that Ray has lost.
+"""Places the actors that steer a job on the driver's node, and reports processes that have died.
 
 If Ray reports a dead process or a lost result, this module raises PartLost instead of Ray's error.
 """
@@ -62,7 +62,7 @@ async def reply(name: str, reference: Awaitable[T]) -> T:
 class Watched:
     """Lets a driver without an event loop wait for an actor that holds an engine.
 
-    The actor has an asynchronous method `ping`. `name` is what messages call the actor.
+    The actor has an asynchronous method `ping`. `name` is the actor's name in messages.
 
     Example:
         watched = Watched("the evaluator", actor, config.run.hang_timeout_s)

@@ -23,7 +23,7 @@ class LeaseHolder:
 
     `token` is unique to each request for a lease. `since` is the time of the request as text.
     `place` identifies the boot of the machine, the PID namespace and the user. The values of `pid`
-    of two holders are comparable only if their places are equal. `born` is the start time of the
+    of two holders are comparable only if their `place` is the same. `born` is the start time of the
     process, in ticks since the boot.
 
     Example:

@@ -128,8 +128,8 @@ async def watch(
 ) -> None:
     """Ping a process again and again, and call `heard` with each answer. Never return.
 
-    Raises PartLost if the process gives no answer within `within_s` seconds. The message calls the
-    process `name`. Errors of `ping` are raised unchanged.
+    Raises PartLost if the process gives no answer within `within_s` seconds. `name` is the
+    name of the process in this error. Errors of `ping` are raised unchanged.
     """
     while True:
         heard(await answer_of(name, ping(), within_s))

@@ -1,4 +1,4 @@
-"""Kills a process of Ray Data that hangs, from a small child process.
+"""Lets a small child process kill its parent, a process of Ray Data, if the parent hangs.
 
     Ray Data's process --beat--> child --SIGKILL after `within_s` without a beat--> the process
 
@@ -22,10 +22,10 @@ _SLICES = 20
 
 @contextmanager
 def watchdog(within_s: float) -> Iterator[None]:
-    """Start a child process that kills this process if this process stands still in the block.
+    """Start a child process that kills this process if this process is stopped in the block.
 
-    A thread of this process sends signs of life to the child. After `within_s` seconds
-    without a sign, the child kills this process. The block itself may take any time.
+    A thread of this process sends signs of life to the child. After `within_s` seconds without a
+    sign, the child kills this process. The block itself may take any time.
 
     Example:
         with watchdog(config.run.hang_timeout_s):

@@ -82,7 +82,7 @@ def available(status: ServeStatus, now: float) -> Availability:
 
 
 class CleanHeaders:
-    """Drops request headers that steer Ray Serve or that it cannot decode.
+    """Drops request headers that steer Ray Serve, and headers that Ray Serve cannot decode.
 
     Example:
         CleanHeaders(app)

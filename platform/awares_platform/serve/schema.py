@@ -195,9 +195,9 @@ class AwaresOptions(_Part):
 
 
 class ChatRequest(_Part):
-    """The fields of POST /v1/chat/completions that have an effect.
+    """The fields of POST /v1/chat/completions that have an effect, and `metadata`.
 
-    Only `metadata` has no effect beyond the check of its type.
+    The endpoint checks the type of `metadata`, and then ignores it.
     """
 
     model: str

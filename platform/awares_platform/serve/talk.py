@@ -120,7 +120,7 @@ class TalkResult:
 class Talk:
     """One conversation in progress.
 
-    As soon as it has chosen the views that answer a request, it passes these views to `tell`.
+    As soon as `play` has chosen the views that answer a request, it passes these views to `tell`.
 
     Example:
         played = await Talk(engine, chat, spec, task, tell).play()

@@ -101,9 +101,9 @@ def _short(value: Any) -> str:
 def stored_form(data: bytes, max_side: int) -> Picture:
     """Return an image as PNG or JPEG, upright, and with no side over `max_side` pixels.
 
-    The function first removes the colour profile and the texts of a PNG file. It then returns a
-    file that already has this form unchanged. It encodes an image from a JPEG file as JPEG, and any
-    other image as PNG. Raises Refused if the image cannot be decoded or is too narrow.
+    The function first removes the colour profile and the texts of a PNG file. If the file then has
+    this form, it is returned unchanged. Otherwise, an image from a JPEG file is encoded as JPEG,
+    and any other image as PNG. Raises Refused if the image cannot be decoded or is too narrow.
     """
     data = without_texts(data)
     try:
