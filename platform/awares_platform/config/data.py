@@ -53,7 +53,7 @@ class DataConfig(Section):
 
     @property
     def curated(self) -> str:
-        """Name of the curated set: `labels`, or the name of a set with labels of your own."""
+        """Name of the curated set: `labels`, or <name>-curated if `labels` is empty."""
         return self.labels or f"{self.name}{CURATED}"
 
     @field_validator("mix")

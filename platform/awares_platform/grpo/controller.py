@@ -286,9 +286,10 @@ class Controller:
         return await self._validation.restore(most)
 
     async def last(self, step: int, version: int) -> bool:
-        """Note that the learner ends after `step` steps. No further prompts are issued.
+        """Issue no further prompts, because the learner has finished its last step.
 
-        Return whether the learner must write a snapshot of its last version.
+        `version` has the weights after all `step` steps. Return whether the learner must write a
+        snapshot of it.
         """
         self._line.close()
         return await self._validation.register(step, version)

@@ -43,7 +43,7 @@ class Lineage:
         """Return this lineage, with `root` as the oldest version if the lineage has no spans.
 
         A learner without a checkpoint begins with the weights of the starting policy. The run's
-        first version `root` has the same weights.
+        first version `root` has the same weights, so groups sampled with `root` can still be used.
         """
         if self.spans or root is None or root >= self.first:
             return self

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Tells the learner to end the run early, because no newer version was better than the best.
+    """Tells the learner to end the run early.
+
+    None of the last grpo.validation.patience validated versions has become the best one.
 
     Example:
         Finish()
@@ -14,7 +16,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Tells the learner to save a checkpoint and to end, because the job ends before the run.
+    """Tells the learner to save a checkpoint and end. A later job continues the run.
 
     Example:
         Leave()

@@ -1,8 +1,10 @@
 """Stores the record of a run's validated versions, so that it survives restarts.
 
 runs/<run>/grpo/validation.json     figures, the best version, and the versions still to validate
-runs/<run>/weights/pins/<version>   keeps the weights of these versions
-runs/<run>/snapshots/grpo/v<...>/   the training state of these versions (training/snapshot.py)
+runs/<run>/weights/pins/<version>   prevents the deletion of the version's weights
+runs/<run>/snapshots/grpo/v<...>/   the version's training state (training/snapshot.py)
+
+Only the best version and the versions still to validate have pins and snapshots.
 """
 
 import json

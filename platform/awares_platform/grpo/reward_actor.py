@@ -43,7 +43,7 @@ class RewardActor:
 class RemoteWorker:
     """A `rewarding.RewardWorker` that runs a RewardActor in a separate Ray process.
 
-    A process that does not answer a ping for `hang_timeout_s` seconds while it computes is lost.
+    A process that answers no ping for `hang_timeout_s` seconds while it computes counts as lost.
     """
 
     def __init__(self, settings: GrpoConfig, method: MethodConfig, hang_timeout_s: float) -> None:

@@ -210,10 +210,10 @@ class RolloutActor:
     ) -> AsyncIterator[Loaded | tuple[Played, ...]]:
         """Answer `samples` greedily with the weights of exactly `version`.
 
-        Groups may run at the same time. Yield Loaded if the engine has to load the version, and
-        then the episodes. `follow` loads nothing until the end. Raises WeightsError if the version
-        cannot be loaded, and EngineFailure if too many episodes fail. Raises EngineError and
-        CanaryMismatch in the same cases as `follow`.
+        If the engine has another version, load `version` and yield Loaded. Then play all samples,
+        and yield their episodes. Rollouts of groups may go on meanwhile, but `follow` loads no
+        version. Raises WeightsError if `version` cannot be loaded, and EngineFailure if too many
+        episodes fail. Raises EngineError and CanaryMismatch in the same cases as `follow`.
         """
         async with self._loading:
             if (load := await self._load(version)) is not None:

@@ -1,4 +1,4 @@
-"""Collects the metrics of rollouts that each learner step reports.
+"""Computes the metrics of each learner step.
 
 The metrics describe the rewards and behaviour of the batch's episodes, the actors' loads of new
 weights, and how busy the engines and the learner are.

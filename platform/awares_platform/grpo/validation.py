@@ -95,8 +95,8 @@ class Validation:
     async def attach(self, lineage: Lineage, anew: bool = False) -> None:
         """Drop the pending versions that a lost learner has not published or not saved.
 
-        `lineage` is that of the new learner. If it starts `anew`, without a checkpoint, forget all
-        versions of earlier learners. The first call reads the run's record.
+        `lineage` belongs to the new learner. If this learner starts `anew`, without a checkpoint,
+        forget all versions of earlier learners. The first call reads the run's record.
         """
         self._lineage = lineage
         if self._record is None:
@@ -124,7 +124,7 @@ class Validation:
                     await asyncio.to_thread(self._book.drop, one.version)
 
     async def register(self, step: int, version: int) -> bool:
-        """Note that `version` has the weights after `step` steps, and that it will be published.
+        """Make `version`, the version after `step` steps, pending if it must be validated.
 
         Return whether the learner must write a snapshot of the version.
         """
@@ -156,7 +156,7 @@ class Validation:
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether grpo.validation.patience versions in a row were not better than the best."""
+        """Whether none of the last grpo.validation.patience versions has become the best one."""
         record, patience = self._known(), self._settings.patience
         if patience is None or record.best is None:
             return False
@@ -174,7 +174,7 @@ class Validation:
         return Restoration(record.best, record.restores)
 
     def restoring(self) -> Restore | None:
-        """Return the order to restore a version, or None. The next call returns None."""
+        """Return the order to restore a version, or None. Each order is returned only once."""
         version, self._restoring = self._restoring, None
         return None if version is None else Restore(version)
 
@@ -196,7 +196,7 @@ class Validation:
             self._enqueue()
 
     async def next(self) -> DueVersion:
-        """Wait for a version that an actor must play."""
+        """Wait for a version that an actor must validate, and return it."""
         while True:
             due = await self._queue.get()
             if due in self._known().pending:
@@ -225,13 +225,15 @@ class Validation:
         await self._forget(due)
 
     def deliver(self, due: DueVersion, played: Sequence[Played]) -> None:
-        """Hand in the episodes of a version."""
+        """Pass the episodes of a version to `run`, which computes the version's figures."""
         self._results.put_nowait((due, played))
 
     # -- the results
 
     async def run(self, report: Report) -> None:
-        """Measure the played versions, and report their figures. Never return.
+        """Compute the figures of each version that actors have played, and report them.
+
+        The method never returns.
 
         Raises whatever error the reward raises, and StoreError if the store fails.
         """
