@@ -1,4 +1,4 @@
-"""Defines the base class of configuration sections, and finds the key that a typo resembles."""
+"""Defines the base class of configuration sections, and finds the valid key nearest to a typo."""
 
 import difflib
 import math

@@ -27,7 +27,7 @@ IMAGE = 2
 
 @dataclass(frozen=True, slots=True)
 class LargestRequest:
-    """The number of images in the longest legal episode, and its numbers of tokens by origin.
+    """The number of images in the longest legal episode, and the number of each kind of token.
 
     `prompt` counts the system message and the room for a question. `visual` counts the visual
     tokens of all images. `replies` counts the other tokens of the messages that return crops, and

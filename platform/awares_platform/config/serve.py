@@ -11,7 +11,7 @@ from awares_platform.config.base import Section
 class ServeConfig(Section):
     """Settings of the Ray Serve application with an OpenAI-style chat endpoint.
 
-    The section holds no secret: `token_env` names the variable that holds the token.
+    The section holds no secret: `token_env` names the environment variable that holds the token.
     """
 
     policy: Literal["base", "sft", "awares"] = "awares"

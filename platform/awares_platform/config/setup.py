@@ -134,7 +134,7 @@ def _extended(path: Path) -> dict[str, Any]:
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return `below` with the values of `above`. Tables are merged key by key."""
+    """Return `below`, overridden by the values of `above`. Tables are merged key by key."""
     both = {key: below[key] for key in above if isinstance(above[key], dict) and key in below}
     tables = {
         key: _merged(value, above[key]) for key, value in both.items() if isinstance(value, dict)

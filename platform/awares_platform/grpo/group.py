@@ -57,8 +57,8 @@ class Prompt:
 class GroupRollout:
     """The G episodes that an actor returns for one prompt.
 
-    `started` and `ended` are Unix times in seconds. Both come from the actor's clock. If the data
-    do not allow an episode, `fault` is the reason. `episodes` then holds one episode without turns.
+    `started` and `ended` are Unix times in seconds. Both come from the actor's clock. If no episode
+    can run because of the data, `fault` says why, and `episodes` holds one episode without turns.
     `usage` is what the actor's engine had done by the time `ended`, or None if unknown.
 
     Example:

@@ -79,8 +79,9 @@ class _Waiting:
 class RewardPool:
     """Scores groups in grpo.reward_workers workers. Use the pool as an asynchronous context.
 
-    `spawn` returns the worker of an index. If the reward raises an error or the workers cannot be
-    kept alive, the pool calls `stop` with the error. Every call of the pool then raises this error.
+    `spawn` gets an index and returns a new worker. If the reward raises an error, or the workers
+    cannot be kept alive, the pool calls `stop` with the error. Every call of the pool then raises
+    this error.
 
     Example:
         async with RewardPool(settings, spawn, controller.stop) as score:

@@ -2,10 +2,11 @@
 
     played questions --measured--> Validated --better--> the best version
 
-The best version has the highest mean of grpo.validation.metric. Two versions are tied if the mean
-of their paired differences over the questions is at most its standard error. Of tied versions, the
-one with fewer visual tokens is the best. If both have equally many, the newer one is the best. The
-starting policy is validated for comparison only, and cannot become the best.
+The best version has the highest mean of grpo.validation.metric. To compare two versions, take the
+difference of their values for each question. The versions are tied if the mean of the differences
+is at most the standard error of this mean. Of tied versions, the one with fewer visual tokens is
+the best. If both have equally many, the newer one is the best. The starting policy is validated for
+comparison only, and cannot become the best.
 """
 
 import asyncio
@@ -113,7 +114,7 @@ async def _reward(score: Score, sample: Sample, episode: Episode) -> float:
 
 
 def better(best: Validated | None, new: Validated, earlier: Sequence[Validated]) -> Validated:
-    """Return the better one of the best version so far and a new version.
+    """Return `new` if it replaces `best`, the best version so far. Otherwise return `best`.
 
     `earlier` are all other validated versions. The module's docstring has the rule.
     """

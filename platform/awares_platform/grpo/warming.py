@@ -72,9 +72,9 @@ class Warmer:
 
 
 def _parts(views: Sequence[ImageView]) -> Iterator[list[ImageView]]:
-    """Cut `views` into parts whose images have at least _PART_PIXELS pixels.
+    """Cut `views` into parts whose images together have at least _PART_PIXELS pixels.
 
-    The views of one image stay together if they are neighbours.
+    The last part may have fewer. Adjacent views of one image stay in the same part.
     """
     part: list[ImageView] = []
     pixels, last = 0, ""
