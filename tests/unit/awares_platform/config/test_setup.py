@@ -299,7 +299,7 @@ def test_a_setup_extends_a_shipped_one(tmp_path: Path) -> None:
     assert (paper.method.views, paper.engine.max_images) == ("paper", 11)
     assert (paper.method.answer_weight, paper.engine.gpu_memory_utilization) == (10.0, 0.85)
     assert (paper.sft, paper.policy) == (base.sft, base.policy)
-    # The views of the paper need another division of the GPUs.
+    # With the paper's views, learner and rollout actors need other shares of the GPUs.
     division = {"learner_workers": 7, "rollout_actors": 1}
     assert paper.grpo == base.grpo.model_copy(update=division) != base.grpo
     own = tmp_path / "own.toml"

@@ -129,7 +129,7 @@ def test_the_threshold_spends_as_many_tokens_as_awares() -> None:
 
 
 def failed(one: Played) -> Played:
-    """Return a question whose engine call failed before the first turn."""
+    """Return a copy of `one` whose engine call failed before the first turn."""
     assert one.episode is not None
     nothing = {"visual_tokens": 0, "rtr_token": 0.0, "rtr_pixel": 0.0}
     error = {"turns": (), "answer": None, "stop": StopReason.ERROR, "error": "boom"}

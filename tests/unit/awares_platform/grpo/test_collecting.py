@@ -47,7 +47,7 @@ def test_the_groups_of_a_large_step_are_never_examined(collections: list[int]) -
     settings = GrpoConfig(groups_per_step=400, group_size=8, staleness_bound=1)
     collect_rarely(settings)
     collections.clear()
-    # In the benchmark control.py, an episode consists of 20 objects, too.
+    # An episode has 20 objects, as in the benchmark control.py.
     batches = [hold(400 * 8 * 20) for _ in range(2)]
     for _ in range(10):
         batches.append(hold(400 * 8 * 20))

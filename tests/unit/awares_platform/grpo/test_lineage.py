@@ -1,4 +1,4 @@
-"""Tests how far a version lies behind a learner's version, after restarts of the learner."""
+"""Tests how many updates a version lags behind the newest one, after restarts of the learner."""
 
 import pytest
 

@@ -67,8 +67,8 @@ def test_the_oldest_views_are_forgotten() -> None:
     make, cache = CountingMaker(), ViewCache(cache_bytes=2 * 4 * PATCH_BYTES)
     for value in (1, 2, 1, 3, 1, 2):
         cache([square(value)], make)
-    # View 3 evicts view 2, which is the least recently used view then. View 2 is therefore
-    # processed twice, and the other views once.
+    # The cache holds two views. View 3 evicts view 2, the least recently used one, so view 2 is
+    # processed twice.
     assert make.given == [1] * 4
 
 

@@ -139,7 +139,7 @@ def test_a_thread_that_waits_for_the_controller_does_not_hold_up_the_next() -> N
 
 
 def test_one_batch_fills_only_half_of_the_cache() -> None:
-    """Check that the next batch's views leave views of the batch in training in the cache."""
+    """Check that the views of the next batch do not evict all views of the current batch."""
     view_bytes = 3 * 4
     rank = Rank(cache_bytes=8 * view_bytes)
     trained, coming = ([page(start + number) for number in range(9)] for start in (10, 20))

@@ -1,4 +1,4 @@
-"""Tests deletions in stores that do not accept AWS's newest requests."""
+"""Tests deletions in stores that need an MD5 digest, or cannot delete many objects at once."""
 
 import base64
 import hashlib

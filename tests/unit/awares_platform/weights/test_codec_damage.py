@@ -89,7 +89,7 @@ def test_no_word_is_written_beyond_the_end() -> None:
     for streams in (
         [2, 8, 63, 40, 0, 0, 0],  # The second change is at word 104, beyond the end.
         [1, 4, 192, 1, 4, 2, 0, 0],  # The change is at word 128, beyond the end.
-        [1, 4, 192, 1, 4, 0, 1, *[4, 255] * 2, 0],  # The gap is the largest possible gap.
+        [1, 4, 192, 1, 4, 0, 1, *[4, 255] * 2, 0],  # The gap is as large as possible.
         # The stream declares 101 changes, but the tensor has only 100 words.
         [101, 101 * 4 & 127 | 128, 101 * 4 >> 7, *[0] * 101, 0, 0, 0],
         [1, 4, 128, 0, 0, 0],  # A step is missing.
