@@ -1,6 +1,6 @@
 """Keeps the training state of chosen steps in the store, until the job deletes it.
 
-    every rank --DeepSpeed shards--> a local directory
+    every rank --its slices (shards.py)--> a local directory
                --in a thread--> runs/<run>/snapshots/<job>/v00000020/
                --last--> .../done/<rank>, which holds the number of ranks
 

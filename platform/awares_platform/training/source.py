@@ -138,7 +138,7 @@ def _hub(repository: str) -> Path:
     log.info("fetching policy.base %s from Hugging Face, or from its cache here", repository)
     try:
         return Path(snapshot_download(repository, allow_patterns=_HUB_FILES))
-    # Catch every exception, because huggingface_hub raises its own errors, httpx's and OSError.
+    # Catch every exception, because the possible errors of a download have no narrower base class.
     except Exception as error:
         raise PolicyError(
             f"policy.base={repository!r} is no local directory, and no Hugging Face model that can "
