@@ -99,7 +99,7 @@ def _fit(
 ) -> tuple[Request, tuple[View, ...]] | None:
     """Return the request and its views, reduced to the budget, or None if no region fits.
 
-    `crops` and `tokens` are the views and the visual tokens that the budget leaves. The function
+    The budget leaves `crops` views and `tokens` visual tokens for this request. The function
     shrinks all views alike, in steps of 10 %, because a dropped region might hold the evidence. It
     drops the last regions only if there are too many views, or if no step fits.
     """
@@ -115,7 +115,7 @@ def _fit(
 
 
 def _smaller(views: Sequence[View]) -> Iterator[tuple[View, ...]]:
-    """Yield the views as they are, and then again and again with each side 10 % shorter."""
+    """Yield the views unchanged, and then ever smaller. Each step shortens each side by 10 %."""
     for step in range(_STEPS):
         scale = _SHRINK**step
         yield tuple(replace(view, scale=view.scale * scale) for view in views)

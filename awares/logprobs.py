@@ -46,8 +46,8 @@ def sampled_logits(
     computes only these K rows. The vocabulary is large, so the logits of all positions would take
     most of the memory.
 
-    If `packed` is true, the pass computes one row that holds all sequences without padding. Use a
-    packed pass with an attention that skips the pairs of tokens from different sequences.
+    If `packed` is true, the pass computes one row that holds all sequences without padding. In a
+    packed pass, the model's attention must not connect tokens of different sequences.
     """
     inner = getattr(model, "module", model)
     rows_K, before_K = batch.action_mask_BT[:, 1:].nonzero(as_tuple=True)

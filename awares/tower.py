@@ -99,7 +99,7 @@ def repeated(output: Any, patches: Sequence[int], views: Sequence[int]) -> Any:
         parts = value.split([count // merged for count in patches])
         return torch.cat([parts[view] for view in views])
 
-    # The language model does not read `last_hidden_state`, the largest tensor of the output.
+    # Leave out the largest tensor, because the language model does not read it.
     unread = {"last_hidden_state"}
     return type(output)(
         **{name: repeat(value) for name, value in output.items() if name not in unread}

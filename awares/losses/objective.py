@@ -118,8 +118,8 @@ def grpo_loss(
 def _kept(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Return the values in fp32, with zeros outside the mask.
 
-    Call this function before any exp. A NaN or an infinity outside the mask would otherwise reach
-    the gradient.
+    The loss needs these zeros before it takes any exponential. Otherwise, a NaN or an infinity
+    outside the mask would reach the gradient.
     """
     return torch.where(mask_BT, values_BT.float(), 0.0)
 

@@ -36,8 +36,8 @@ def long_lines(name: str) -> list[int]:
     """Return the numbers of the lines with more than 100 bytes in UTF-8.
 
     A line of ASCII has as many bytes as columns. Other characters have more bytes than columns, so
-    this function can also return a line of fewer than 100 columns. In Markdown, it checks only the
-    lines that `prose` keeps.
+    a line with such characters can be too long even with fewer than 100 columns. In Markdown, the
+    function checks only the lines that `prose` keeps.
     """
     lines = (ROOT / name).read_text("utf-8").splitlines()
     kept = prose(lines) if name.endswith(".md") else lines

@@ -1,6 +1,6 @@
 """Reads the boxes out of the reply of a grounding model, in the model's own coordinates.
 
-The reader takes the forms that vision-language models write:
+The reader accepts the forms in which vision-language models write boxes:
 
     {"question": [[l, t, r, b], ...], "answer": [...]}      the form that the question asks for
     [{"bbox_2d": [l, t, r, b], "label": "total"}, ...]      Qwen's own form
@@ -89,7 +89,7 @@ def _checked(found: Sequence[Any], text: str) -> DrawnBoxes:
 
 
 def _values(text: str) -> Iterator[Any]:
-    """Yield the lists and dictionaries that stand in `text`, from left to right."""
+    """Yield the lists and dictionaries that `text` contains, from left to right."""
     start = 0
     for _ in range(_ATTEMPTS):
         opened = _OPENING.search(text, start)
@@ -107,7 +107,7 @@ def _values(text: str) -> Iterator[Any]:
 
 
 def _end(text: str, start: int) -> int | None:
-    """Return the index after the bracket that closes the one at `start`, or None."""
+    """Return the index after the bracket that closes the bracket at `start`, or None."""
     depth, quote, index = 0, "", start
     while index < len(text):
         letter = text[index]
@@ -138,7 +138,7 @@ def _literal(text: str) -> Any:
 
 
 def _evidence(value: Any) -> list[Any] | None:
-    """Return the parts of `value` that should be boxes, or None if it has no such parts."""
+    """Return what `value` presents as boxes, or None if it does not look like a list of boxes."""
     if isinstance(value, Mapping):
         return None if _parts_of(_named(value)) is None else list(_leaves(value))
     if isinstance(value, list | tuple) and (not value or any(map(_is_box_like, [value, *value]))):
@@ -155,7 +155,10 @@ def _is_box_like(part: Any) -> bool:
 
 
 def _leaves(value: Any, depth: int = 0) -> Iterator[Any]:
-    """Yield the boxes in nested lists and dictionaries, and other values, which `_quad` refuses."""
+    """Yield each box in nested lists and dictionaries.
+
+    Also yield each value that is no box, so that `_quad` can refuse the value with a reason.
+    """
     if isinstance(value, Mapping) and depth < _DEPTH:
         parts = _parts_of(_named(value))
         yield from [value] if parts is None else _leaves(parts, depth + 1)

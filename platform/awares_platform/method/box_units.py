@@ -134,6 +134,9 @@ def pixel_boxes(drawn: DrawnBoxes, unit: BoxUnit, size: Size) -> tuple[Box, ...]
 
 
 def _span(first: float, last: float, length: int) -> tuple[int, int]:
-    """Return the pixels from `first` to `last`. Rounding hides the errors of floating point."""
+    """Return the start and the end of the range of pixels that `first` to `last` touches.
+
+    Rounding removes floating-point errors. The range has at least one pixel of the image.
+    """
     start = min(math.floor(round(first, 6)), length - 1)
     return start, max(min(math.ceil(round(last, 6)), length), start + 1)

@@ -58,7 +58,7 @@ class EndpointUsage:
     output_tokens: int = 0
 
     def add(self, reply: "KeptReply") -> None:
-        """Add one reply."""
+        """Count one reply and its tokens."""
         self.requests += 1
         self.input_tokens += reply.input_tokens
         self.output_tokens += reply.output_tokens

@@ -52,7 +52,10 @@ def read_correctness(reply: str | None) -> bool:
 
 
 def _statements(text: str) -> Iterable[list[bool | None]]:
-    """Yield the meanings of each kind of statement in `text`, the most reliable kind first."""
+    """Yield one list for each kind of statement: the meanings of these statements in `text`.
+
+    The most reliable kind comes first.
+    """
     yield _of_object(text)
     yield [_meaning(word) for word in _MARKED.findall(text)]
     alone = [_ALONE.fullmatch(part) for part in (text, text.splitlines()[-1])]
@@ -76,7 +79,7 @@ def _meaning(value: Any) -> bool | None:
 
 
 def _of_object(text: str) -> list[bool | None]:
-    """Return the meanings of the known keys' values in the first JSON object in `text`."""
+    """Return the meanings of the values under known keys of the first JSON object in `text`."""
     start, end = text.find("{"), text.rfind("}")
     if start < 0 or end < start:
         return []

@@ -64,7 +64,10 @@ def read_verdict(reply: str | None) -> Verdict:
 
 
 def _statements(text: str) -> Iterable[list[str]]:
-    """Yield the digits of each kind of statement in `text`, the most reliable kind first."""
+    """Yield one list for each kind of statement: the digits of these statements in `text`.
+
+    The most reliable kind comes first.
+    """
     yield _of_object(text)
     yield _affirmed(_MARKED, text)
     last = text.splitlines()[-1]

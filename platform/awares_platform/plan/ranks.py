@@ -58,7 +58,7 @@ class RankTime:
     passes: int
 
     def times(self, count: int) -> "RankTime":
-        """Return the time of `count` updates that each take this time."""
+        """Return the total time of `count` updates, if one update takes `self`."""
         return replace(
             self,
             seconds=count * self.seconds,

@@ -47,7 +47,7 @@ def sample(label: Label | None) -> Sample:
     [
         (Label.LR, episode("7"), 10.0, 0.0),
         (Label.LR, episode("3"), 5.0, 0.0),
-        # The label asks for a call, but the policy makes no call. Even a right answer has a cost.
+        # The label asks for a call. An episode without a call has a cost, even if it is right.
         (Label.HR, episode("7"), 10.0, 2.0),
         (Label.HR, episode("7", (CropId.TOP_LEFT,)), 10.0, 0.2525),
         # The cost of a call does not depend on the label.

@@ -31,7 +31,7 @@ _Dumper.add_representer(str, _text)
 def rendered(preset: str) -> str:
     """Return the preset's documents as YAML text.
 
-    The text has no comments. Each dashboard is replaced by its hash.
+    The text has no comments. A hash replaces the text of each dashboard.
     """
     case = next(case for case in CASES if case.preset == preset)
     return "---\n".join(_dump(_shortened(doc)) for doc in case.docs())

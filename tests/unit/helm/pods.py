@@ -50,9 +50,9 @@ def _of(doc: Doc) -> Iterator[Doc]:
 def _cluster(doc: Doc, spec: Doc) -> Iterator[Doc]:
     """Yield the pods of a Ray cluster.
 
-    KubeRay adds a random suffix to the name of a RayJob's or RayService's cluster. This function
-    adds a fixed suffix. A selector in the chart that expects a name without a suffix therefore
-    selects no pod, and a test fails.
+    KubeRay adds a random suffix to the name of a RayJob's or RayService's cluster, and this
+    function adds a fixed suffix. If a selector in the chart expects a name without a suffix, the
+    selector therefore selects no pod, and a test fails.
     """
     name = doc["metadata"]["name"] + ("" if doc["kind"] == "RayCluster" else "-x7k2p")
     labels = {

@@ -141,8 +141,8 @@ def monitors(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
 def budgets(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
     """Yield a message for each PodDisruptionBudget that selects no pod.
 
-    Also yield a message for each workload that does not select its own pods, and for each
-    StatefulSet without its Service.
+    Also yield a message for each workload whose selector does not match its own pods, and for each
+    StatefulSet whose Service does not exist.
     """
     for doc in of_kind(docs, "PodDisruptionBudget"):
         if not selected(pods, doc["spec"]["selector"]):

@@ -33,7 +33,7 @@ def faults(text: str) -> list[str]:
 
 
 def unknown_keys(value: Any, annotation: Any, path: str = "") -> Iterator[str]:
-    """Yield the dotted keys of `value` that no pydantic model in the type `annotation` has."""
+    """Yield each dotted key of `value` that is no field of a pydantic model in `annotation`."""
     if isinstance(value, list):
         for index, part in enumerate(value):
             yield from unknown_keys(part, annotation, f"{path}[{index}]")

@@ -41,9 +41,9 @@ def test_the_head_runs_no_tasks() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_pods_without_gpus_neither_see_nor_count_any(case: Case) -> None:
-    """Check that a pod without a GPU limit hides its node's GPUs, and that Ray counts none there.
+    """Check that a pod without a GPU limit hides its node's GPUs from its programs and from Ray.
 
-    Otherwise, such a pod would see all GPUs of its node if NVIDIA's runtime is the default runtime.
+    Otherwise, the pod would see all GPUs of the node if NVIDIA's runtime is the default runtime.
     """
     for pod in expand(case.docs()):
         for container in containers(pod):

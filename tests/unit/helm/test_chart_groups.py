@@ -1,4 +1,4 @@
-"""Tests the values that place one worker group, keep models, and protect learners."""
+"""Tests values of worker groups, and the values of the model cache, budgets and routes."""
 
 from typing import Any
 
@@ -71,9 +71,9 @@ def test_a_group_of_several_hosts_counts_all_its_pods() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_no_learner_can_be_evicted(case: Case) -> None:
-    """Check that each learner's budget requires the group's largest number of pods.
+    """Check that a learner's PodDisruptionBudget requires the group's largest number of pods.
 
-    Kubernetes then evicts no pod of the group.
+    Kubernetes therefore evicts no pod of the group.
     """
     docs = case.docs()
     for pod in expand(docs):

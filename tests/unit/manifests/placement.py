@@ -4,9 +4,9 @@
                   \\         |                |           /
                    +------> Pool: labels, taints, sizes of nodes, limit of GPUs
 
-An autoscaler adds the first node to an empty pool only for pods whose node selector the pool's
-manifest satisfies. The sizes of cloud instance types are the vendors' numbers. The sizes of nodes
-on premises are examples.
+An autoscaler adds the first node to an empty pool only for a pod whose node selector matches the
+labels in the pool's manifest. The sizes of cloud instance types are the vendors'
+numbers. The sizes of nodes on premises are examples.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
