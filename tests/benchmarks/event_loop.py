@@ -2,8 +2,8 @@
 
     python tests/benchmarks/event_loop.py [MEGAPIXELS]
 
-A task of the loop wakes up each millisecond. The longest time between two of its turns is the time
-for which every other client of the replica waits. A real engine runs the bundled policy, in another
+A task of the loop wakes up each millisecond. A gap is the time between two of its wake-ups. During
+a gap, every other client of the replica waits. A real engine runs the bundled policy, in another
 process that is not measured.
 """
 

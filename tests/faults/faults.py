@@ -47,9 +47,9 @@ class MatrixFault:
     """A fault that strikes a running job.
 
     `part` is what the fault strikes. `name` is the text in the table. The process `victim` gets
-    `signal`. If the fault strikes a node, the raylet (Ray's main process there) gets it. A fault of
-    the store or of the disk lasts `seconds`, and a faulty store answers with `reply`. A notice
-    comes `seconds` before its node is lost.
+    `signal`. If the fault strikes a node, its raylet (Ray's main process) gets `signal`. A fault of
+    the store or of the disk lasts `seconds` seconds, and a faulty store answers with `reply`. A
+    notice comes `seconds` seconds before the loss of a node.
 
     The job must recover within `seconds` + `limit_s` seconds after the start of the fault: it must
     print a line that matches `told`, and publish two further versions.

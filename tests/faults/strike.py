@@ -99,7 +99,7 @@ class Strike:
         Raises AssertionError unless the job has saved a checkpoint besides the regular ones.
         """
         self._nodes.notify(int(fault.seconds))
-        # `notify` takes some seconds. Only after that does the time until the node's loss begin.
+        # The time until the node's loss begins when `notify`, which takes some seconds, has ended.
         until = time.monotonic() + fault.seconds
         saved = False
         while time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""Lists hostile and odd requests to the endpoint, with the statuses that are right for each.
+"""Lists hostile and odd requests to the endpoint, and the HTTP statuses that each may get.
 
 Most cases are refused before the engine sees them.
 """

@@ -1,4 +1,4 @@
-"""Lists odd and hostile image files, with the HTTP statuses that are right for each."""
+"""Lists odd and hostile image files, and the HTTP statuses that a request with each may get."""
 
 import io
 import struct

@@ -137,9 +137,9 @@ def test_a_set_of_the_older_name_is_read_if_its_recipe_fits(
 def test_a_set_from_before_or_with_a_new_setting_is_read(
     config: PlatformConfig, store: ObjectStore, form: Mapping[str, object]
 ) -> None:
-    """A set is read if its recorded settings lack curate.judge_form, or have its default.
+    """Recorded settings may lack curate.judge_form, which then counts as its default, "compare".
 
-    A set that was made with another value of this setting is refused.
+    Only a set that was made with another value of this setting is refused.
     """
     name = curate.run(config).dataset.split("/")[1]
     made = read_manifest(store, name, "train")["recipe"]["settings"]

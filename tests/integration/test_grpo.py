@@ -201,7 +201,7 @@ def served_while_published(session: PlatformConfig, store: ObjectStore, image: P
 def check_validations(config: PlatformConfig, store: ObjectStore, killed: int) -> Validated:
     """Check the record of validated versions, and return the best one.
 
-    `killed` is the version whose validation was interrupted by the kill of the actor.
+    `killed` is the version that the killed actor was validating.
     """
     record = read_record(store, config.run.name)
     assert record.pending == [] and killed in [one.version for one in record.entries]

@@ -211,7 +211,7 @@ def test_a_killed_worker_resumes_and_ends_with_the_same_weights(
 def test_a_killed_driver_resumes_and_ends_with_the_same_weights(
     session: PlatformConfig, reference: sft.SftResult
 ) -> None:
-    """Each step writes a checkpoint, so the job still trains when Ray Train records the first."""
+    """Each step writes a checkpoint, so Ray Train records one long before the training ends."""
     often = session.sft.model_copy(update={"checkpoint_every": 1})
     killed = named(session, "killed-driver").model_copy(update={"sft": often})
     rows = killed.run.directory / "killed-driver" / "sft" / "metrics.jsonl"

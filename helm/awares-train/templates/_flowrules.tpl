@@ -27,8 +27,8 @@ Kubernetes API, and from Ray clusters to Redis. */}}
 {{- range $component := include "awares.clusters" . | fromJsonArray }}
 {{- $settings := eq $component "endpoint" | ternary $.Values.endpoint $.Values.cluster }}
 {{- if $settings.gcsFaultTolerance.enabled }}
-{{- /* Select all pods of the component, not only heads. The pod with which the operator cleans up
-Redis is not a head. */}}
+{{- /* Select all pods of the component, not only heads, because the operator cleans up Redis with a
+pod that is not a head. */}}
 {{- $port := regexFind "[0-9]+$" $settings.gcsFaultTolerance.redisAddress | default "6379" }}
 {{- $rules := printf "policyTypes: [Egress]\negress:\n  - ports: [{port: %s, protocol: TCP}]"
     $port }}

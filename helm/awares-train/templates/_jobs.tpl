@@ -30,9 +30,9 @@ sh -c "{{ join " && " $commands }}"
 {{- end -}}
 {{- end }}
 
-{{/* "yes" if an earlier job of the pipeline, whose results this job reads, is a RayJob of its own.
-Otherwise empty. This job must then wait for the results, because a queue may start the jobs in any
-order. Input: root, name, job. */}}
+{{/* "yes" if an earlier job of the pipeline is a RayJob of its own, and otherwise empty. With
+"yes", this job must wait for the results of the earlier job, because a queue may start the jobs in
+any order. Input: root, name, job. */}}
 {{- define "awares.waits" -}}
 {{- $order := list "curate" "sft" "grpo" "evaluate" -}}
 {{- $own := concat .job.before (list .name) -}}

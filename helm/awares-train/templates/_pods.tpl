@@ -103,8 +103,8 @@ cores. */}}
 - name: RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH
   value: awares_platform.serve.proxy:middlewares
 - {name: HF_HUB_DISABLE_TELEMETRY, value: "1"}
-{{- /* A stopped job may need 25 seconds, and some more to end its session. By default, Ray kills it
-after 3 seconds. */}}
+{{- /* A stopped job may need 25 seconds, and a few more seconds to end its session. By default, Ray
+kills the job after 3 seconds. */}}
 - {name: RAY_JOB_STOP_WAIT_TIME_S, value: "60"}
 - {name: TOKENIZERS_PARALLELISM, value: "false"}
 - {name: OMP_NUM_THREADS, value: {{ include "awares.setting" (list . "engine" "threads") | quote }}}

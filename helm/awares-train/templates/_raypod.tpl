@@ -19,7 +19,7 @@ metadata:
 spec:
   serviceAccountName: {{ include "awares.serviceAccount" (dict "root" $root "who" .account) |
       quote }}
-  {{- /* The values of a group replace those of pods. */}}
+  {{- /* A group's values replace the values of `pods`. */}}
   {{- $pods := deepCopy $root.Values.pods }}
   {{- range $key := list "affinity" "runtimeClassName" "schedulerName" }}
   {{- with get $.group $key }}{{ $_ := set $pods $key . }}{{ end }}

@@ -91,8 +91,8 @@ workers. Input: path, rules. */}}
 {{- end }}
 
 {{/* Refuse a schedule or a time zone that the operator cannot read. A time zone that Helm cannot
-load becomes UTC. If Helm loads no time zone at all, the machine has none, and nothing is refused.
-Input: path, job. */}}
+load becomes UTC. If Helm cannot even load Asia/Tokyo, the machine has no time zones, and the
+template accepts every time zone. Input: path, job. */}}
 {{- define "awares.refuseSchedule" }}
 {{- $bounds := list (list 0 59 "minute" "") (list 0 23 "hour" "") (list 1 31 "day of the month" "")
     (list 1 12 "month" "|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec")

@@ -39,9 +39,9 @@ Input: groups, kind (GPU or CPU). */}}
 {{ $sum }}
 {{- end }}
 
-{{/* The groups whose labels match a selector of Ray, as YAML. A condition that only a running node
-can answer matches every group: a label of Ray's own, or a value with an operator. Input: groups,
-selector. */}}
+{{/* The groups whose labels match a selector of Ray, as YAML. Conditions on Ray's own labels, and
+conditions with an operator, match every group here, because only a running node can answer them.
+Input: groups, selector. */}}
 {{- define "awares.eligible" -}}
 {{- $found := dict -}}
 {{- range $name, $group := .groups -}}
@@ -136,8 +136,8 @@ Input: root, need (an entry of awares.needs). */}}
 {{ toYaml $numbers }}
 {{- end }}
 
-{{/* Refuse actors that groups cannot hold: together, or one kind of them alone. Input: path,
-section (of the setup), groups, actors. */}}
+{{/* Refuse actors if the groups cannot hold all of them at once, or cannot hold one kind of them.
+Input: path, section (of the setup), groups, actors. */}}
 {{- define "awares.refuseRoom" }}
 {{- $usable := dict }}
 {{- $needed := dict "GPU" 0.0 "CPU" 0.0 }}

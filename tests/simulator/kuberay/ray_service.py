@@ -121,8 +121,9 @@ class RayServices:
     def _deploy(self, service: Body, cluster: Body) -> tuple[dict[str, Body], str]:
         """Deploy the RayService's configuration, unless the cluster already has it.
 
-        Return the statuses of Serve's applications, and a message. The message is empty, unless the
-        cluster is not ready, does not answer or refuses the configuration.
+        Return the statuses of Serve's applications, and a message. The message says why the
+        deployment failed: the cluster is not ready, does not answer or refuses the configuration.
+        After a successful deployment, the message is empty.
         """
         dashboard = (
             self._clusters.dashboard(cluster)
