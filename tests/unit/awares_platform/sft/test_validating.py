@@ -72,14 +72,13 @@ def result(asks: bool, right: bool, first: int, likely: int) -> TeacherForced:
 
 
 def test_decisions_and_requests_count_separately() -> None:
-    # Token 9 begins a request. Tokens 4 and 5 begin an answer. The comments name what the policy
-    # does.
+    # Token 9 begins a request. Tokens 4 and 5 begin an answer.
     results = [
         result(asks=True, right=True, first=9, likely=9),
-        result(asks=True, right=False, first=9, likely=9),  # It asks for the wrong crops.
-        result(asks=True, right=False, first=9, likely=4),  # It answers instead of asking.
-        result(asks=False, right=True, first=4, likely=5),  # It answers wrongly.
-        result(asks=False, right=True, first=4, likely=9),  # It asks instead of answering.
+        result(asks=True, right=False, first=9, likely=9),  # The policy asks for wrong crops.
+        result(asks=True, right=False, first=9, likely=4),  # The policy answers instead.
+        result(asks=False, right=True, first=4, likely=5),  # The policy answers wrongly.
+        result(asks=False, right=True, first=4, likely=9),  # The policy asks instead.
     ]
     found = figures(results)
     assert found["validation/tool_turns"] == pytest.approx(1 / 3)
