@@ -1,4 +1,4 @@
-"""The section [policy]: the model to train and serve, and the weights to train."""
+"""The section [policy]: the model to train and serve, and which of its weights to train."""
 
 from typing import Literal, Self
 

@@ -184,7 +184,7 @@ class Controller:
         The step updates the weights of `version`. The first call for a step assembles the batch for
         all `ranks` ranks. All ranks may get an order instead of a batch. Return None if the run has
         stopped or another learner attaches. If no batch becomes ready within grpo.batch_timeout_s,
-        the run stops. Time without a ready actor does not count.
+        the run stops. Time without a ready actor does not count towards this limit.
         """
         if self._shards is None or self._asked != (step, version):
             self._asked = (step, version)
@@ -220,9 +220,9 @@ class Controller:
         return [replace(shard, keep=keep) for shard in dealt]
 
     async def _await_batch(self, step: int, ready: Callable[[], bool]) -> None:
-        """Wait until `ready` holds. Stop the run after grpo.batch_timeout_s.
+        """Wait until `ready` returns True. Stop the run after grpo.batch_timeout_s.
 
-        The time during which no actor is ready does not count.
+        Time without a ready actor does not count towards this limit.
         """
         limit, waited = self._settings.batch_timeout_s, 0.0
         while waited < limit:

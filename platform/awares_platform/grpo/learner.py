@@ -288,7 +288,7 @@ class Learner:
     # -- one step
 
     def _update(self, shard: StepShard) -> tuple[dict[str, float], bool]:
-        """Take one optimizer step per minibatch with episodes.
+        """Take one optimizer step for each minibatch that has episodes.
 
         Return metrics over all ranks, and whether the weights have changed. The optimizer skips a
         step with gradients that are not finite. Raises Diverged after too many skipped steps in a

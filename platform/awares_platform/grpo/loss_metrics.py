@@ -1,8 +1,8 @@
 """Computes the learner's metrics of one step from the statistics of all passes and ranks.
 
-The losses of all passes of a minibatch, on all ranks, add up to the loss of the minibatch. The
-metric policy/loss is the mean over minibatches. Every other metric is a mean over the sampled
-tokens.
+The losses in the statistics of a minibatch, summed over all passes and ranks, are the loss of the
+minibatch. The metric policy/loss is the mean over minibatches. Every other metric is a mean over
+the sampled tokens.
 """
 
 import torch

@@ -77,10 +77,10 @@ class Objective:
     def losses(
         self, minibatch: Minibatch, proximal: list[Tensor] | None, metrics: LossMetrics
     ) -> Iterator[Tensor]:
-        """Yield the loss of each pass.
+        """Yield the loss of each pass, multiplied by the number of ranks.
 
-        The learner must sum the losses of a rank and average the sums over all ranks. The result is
-        then the loss of the whole minibatch.
+        The learner sums the yielded losses of each rank, and averages the sums over all ranks. With
+        this factor, the result is the loss of the whole minibatch.
         """
         batches = one_ahead(self._collate, minibatch.passes)
         totals = BatchTotals(minibatch.total, minibatch.tokens)

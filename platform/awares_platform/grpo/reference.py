@@ -19,6 +19,7 @@ def frozen_reference(
 
     A run with adapters needs no copy: `lora.reference` makes the model itself compute like the
     starting policy.
+
     With ZeRO-3 the copy comes from `load`, which must return a partitioned model. Every rank must
     call this function.
     """

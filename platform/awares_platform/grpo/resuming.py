@@ -1,4 +1,4 @@
-"""Reads from a checkpoint where the learner of a run goes on."""
+"""Finds the step, the position and the lineage with which a restarted learner goes on."""
 
 from awares_platform.grpo.group import Position
 from awares_platform.grpo.lineage import Spans

@@ -174,7 +174,7 @@ def _uniform_share(groups: Sequence[Group], dropped: float) -> float:
 
 
 def _staleness(groups: Iterable[Group], version: int, lineage: Lineage) -> dict[str, float]:
-    """Return the mean and the maximum of how many updates the tokens are behind `version`."""
+    """Return the mean and maximum number of updates by which tokens are behind `version`."""
     tokens = Counter[int]()
     for group in groups:
         for member in group.members:
