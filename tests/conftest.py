@@ -11,7 +11,15 @@ from awares_platform.config.store import StoreConfig
 from awares_platform.store import ObjectStore
 from awares_platform.store import seaweed as server
 
-LONGEST_FIRST = ("test_trial", "test_sft", "test_grpo_faults", "test_grpo", "test_engine")
+LONGEST_FIRST = (
+    "test_trial",
+    "test_sft",
+    "test_grpo_faults",
+    "test_own_data",
+    "test_laptop",
+    "test_grpo",
+    "test_engine",
+)
 """The slowest test files in the order in which they start, after all fast tests.
 
 Slow tests of other files start later.

@@ -204,7 +204,7 @@ def served(team: Path, command: list[str]) -> Iterator[str]:
         assert process.returncode == 0, ("".join(said), rest)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_the_commands_of_the_readme_lead_from_pages_to_an_answer(
     team: Path, section: str, models: Models, servers: dict[str, ChatServer]
 ) -> None:
