@@ -31,5 +31,5 @@ class ClipHigher:
         )
 
     def mean(self, values_BT: Tensor, mask_BT: Tensor, totals: BatchTotals) -> Tensor:
-        """Return the mean over episodes of each episode's mean over tokens."""
+        """Average over the tokens of each episode, and then over the episodes."""
         return episode_mean(values_BT, mask_BT, totals)

@@ -33,5 +33,5 @@ class DrGrpo:
         )
 
     def mean(self, values_BT: Tensor, mask_BT: Tensor, totals: BatchTotals) -> Tensor:
-        """Return the mean over episodes of each episode's sum, divided by `loss_length`."""
+        """Sum over each episode's tokens, divide by `loss_length`, and average over episodes."""
         return fixed_mean(values_BT, mask_BT, totals, self.loss_length)

@@ -10,7 +10,7 @@ from awares.losses.policy_loss import BatchTotals
 
 
 def episode_mean(values_BT: Tensor, mask_BT: Tensor, totals: BatchTotals) -> Tensor:
-    """Return the mean over episodes of each episode's mean over its sampled tokens.
+    """Average over the sampled tokens of each episode, and then over the episodes.
 
     An episode without sampled tokens counts as 0.
     """
@@ -24,5 +24,5 @@ def token_mean(values_BT: Tensor, mask_BT: Tensor, totals: BatchTotals) -> Tenso
 
 
 def fixed_mean(values_BT: Tensor, mask_BT: Tensor, totals: BatchTotals, length: int) -> Tensor:
-    """Return the mean over episodes of each episode's sum, divided by the constant `length`."""
+    """Sum over each episode's tokens, divide by `length`, and average over episodes."""
     return (values_BT * mask_BT).sum() / (totals.episodes * length)

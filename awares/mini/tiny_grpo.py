@@ -195,7 +195,7 @@ def grpo(policy: TinyPolicy, pool: Samples, reward: awares.Reward, steps: int) -
         samples = [sample for sample in random.sample(pool, QUESTIONS) for _ in range(GROUP)]
         episodes, rewards_B, means = rollout(policy, samples, reward)
         advantages_B = group_advantages(rewards_B)
-        # Each update uses a part of the episodes. In update 1 the ratios are 1, so none is clipped.
+        # Each update uses a part of the episodes. In update 1, all ratios are 1, and no clip acts.
         size = len(episodes) // UPDATES
         for start in range(0, len(episodes), size):
             part = slice(start, start + size)

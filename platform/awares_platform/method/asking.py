@@ -24,8 +24,8 @@ async def ask(
 ) -> Read:
     """Return the value that `read` parses from the reply to `messages`.
 
-    `read` must raise Unreadable if the reply has another form than `schema` describes. The function
-    then asks once more. Raises Unreadable if the second reply does not parse either, or if the
+    If the reply does not have the form that `schema` describes, `read` must raise Unreadable, and
+    `ask` asks once more. Raises Unreadable if the second reply does not parse either, or if the
     endpoint refuses the question. Raises EndpointError if the endpoint cannot be used.
     """
     try:

@@ -96,7 +96,7 @@ class TrainerMemory:
 
     @property
     def total(self) -> float:
-        """The number of bytes at the peak of a pass."""
+        """The largest number of bytes on one GPU during a forward and backward pass."""
         parts = sum(getattr(self, field.name) for field in fields(self))
         return parts - min(self.layer, self.logits)
 

@@ -74,8 +74,8 @@ def test_dapo_weighs_all_tokens_alike():
 
 
 def test_gspo_clips_the_ratio_of_an_episode():
-    # The ratio of an episode is the geometric mean of its r, clipped to the interval from 0.8 to
-    # 1.28. Episode 1 has the ratio sqrt(1.5 * 0.6) = sqrt(0.9) and A = 2, so its term is
+    # The ratio of an episode is the geometric mean of its r. The clip range is 0.8 to 1.28.
+    # Episode 1 has the ratio sqrt(1.5 * 0.6) = sqrt(0.9) and A = 2, so its term is
     # 2 * sqrt(0.9). Episode 2 has the ratio sqrt(2 * 1.125) = 1.5 and A = 1, so its term is 1.28.
     settings = with_loss(Gspo(0.2, 0.28))
     loss, stats, gradient = run([[1.5, 0.6], [2.0, 1.125]], [2.0, 1.0], settings)

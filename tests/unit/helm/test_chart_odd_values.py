@@ -117,7 +117,7 @@ CLASHES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("name", CLASHES)
 def test_clashes_are_refused(name: str) -> None:
-    """Check that the chart or its schema refuses the values with exactly one message about them.
+    """Check that contradictory values are refused, with exactly one message that names them.
 
     The schema writes store/bucket, and the chart writes store.bucket. The test therefore replaces
     slashes with dots.
