@@ -55,7 +55,8 @@ class Benchmark:
 def _with_lines(question: str) -> str:
     """Return a question of V*Bench with its options "(A) x (B) y" as lines "A. x" and "B. y".
 
-    The lines have no spaces around them. lmms-eval returns a question without options unchanged.
+    The lines have no spaces around them. As in lmms-eval, a question without options is returned
+    unchanged.
     """
     options = re.findall(r"\([A-D]\)\s*([^()]+?)(?=\s*\([A-D]\)|$)", question)
     if not options:

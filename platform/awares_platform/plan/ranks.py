@@ -58,7 +58,7 @@ class RankTime:
     passes: int
 
     def times(self, count: int) -> "RankTime":
-        """Return the total time of `count` updates, if one update takes `self`."""
+        """Return the total time of `count` updates. `self` is the time of one update."""
         return replace(
             self,
             seconds=count * self.seconds,

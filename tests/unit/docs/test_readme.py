@@ -169,7 +169,7 @@ def test_the_table_of_adapters_is_that_of_the_published_runs() -> None:
 
 
 def scores(policy: dict[str, float]) -> str:
-    """Return the cells of a policy's accuracy and RTR."""
+    """Return a policy's accuracy and RTR as two cells of a table."""
     return f"{100 * policy['accuracy']:.1f} % | {policy['rtr_token']:.3f}".replace("| 0", "| ")
 
 

@@ -121,9 +121,9 @@ def _port(entry: dict[str, Any], target: Peer, port: int, protocol: str) -> bool
 def unused(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
     """Yield a message for each NetworkPolicy that selects none of `pods`.
 
-    Also yield a message for each podSelector in a rule that matches none of `pods`. If a selector
-    matches no pod in any test case, its labels are wrong. Peers with a namespaceSelector are not
-    checked, because their pods may be outside the release.
+    Also check each podSelector in a rule, and yield a message if it matches none of `pods`. If a
+    selector matches no pod in any test case, its labels are wrong. Peers with a namespaceSelector
+    are not checked, because their pods may be outside the release.
     """
     labels = [pod["metadata"].get("labels") or {} for pod in pods]
     for policy in of_kind(docs, "NetworkPolicy"):
