@@ -138,9 +138,9 @@ def collate(
     on every rank. `remember` is a cache of processed views. All calls that share a cache must have
     the same `processor`, `limits` and `low_ratio`.
 
-    Raises PolicyError if an item has no view, or if the tokenizer has no pad token. Also raises
-    PolicyError if an item, its image and the processor disagree on image sizes or token counts, or
-    if a sampled token is an image placeholder.
+    Raises PolicyError if an item has no view, if the tokenizer has no pad token, or if a sampled
+    token is an image placeholder. Also raises PolicyError if an item, its image and the processor
+    disagree on image sizes or token counts.
     """
     assert items, "a batch holds at least one item"
     views = [_views(item) for item in items]

@@ -169,8 +169,8 @@ def min_cover(
 
     Each box is first enlarged on each side by the share `padding` of its width or height, and then
     clamped. A box is covered if ONE crop contains at least the share `tau` of the box's area. If
-    one crop shows half of an object and a second crop the other half, the object is not covered,
-    because it is legible in neither crop.
+    two crops each show only half of an object, the object is not covered, because it is legible in
+    neither crop.
 
     If several sets of crops have the same area, the set with the fewest crops wins. If several such
     sets have equally few crops, the order of `CropId` decides. Without boxes the evidence is

@@ -54,7 +54,7 @@ class EpisodeSpec:
     def first_view(self, size: Size) -> View:
         """Return the environment's first view of an image of `size`.
 
-        If `Budget.fit` is true and this view leaves no room for a requested view, the view is
+        This view may leave no room for a requested view. If `Budget.fit` is true, such a view is
         shrunk until it takes at most half of the budget's visual tokens. The view stays as it is if
         the environment allows only one turn, because no view is requested then.
         """
