@@ -88,7 +88,7 @@ class Gap(Chunked):
     name = "u16 gap + bf16, zstd-1"
 
     def chunk(self, base: Words, new: Words) -> tuple:
-        """Encode the gaps, which are the numbers of unchanged words before each changed word.
+        """Encode the gaps. A gap is the number of unchanged words between two changed words.
 
         A gap of 65,535 or more becomes several numbers. All but the last of them are 65,535.
         """

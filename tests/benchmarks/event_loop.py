@@ -35,7 +35,7 @@ KINDS = (("JPEG", "RGB"), ("PNG", "RGB"), ("PNG", "RGBA"), ("TIFF", "CMYK"))
 
 
 def encoded(side: int, kind: str, mode: str) -> bytes:
-    """Return the file of an image of noise. Its width is `side`, and its height 3/4 of `side`."""
+    """Return an encoded image of noise. Its width is `side`, and its height is 3/4 of `side`."""
     small = Image.effect_noise((side // 8, side * 3 // 32), 60)
     buffer = io.BytesIO()
     small.resize((side, side * 3 // 4)).convert("RGB").convert(mode).save(buffer, kind)

@@ -96,7 +96,7 @@ THEIRS = {
     "vllm_importance_sampling_mode": "token_truncate",
     "vllm_importance_sampling_clip_max": 2.0,
     "max_completion_length": LONGEST,
-    # By default, TRL multiplies the KL term by the ratio. This project does not.
+    # By default, TRL multiplies the KL term by the importance ratio. This project does not.
     "use_bias_correction_kl": False,
 }
 
@@ -160,7 +160,7 @@ def trainer(arguments: dict[str, Any], directory: str) -> FixedTrainer:
         use_cpu=True,
         bf16=False,
         report_to="none",
-        # TRL would load a reference model from a path. `FixedTrainer.use` sets the real value.
+        # With another beta, TRL would load a reference model. `use` sets the real beta later.
         **{**arguments, "beta": 0.0},
     )
     return FixedTrainer(

@@ -58,7 +58,7 @@ LONGEST = 800
 class Scenes:
     """The samples of work.json, their decoded images by name, and the crops that TRL may request.
 
-    `place` is the directory of the work, and `work` is the content of work.json.
+    `place` is the directory that trl_work.py wrote, and `work` is the content of its work.json.
     """
 
     def __init__(self, place: Path, work: dict[str, Any]) -> None:
@@ -188,7 +188,7 @@ class Steps(TrainerCallback):
 
 
 def settings(work: dict[str, Any], blocked: tuple[int, ...], output: Path) -> GRPOConfig:
-    """Return TRL's settings for the work. All settings not named here keep TRL's defaults."""
+    """Return TRL's settings. All settings that are not named here keep TRL's defaults."""
     episodes = work["groups_per_step"] * work["group_size"]
     return GRPOConfig(
         output_dir=str(output),

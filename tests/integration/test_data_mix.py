@@ -1,4 +1,4 @@
-"""Tests mixing data sets by weights and caps, and that the mix has no rows of their test splits."""
+"""Tests that data sets are mixed by weights and caps, without the rows of their test splits."""
 
 import io
 from pathlib import Path

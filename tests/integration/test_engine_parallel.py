@@ -88,7 +88,7 @@ def assert_same(pair: tuple[Running, Running], policy: RandomPolicy) -> None:
         assert {*one.versions} == {*two.versions}
         pairs = enumerate(zip(one.token_ids, two.token_ids, strict=False))
         apart = next((index for index, (left, right) in pairs if left != right), 24)
-        # At the first difference, the greedy tokens of the engines have almost equal logprobs.
+        # Where the tokens first differ, both must still have almost equal logprobs.
         until = apart + 1
         assert two.logprobs[:until] == pytest.approx(one.logprobs[:until], abs=1e-3)
         compared, sampled = compared + min(until, len(one.token_ids)), sampled + len(one.token_ids)

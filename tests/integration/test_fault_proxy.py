@@ -1,4 +1,4 @@
-"""Tests that the fault proxy records all requests, and changes a request only by a rule."""
+"""Tests that the fault proxy records all requests, and changes none that no rule matches."""
 
 import socket
 import threading

@@ -93,7 +93,7 @@ def held(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
         process.wait()
         for session in Path(tempfile.gettempdir()).glob(f"awares-ray-*/session_*_{process.pid}"):
-            # After SIGKILL, the process has not deleted the directory of its session.
+            # A process that SIGKILL ends cannot delete the directory of its session.
             shutil.rmtree(session.parent, ignore_errors=True)
 
 

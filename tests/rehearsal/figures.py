@@ -63,7 +63,7 @@ class Figures:
 
 
 def compact(report: dict[str, Any]) -> Figures:
-    """Return the figures of a job, whose report run.py wrote."""
+    """Return the figures of a job, computed from the report that run.py wrote."""
     events = report["events"]
     # A job trains if it has passes with gradients. `awares evaluate` has only passes without
     # gradients, which check its engine.

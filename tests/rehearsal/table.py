@@ -122,7 +122,7 @@ def longest_prompt(config: PlatformConfig, job: str, tokens: Lengths) -> int:
 def job_engine(
     config: PlatformConfig, job: str, shape: Geometry, tokens: Lengths, assumed: Assumptions
 ) -> EngineMemory:
-    """Return the planned memory of a job's engine, for the requests that the job sends here.
+    """Return the planned memory of a job's engine, for the requests of the job in the rehearsal.
 
     On a CPU, the engine has no chunked prefill, so one forward pass may have engine.max_model_len
     tokens. The jobs evaluate and serve send too few requests to fill such a pass. Their largest

@@ -50,7 +50,7 @@ class Process:
         return self._popen.poll()
 
     def terminate(self) -> None:
-        """Send SIGTERM to the process. `wait` ends the children that the process does not stop."""
+        """Send SIGTERM to the process. `wait` later kills the children that the process leaves."""
         with contextlib.suppress(psutil.NoSuchProcess):
             self._family |= set(psutil.Process(self._popen.pid).children(recursive=True))
         self._popen.terminate()
