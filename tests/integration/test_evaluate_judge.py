@@ -113,7 +113,7 @@ def test_no_judge_is_asked_about_benchmarks_and_their_report_has_images(
     assert results["policies"]["low"]["reward"] is None
     assert list(results["benchmarks"]) == ["pope", "vstar", "average"]
     assert tables(results).count("\n| full resolution") == 2
-    shutil.rmtree(tmp_path / "images", ignore_errors=True)  # A report must not need them.
+    shutil.rmtree(tmp_path / "images", ignore_errors=True)  # A report must not need the images.
     with pytest.raises(SystemExit, match="0"):
         main(["report", "--config", str(record.directory / "config.json")])
     page = (tmp_path / "runs/refused/report.html").read_text("utf-8")

@@ -137,7 +137,7 @@ def test_a_step_with_gradients_that_are_not_finite_publishes_nothing(
     assert taken > 0
     assert [row.values["policy/skipped_steps"] for row in rows] == [0] * taken + [1, 1]
     with disk(config) as store:
-        # Version 1 has the starting weights. Each step that was taken has made a further version.
+        # Version 1 has the starting weights. Each of the `taken` steps has published one version.
         assert Subscriber(store, "diverging").head() == 1 + taken
 
 

@@ -164,7 +164,7 @@ def foreign(store: ObjectStore, **changes: object) -> LeaseHolder:
 def test_a_silent_job_of_another_host_expires_by_the_observers_clock(
     store: ObjectStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The clock of the other host is in the future."""
+    """The other host's clock is wrong: its lease says that it began in the year 2999."""
     since = "2999-01-01 00:00:00 UTC"
     foreign(store, pid=1, since=since)
     began = time.monotonic()
@@ -192,7 +192,7 @@ def test_a_damaged_lease_is_taken_over_after_the_expiry(store: ObjectStore, dama
 
 
 def test_one_of_several_jobs_takes_a_lease_over(store: ObjectStore) -> None:
-    """All jobs find a lease that its holder no longer renews, and try to take it at one moment."""
+    """All jobs find a lease that its holder no longer renews, and try to take it at once."""
     foreign(store)
     outcomes: list[str] = []
     over = threading.Barrier(4)

@@ -222,7 +222,7 @@ def total(metrics: Sequence[dict[str, float]], name: str) -> float:
 
 
 def last(metrics: Sequence[dict[str, float]], name: str) -> float:
-    """Return the last value of a metric, or 0 without any."""
+    """Return the last value of a metric, or 0 if it has no value."""
     return next((line[name] for line in reversed(metrics) if name in line), 0.0)
 
 
