@@ -54,7 +54,7 @@ def ours(chosen: Sequence[ScoredPair]) -> list[float]:
 
 
 def measure(chosen: Sequence[ScoredPair], name: str) -> ScoredRate:
-    """Return the rates of the scorer `name`. The name "all" means all scorers together."""
+    """Return how fast the scorer `name` is. The name "all" means all scorers together."""
     mine = [one for one in chosen if name in (one.name, "all")]
     theirs = None
     if find_spec("lmms_eval"):

@@ -34,9 +34,10 @@ class Strike:
         self._every = every
 
     def __call__(self, fault: MatrixFault) -> Struck:
-        """Strike with `fault`, and wait until the job has named it and has taken a further step.
+        """Strike with `fault`, and wait until the job has reported it and has taken a further step.
 
-        The step that was in flight may still be published, so the method waits for two versions.
+        The first version after the strike may come from a step that was in flight. The method thus
+        waits for two versions.
         """
         hit = {
             "process": self._process,

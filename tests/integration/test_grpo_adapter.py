@@ -194,7 +194,7 @@ async def score_despite_a_kill(config: PlatformConfig) -> None:
 
 
 def answered(number: int) -> tuple[Prompt, GroupRollout]:
-    """Return a prompt, and episodes whose answers no other prompt has."""
+    """Return a prompt and its episodes. Their answers contain `number`, so they are distinct."""
     sample = Sample(f"s{number}", "ab" * 32, "digits?", f"{number} and 7", label=Label.LR)
     answers = [f"{'about ' * member}{number} and {member}" for member in range(8)]
     episodes = tuple(

@@ -45,9 +45,10 @@ def escalate(
     decision_s: Mapping[str, float],
     spec: EpisodeSpec,
 ) -> list[Played]:
-    """Add a second pass, taken from `full`, to every episode of `asked` with a granted request.
+    """Add a second pass to every episode of `asked` with a granted request.
 
-    The other episodes stay unchanged. `asked` holds the episodes of the trained policy.
+    The second pass is the episode of the policy full for the same question. The other episodes stay
+    unchanged. `asked` holds the episodes of the trained policy, and `full` those of full.
     `decision_s` maps the id of a sample to the measured duration of the first turn, in seconds.
     `spec` holds the settings of the episodes in `asked`.
     """

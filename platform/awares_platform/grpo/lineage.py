@@ -24,11 +24,12 @@ class Lineage:
     """The ancestors of a learner's versions.
 
     `first` is the first version that the present learner has published. `spans` has one pair for
-    each earlier learner: its first version and its last version that is not abandoned. The first
-    version of each learner has the weights of the last version in the pair before it.
+    each earlier learner, from the oldest on. The pair is the learner's first version and the last
+    version that the next learner has kept. The next learner starts with the weights of this
+    version, and publishes them as its own first version.
 
     Example:
-        Lineage(((1, 3),), first=6)
+        Lineage(((1, 3),), first=6)  # Version 6 has the weights of version 3.
     """
 
     spans: Spans = ()

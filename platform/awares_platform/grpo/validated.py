@@ -129,7 +129,10 @@ def better(best: Validated | None, new: Validated, earlier: Sequence[Validated])
 
 
 def tied(one: Validated, top: Validated) -> bool:
-    """Return whether `one` is tied with `top` on the questions that both have answered."""
+    """Return whether the mean lead of `top` over `one` is at most one standard error.
+
+    Only questions that both have answered count. With fewer than two, compare the overall means.
+    """
     both = [top.values[key] - one.values[key] for key in top.values if key in one.values]
     if len(both) < 2:
         return _mean(one) >= _mean(top)
