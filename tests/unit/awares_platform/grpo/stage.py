@@ -4,7 +4,8 @@ import asyncio
 import json
 import math
 import threading
-from collections.abc import Callable, Collection, Container, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Container, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -230,6 +231,15 @@ class Stage:
                 await asyncio.sleep(0.001)
         await asyncio.sleep(0.05)
         return self.played()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the controller with an attached learner at step 0, and close it at the end."""
+        run = asyncio.create_task(self.controller.run())
+        await self.controller.attach(0, Position())
+        yield
+        await self.controller.close()
+        await run
 
     async def step(self, step: int, version: int) -> list[int] | None:
         """Take one learner step, publish `version` + 1, and return the numbers of settled prompts.

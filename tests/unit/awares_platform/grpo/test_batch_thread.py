@@ -42,13 +42,10 @@ def test_the_event_loop_goes_on_while_a_batch_is_split(
 
     async def scene() -> None:
         acted = stage()
-        running = asyncio.create_task(acted.controller.run())
-        await acted.controller.attach(0, Position())
-        coming = asyncio.create_task(acted.controller.batch(0, 0, 0, 1))
-        await held.release()
-        assert isinstance(await coming, StepShard)
-        await acted.controller.close()
-        await running
+        async with acted.running():
+            coming = asyncio.create_task(acted.controller.batch(0, 0, 0, 1))
+            await held.release()
+            assert isinstance(await coming, StepShard)
 
     play(scene())
 
@@ -61,17 +58,14 @@ def test_the_event_loop_goes_on_while_a_batch_is_described(
 
     async def scene() -> None:
         acted = stage()
-        running = asyncio.create_task(acted.controller.run())
-        await acted.controller.attach(0, Position())
-        # The learner gets its batch before the metrics are ready.
-        assert isinstance(await acted.controller.batch(0, 0, 0, 1), StepShard)
-        told = asyncio.create_task(acted.controller.learned(0, {"policy/kl": 0.5}))
-        await held.release()
-        await told
-        row = await acted.controller.record()
-        assert row is not None and row[1]["reward/mean"] == 1.0 and row[1]["policy/kl"] == 0.5
-        await acted.controller.close()
-        await running
+        async with acted.running():
+            # The learner gets its batch before the metrics are ready.
+            assert isinstance(await acted.controller.batch(0, 0, 0, 1), StepShard)
+            told = asyncio.create_task(acted.controller.learned(0, {"policy/kl": 0.5}))
+            await held.release()
+            await told
+            row = await acted.controller.record()
+            assert row is not None and row[1]["reward/mean"] == 1.0 and row[1]["policy/kl"] == 0.5
 
     play(scene())
 
@@ -84,13 +78,10 @@ def test_the_event_loop_goes_on_while_the_next_views_are_found(
 
     async def scene() -> None:
         acted = stage()
-        running = asyncio.create_task(acted.controller.run())
-        await acted.controller.attach(0, Position())
-        coming = asyncio.create_task(acted.controller.upcoming(0, 0, 0, 1))
-        await held.release()
-        assert len(await coming) == 1
-        await acted.controller.close()
-        await running
+        async with acted.running():
+            coming = asyncio.create_task(acted.controller.upcoming(0, 0, 0, 1))
+            await held.release()
+            assert len(await coming) == 1
 
     play(scene())
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from awares.episode import Episode
-from awares_platform.grpo.group import Group, GroupRollout, Position, Prompt
+from awares_platform.grpo.group import Group, GroupRollout, Prompt
 from tests.unit.awares_platform.grpo.fake_actor import FakeActor
 from tests.unit.awares_platform.grpo.stage import Stage, play
 
@@ -24,16 +24,13 @@ def test_an_actor_plays_while_its_groups_are_scored(
             return await score(prompt, rollout)
 
         monkeypatch.setattr(driving, "_score", scored)
-        running = asyncio.create_task(acted.controller.run())
-        await acted.controller.attach(0, Position())
-        # The four groups fill the buffer, which has room for two batches. Groups count even
-        # while they wait for a score.
-        assert await acted.rest(4) == [0, 1, 2, 3]
-        may_score.set()
-        assert await acted.step(0, 0) == [0, 1]
-        assert await acted.rest(6) == [0, 1, 2, 3, 4, 5]
-        await acted.controller.close()
-        await running
+        async with acted.running():
+            # The four groups fill the buffer, which has room for two batches. Groups count even
+            # while they wait for a score.
+            assert await acted.rest(4) == [0, 1, 2, 3]
+            may_score.set()
+            assert await acted.step(0, 0) == [0, 1]
+            assert await acted.rest(6) == [0, 1, 2, 3, 4, 5]
 
     play(scene())
 
@@ -57,12 +54,9 @@ def test_an_actor_plays_no_more_groups_at_once_than_it_has_slots(
 
     async def scene() -> None:
         acted = stage(groups_in_flight=3, groups_per_step=8)
-        running = asyncio.create_task(acted.controller.run())
-        await acted.controller.attach(0, Position())
-        for step in range(3):
-            assert await acted.step(step, step)
-        await acted.controller.close()
-        await running
+        async with acted.running():
+            for step in range(3):
+                assert await acted.step(step, step)
 
     play(scene())
     assert most == 3
