@@ -346,7 +346,7 @@ def test_a_grpo_run_refuses_another_recipe_by_name(
         assert not grpo.is_finished(store, "r", recipe)
     for section, changed in changes.items():
         settings[section] |= changed
-    if key == "data":  # The split keeps its name and its number of rows.
+    if key == "data":  # Only the content of the row changes.
         write_samples(store, job.data.curated, "train", [Sample("t", "a" * 64, "q", "7")])
     with pytest.raises(PolicyError, match=rf"recipe: {key} is {values}.*set another run\.name"):
         grpo.run(PlatformConfig.model_validate(settings))

@@ -5,7 +5,7 @@ import gc
 from awares_platform.config.grpo import GrpoConfig
 
 _OBJECTS = 32
-"""An upper bound of the number of objects of an episode with two turns."""
+"""An episode with two turns consists of at most this number of Python objects."""
 _LEAST = 50_000
 _MIDDLE = 2
 _OLD = 10

@@ -45,7 +45,7 @@ class ValidationRecord:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "ValidationRecord":
-        """Return the record from `values`, the parsed JSON of `to_bytes`."""
+        """Return a record from `values`, the parsed JSON that `to_bytes` has written."""
         return cls(
             [Validated(**one) for one in values["entries"]],
             values["best"],

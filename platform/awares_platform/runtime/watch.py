@@ -80,9 +80,9 @@ class Waiting:
         self._since: float | None = None
 
     def tell(self, missing: str) -> None:
-        """Note what is missing now, or "" if nothing is missing.
+        """Note what is missing now. The text is "" if nothing is missing.
 
-        If something has been missing for a minute since the last line, print a new line.
+        Print a line each time that something has been missing for another minute.
         """
         if not missing:
             self._since = None

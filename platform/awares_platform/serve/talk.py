@@ -292,7 +292,7 @@ class Talk:
         return True
 
     def _whole(self) -> Request | None:
-        """Return a request whose only view is the whole image, or None if there is none."""
+        """Return a request whose only view is the whole image, or None if none exists."""
         environment, size = self._spec.environment, self._sizes[0]
         for region in environment.regions:
             request = readable(environment, (region,))
