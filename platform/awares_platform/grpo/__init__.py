@@ -10,10 +10,10 @@ The docstring of `job` has a diagram of both loops.
     rollout       an actor that runs episodes on one engine and loads new weights
     learner       one rank of the trainer, which publishes weights and saves checkpoints
     group         the prompts, groups and batches that these parts exchange
-    validation    decides which versions the actors answer held-out questions with
-    validated     measures a version, and chooses the best one
+    validation    decides which versions are validated, and keeps the best one
+    validated     computes a version's validation metrics, and compares two versions
     record_book   the validated versions, stored durably
-    order         what the controller tells the learner beside batches
+    order         the orders that the controller can send the learner instead of a batch
     exporting     exports the best and the last policy
     unusable      counts the groups that cannot be trained on
     prompts       the run's order of prompts

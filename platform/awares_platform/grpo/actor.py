@@ -76,9 +76,9 @@ class Actor(Protocol):
 async def rolled_out(
     actor: Actor, prompt: Prompt, begun: Sequence[Episode], slots: asyncio.Semaphore
 ) -> GroupRollout:
-    """Let the actor roll out `prompt`, free the caller's slot, and return the rollout.
+    """Let the actor roll out `prompt`, release a slot of `slots`, and return the rollout.
 
-    The actor can then play another group while the caller scores this group.
+    With the free slot, the actor can play another group while the caller scores this one.
     """
     try:
         return await actor.rollout(prompt, begun)

@@ -1,7 +1,7 @@
 """Splits the learner's batches, and computes their metrics, outside the controller's event loop.
 
-Each of the two takes about 0.1 seconds for a batch of 1,600 groups. In the event loop, this work
-would block all other tasks. So it runs in a thread.
+For a batch of 1,600 groups, the split and the metrics take about 0.1 seconds each. In the event
+loop, they would block all other tasks. So they run in a thread.
 """
 
 import asyncio
@@ -48,10 +48,10 @@ class BatchThread:
         return await self._run(batch_metrics, batch, version, lineage)
 
     def release(self, held: list[tuple[StepBatch, int] | None]) -> None:
-        """Empty `held`, and free the groups of its batches in the thread.
+        """Empty the list `held`, and let the thread free the memory of its batches.
 
-        The caller must have no other reference to a batch. The thread frees one group at a time. To
-        free 1,600 groups at once would block all Python threads for 0.07 seconds.
+        The caller must have no other reference to a batch. The thread frees one group at a time,
+        because to free 1,600 groups at once would block all Python threads for 0.07 seconds.
         """
         self._thread.submit(_free, held)
 

@@ -5,19 +5,17 @@
        +--reissue-+        stale ------+
        +-----------------+ unfinished: the next actor continues the episodes
 
-Let v be the version of the weights that the next batch updates, and let bound be
-grpo.staleness_bound. A group is stale if one of its tokens was sampled more than `bound` updates
-before v. A group is also stale if it has a token of a version that a restarted learner has
-abandoned (see lineage.py).
+Let v be the version of the weights that the next batch updates. A group is stale if one of its
+tokens was sampled more than grpo.staleness_bound updates before v, or with a version that a
+restarted learner has abandoned (see lineage.py). The buffer drops a stale group, and issues the
+group's prompt again.
 
-The capacity gate limits how many groups are ready or in flight, so that few groups become stale.
-Let a be the version of an actor's weights. The actor may start a group only while the groups that
-are ready or in flight fill fewer than
+A limit, the capacity gate, keeps stale groups rare. An actor whose weights have the version a may
+start a group only while the groups that are ready or in flight fill fewer than
 
-    a - v + bound + 1
+    a - v + grpo.staleness_bound + 1
 
-batches. A group can still become stale if its actor loads new weights slowly. The buffer then drops
-and counts the group, and issues the group's prompt again.
+batches.
 """
 
 import heapq
@@ -79,16 +77,16 @@ class EpisodeBuffer:
         lineage: Lineage,
         stale: Mapping[int, int] | None = None,
     ) -> None:
-        """Set the run's position after the learner has started or restarted.
+        """Fill the buffer with stored groups after the learner has started or restarted.
 
-        `groups` holds the stored groups that are neither stale nor damaged. The method ignores a
-        group whose prompt is in flight, or is settled in `position` (the class Position defines
-        "settled"). For every other group, the outcome decides what happens:
+        `position` holds the settled prompts (the class Position defines "settled"). `groups` holds
+        the stored groups that are neither stale nor damaged. The method ignores a group whose
+        prompt is in flight or settled. For every other group, the outcome decides what happens:
 
-        - READY: the group becomes ready. But if an abandoned version sampled one of its tokens, its
-          prompt is queued again.
-        - UNFINISHED: its prompt is queued, and the next actor continues the episodes.
-        - any other outcome: its prompt becomes settled.
+        - READY: the group becomes ready. If an abandoned version sampled a token of the group, the
+          prompt is queued again instead.
+        - UNFINISHED: the prompt is queued, and the next actor continues the episodes.
+        - any other outcome: the prompt becomes settled.
 
         `stale` maps the number of each prompt whose latest group is stale or damaged to the attempt
         of this group. The prompt is queued with the next attempt number.
@@ -176,12 +174,10 @@ class EpisodeBuffer:
         return () if stale else group.episodes
 
     def add(self, group: Group) -> bool:
-        """Add a group, and return True.
+        """Add a group, and return True. If its prompt is not in flight, only return False.
 
-        The prompt of an unfinished group is queued again. The next actor of the prompt gets the
-        group's episodes (see `begun`).
-
-        If the group's prompt is not in flight, the group is ignored, and the result is False.
+        If the group is unfinished, its prompt is queued again. The next actor of the prompt gets
+        the group's episodes (see `begun`).
         """
         if self._in_flight.get(group.prompt.number) != group.prompt:
             return False

@@ -14,9 +14,8 @@ _OLD = 10
 def collect_rarely(settings: GrpoConfig) -> None:
     """Set the garbage collector's threshold above the number of objects in all groups together.
 
-    A group has about 130 objects. They form no reference cycles, so Python frees them without the
-    collector. Each run of the collector blocks the event loop. Frequent runs would double the time
-    to unpickle and score a group.
+    The groups form no reference cycles, so Python frees them without the collector. Frequent runs
+    of the collector would double the time to unpickle and score a group.
 
     At most grpo.staleness_bound + 1 batches are ready or in flight. Two more batches may be on
     their way to the learner.

@@ -4,10 +4,11 @@
                            ^                           |
                            +-- requeue its prompts <---+ the actor dies
 
-An actor that gives no answer for 1.25 * run.hang_timeout_s counts as dead (see fleet.py). The run
-survives the deaths of up to grpo.actor_restarts actors an hour. driving.py has the tasks of an
-actor. Any other error, such as a canary mismatch, stops the run. `batch` then returns None, so that
-the learner returns, and `run` raises the error.
+The run survives the deaths of up to grpo.actor_restarts actors an hour. An actor that gives no
+answer for 1.25 * run.hang_timeout_s counts as dead. Any other error, such as a canary mismatch,
+stops the run: `batch` returns None, so that the learner returns, and `run` raises the error.
+
+fleet.py replaces dead actors, and driving.py has the tasks of a running actor.
 """
 
 import asyncio
@@ -179,12 +180,11 @@ class Controller:
     async def batch(
         self, step: int, version: int, rank: int, ranks: int
     ) -> StepShard | Finish | Leave | Restore | None:
-        """Return the part of a batch that the rank `rank` trains on in the step `step`.
+        """Return the rank's part of the batch of `step`, a step that updates `version`.
 
-        The step updates the weights of `version`. The first call for a step assembles the batch for
-        all `ranks` ranks. All ranks may get an order instead of a batch. Return None if the run has
-        stopped or another learner attaches. If no batch becomes ready within grpo.batch_timeout_s,
-        the run stops. Time without a ready actor does not count towards this limit.
+        The first call for a step assembles the batch for all `ranks` ranks. Instead of their parts,
+        all ranks may get an order (order.py). Return None if the run has stopped or another learner
+        attaches. The run stops if no batch is ready in time (see `_await_batch`).
         """
         if self._shards is None or self._asked != (step, version):
             self._asked = (step, version)
@@ -240,10 +240,10 @@ class Controller:
     ) -> tuple[ImageView, ...]:
         """Return the views that the rank will probably need in the step `step`, in order of use.
 
-        `version` is the version that the step will probably update. The call waits until enough
-        groups are ready, and leaves them in the buffer. The batch can still change: if an older
-        group becomes ready before `batch` is called, it replaces a newer one. Return no views if
-        the step already has its batch, the run has stopped or another learner attaches.
+        `version` is the version that the step will probably update. The call waits until a whole
+        batch is ready, and leaves it in the buffer. The views are only probable, because the buffer
+        may exchange groups of the batch before `batch` is called. Return no views if the step
+        already has its batch, the run has stopped or another learner attaches.
         """
         session = self._session
 

@@ -35,7 +35,8 @@ HAND_BACK_S = 15.0
 class _Driven:
     """A running actor. `drive` stops using it once the future `ended` has an error.
 
-    `asking` holds the tasks that give work to the actor, and `rolls` one task for each group.
+    `asking` holds the tasks that give work to the actor. `rolls` holds a task for each group that
+    the actor rolls out.
     """
 
     actor: Actor

@@ -48,10 +48,10 @@ class Fleet:
     async def tend(self, index: int, drive: Drive) -> None:
         """Run the actor with this index, and replace the actor each time it is lost.
 
-        `drive` uses the actor until an error occurs. It gets the index and the id of the actor's
-        node. Raises LaunchError if more than grpo.actor_restarts actors are lost within an
-        hour. An actor whose node the cloud takes back after a notice does not count. Raises every
-        error of the actor or of `drive` except ActorLost.
+        `drive` gets the actor, its index and the id of its node, and uses the actor until an error
+        occurs. Raises every error of the actor or of `drive` except ActorLost. Raises LaunchError
+        if more than grpo.actor_restarts actors are lost within an hour. An actor whose node the
+        cloud takes back after a notice does not count.
         """
         while True:
             actor = self._spawn(index)

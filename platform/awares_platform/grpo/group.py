@@ -19,7 +19,7 @@ from awares_platform.engine.usage import EngineUsage
 
 
 class Outcome(StrEnum):
-    """Whether the learner can use a group."""
+    """Says whether the learner can use a group and, if not, why."""
 
     # The group has advantages and waits for the learner.
     READY = "ready"
@@ -59,7 +59,7 @@ class GroupRollout:
 
     `started` and `ended` are Unix times in seconds. Both come from the actor's clock. If no episode
     can run because of the data, `fault` says why, and `episodes` holds one episode without turns.
-    `usage` is what the actor's engine had done by the time `ended`, or None if unknown.
+    `usage` is the usage of the actor's engine until `ended`, or None if unknown.
 
     Example:
         GroupRollout((episode, sibling), started=1763800000.0, ended=1763800002.5)

@@ -70,8 +70,8 @@ class Guards:
     Each metric is averaged over the last `settings.window` steps, except for the free disk space
     and validation/decline.
 
-    `directory` is the run directory. `asks` is false for a method without crop requests, whose
-    call/rate has no guard. `free` returns the free bytes of the directory's file system.
+    `directory` is the run directory. `asks` is false if the policy never requests crops. The metric
+    call/rate then has no guard. `free` returns the free bytes of the directory's file system.
 
     Example:
         guards = Guards(config.grpo.guards, config.run.directory, asks=True)

@@ -95,7 +95,7 @@ log = logging.getLogger(__name__)
 class GrpoResult:
     """The result of a finished job.
 
-    `policy` is the key of the exported policy in the store. The learner had its weights after
+    `policy` is the key of the exported policy in the store. It has the learner's weights after
     `best` steps. `steps` is the number of learner steps of the whole run. `metrics` holds the
     metrics of the last step, or is empty if an earlier job finished all steps. `wall_s`
     is the duration of this job in seconds.

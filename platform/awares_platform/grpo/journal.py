@@ -1,21 +1,20 @@
-"""Stores every finished group of a run in the object store, and which step trains on it.
+"""Stores a run's finished groups in the object store, and records which step trains on each.
 
-If an actor is drained, the journal also stores the actor's unfinished groups. A later actor of the
-same job, or of the next one, continues these groups from their sampled tokens.
+The journal also stores the unfinished groups of drained actors. A later actor of the same job, or
+of the next one, continues these groups from their sampled tokens.
 
     runs/<run>/episodes/<start>/<segment>.parquet
 
-A segment is one file, and segment.py defines its content. The controller writes one segment per
-step. The store writes it atomically, under a unique number. If two controllers write segments with
-the same number, the second write fails. <start> is the beginning of the recipe's digest. A job with
-another recipe, for example another starting policy, ignores the segment.
+The controller writes one file, called a segment, per step (see segment.py). If two controllers
+write segments with the same number, the second write fails. <start> is the beginning of the
+recipe's digest. A job with another recipe, for example another starting policy, ignores the
+segment.
 
 The journal stores no pixels, because every view can be cut from the original image again.
 
-A prompt is settled if the learner no longer needs a group of it; group.Position has the definition.
-Each segment states the highest prompt number in it and in all older segments. `read` begins with
-the newest segment. It stops once this number is below the first prompt that is not settled. A
-resumed run therefore reads few segments from before its checkpoint.
+A resumed run reads only the newest segments. Each segment states the highest prompt number in it
+and in all older segments. `read` stops once this number is below the first prompt whose group the
+learner may still need.
 """
 
 import logging
@@ -93,9 +92,9 @@ class Journal:
         """Write `groups` as the next segment, with the record `training`.
 
         Of several groups with the same prompt and attempt, the journal keeps the first finished
-        one. As long as none is finished, the latest unfinished one counts. If the store fails, the
-        caller passes the same groups again. The method then first repeats the write that failed,
-        because that write may have reached the store.
+        one. As long as none is finished, the latest unfinished one counts. After a StoreError, call
+        the method again with the same groups. It first repeats the failed write, which may have
+        reached the store after all.
 
         Raises StoreError if the store fails. Raises PreconditionFailed if another controller has
         written a segment of this number.
@@ -145,12 +144,12 @@ class Journal:
         """Return the groups of the prompts that are not settled in `position`.
 
         `stale` gets the weight versions of a group's tokens, and returns whether the group is too
-        old. Such a group is not decoded. Only a group with the outcome READY or UNFINISHED can be
-        too old.
+        old. The method does not decode groups that are too old. Only groups with the outcome READY
+        or UNFINISHED can be too old.
 
-        Later calls of `append` write after the last segment that this method finds. The method logs
-        and skips damaged segments, and segments of a run with another recipe. The run then samples
-        the prompts of such a segment again, unless a checkpoint has settled these prompts.
+        The method logs and skips damaged segments, and segments of a run with another recipe. The
+        run then samples their prompts again, unless a checkpoint has settled these prompts. Later
+        calls of `append` write after the last segment that this method finds.
         """
         self._held = set(self._confirm())
         position = position or Position()
@@ -195,8 +194,8 @@ class Journal:
     def trainings(self) -> dict[int, Training]:
         """Return the record of each step that trained, in the order of the steps.
 
-        If a step was repeated, only the record of its last repetition is returned. The method reads
-        every segment. It is slow, and no part of a running job needs it.
+        Of a repeated step, the result has only the last record. The method is slow, because it
+        reads every segment. A running job does not call it.
         """
         valid: dict[int, Training] = {}
         for segment in self._newest_first(-1):

@@ -14,13 +14,13 @@ from (lineage.py), and at which position in the prompts it starts. `learned` sen
 step to the controller.
 
 The learner never talks to the actors. It gets batches from the controller, and publishes weights to
-the object store. A killed learner resumes from its last checkpoint. The checkpoint holds the
-trained weights, the optimizer's state, the step, the position in the prompts, and the lineage of
-its version. Versions never repeat: a resumed learner publishes the next free version.
+the object store. A killed learner resumes from its last checkpoint, which holds the trained
+weights, the optimizer's state, the step, the position in the prompts, and the lineage. Version
+numbers never repeat: a resumed learner publishes the next free version.
 
-The learner computes logprobs of the distribution from which the engine samples. Both therefore
-use the same temperature, and top_p is 1. Both also exclude the blocked ids, which are the tokens
-that must never be sampled.
+The learner must compute logprobs of the distribution from which the engine samples. So both use the
+same temperature and a top_p of 1, and both exclude the tokens that must never be sampled
+(`blocked_ids`).
 """
 
 import time
@@ -141,7 +141,7 @@ class Learner:
         )
         self._scores = self._rank == 0 or settings.zero_stage == 3
         # The canary's logprobs under the starting policy, before a checkpoint replaces its weights.
-        # The canary check compares how far the engine and the learner have moved from them.
+        # The canary check computes how far the logprobs have changed since, in engine and learner.
         self._start = self._canary_logprobs() if self._scores else None
         self._spans: Spans = ()
         self._first = 0
@@ -297,7 +297,8 @@ class Learner:
         metrics, started = LossMetrics(), time.monotonic()
         proximal = self._objective.proximal(shard)
         steps: list[OptimizerStep] = []
-        # Forget the passes for `proximal`: `step_work` adds their FLOPs to each batch below.
+        # Discard the counts of the passes for `proximal`. The counts of the batches below include
+        # these passes (see `step_work`).
         self._speed.reset()
         rate = self._settings.learning_rate * (1 - shard.step / self._settings.steps)
         for index, minibatch in enumerate(shard.minibatches):

@@ -24,9 +24,9 @@ class Lineage:
     """The ancestors of a learner's versions.
 
     `first` is the first version that the present learner has published. `spans` has one pair for
-    each earlier learner, from the oldest on. The pair is the learner's first version and the last
-    version that the next learner has kept. The next learner starts with the weights of this
-    version, and publishes them as its own first version.
+    each earlier learner, oldest first. The pair holds the first version that this learner
+    published, and the version whose weights the next learner started with. The next learner
+    publishes these weights as its own first version.
 
     Example:
         Lineage(((1, 3),), first=6)  # Version 6 has the weights of version 3.

@@ -1,8 +1,7 @@
 """Computes the learner's metrics of one step from the statistics of all passes and ranks.
 
-The losses in the statistics of a minibatch, summed over all passes and ranks, are the loss of the
-minibatch. The metric policy/loss is the mean over minibatches. Every other metric is a mean over
-the sampled tokens.
+The loss of a minibatch is the sum of the losses of its passes on all ranks. The metric policy/loss
+is the mean over minibatches. Every other metric is a mean over the sampled tokens.
 """
 
 import torch
@@ -36,9 +35,9 @@ class LossMetrics:
         self._loss += stats.loss
 
     def reduced(self, minibatches: int) -> dict[str, float]:
-        """Return the metrics over all ranks of a step with this number of minibatches.
+        """Return the metrics of a step over all ranks. Every rank must call this method.
 
-        Every rank must call this method.
+        `minibatches` is the number of the step's minibatches.
         """
         counts = torch.tensor([self._tokens, self._loss], dtype=torch.float64)
         totals = torch.cat([self._sums, counts]).float()

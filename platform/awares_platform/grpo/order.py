@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Tells the learner to end the run early.
+    """Tells the learner to end the run early, because validation finds no better version any more.
 
     None of the last grpo.validation.patience validated versions has become the best one.
 

@@ -26,8 +26,8 @@ class ViewCache:
 
     In the setup awares-7b, a page of 1,700 x 2,200 pixels takes about 37 MB. Use a cache with only
     one image processor and fixed limits, because the key has only the image and the view. The
-    cache is thread-safe. Only one thread at a time processes views, so that two threads never
-    process the same view. A thread that finds all its views in the cache does not wait.
+    cache is thread-safe. Only one thread at a time processes views. A thread that finds all its
+    views in the cache does not wait.
 
     Example:
         cache = ViewCache()

@@ -62,12 +62,11 @@ class Recorder:
         """Return the latest groups of the prompts that are not settled in `position`.
 
         The first value is `lineage` with the run's first version as its root. The second value
-        combines the groups in the journal with the groups that are not written yet. For a stale
-        group in the journal, it has only the prompt number and the attempt. `bound` is
-        grpo.staleness_bound.
+        combines the groups in the journal with the groups that are not written yet. It names the
+        stale groups of the journal only by prompt number and attempt. `bound` is
+        grpo.staleness_bound. Raises StoreError if the store fails.
 
-        The result has every group that has finished before the caller's next statement, because no
-        other task runs in between. Raises StoreError if the store fails.
+        When the call returns, the result misses no group that has finished by then.
         """
         journal = self._journal
 

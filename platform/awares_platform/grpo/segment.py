@@ -65,7 +65,7 @@ class Header:
     `start` is the digest of the run's recipe. `root` is the first version that had the weights of
     the starting policy. `through` is the highest prompt number in this segment and in all earlier
     segments of the same start. `training` records the step for which the controller has written
-    the segment. It is None in a segment that a run writes at its end.
+    the segment. It is None if the controller wrote the segment at the end of a job.
 
     Example:
         Header("9c0e...", root=1, through=17, training=None)

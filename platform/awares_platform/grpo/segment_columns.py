@@ -84,7 +84,7 @@ def _part(groups: Sequence[Group]) -> pa.RecordBatch:
 
 
 def _of_groups(groups: Sequence[Group]) -> dict[str, list[Any]]:
-    """Return the columns that are equal in all rows of a group, and the members' indices."""
+    """Return the columns that describe a row's group, and the column of the member's index."""
     sizes = [len(group.members) for group in groups]
 
     def column(values: Iterable[Any]) -> list[Any]:
