@@ -7,11 +7,13 @@ A policy in a store is downloaded into the local cache. The policy is downloaded
 content has changed.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -39,6 +41,8 @@ JOBS = {"sft": "awares sft", "awares": "awares grpo"}
 
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 _ETAG = "etag "
+_STAGED = ".staged-"
+_ABANDONED_S = 86_400.0
 
 
 def resolve(store: ObjectStore, run: str, name: PolicyName, base: str, family: ModelFamily) -> Path:
@@ -172,13 +176,15 @@ def installed(name: str, write: Callable[[Path], None]) -> Path:
     """Return the directory `name` of the local cache of policies.
 
     If this directory is missing, `write` first fills an empty directory, which is then renamed to
-    `name`. A failure of `write` leaves no directory.
+    `name`. A failure of `write` leaves no directory. A killed process leaves one, which an install
+    deletes a day later.
     """
     target = cache_directory() / "policies" / name
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(dir=target.parent))
+    _delete_abandoned(target.parent)
+    staged = Path(tempfile.mkdtemp(prefix=_STAGED, dir=target.parent))
     try:
         write(staged)
         staged.rename(target)
@@ -189,6 +195,20 @@ def installed(name: str, write: Callable[[Path], None]) -> Path:
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return target
+
+
+def _delete_abandoned(policies: Path) -> None:
+    """Delete the staging directories that no process has written to for a day.
+
+    The cache may be shared by several machines, so process ids cannot tell which installs are live.
+    """
+    for staged in policies.glob(f"{_STAGED}*"):
+        # Another install may rename or delete the directory, or it may belong to another user.
+        with contextlib.suppress(OSError):
+            written = max(path.stat().st_mtime for path in (staged, *staged.iterdir()))
+            if time.time() - written > _ABANDONED_S:
+                log.info("deleting %s, which a killed process left", staged)
+                shutil.rmtree(staged)
 
 
 def _fetch(store: ObjectStore, prefix: str, name: str, digest: str, directory: Path) -> None:
