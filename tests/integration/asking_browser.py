@@ -1,4 +1,4 @@
-"""Opens the page of an endpoint in headless Chromium, and asks one of its examples."""
+"""Asks an example question on an endpoint's web page, in headless Chromium."""
 
 import shutil
 
@@ -8,9 +8,10 @@ ANSWER_MS = 60_000
 
 
 def ask_example(url: str, key: str) -> dict[str, tuple[str, str]]:
-    """Ask the first example, and return the answer and the tokens that each column shows.
+    """Ask the page's first example question. Return each column's answer and token text.
 
-    `key` is the API key, which the page asks for. The test is skipped without Chromium.
+    The keys of the result are the columns "auto" and "full". `key` is the API key, which the page
+    asks for. The test is skipped without Chromium.
     """
     driver = pytest.importorskip("playwright.sync_api", reason="no playwright: `make` installs it")
     chromium = shutil.which("chromium")

@@ -76,9 +76,9 @@ async def play(
 
 
 class Asking:
-    """A wrapper around an engine that makes the first turn of each episode ask for two crops.
+    """Wraps an engine, and makes the first turn of each episode ask for two crops.
 
-    The wrapped engine samples every later turn.
+    The wrapped engine samples only the later turns.
     """
 
     def __init__(self, engine: Engine, chat: ChatFormat) -> None:

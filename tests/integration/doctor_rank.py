@@ -1,4 +1,4 @@
-"""Runs one rank of the doctor's trainer with ZeRO-3, and measures the memory of loading a policy.
+"""Runs one rank that loads a policy as `awares doctor` does with ZeRO-3, and measures its memory.
 
 Usage: `python -m tests.integration.doctor_rank <rank> <ranks> <directory> <out>`
 
@@ -26,8 +26,7 @@ CONFIG = PlatformConfig.model_validate(
 def main(rank: int, ranks: int, directory: Path, out: Path) -> None:
     torch.set_num_threads(1)
     measured: dict[str, Any] = {}
-    # The first load imports modules. Load a small policy first, so that the measurement leaves out
-    # the memory of these modules.
+    # Load a small policy first, because the first load also imports modules, which take memory.
     Trainee(CONFIG, directory / "small-base", torch.device("cpu")).load(adapter=True)
     trainee = Trainee(CONFIG, directory / "base", torch.device("cpu"))
     with peak(measured, "load"):

@@ -1,4 +1,4 @@
-"""Runs the server of the fault proxy, which forwards requests and injects faults by rules."""
+"""Runs the server of the fault proxy, which forwards requests and injects the rules' faults."""
 
 import socket
 import socketserver

@@ -16,7 +16,7 @@ from awares_platform.weights.subscribe import Received, Subscriber
 
 
 class Bending(Subscriber):
-    """A subscriber that drops the last row of the tensor `tensor`, so its shape is wrong."""
+    """A subscriber that drops the last row of the tensor `tensor`, which then has a wrong shape."""
 
     def __init__(self, store: ObjectStore, run: str, tensor: str) -> None:
         super().__init__(store, run)

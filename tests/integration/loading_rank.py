@@ -85,8 +85,8 @@ def run(
             return frozen_reference(model, lambda: load(name), grpo, policy)
         return copy.deepcopy(model).requires_grad_(False).eval()
 
-    # The first load and the first DeepSpeed engine import modules. Load a small policy first, so
-    # that the measurements leave out the memory of these modules.
+    # Load a small policy first, because the first load and the first DeepSpeed engine also import
+    # modules, which take memory.
     small = f"small-{base}"
     freeze(load(small), small)
     with peak(measured, "load"):

@@ -20,7 +20,7 @@ def _docvqa(identity: str, question: str, answers: list[str]) -> dict[str, Any]:
 
 
 _LETTER = "Which?\nA. red\nB. blue\nPlease answer directly with only the letter."
-# A key has two words: the path of a file in a benchmark's folder, and the name of the folder.
+# Each key holds the path of a file in a benchmark's folder, a space, and the folder's name.
 ROWS: dict[str, list[dict[str, Any]]] = {
     "data/test-00000-of-00001.parquet ChartQA": [
         {"type": "human_test", "question": "How many bars?", "answer": "14"},

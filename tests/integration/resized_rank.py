@@ -1,11 +1,13 @@
-"""Runs one rank of a training that a different number of ranks has begun.
+"""Runs one rank of trainings that stop and resume with fewer ranks.
 
 Usage: `python -m tests.integration.resized_rank <rank> <ranks> <directory> <part>`
 
-The directory holds the policy `base`. CHAINS lists the trainings. A part of a training is STEPS
-steps, which start from the checkpoint of the part before. The rank trains the part <part> of each
-training. Part -1 trains the steps of all parts at once, without a checkpoint. Rank 0 appends the
-losses to <directory>/<name>-True.jsonl in part -1, and to <name>-False.jsonl in the other parts.
+Each training of CHAINS has three parts of STEPS steps. A part starts from the checkpoint of the
+part before it, which had more ranks. The process trains the part number <part> of every training.
+If <part> is -1, it trains the steps of all parts at once, without a checkpoint.
+
+The directory holds the policy `base`. Rank 0 appends the losses to <directory>/<name>-True.jsonl if
+<part> is -1, and to <directory>/<name>-False.jsonl otherwise.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Runs a job as an `awares` process, which starts its own Ray and SeaweedFS.
 
-A test can read and write the job's store before the job starts and after it ends: `disk` then
-starts a SeaweedFS on the same directory.
+Before the job starts and after it ends, a test can use the job's store through `disk`, which starts
+SeaweedFS on the same directory.
 """
 
 import os

@@ -97,7 +97,7 @@ async def played_logprobs(
     dtype: Dtype,
     load: Subscriber | None = None,
 ) -> Logprobs:
-    """Return the logprobs of the canary prompts in an engine that starts with the files `played`.
+    """Start an engine with the files `played`. Return its logprobs of the canary prompts.
 
     If `load` is given, the engine first loads version 1 from this subscriber.
     """
@@ -139,10 +139,10 @@ def test_an_engine_in_bfloat16_starts_with_the_adapter(
 def test_an_engine_in_float32_plays_an_update_that_bfloat16_loses(
     trained: TrainedAdapter, seaweed: ObjectStore
 ) -> None:
-    """The merged export is rounded to bfloat16, and has therefore lost most of the small update.
+    """Export a small update as an adapter, and merged into bfloat16 weights, which loses most of it.
 
-    The engine must nevertheless apply the whole update. The logprobs of version 0 come from
-    transformers, which computes almost the same logprobs as an engine in float32.
+    An engine in float32 must apply the whole update. Its logprobs of version 0 are almost the
+    logprobs that transformers computes, so the test uses the latter.
     """
     small = TrainedAdapter.attach(POLICY, trained.processor, trained.canary, torch.float32)
     small.step(trained.canary, 1e-5)
@@ -166,10 +166,7 @@ def test_an_engine_in_float32_plays_an_update_that_bfloat16_loses(
 def plays_a_later_version(
     small: TrainedAdapter, files: Playable, store: ObjectStore, start: Logprobs
 ) -> None:
-    """Check that the engine replaces the adapter in its weights by the adapter of version 1.
-
-    The engine must not add the second adapter to the first.
-    """
+    """Check that the adapter of version 1 replaces the first adapter, and is not added to it."""
     small.step(small.canary, 1e-5)
     identity = Identity(adapter=small.scale)
     Publisher(store, "later", identity=identity).publish(1, small.published())

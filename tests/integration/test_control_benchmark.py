@@ -1,7 +1,6 @@
 """Tests that the benchmark of the controller runs, with two simulated actors.
 
-If the interface of a real actor or worker changes, the simulated actor or worker must change, too.
-Otherwise the benchmark fails, and without this test nobody would notice.
+The test fails if the real actors or workers get another interface than the simulated ones.
 """
 
 import json

@@ -103,10 +103,10 @@ def named(name: str) -> list[psutil.Process]:
 
 
 def stop_both(store: ObjectStore) -> None:
-    """Send SIGSTOP to the actor while its engine starts, and later to the engine of the next actor.
+    """Stop an actor while its engine starts, and later stop the engine of the next actor.
 
-    The engine is stopped after a further shard is finished. Return when the job has ended both
-    stopped processes.
+    Each process is stopped with SIGSTOP, and the job must then kill it. The engine is stopped once
+    a further shard is finished.
     """
     wait_for(lambda: named(ENGINE), "an engine")
     stop(ACTOR)

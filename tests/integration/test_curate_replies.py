@@ -1,7 +1,7 @@
-"""Tests on a real store that curation keeps readable replies, and does not ask for them again.
+"""Tests on a real store that curation keeps the readable replies of models, and asks only once.
 
-The replies come from HTTP servers in place of a judge model and a grounding model. A further test
-checks the same for the answers of an engine.
+HTTP servers stand in for a judge model and a grounding model. A further test checks the same for
+the answers of an engine.
 """
 
 import asyncio
@@ -145,7 +145,7 @@ def test_replies_that_arrive_together_share_objects_and_are_merged(seaweed: Obje
 
 
 class LocalReports(LossReports):
-    """Reports without Ray. `lost_before` returns `reason`: the reason to end the job, or ""."""
+    """Reports without Ray. `reason` says why the job must end, or is "" if it may go on."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(None)

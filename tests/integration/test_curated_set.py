@@ -137,9 +137,9 @@ def test_a_set_of_the_older_name_is_read_if_its_recipe_fits(
 def test_a_set_from_before_or_with_a_new_setting_is_read(
     config: PlatformConfig, store: ObjectStore, form: Mapping[str, object]
 ) -> None:
-    """Recorded settings may lack curate.judge_form, which then counts as its default, "compare".
+    """A curated set that does not record curate.judge_form counts as made with the default value.
 
-    Only a set that was made with another value of this setting is refused.
+    Only a set that records another value is refused.
     """
     name = curate.run(config).dataset.split("/")[1]
     made = read_manifest(store, name, "train")["recipe"]["settings"]

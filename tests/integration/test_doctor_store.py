@@ -52,12 +52,11 @@ def test_a_store_that_refuses_conditional_writes_fails(store: ObjectStore) -> No
 
 @pytest.mark.parametrize("ignored", ["If-None-Match", "If-Match", "If-None-Match and If-Match"])
 def test_a_store_that_ignores_conditions_fails(store: ObjectStore, ignored: str) -> None:
-    """A real store, which respects conditions, imitates a store that ignores them.
+    """The test makes a real store, which respects conditions, look like a store that ignores them.
 
-    The check's third write has an If-None-Match condition, and its fourth write has an If-Match
-    condition. Both conditions are false. Just before such a write, the test makes the condition
-    true: it deletes the object, or restores the content with the wanted etag. The store then
-    accepts the write, as a store that ignores the condition would.
+    The doctor writes an object with an If-None-Match condition and then with an If-Match condition.
+    Both conditions are false. The test makes a condition true just before the write, so the store
+    accepts the write.
     """
     count = itertools.count(1)
 
@@ -85,7 +84,7 @@ def test_a_store_that_hangs_is_a_failure_within_the_limit(store: ObjectStore) ->
 
 
 def test_a_store_that_does_not_delete_fails(store: ObjectStore) -> None:
-    """The test imitates such a store: after each deletion, it writes the object again."""
+    """The test writes the object again after each deletion, as if the store had not deleted it."""
     with proxy(store, retry_budget_s=1.0) as faults:
         back = Call(lambda: store.put("round-trip", b"again"), "after")
         faults.on("*", "DELETE", fault=back)

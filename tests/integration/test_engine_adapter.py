@@ -1,12 +1,11 @@
 """Tests that a bfloat16 engine applies the whole update of a LoRA run, and never mixes versions.
 
-The engine keeps an adapter separate from its weights, and computes both in every forward pass. One
-engine runs the bundled policy in bfloat16. The learner has the policy and the adapter in float32.
-The learner takes steps like Adam's first step, on answers that are not in the canary prompts.
+One engine runs the bundled policy in bfloat16, and keeps the adapter separate from its weights. The
+learner has the policy and the adapter in float32, and takes steps like Adam's first step.
 
-An update changes the logprobs of the canary prompts. The tests measure the slope that
-engine/canary_change.py defines: the change in the engine relative to the change in the learner. The
-slope is 1 if the engine applies the whole update.
+The tests measure the slope that engine/canary_change.py defines: how much the engine's logprobs of
+the canary prompts change, relative to the learner's. It is 1 if the engine applies the whole
+update.
 """
 
 import asyncio
@@ -136,8 +135,8 @@ def test_the_engine_plays_the_whole_update(setup: Setup) -> None:
 def test_a_version_that_is_not_played_is_a_mismatch(setup: Setup) -> None:
     """The engine loads an adapter that adds nothing, and then an adapter without the MLP layers.
 
-    After a small update, the errors of both faulty adapters are smaller than the rounding errors. A
-    check of the mean logprob difference alone would therefore accept them.
+    Both faults change the logprobs less than rounding does. A check of the mean logprob difference
+    alone would therefore accept them.
     """
     learned, adapter = setup.trained.logprobs(), setup.trained.published()
     nothing = {name: tensor * (0 if name.endswith(UP) else 1) for name, tensor in adapter.items()}

@@ -1,16 +1,15 @@
 """Tests that the canary check detects a family of modules that is one training step behind.
 
-One engine runs the bundled policy in bfloat16. The learner computes the logprobs of the canary
-prompts with the bundled weights. A test publishes these weights with one exception: it takes back
-one training step in one family of modules, such as all q_proj. The check must report a mismatch.
+One engine runs the bundled policy in bfloat16. A test publishes the learner's weights, but takes
+back one training step in one family of modules, such as all q_proj. The check must then report a
+mismatch.
 
-The step is the first step of Adam on a batch that is not in the canary. The step moves all elements
-of a tensor by the same amount: `STEP` times the tensor's root mean square.
+The step is Adam's first step on a batch that is not in the canary. It moves all elements of a
+tensor by `STEP` times the tensor's root mean square.
 
-Each row of the table is for a version in which one family is a step behind. The value is the mean
-absolute logprob difference between engine and learner. The check's bound is 0.06. The measurement
-ran on a CPU in bfloat16 with 4 prompts, which have 137 tokens in total. The value of `STEP` was
-0.03 in the measurement, and is 0.05 in the tests.
+The table gives the mean absolute logprob difference between engine and learner for each family. The
+check's bound is 0.06. The values were measured with a `STEP` of 0.03 (the tests use 0.05), on a CPU
+in bfloat16, with 4 prompts of 137 tokens in total.
 
     none (exact)        0.030
     text families       0.33 to 2.3
@@ -200,7 +199,6 @@ def test_a_family_that_is_a_step_behind_is_a_mismatch(setup: Setup, family: str)
 
 
 def test_after_all_of_these_the_exact_version_still_passes(setup: Setup) -> None:
-    """The engine must also load the exact version after the wrong versions of earlier tests."""
     version = setup.publish(setup.state)
     report = setup.run(setup.engine.load_version(setup.subscriber, version, setup.canary))
     assert 0 < (report.canary_dlogp or math.nan) < CONFIG.canary_bound

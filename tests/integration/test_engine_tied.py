@@ -98,10 +98,7 @@ def exported(policy: Any) -> dict[str, Tensor]:
 
 
 def test_a_tied_policy_computes_what_was_published(setup: Setup) -> None:
-    """Version 1 changes all tensors, and version 2 changes only the embedding.
-
-    Version 3 changes all tensors except the embedding.
-    """
+    """Version 1 changes all tensors, version 2 only the embedding, and version 3 all others."""
     first, second = model(1), model(2)
     steps = [exported(first), {**exported(first), EMBEDDING: exported(second)[EMBEDDING]}]
     steps.append({**exported(second), EMBEDDING: steps[1][EMBEDDING]})

@@ -27,10 +27,10 @@ QUESTIONS, HANG_S = 40, 15.0
 
 
 def strike_twice(store: ObjectStore, struck: list[str]) -> None:
-    """Kill the engine when the job publishes the first weights, and then stop the evaluator.
+    """Kill the engine, and later stop the evaluator with SIGSTOP.
 
-    The evaluator is stopped by SIGSTOP when the job publishes further weights. Append the name of
-    each process that has ended to `struck`.
+    The signals are sent when the job publishes its first weights, and when it publishes the next.
+    Append the name of each process that has ended to `struck`.
     """
     subscriber, seen = Subscriber(store, "evaluate-test/evaluate"), 0
     for name, fault in (("VLLM::EngineCore", signal.SIGKILL), ("ray::Evaluator", signal.SIGSTOP)):

@@ -83,7 +83,7 @@ def test_connections_are_kept_and_run_side_by_side(faults: Faults) -> None:
 def test_a_chunked_request_passes(faults: Faults, store: ObjectStore) -> None:
     """Send a body in chunks, as boto3 does with a stream of unknown length.
 
-    The signature in the presigned URL does not cover the body.
+    The test uses a presigned URL, whose signature does not cover the body.
     """
     url = faults.store.client.generate_presigned_url(
         "put_object", Params=faults.store.address("chunked")

@@ -86,7 +86,7 @@ STOP_S, GONE_S = 60, 30
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Return a symbolic link to this clone. The path of the link contains a space."""
+    """Return a symbolic link to the repository. The path of the link contains a space."""
     link = tmp_path / "my project"
     link.symlink_to(ROOT)
     return link
@@ -181,7 +181,7 @@ def test_the_jobs_work_and_print_only_our_lines(
 def _strike(
     command: list[str], environment: dict[str, str], directory: Path, number: signal.Signals
 ) -> None:
-    """Signal the whole group of a job, as a terminal does, when the process of its engine starts.
+    """Signal a job's process group, as a terminal does, when the engine's process starts.
 
     The job must end at once, leave no process, and print only our lines.
     """

@@ -144,7 +144,7 @@ def team(
     servers: dict[str, ChatServer],
     section: str,
 ) -> Path:
-    """Return the directory of a team: its pages, and the section's setup for a small run."""
+    """Write a team's document pages, and the README's setup made small. Return their directory."""
     directory = tmp_path_factory.mktemp("team")
     (directory / "pages").mkdir()
     document_pages.write(directory / "pages", pages)
@@ -165,7 +165,7 @@ def environment() -> dict[str, str]:
 
 
 def shell(team: Path, command: list[str], status: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run `awares` with these arguments in the team's directory. It must end with `status`."""
+    """Run `awares` in the team's directory. Its exit status must be `status`."""
     done = subprocess.run(
         [*AWARES, *command],
         env=environment(), cwd=team, capture_output=True, text=True, timeout=400,

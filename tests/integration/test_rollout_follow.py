@@ -1,6 +1,6 @@
 """Tests how a rollout actor loads published weights, and what it does with damaged versions.
 
-The last test is about prompts that an actor cannot use, because their data are faulty.
+Also tests prompts that cannot be played, because the question is too long or the image damaged.
 """
 
 import asyncio

@@ -119,7 +119,7 @@ def test_cut_replies_about_parts_and_deletions_are_retried(
 def test_a_condition_on_an_absent_object_is_not_met_in_one_part_or_in_many(
     faults: Faults, large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """AWS S3 answers a condition on an absent object with 404, and SeaweedFS with 412."""
+    """The proxy answers as AWS S3 does, with 404. SeaweedFS would answer with 412."""
     monkeypatch.setattr(multipart, "PART_BYTES", 5 * 2**20)
     faults.on("*/absent", "PUT", query="", fault=Status(404, "NoSuchKey"))
     faults.on("*/absent", "POST", query="uploadId=*", fault=Status(404, "NoSuchKey"))

@@ -171,8 +171,8 @@ def test_pull_records_the_inputs_of_the_training(
 ) -> None:
     """The inputs are settings such as max_pixels, which decide what the policy sees.
 
-    They differ between the training and the configuration of `pull`. `pull` must take the values
-    from the run's sft policy, or from the manifest of the version.
+    `pull` must record the inputs of the training, not those of its own configuration. It finds them
+    in the run's sft policy, or in the manifest of the version.
     """
     monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
     trained = MethodConfig(max_pixels=401_408, low_ratio=0.4)

@@ -1,4 +1,4 @@
-"""Provides a LoRA adapter of the bundled policy, and steps that move all elements equally far."""
+"""Provides a LoRA adapter of the bundled policy, and training steps like Adam's first step."""
 
 from dataclasses import dataclass
 from pathlib import Path
