@@ -52,8 +52,8 @@ def guarded(name: str, execute: Callable[[], None]) -> int:
 def _user_error(error: BaseException | None) -> AwaresError | None:
     """Return the AwaresError behind `error`, or None.
 
-    The function follows the chain of causes from `error` on, and returns the first AwaresError. If
-    one AwaresError was raised from another, this is the outer one, which explains the fault best.
+    The function follows the chain of causes from `error` on, and returns the first AwaresError,
+    because the outermost one explains the fault best.
     """
     while error is not None:
         wrapped = getattr(error, "cause", None)

@@ -6,8 +6,8 @@ The progress notes of a job show its current phase, and the share of the phase t
     time left = rest of this phase + slowness * typical seconds of all later phases
 
 The typical seconds come from a quickstart on two cores. The slowness of this machine is measured
-while the jobs run. Until the slowness is known, a printed line states at most the time left in the
-current job. That time is known only in the job's last phase, from a count such as 12/80.
+while the jobs run. Until it is known, only the last phase of a job has an estimate: the time left
+in this job, from a count such as 12/80.
 """
 
 import re
@@ -117,7 +117,7 @@ class Pace:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._jobs = list(phases)
-        # The last job, serve, runs in every quickstart.
+        # Keep the last job, serve, even if it is finished: every quickstart runs it again.
         self._pending = {
             job: list(parts)
             for job, parts in phases.items()
@@ -182,10 +182,11 @@ class Pace:
     def _rest(self, phase: Phase, slowness: float | None = None) -> float:
         """Return the estimated seconds until the phase ends.
 
-        There are two estimates of the duration of the whole phase. The first one is the phase's
-        typical seconds times `slowness`. The second one extrapolates from the measured part of the
-        phase. The function takes their weighted mean. The weight of the second estimate is the
-        share of the phase that is done. If only one estimate is known, the function takes that.
+        The duration of the whole phase is a weighted mean of two estimates:
+
+        - the phase's typical seconds times `slowness`, if `slowness` is not None;
+        - the duration extrapolated from the measured part of the phase. Its weight is the share
+          of the phase that is done.
 
         The result is this duration times the share that is not done, minus the seconds since the
         last count. It is never negative.

@@ -43,8 +43,8 @@ class Losses:
     def begun(self, shard: str) -> str:
         """Note that a process labels this shard. Return the reason to end the job, or "" to go on.
 
-        If the shard was begun before, the earlier process has died, because Ray Data gives a shard
-        to only one process at a time.
+        A second call for a shard counts the death of the earlier process, because Ray Data gives a
+        shard to only one process at a time.
         """
         if shard not in self._begun:
             self._begun.add(shard)

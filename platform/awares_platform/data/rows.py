@@ -129,7 +129,7 @@ def decode_rows(data: bytes, key: str) -> Rows:
 
 
 def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
-    """Return a column, cast to the type of `field` if all its values can be cast."""
+    """Return a column. If all its values can be cast to the type of `field`, cast them."""
     if field.name in _LATER and field.name not in table.column_names:
         return pa.nulls(len(table), field.type)
     column = table.column(field.name)

@@ -48,7 +48,7 @@ def escalate(
     """Add a second pass to every episode of `asked` with a granted request.
 
     The second pass is the episode of the policy full for the same question. The other episodes stay
-    unchanged. `asked` holds the episodes of the trained policy, and `full` those of full.
+    unchanged. `asked` holds the episodes of the trained policy, and `full` the episodes of full.
     `decision_s` maps the id of a sample to the measured duration of the first turn, in seconds.
     `spec` holds the settings of the episodes in `asked`.
     """

@@ -102,9 +102,8 @@ class Evaluator:
         samples in `probes`.
 
         The engine loads the weights from the object store, as in GRPO. If the policy has a LoRA
-        adapter, the engine loads only the adapter. This works only on an engine that was started
-        with the policy that the adapter was trained on. If needed, the method starts such an
-        engine.
+        adapter, the engine loads only the adapter. If the engine does not run the policy on which
+        the adapter was trained, the method first restarts the engine with that policy.
 
         Raises DataError if no probe is usable. Raises PolicyError if the training changed weights
         that the adapter does not contain. Raises CanaryMismatch if the logprobs of the engine and

@@ -146,7 +146,7 @@ def conclude(
     labelled = bare(played)
     scored = _scored(config, split, played, labelled)
     write_episodes(store, record, scored)
-    # The judge may cost money, and the six benchmarks have 18,805 questions.
+    # For benchmarks, the judge may cost too much: the six have 18,805 questions.
     if not config.evaluate.benchmarks:
         labelled = label(config.method, config.curate, model_family(config.policy), played, images)
         scored = _scored(config, split, played, labelled)

@@ -93,10 +93,10 @@ def _play_policies(
     kept: Kept,
     progress: Progress,
 ) -> None:
-    """Play the samples that are missing in `kept`, for all policies except the two-pass policies.
+    """Let each policy play the samples that are missing in `kept`.
 
-    For escalate, play only its first turn, and only on the samples in `alone`, to measure its
-    latency.
+    The episodes of the two-pass policies are built later from these episodes. Only the latency of
+    escalate's first turn must be measured, so escalate plays this turn on the samples in `alone`.
     """
     loaded: Weights = "base"
     played = sorted((name for name in policies if name not in JOINED_FROM), key=_order)

@@ -29,7 +29,7 @@ def prepare(evaluate: EvaluateConfig, data: DataConfig, store: ObjectStore) -> N
 
 
 def questions_digest(evaluate: EvaluateConfig, data: DataConfig, store: ObjectStore) -> str:
-    """Return the digest of the questions, or for benchmarks, the name and digest of each one.
+    """Return the digest of the questions. For benchmarks, return the name and digest of each.
 
     Raises DataError if the questions do not exist.
     """

@@ -181,7 +181,7 @@ def _named(value: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _parts_of(named: Mapping[str, Any]) -> Any:
-    """Return the coordinates of the box that `named` describes, or the boxes in it, or None."""
+    """Return the coordinates of a box with named edges, or else the boxes in `named`, or None."""
     for edges in _EDGES:
         if all(edge in named for edge in edges):
             return [named[edge] for edge in edges]

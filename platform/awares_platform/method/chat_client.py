@@ -309,7 +309,7 @@ class ChatEndpoint:
 def _wait(error: Exception) -> bool | float:
     """Return how long to wait before the request is sent again, in seconds.
 
-    True lets the retry loop choose the time, and False raises the error.
+    True lets the retry loop choose the time. False makes it raise the error.
     """
     return isinstance(error, EndpointBusy) and (error.retry_after_s or True)
 

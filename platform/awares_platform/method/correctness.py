@@ -1,8 +1,7 @@
 """Reads "right" or "wrong" out of the reply of a judge that judges one answer alone.
 
-Models wrap the word in many ways. Below are the kinds of statements, the most reliable kind first.
-The first kind that the reply contains decides. A reply is unreadable if its statements of this kind
-differ:
+Models wrap the word in many ways. The first of these kinds of statements that the reply contains
+decides. If the statements of this kind contradict each other, the reply is unreadable.
 
 1. a JSON object with a key such as "right", "correct" or "verdict"
 2. a marked word, such as "Verdict: wrong" or "\\boxed{right}"
@@ -52,7 +51,7 @@ def read_correctness(reply: str | None) -> bool:
 
 
 def _statements(text: str) -> Iterable[list[bool | None]]:
-    """Yield one list for each kind of statement: the meanings of these statements in `text`.
+    """For each kind of statement, yield what the statements of this kind in `text` mean.
 
     The most reliable kind comes first.
     """

@@ -215,7 +215,7 @@ def _offered(curate: CurateConfig, images: Callable[[str], Image] | None) -> dic
         "unit": curate.grounding_unit,
         "replies": None,
     }
-    # Another grounding may have a parameter "prompt" of its own.
+    # Offer "prompt" only to the built-in grounding. Another one may use this name differently.
     own = {"prompt": grounding_prompt(curate)} if curate.grounding == "endpoint" else {}
     return offered | own
 

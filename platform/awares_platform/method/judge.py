@@ -47,8 +47,8 @@ SCHEMA_EACH = _schema("right", {"type": "boolean"})
 class EndpointJudge:
     """A judge that asks a language model behind a chat endpoint to compare the two answers.
 
-    The judge's verdict 0 can mean that both answers are right, or that both are wrong. This judge
-    cannot tell these cases apart, and never sets `Judgement.both_wrong`.
+    The model's verdict 0 can mean that both answers are right, or that both are wrong. This judge
+    therefore never sets `Judgement.both_wrong`.
 
     Example:
         async with EndpointJudge(EndpointConfig(url="http://judge:8000/v1", model="m")) as judge:
@@ -139,5 +139,5 @@ def _reference(curate: CurateConfig) -> str:
 
 def _offered(curate: CurateConfig, replies: ReplyMemory | None = None) -> dict[str, object]:
     offered: dict[str, object] = {"endpoint": curate.judge_endpoint, "replies": replies}
-    # Another judge may have a parameter "prompt" of its own.
+    # Offer "prompt" only to the built-in judge. Another judge may use this name differently.
     return offered | ({"prompt": judge_prompt(curate)} if curate.judge == "endpoint" else {})

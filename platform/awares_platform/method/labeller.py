@@ -93,9 +93,10 @@ class Labeller:
 
     @property
     def usage(self) -> dict[str, EndpointUsage]:
-        """The usage of the endpoints of "judge" and "grounding". A part without one is left out.
+        """The usage of the endpoint of "judge" and of the endpoint of "grounding".
 
-        Replies from `replies`, the memory of earlier replies, count, too.
+        A judge or a grounding that uses no endpoint is left out. Replies from `replies`, the
+        memory of earlier replies, count, too.
         """
         parts = {"judge": self._judge, "grounding": self._grounding}
         found = {name: getattr(part, "usage", None) for name, part in parts.items()}
@@ -104,9 +105,9 @@ class Labeller:
     async def __call__(self, batch: Sequence[Answers]) -> list[Labelled]:
         """Label the samples concurrently, and return the results in the order of `batch`.
 
-        The grounding gets all HR samples in one call, because the replies about all samples
-        together show the unit of the coordinates. The client of each endpoint limits the number of
-        requests in flight. Raises EndpointError if an endpoint cannot be used.
+        The grounding gets all HR samples in one call, because the grounding model's replies about
+        all samples together show the unit of the coordinates. The client of each endpoint limits
+        the number of requests in flight. Raises EndpointError if an endpoint cannot be used.
         """
         decided = await asyncio.gather(*(self._decide(answers) for answers in batch))
         asked = [one.sample for one in decided if one.sample and one.sample.label is Label.HR]

@@ -1,8 +1,7 @@
 """Reads the verdict 0, 1 or 2 out of the reply of a judge that is a language model.
 
-Models wrap the digit in many ways. Below are the kinds of statements, the most reliable kind first.
-The first kind that the reply contains decides. A reply is unreadable if its statements of this kind
-differ:
+Models wrap the digit in many ways. The first of these kinds of statements that the reply contains
+decides. If the statements of this kind contradict each other, the reply is unreadable.
 
 1. a JSON object with a key such as "verdict", "score" or "digit"
 2. a marked digit, such as "Digit: 2", "\\boxed{2}" or "I choose 2"
@@ -64,7 +63,7 @@ def read_verdict(reply: str | None) -> Verdict:
 
 
 def _statements(text: str) -> Iterable[list[str]]:
-    """Yield one list for each kind of statement: the digits of these statements in `text`.
+    """For each kind of statement, yield the digits in the statements of this kind in `text`.
 
     The most reliable kind comes first.
     """

@@ -2,7 +2,8 @@
 
 Of all divisions of the same GPUs that can run, the plan advises the one with the shortest run. But
 if learners and engines have GPUs of different kinds, no GPU can move from one side to the other.
-The advice is then the smallest number of rollout actors that slows the run down by at most 2 %.
+The advice is then the smallest number of rollout actors whose run is at most 2 % longer than the
+shortest run.
 """
 
 from collections.abc import Callable, Iterator

@@ -41,7 +41,7 @@ class RankTime:
     - `images_s`: the seconds of the step in which the ranks wait for their images.
     - `prepared_s`: the seconds of the step in which a thread of a rank prepares images.
     - `padding`: the share of the computed tokens that are padding.
-    - `waiting`: the share of the time of the passes in which an average rank waits for others.
+    - `waiting`: the mean time that a rank waits for other ranks, as a share of the passes' time.
     - `passes`: the number of passes of each rank.
 
     Example:
@@ -70,10 +70,9 @@ class RankTime:
     def ahead(self, period: float) -> "RankTime":
         """Return the time of a step whose images are prepared during the previous step.
 
-        A new batch becomes ready every `period` seconds, and the thread then starts on its images.
-        If the ranks are idle at that time, they wait `self.images_s` seconds for the images. If
-        they still train on an earlier batch, they wait less. A step never takes less than
-        `prepared_s`.
+        A new batch becomes ready every `period` seconds, and a thread then starts to prepare its
+        images. Idle ranks wait `self.images_s` seconds for these images. Ranks that still train
+        on an earlier batch wait less. A step never takes less than `prepared_s`.
         """
         computing = self.seconds - self.images_s
         seconds = max(computing, self.prepared_s, min(self.seconds, period))

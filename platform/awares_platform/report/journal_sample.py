@@ -30,8 +30,8 @@ def sample_groups(store: ObjectStore, run: str, version: int | None = None) -> l
 
     Up to half of the questions have several groups, so that the viewer can compare versions. The
     other questions have one group each. Both kinds are spread evenly over the run. If `version` is
-    given, the result also has groups with a token that this version sampled, from at most AROUND
-    segments. Raises StoreError if the store fails. A damaged segment is logged and skipped.
+    given, the result also has groups with tokens of this version, from at most AROUND segments.
+    Raises StoreError if the store fails. A damaged segment is logged and skipped.
     """
     keys = sorted(info.key for info in store.list(f"runs/{run}/episodes/"))
     keys = [key for key in keys if key.endswith(".parquet")]

@@ -68,8 +68,8 @@ class EpisodeRecord:
 class RunRecord:
     """All data of a run that the report shows.
 
-    `config` is the configuration of the last of the jobs in `RECORDED` that has one, or {}. `dates`
-    are the Unix times of the first and the last recorded metrics, or () without metrics.
+    `config` is the configuration of the run's last job in `RECORDED`, or {} without such a job.
+    `dates` are the Unix times of the first and the last recorded metrics, or () without metrics.
     `metrics` maps a job to the rows of the job's metrics. `policies` and `labels` are the values of
     the keys "policies" and "labels" in evaluate/results.json. `episodes` maps a policy to its
     recorded episodes. `versions` maps a package to its version. `wall_s` maps a job to its

@@ -60,9 +60,9 @@ def allot(
 ) -> tuple[ShownView, ...]:
     """Return the views of the requested regions on each image. Return () if no region fits.
 
-    At most `crops` views with at most `tokens` visual tokens may be returned. To fit, all views
-    shrink by the same factor, because a dropped region might hold the evidence. The function drops
-    the last regions only if there are too many views, or if no factor fits.
+    The result has at most `crops` views with at most `tokens` visual tokens in all. If the views
+    have too many tokens, all of them shrink by the same factor. If there are too many views, or no
+    factor suffices, the function drops the last regions.
     """
     for count in range(len(request.regions), 0, -1):
         kept = replace(request, regions=request.regions[:count])

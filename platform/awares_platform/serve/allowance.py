@@ -111,7 +111,7 @@ class Counts:
     async def _call(self, method: Any, *arguments: Any) -> Any:
         try:
             return await asyncio.wait_for(method.remote(*arguments), PATIENCE_S)
-        # Clients must get their answers even if the counts fail.
+        # If the counting fails, clients must still get their answers.
         except Exception as error:
             log.warning("the counts of the API keys are not reachable: %r", error)
             return None

@@ -86,7 +86,7 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
-        """Continue with the next request. If this request was refused, send its error response."""
+        """Continue with the next request. If only a refused one is left, send its error."""
         if self._refusal is not None and not self._next_is_whole():
             self._close_with(self._refusal)
         if self._timer is not None:

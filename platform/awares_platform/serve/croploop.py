@@ -131,7 +131,7 @@ class CropLoop:
     async def prepare(self, question: ChatQuestion, images: Sequence[bytes]) -> Prepared:
         """Decode the images and choose the first views.
 
-        First wait until the images of all requests in flight have few enough pixels together.
+        Before the decoding, wait while other requests hold too many pixels.
 
         Raises RequestError for too many images or pixels. Raises DataError for an unreadable image.
         Raises TooLong if the text, the smallest views and the answer do not fit the context.
@@ -222,8 +222,9 @@ class CropLoop:
     async def play(self, prepared: Prepared, tell: Tell | None = None) -> list[ServedAnswer]:
         """Play one conversation per choice. If a conversation fails, cancel the others.
 
-        In the first choice, `tell` is called each time the policy gets further views, with these
-        views. Raises RequestError (500) if a conversation fails. The log then states the reason.
+        Each time the policy gets further views in the conversation of the first choice, pass them
+        to `tell`. Raises RequestError (500) if a conversation fails. The log then states the
+        reason.
         """
         try:
             async with asyncio.TaskGroup() as group:

@@ -36,8 +36,8 @@ def as_request_error(error: BaseException) -> RequestError | None:
 def outcome(error: BaseException) -> tuple[int, str]:
     """Return the HTTP status and the error code for a request that ends with `error`.
 
-    The metrics count the request under this status and code. The response has both, too, except
-    for a stream: it has begun with status 200, so its error event holds only the code.
+    The metrics count the request under this status and code. The client gets both, too, unless
+    a stream has begun with status 200. The stream's error event then holds only the code.
     """
     if (refusal := as_request_error(error)) is not None:
         return refusal.status, refusal.code

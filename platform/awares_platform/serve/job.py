@@ -85,8 +85,8 @@ def run(config: PlatformConfig) -> None:
 def in_use(store: ObjectStore, run: str) -> Iterator[None]:
     """Hold a lease on the run, so that no quickstart deletes the run while it is served.
 
-    If the store refuses the lease, as it does to credentials that may only read, the endpoint runs
-    without one.
+    If the store refuses the lease, the endpoint runs without one. A store refuses it if the
+    credentials allow only reading.
     """
     with ExitStack() as stack:
         try:

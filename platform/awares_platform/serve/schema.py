@@ -1,6 +1,6 @@
 """The fields of OpenAI's chat completions API that the endpoint reads, ignores or refuses.
 
-body -- drop_neutral --> drops fields without an effect, and refuses unsupported values by name
+body -- drop_neutral --> drops fields without an effect, and refuses unsupported values
      -- ChatRequest ---> checks the types of the other fields strictly: 1 is not accepted for true
 """
 

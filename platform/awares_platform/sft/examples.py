@@ -21,8 +21,8 @@ from awares_platform.method.environment import environment
 log = logging.getLogger(__name__)
 
 _BLANK_SIZE = (56, 56)
-# Replaces the unknown size of an image. A small image may get one view instead of several crops,
-# but a large image gets all crops. The length of the sequence is then an upper bound.
+# Stands for an unknown size of an image. It is large, because a small image may get one view
+# instead of several crops. The length of the sequence is then an upper bound.
 _LARGEST_SIZE = (4096, 4096)
 _REPORTED = 5
 

@@ -1,7 +1,7 @@
 """Validates the policy on held-out demonstrations, with teacher forcing.
 
 For each target token, the policy reads the demonstration up to this token. The policy's most likely
-next token is compared with the target token. The policy thus always reads the right earlier tokens.
+next token is compared with the target token.
 
 Axes: B sequences, T tokens, V entries of the vocabulary, K target tokens in all B sequences.
 """
@@ -24,8 +24,8 @@ class TeacherForced:
 
     `loss` is the weighted sum of the negative logprobs of the target tokens, and `weight` is the
     sum of their weights. `asks` is true if the demonstration asks for crops. `right` is true if the
-    policy's most likely token is right at every token of the requests. `first` is the first target
-    token, and `likely` is the policy's most likely token in its place.
+    policy's most likely token equals the target token at every token of the requests. `first` is
+    the first target token, and `likely` is the policy's most likely token in its place.
 
     Example:
         TeacherForced(loss=1.5, weight=7.0, asks=True, right=True, first=271, likely=271)
@@ -75,8 +75,8 @@ def figures(results: Sequence[TeacherForced]) -> dict[str, float]:
     policy decides rightly whether to ask for crops. The policy counts as asking if its most likely
     first token is the first token of any demonstration that asks for crops.
 
-    Only some demonstrations ask for crops. validation/tool_turns is the share of these
-    demonstrations in which the policy is right at every token of the requests.
+    validation/tool_turns is a share of the demonstrations that ask for crops. In this share, the
+    policy's most likely token is right at every token of the requests.
     """
     if not results:
         return {}

@@ -233,8 +233,8 @@ class SftWorker:
         """Return the best step that the checkpoint `saved` records.
 
         Return None if the checkpoint records none, or if the snapshot of the best step is not
-        complete. If the best step is the last one, the checkpoint itself holds this step's state,
-        so no snapshot is needed.
+        complete. The last step of the job needs no snapshot, because the checkpoint holds its
+        state.
         """
         found = saved and saved.state.get("best")
         if not saved or not found:
@@ -256,8 +256,8 @@ class SftWorker:
         self._best = Best(step, found, best and best.step)
         self._snapshots.save(step, step, {})
         if self._rank == 0 and best is not None and best.earlier is not None:
-            # Keep the snapshot of the previous best step, `best.step`, because the newest
-            # checkpoint may still record this step. Delete only the one before it.
+            # Keep the snapshot of `best.step`, because the newest checkpoint may still record
+            # `best.step` as the best step. Delete only the snapshot before it.
             snapshot.delete(self._store, self._run, self._job, best.earlier)
         return found
 

@@ -30,8 +30,8 @@ _UNREADABLE = "Use a model that follows the instructions, or raise max_tokens of
 def check_endpoints(visit: Visit, curate: CurateConfig, call: Call) -> None:
     """Check the endpoints of the judge model and of the grounding model.
 
-    `call` runs a check, maybe on another machine, which may lack the prompt files. Therefore this
-    process reads the files, as `awares curate` does.
+    `call` can run a check on another machine, which may lack the prompt files. This process
+    therefore reads the files, as `awares curate` does.
     """
     # Let each check read only its own prompt file, so that a missing file fails only one check.
     judge = curate.model_copy(update={"grounding_prompt": ""})

@@ -87,8 +87,9 @@ def _update(
 ) -> Callable[[], list[Finding]]:
     """Return the function that checks one update.
 
-    An update is of an adapter or of whole weights. `other` is true if the setup uses the other one
-    of these kinds. Trainer and engine then load the policy again before the update.
+    `adapter` is true for an update of an adapter, and false for an update of whole weights. If
+    `other` is true, trainer and engine first load the policy again, because the setup trains the
+    other one of these two.
     """
 
     def work() -> list[Finding]:

@@ -124,7 +124,7 @@ def _open(
 
 
 def _with_benchmark(settings: ImportsConfig) -> ImportsConfig:
-    """Return the settings. If they name a benchmark, set its columns and its split in them."""
+    """Return the settings, with the columns and the split of the benchmark if they name one."""
     found = BENCHMARKS.get(settings.benchmark)
     if found is None:
         return settings
@@ -138,7 +138,7 @@ def _rows(
 ) -> Iterator[tuple[tuple[int, int], tuple[Row, str, int]]]:
     """Yield the rows from position `start` on.
 
-    Each item is (the position of the next row, (the row, its file's name, its index in the file)).
+    Each item is (position of the next row, (row, name of its file, index of the row in the file)).
     """
     for number in range(start[0], len(places)):
         first = start[1] if number == start[0] else 0

@@ -32,8 +32,8 @@ _GREY_SIZE = (17, 16)
 class Picture:
     """An image file as it is stored.
 
-    `size` is its width and height, and `original` the size before it was shrunk. `image_hash`
-    is the result of `perceptual_hash`.
+    `size` is its (width, height), and `original` is the (width, height) before the import shrank
+    it. `image_hash` is the result of `perceptual_hash`.
 
     Example:
         Picture(data, size=(2000, 1545), original=(2200, 1700), image_hash=0x1f3a)

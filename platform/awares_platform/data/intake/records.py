@@ -29,7 +29,9 @@ _MOST_CELL = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRow:
-    """A row that cannot be read, and the reason. If `ends`, the rest of the file is lost, too.
+    """A row that cannot be read, and the reason.
+
+    If `ends` is true, the rest of the file cannot be read, either.
 
     Example:
         UnreadableRow("the line is not JSON")
@@ -284,7 +286,7 @@ def of_split(places: Sequence[SourceFile], split: str, source: str) -> list[Sour
 
 
 def _names(path: str, split: str) -> bool:
-    """Return whether a folder or file name in the path is, or begins with, the split's name."""
+    """Return whether a part of `path` is `split`, or `split` followed by "-", "_" or "."."""
     return any(
         part == split or part.startswith((f"{split}-", f"{split}_", f"{split}."))
         for part in path.split("/")
