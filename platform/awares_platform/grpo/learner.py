@@ -297,8 +297,7 @@ class Learner:
         metrics, started = LossMetrics(), time.monotonic()
         proximal = self._objective.proximal(shard)
         steps: list[OptimizerStep] = []
-        # Discard the counts of the passes for `proximal`. The counts of the batches below include
-        # these passes (see `step_work`).
+        # Discard these passes: `step_work` adds their FLOPs to each batch below.
         self._speed.reset()
         rate = self._settings.learning_rate * (1 - shard.step / self._settings.steps)
         for index, minibatch in enumerate(shard.minibatches):
