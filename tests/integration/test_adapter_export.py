@@ -139,7 +139,7 @@ def test_an_engine_in_bfloat16_starts_with_the_adapter(
 def test_an_engine_in_float32_plays_an_update_that_bfloat16_loses(
     trained: TrainedAdapter, seaweed: ObjectStore
 ) -> None:
-    """Export a small update as an adapter, and merged into bfloat16 weights, which loses most of it.
+    """Export a small update as an adapter, and merged into bfloat16 weights, which lose most of it.
 
     An engine in float32 must apply the whole update. Its logprobs of version 0 are almost the
     logprobs that transformers computes, so the test uses the latter.
