@@ -137,8 +137,8 @@ def schema(values: tuple[Value, ...], types: dict[str, Any]) -> dict[str, Any]:
 def _schema(value: Value, types: dict[str, Any]) -> dict[str, Any]:
     """Return the annotated schema of a value, or a schema for the type of its default.
 
-    Every key that must not be null is required. Helm removes a key that a user sets to null, so the
-    validation then fails.
+    A key that must not be null is required. If a user sets it to null, Helm removes the key, and
+    the validation fails.
     """
     said = {"description": value.help} if value.help else {}
     if value.schema is not None:

@@ -88,7 +88,7 @@ def _caption(runs: Sequence[Mapping[str, Any]]) -> str:
 def picture(policies: Mapping[str, Any]) -> str:
     """Return the report's figure of accuracy over visual tokens, as the text of an SVG file."""
     css = files("awares_platform.report").joinpath("style.css").read_text("utf-8")
-    # A rule begins at a line without indentation.
+    # A CSS rule begins at a line without indentation.
     rules = re.split(r"\n+(?=[^\s}])", css.partition("@media (max")[0])
     used = [rule.rstrip() for rule in rules if re.match(USED, rule)]
     style = f"<style>\n{chr(10).join(used)}\n</style>"

@@ -181,7 +181,7 @@ def _views(item: Item) -> list[ImageView]:
 
 
 def _numbers(views: Sequence[ImageView]) -> Tensor:
-    """Return `Batch.image_views_I` for the views of all items."""
+    """Return the index of the distinct view that each of `views` shows: `Batch.image_views_I`."""
     numbers: dict[ImageView, int] = {}
     return torch.tensor([numbers.setdefault(view, len(numbers)) for view in views])
 

@@ -44,5 +44,5 @@ def _reader(kind: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
 
 @cache
 def _writers(kind: type[Any]) -> tuple[Callable[[Any, Any], None], ...]:
-    """Return one function per field. It sets the field of an object, although `kind` is frozen."""
+    """Return one function for each field of `kind`, which sets the field of a frozen object."""
     return tuple(getattr(kind, field.name).__set__ for field in fields(kind))

@@ -34,7 +34,7 @@ class CropId(StrEnum):
     ALL = "all"
 
 
-# The area of each crop, in quarters of the image. Unlike fractions, integers have exact sums.
+# The area of each crop, in quarters of the image.
 _QUARTERS = (
     dict.fromkeys(CropId, 1)
     | dict.fromkeys((CropId.TOP, CropId.BOTTOM, CropId.LEFT, CropId.RIGHT), 2)

@@ -148,7 +148,7 @@ async def run_episode(
     size = gallery.image.size
     try:
         answer = await _play(turns, sample, gallery, generate, chat, spec, session)
-    # Any failure, such as one of the engine, ends only this episode. The group and the job go on.
+    # A failure, for example of the engine, ends only this episode. The group and the job go on.
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         return finish(sample, size, turns, None, StopReason.ERROR, spec, error=reason)

@@ -100,8 +100,8 @@ def _fit(
     """Return the request and its views, reduced to the budget, or None if no region fits.
 
     The budget leaves `crops` views and `tokens` visual tokens for this request. The function
-    shrinks all views alike, in steps of 10 %, because a dropped region might hold the evidence. It
-    drops the last regions only if there are too many views, or if no step fits.
+    shrinks all views alike, in steps of 10 %. A dropped region might hold the evidence, so the
+    function drops the last regions only if there are too many views, or if no step fits.
     """
     for count in range(len(request.regions), 0, -1):
         kept = replace(request, regions=request.regions[:count])

@@ -128,7 +128,7 @@ def parse_lenient(text: str, *, allow_all: bool = True) -> Parsed:
 def _plain(text: str) -> str:
     """Return `text` with ASCII punctuation, and without thoughts, tags, fences and special tokens.
 
-    The returned text ends before the first special token that follows other text.
+    The function removes special tokens at the start of `text`, and cuts the text at the next one.
     """
     text = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text.translate(_QUOTES)))
     text = _THOUGHT.sub("", _ESCAPED.sub(r"\1", text.replace("\\n", "\n")))

@@ -2,8 +2,9 @@
 
     sequences --longest first--> cut into passes of similar cost --deal--> ranks
 
-Neighbours in this order have similar lengths, so a pass has little padding. The n-th passes of all
-ranks are neighbours too, so no rank waits long for another rank.
+The sequences are sorted by length, so the sequences of one pass have similar lengths and need
+little padding. The n-th passes of all ranks are neighbours in this order, so no rank waits long for
+another rank.
 """
 
 from collections.abc import Sequence

@@ -99,5 +99,8 @@ def _crop(item: str) -> CropId | None:
 
 
 def crop_names() -> Mapping[str, CropId]:
-    """Return the crop of each id and of each name. Names are in lower case, with single spaces."""
+    """Return a map from each id and each name of a crop to the crop.
+
+    The names are in lower case, with single spaces.
+    """
     return _BY_TEXT

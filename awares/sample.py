@@ -55,8 +55,8 @@ class Sample(Carried):
         return self.answer, *self.further_answers
 
     def __repr__(self) -> str:
-        # Stored digests of samples are computed from this text. The text of a sample from an older
-        # version of awares must therefore never change.
+        # Stored digests of samples are computed from this text, so the text of an old sample must
+        # never change. A later field therefore appears only if it is set.
         shown = [
             f"{field.name}={value!r}"
             for field in fields(self)

@@ -61,7 +61,7 @@ class Decisions:
 def decisions(
     pairs: Iterable[tuple[Episode, Sample]], environment: Environment = TEN_CROPS
 ) -> Decisions:
-    """Return the diagnostics of episodes and their samples.
+    """Return the figures of `Decisions` for episodes and their samples.
 
     Episodes with StopReason.ERROR are left out. If `environment` does not offer the target regions
     of a sample, the sample is left out of `region_exact` and `region_match`.
@@ -118,7 +118,7 @@ def _boxes(regions: Sequence[str], environment: Environment) -> list[Box]:
 
 
 def _refused(episode: Episode) -> bool:
-    """Return whether a malformed request ended turn 1, and the token limit did not cut it."""
+    """Return whether turn 1 ended with a malformed request that the token limit did not cut."""
     if len(episode.turns) != 1 or episode.turns[0].cut:
         return False
     return episode.stop is StopReason.MALFORMED

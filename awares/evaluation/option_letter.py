@@ -75,8 +75,8 @@ _CAPITALS = frozenset("ABCD")
 def _after_phrases(text: str) -> str | None:
     """Return the option that occurs last in `text` after a phrase, or None.
 
-    Only the first place of each option after a phrase counts. As in lmms-eval, the function looks
-    for phrases in the lower-case text, and uses the places that it finds as places in `text`.
+    Each option counts only once per phrase, where it first occurs after the phrase. As in
+    lmms-eval, the indices of phrases come from the lower-case text, but are used in `text`.
     """
     small = text.lower()
     ends = [at + len(phrase) for phrase in _PHRASES if (at := small.find(phrase)) != -1]

@@ -205,8 +205,8 @@ def _choices(question: str) -> tuple[re.Pattern[str], dict[str, str]]:
 def _compared(text: str) -> str:
     """Return the text in lower case, cut to the length of `text`, and without ASCII punctuation.
 
-    Lower case can lengthen a text. lmms-eval 0.7.1 then loses the text's end, because it keeps
-    texts in numpy arrays.
+    Lower case can lengthen a text. lmms-eval 0.7.1 then cuts off the end of the text, because it
+    keeps texts in numpy arrays of fixed width.
     """
     return text.lower()[: len(text)].translate(_NO_PUNCTUATION)
 

@@ -81,10 +81,10 @@ class Lesson:
     `described` is the share of conversations that ask for a description. The other conversations
     ask one question, whose kind is in `kinds`. If the view is the low-resolution view, the question
     asks only for digits that are at least `legible` pixels high at full resolution. Conversations
-    of the form "closer" ask questions of the kinds in `closer`. The crops may come in a
-    second message. The policy's turn before this message is a real request if `requests` is true,
-    and otherwise the text "Look closer." The digits in a request are ids of crops. The model learns
-    not to copy these digits into its answer.
+    of the form "closer" ask questions of the kinds in `closer`, and may show the crops in a second
+    message. The policy's turn before this message is a real request if `requests` is true, and
+    otherwise the text "Look closer." A real request contains digits, the ids of crops. The model
+    learns not to copy them into its answer.
 
     Example:
         Lesson(described=0.2, legible=16)

@@ -58,7 +58,7 @@ def examine(
 ) -> Exam:
     """Measure greedy exact match on `count` questions in each view.
 
-    Greedy decoding gives the true answer exactly if each id of the answer has the highest logit
+    Greedy decoding gives the true answer if and only if each id of the answer has the highest logit
     after the true ids before it. One forward pass per conversation checks this for all ids.
     """
     rng = np.random.default_rng((seed, 77))

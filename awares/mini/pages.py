@@ -32,7 +32,8 @@ def generate_pages(split: SplitName, count: int, seed: int) -> Iterator[tuple[by
 
     The questions are of the same kinds as in `awares.mini.benchmark.generate_split`. A question has
     the label HR if its answer needs small print, and LR otherwise. Curation cannot find the label
-    HR, because the policy cannot read small print in the low view or in the full view.
+    HR: it compares the low view with the full view, and the policy cannot read small print in
+    either of them.
 
     Example:
         data, sample = next(generate_pages("train", 1, seed=0))

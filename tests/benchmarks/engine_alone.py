@@ -1,11 +1,11 @@
-"""Measures the speed of an engine with the requests of a GRPO run, but without the other parts.
+"""Measures the speed of an engine with a GRPO run's requests, without Ray, learner and reward.
 
     python tests/benchmarks/engine_alone.py SETUP OUTPUT
 
-The parts that do not run are Ray, the learner and the reward. SETUP is the setup of a finished run,
-as JSON. Before the measurement, the script reads the prompt and the images of each turn from the
-run's journal. It then keeps as many groups in flight as one actor of the run did. It writes the
-number of episodes and the episodes per second to OUTPUT, as JSON.
+SETUP is the setup of a finished run, as JSON. Before the measurement, the script reads the prompt
+and the images of each turn from the run's journal. It then keeps as many groups in flight as one
+actor of the run did. It writes the number of episodes and the episodes per second to OUTPUT, as
+JSON.
 """
 
 import asyncio

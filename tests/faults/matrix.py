@@ -1,13 +1,13 @@
-"""Strikes the grpo job with the faults of the matrix at seeded random moments, and checks the run.
+"""Injects faults into a running grpo job at random moments, and then checks the run.
 
     PYTHONPATH=.:platform python -m tests.faults.matrix --part 1 --results runs/faults
     PYTHONPATH=.:platform python -m tests.faults.matrix --table runs/faults > tests/faults/README.md
 
-A part is one run of the job. Part 0 is a run without a fault. In each of the parts 1 to 4, a
-quarter of the faults strike, one after another. In a later part, the faults strike that --repeat
-names, such as faults whose cause has been mended. After the job has recovered from a fault, it
-first publishes a random number of versions. The next fault then strikes after a random fraction of
-a second. The run ends after at most --seconds seconds.
+A part is one run of the job. Part 0 is a run without a fault. Each of the parts 1 to 4 has a
+quarter of the faults, one after another. A part with a higher number has the faults that --repeat
+names. After the job has recovered from a fault, the script waits for a random number of versions
+and a random fraction of a second. It then injects the next fault. A constant seed determines these
+numbers. The run ends after at most --seconds seconds.
 
 The job runs on a real Ray cluster of two nodes, with a real SeaweedFS behind a proxy. The run's
 directory is a small file system in memory, so that the disk can be full. Mounting it needs root.

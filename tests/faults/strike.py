@@ -100,7 +100,7 @@ class Strike:
         Raises AssertionError unless the job has saved a checkpoint besides the regular ones.
         """
         self._nodes.notify(int(fault.seconds))
-        # The time until the node's loss begins when `notify`, which takes some seconds, has ended.
+        # Count the seconds from here, because `notify` itself takes some seconds.
         until = time.monotonic() + fault.seconds
         saved = False
         while time.monotonic() < until:
@@ -125,7 +125,7 @@ class Strike:
         self._faults.clear()
 
     def _full(self, fault: MatrixFault) -> None:
-        """Fill the disk for a while."""
+        """Fill the disk, and empty it after `fault.seconds` seconds."""
         filler = self._disk / "filler"
         with suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:

@@ -1,8 +1,8 @@
 """Makes each engine process record its memory before it loads the model.
 
-Python's forkserver starts the engine processes. To save time, it first imports the module that the
-model family names, so that no engine has to import it. For ProbedQwen this is the present file
-instead of vLLM's module of Qwen2.5-VL. This file also imports vLLM's module.
+Python's forkserver starts the engine processes. It first imports the module `vllm_module` of the
+model family, so that no engine has to import it. ProbedQwen names this file as `vllm_module`. This
+file imports vLLM's module of Qwen2.5-VL and replaces a method in vLLM.
 """
 
 from typing import Any

@@ -66,10 +66,10 @@ def largest(method: MethodConfig, max_tokens: int, prompt: str) -> LargestReques
 
 
 def _known_prompt(method: MethodConfig) -> str:
-    """Return the part of the policy's system message that the configuration knows.
+    """Return the part of the policy's system message that is known without user code.
 
-    The configuration imports no user code. So it knows the prompt of only one environment, the
-    built-in one with ten crops. The sentence about the budget is known for every environment.
+    A text in the configuration is known, and so is the prompt of the built-in environment with ten
+    crops. For any other environment, only the sentence about the budget is known.
     """
     if method.system_prompt != OWN_PROMPT:
         return method.system_prompt

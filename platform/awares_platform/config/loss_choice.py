@@ -21,7 +21,7 @@ The remaining losses differ from "grpo" even then, because they average over tok
 
 
 class LossSettings(Protocol):
-    """The settings of [grpo] that the checks read, beside the keys in `PARAMETERS`."""
+    """The settings of [grpo] that `loss_fault` reads. It also reads the keys in `PARAMETERS`."""
 
     @property
     def loss(self) -> str: ...

@@ -139,8 +139,8 @@ def require_held(store: ObjectStore, claim: LeaseClaim) -> None:
 def _for_beats(store: ObjectStore) -> ObjectStore:
     """Return a copy of the store that retries a write for at most _BEAT_BUDGET_S seconds.
 
-    The copy creates its S3 client now. On a busy machine, this takes seconds, which would delay the
-    first beat.
+    The function also creates the S3 client of the copy. This can take seconds on a busy machine,
+    and would otherwise delay the first beat.
     """
     beats = store.hurried(_BEAT_BUDGET_S)
     _ = beats.client

@@ -273,10 +273,10 @@ class Bucket:
         return self.config.addressing
 
     def date(self) -> str | None:
-        """Return the Date header of a reply of the store, or None if the reply has no such header.
+        """Send a request to the store, and return the Date header of the reply, or None.
 
-        An error reply of the store, such as "access denied", also serves. Raises botocore's
-        BotoCoreError if the store does not answer.
+        The reply may be an error, such as "access denied". Raises botocore's BotoCoreError if the
+        store does not answer.
         """
         try:
             reply = self.client.list_objects_v2(Bucket=self.config.bucket, MaxKeys=1)

@@ -47,8 +47,8 @@ def _private(keys: StoreKeys) -> Session:
     }
     for files in ("config_file", "credentials_file"):
         settings[files] = (None, None, os.devnull, None)
-    # Each of these two settings groups further settings. Without this, botocore would read them
-    # from the environment and from the files in ~/.aws.
+    # Each of these two settings is a group of further settings. Without this loop, botocore would
+    # read them from the environment and from the files in ~/.aws.
     for table in ("s3", "proxies_config"):
         settings[table] = (None, None, None, None)
     core = CoreSession(session_vars=settings)

@@ -89,7 +89,7 @@ class TensorBoard:
 
     @contextmanager
     def _renewed(self, series: str) -> Iterator[None]:
-        """If the block raises an error, drop the writer of `series`, and start a pause."""
+        """If the block raises an error, drop the writer of `series`, and pause for `pause_s`."""
         try:
             yield
         except Exception:
