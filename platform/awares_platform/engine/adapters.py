@@ -3,15 +3,13 @@
     subscriber --verified tensors--> PEFT directory of the version --add_lora--> engine process
     request --Adapters.playing--> LoRARequest of the current version, until the request ends
 
-An update that is smaller than half a unit in the last place of a bfloat16 weight vanishes when it
-is added to the weight. Most of an early LoRA update is that small, so vLLM keeps adapters and
-weights apart.
+Most of an early LoRA update is smaller than half a unit in the last place of a bfloat16 weight. The
+update would vanish if it were added to the weight, so vLLM keeps adapters and weights apart.
 
 A request "plays" an adapter if vLLM computes the request with this adapter. A request plays the
-same adapter from its start to its end, so each turn has one version. Every version has a name, an
-id and a directory of its own. The keys of vLLM's prefix cache contain the name and the directory,
-so versions never share cached prefixes. The vision tower has no adapters, so the encoder cache is
-valid for every version.
+same adapter from its start to its end, so each turn has one version. Versions never share cached
+prefixes, because each version has its own name and directory, which are in the keys of vLLM's
+prefix cache. The vision tower has no adapters, so the encoder cache is valid for every version.
 
 vLLM may evict an adapter that a request still needs, and then reads the adapter's directory again.
 A load therefore removes an older version and its directory only if no request plays this version.
@@ -58,10 +56,11 @@ _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 def stays_adapter(dtype: str, rank: int) -> bool:
     """Return whether an engine keeps an adapter apart from its weights.
 
-    The alternative is to fold the adapter, which means to add it to the weights. In float32,
-    folding is exact enough, and it speeds up generation on CPUs. In 16 bits, folding would lose
-    most of a small update. `dtype` is the engine's data type. `rank` is the rank of the run's
-    adapters, or 0 if the run trains whole weights.
+    Otherwise the engine adds the adapter to the weights. In float32, this is exact enough, and
+    speeds up generation on CPUs. In 16 bits, it would lose most of a small update.
+
+    `dtype` is the engine's data type. `rank` is the rank of the run's adapters, or 0 if the run
+    trains whole weights.
     """
     return rank > 0 and dtype != "float32"
 
@@ -99,9 +98,9 @@ class Adapter:
 class Adapters:
     """The adapters of one engine. Loads must run one at a time.
 
-    Every request needs an adapter: to a request without an adapter, vLLM's CPU kernels would apply
-    one of the loaded adapters. Version 0 is therefore an adapter that adds zero, unless the engine
-    starts with an exported adapter.
+    Every request needs an adapter, because without one, vLLM's CPU kernels would apply any of the
+    loaded adapters. Version 0 is therefore an adapter that adds zero, unless the engine starts with
+    an exported adapter.
     """
 
     def __init__(

@@ -18,9 +18,9 @@ If only some tensors of a fused module (qkv_proj, gate_up_proj) are loaded, vLLM
 uninitialised memory in place of the other tensors. `apply` therefore loads all tensors of a module,
 even if only one changed.
 
-vLLM's own reload of the whole model would break a tied output head on CPUs. It would restore the
-shared parameter, but the head would compute logits with a packed copy of the old values. This file
-therefore treats modules that share a parameter as one unit, and loads them together.
+On CPUs, a tied output head computes logits with a packed copy of the shared parameter. vLLM's own
+reload of the whole model would leave old values in this copy. So modules that share a parameter
+form one unit, and `apply` loads them together.
 """
 
 import enum
@@ -228,8 +228,8 @@ def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
 def _leaders(model: nn.Module) -> dict[nn.Module, nn.Module]:
     """Map every module that has parameters to its leader. The keys are in the model's order.
 
-    If several modules share a parameter, the first of these modules is the leader of all. A module
-    that shares no parameter with an earlier module is its own leader.
+    The leader of modules that share a parameter is the first of these modules. A module that shares
+    no parameter with an earlier module is its own leader.
     """
     first: dict[Tensor, nn.Module] = {}
     leaders: dict[nn.Module, nn.Module] = {}

@@ -50,7 +50,7 @@ _CROPS = (CropId.TOP_LEFT, CropId.CENTER, CropId.BOTTOM, CropId.RIGHT)
 
 
 class CanaryMismatch(WeightsError):
-    """Engine and learner differ too much in the canary's logprobs, or in the logprobs' changes."""
+    """The canary's logprobs, or their changes, differ too much between engine and learner."""
 
 
 @dataclass(frozen=True)

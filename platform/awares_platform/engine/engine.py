@@ -173,7 +173,7 @@ class Engine:
 
     @property
     def usage(self) -> EngineUsage:
-        """What the engine has done since its start."""
+        """The engine's busy time and its numbers of tokens since its start."""
         return self._requests.meter.read()
 
     async def __call__(self, request: GenerateRequest) -> Generation:

@@ -1,4 +1,4 @@
-"""Loads exported policies into a running engine over the weight bus, as a rollout actor does.
+"""Loads exported policies into a running engine through the weight bus (awares_platform.weights).
 
 files -- ExportedLoader publishes --> weight bus -- Engine.load_version --> engine
   +------ transformers' logprobs of the canary, in the manifest --------------^

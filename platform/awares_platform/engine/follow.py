@@ -75,8 +75,7 @@ async def follow(
     The function waits `poll_s` seconds between two reads of HEAD. The event `announced` ends the
     wait early, and the function clears the event. While another task holds the lock `loading`, the
     function loads nothing. It yields Missed if it cannot read HEAD or fetch the version, or if the
-    version does not fit the engine. Every consecutive failure doubles the wait. The wait never
-    exceeds 15 s.
+    version does not fit the engine. Each consecutive failure doubles the wait, up to 15 s.
 
     Raises CanaryMismatch if the engine's logprobs differ too much from the learner's. Raises
     EngineError if the engine must be restarted. Raises PolicyError if the learner trains with other

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 LOG = "engine.log"
 """The name of the engine process's log file, in the engine's private directory."""
 _PRELOAD = (
-    "awares_platform.engine.process_title",  # It must precede the imports of vLLM.
+    "awares_platform.engine.process_title",  # Import this module before vLLM.
     "vllm.v1.engine.core",
     "vllm.v1.executor.uniproc_executor",
     "vllm.v1.worker.cpu_worker",

@@ -15,7 +15,8 @@ from awares_platform.training.rounding import add_once
 def install() -> None:
     """Patch vLLM so that its linear layers add an adapter's output with `add_once`.
 
-    A patched layer first computes the adapter's output alone, and then adds it to its own output.
+    A patched layer first computes the adapter's output alone. `add_once` then adds it to the output
+    of the base layer.
     """
     from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
 

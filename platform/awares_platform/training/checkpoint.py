@@ -4,10 +4,9 @@ On every rank, shards.py writes the rank's slices to a local directory. A thread
 to runs/<run>/checkpoints/<job>/step-00000050/, while the next steps train. ObjectStore repeats
 failed requests of the upload.
 
-Ray Train keeps a snapshot file, which names the newest complete checkpoint. It writes this file
-after the upload, when its controller next polls the workers. The controller polls every 2 seconds
-(RAY_TRAIN_HEALTH_CHECK_INTERVAL_S). If the store fails before this poll, the file still names the
-previous checkpoint. Ray Train reads the file when a user starts a killed job again.
+Ray Train's snapshot file names the newest complete checkpoint, from which a killed job resumes.
+Ray Train writes this file up to 2 seconds (RAY_TRAIN_HEALTH_CHECK_INTERVAL_S) after the upload. If
+the store fails meanwhile, the file still names the previous checkpoint.
 
 A checkpoint can be restored with another number of workers, and at another ZeRO stage. Frozen
 weights are not saved. A resumed run loads them from the policy from which training started.

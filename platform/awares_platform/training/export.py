@@ -8,10 +8,10 @@ sums of the base policy and the adapter in float32, rounded once. The job then a
 
 The manifest is written last, and readers treat a policy without a manifest as absent. `digest` is
 the digest of the policy itself. `trained_from` is the digest of the policy from which training
-started (see identity.py). A reader gets these digests from the manifest, without reading the
-weights. After a LoRA training, the policy has merged weights, and `adapter` is true in its
-manifest. Such a policy is complete only together with its adapter, because engines load the
-starting policy and the adapter instead of the merged weights.
+started (see identity.py).
+
+If the weights are merged, `adapter` is true in the manifest. The policy is then complete only
+together with its adapter, because engines load the starting policy and the adapter instead.
 """
 
 import json

@@ -10,7 +10,7 @@
 A recipe is a flat JSON object. Every setting of a job's section belongs to the recipe, unless a
 list in this file leaves it out. Most lists hold the settings that decide only where a job runs, how
 fast it runs, when it stops, or what it keeps. Such a setting changes a result by rounding errors at
-most. A setting that was added later is left out while its value does not change results (_ADDED).
+most. A setting in _ADDED is left out while it has the value with which older releases worked.
 
 Checkpoints, exported policies and curated shards record the recipe of their job. A job compares
 this record with its own recipe before it resumes, and before it reports that nothing is to be done.
@@ -359,7 +359,7 @@ def _curated(data: DataConfig, samples: str) -> str:
 def _with_code(recipe: Recipe) -> Recipe:
     """Return `recipe` with a digest of each file that defines a class or function of the user.
 
-    The result leaves out each setting in _ADDED whose value equals its value in _ADDED.
+    The result leaves out each setting that has the same value in _ADDED.
     """
     codes = {key: _code(recipe[key]) for key in _PARTS if key in recipe}
     found = {**recipe, **{f"code of {key}": code for key, code in codes.items() if code}}

@@ -9,12 +9,11 @@ The background threads of the ranks communicate through the store and not by col
 the training uses collectives at the same time. If a rank dies, rank 0 times out and does not write
 HEAD. Readers see only versions that HEAD names, so they never see an incomplete version.
 
-A delta holds the difference from the previous version. An anchor holds all weights, and needs no
-other version. Most versions are published only as a delta. The next version is published as an
-anchor, with or without a delta, in four cases:
+Most versions are published only as a delta, which holds the difference from the previous version.
+In four cases, the next version is published as an anchor, which holds all weights:
 - The ranks do not hold the newest version of HEAD, for example because the job has just started.
-- The deltas since the last anchor and the next delta would together be larger than that anchor.
-  An anchor is then cheaper for a new reader. The next delta is assumed to be as large as the last.
+- With the next delta, the deltas since the last anchor would exceed the size of that anchor. A new
+  reader then downloads fewer bytes from a new anchor.
 - The next version would be `anchor_every` versions after the last anchor.
 - A reader found damage and requests an anchor.
 """
