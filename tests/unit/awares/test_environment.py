@@ -54,7 +54,6 @@ ENVIRONMENTS = [
 
 @pytest.mark.parametrize(("environment", "regions", "views", "cost"), ENVIRONMENTS)
 def test_the_request_that_covers_the_evidence(environment, regions, views, cost):
-    """Check the written form, the parsed form, the views and the cost of the request."""
     request = environment.cover(CORNER, SIZE)
     if regions is None:
         assert request is None

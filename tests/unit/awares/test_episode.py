@@ -25,10 +25,10 @@ IMAGE = Image.linear_gradient("L").resize((112, 112)).convert("RGB")
 
 @dataclass
 class Script:
-    """An engine that returns the given turns in order, and raises those that are exceptions.
+    """An engine that plays the given turns in order.
 
-    A turn is a text, a Generation or an exception. Each token of a text gets the number of its
-    turn, which starts at 1, as its weight version.
+    A turn is a text, a Generation, or an exception, which the engine raises. Each token of a text
+    has the number of its turn (from 1) as its weight version.
     """
 
     chat: ChatFormat
@@ -230,7 +230,6 @@ def test_the_token_limit_keeps_a_cut_answer_but_no_cut_request(chat, spec, text,
 
 @pytest.mark.parametrize("label", list(Label))
 def test_an_endless_request_costs_as_much_as_a_short_malformed_one(chat, spec, label):
-    """Check that a request gains nothing from being cut by the token limit."""
     ids = chat.encode("GET_CROPS: [" + "'0', " * 8)
     endless = Generation(ids, (0.0,) * len(ids), (0,) * len(ids), FinishReason.LENGTH)
     sample = replace(SAMPLE, label=label)

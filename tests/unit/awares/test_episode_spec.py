@@ -60,7 +60,6 @@ def prompts(spec, size, request, chat):
 @settings(max_examples=300, deadline=None)
 @given(environment=ENVIRONMENTS, size=SIZES, crops=CROPS, fit=st.booleans())
 def test_every_legal_request_fits_the_context(chat, environment, size, crops, fit):
-    """Check the length of turn 2's prompt for any image size, environment and request."""
     spec = replace(SPEC, environment=environment, budget=replace(BUDGET, fit=fit))
     try:
         check_room(spec, "?", size, chat)
@@ -96,8 +95,7 @@ def test_serving_answers_every_request_within_the_budget(size, crops, views):
 def test_serving_answers_every_request_within_a_small_budget(size, crops, tokens, views):
     """Check that a request gets at least one view, even if the budget is small.
 
-    A low view can take almost the whole budget. The first view is shrunk only if it leaves fewer
-    than 8 tokens.
+    The endpoint may shrink the first view only if it would leave fewer than 8 tokens of the budget.
     """
     spec = replace(
         SPEC,
@@ -124,8 +122,8 @@ def test_only_serving_shrinks_a_first_view_that_leaves_no_room():
 def test_four_crops_of_a_page_are_malformed_if_they_exceed_the_budget(chat):
     """Check that the budget refuses four halves of a page, which exceed 8,192 tokens.
 
-    The views follow the paper's rule, by which a half of a page costs about as much as the page. By
-    the rule "relative", four quarters of the page stay below 8,192 tokens.
+    By the paper's rule for views, half of a page costs about as much as the whole page. By the rule
+    "relative", four quarters of the page stay below 8,192 tokens.
     """
     spec = replace(SPEC, environment=TenCrops(rule=ViewRule("paper")))
     halves = Request(("5", "6", "7", "8"))

@@ -21,7 +21,7 @@ def page(side: int) -> Image.Image:
 
 @pytest.fixture
 def threads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
-    """Return a list. Each rendering of a view appends its thread to the list."""
+    """Return a list to which each rendering of a view appends its thread."""
     used: list[threading.Thread] = []
 
     def recorded(image: Image.Image, view: View, ratio: float) -> Image.Image:

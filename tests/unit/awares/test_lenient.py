@@ -23,7 +23,7 @@ LEAST_READ = 0.95
 
 
 def short(parsed: Parsed) -> str:
-    """Return a result in the notation of the corpus: A, M, or R: and the regions."""
+    """Return a result as the corpus writes it: "A", "M", or "R:" and the requested regions."""
     if isinstance(parsed, Request):
         return "R:" + ",".join(parsed.regions)
     return "A" if isinstance(parsed, Answer) else "M"

@@ -216,10 +216,7 @@ def test_far_apart_policies_have_a_finite_loss(policy_loss):
 
 
 def test_the_default_loss_has_the_very_bits_of_its_definition():
-    """Check that the default loss equals its definition exactly.
-
-    The test writes the definition as one expression.
-    """
+    """Compare the default loss, bit for bit, with its definition written as one expression."""
     made = torch.Generator().manual_seed(0)
     policy, proximal, behaviour, reference = (
         -2 + torch.randn(5, 7, generator=made) / 2 for _ in range(4)

@@ -47,10 +47,11 @@ def sample(label: Label | None) -> Sample:
     [
         (Label.LR, episode("7"), 10.0, 0.0),
         (Label.LR, episode("3"), 5.0, 0.0),
-        # The label asks for a call. An episode without a call has a cost, even if it is right.
+        # The label HR asks for crops. An episode without crops has a cost, even if its answer is
+        # right.
         (Label.HR, episode("7"), 10.0, 2.0),
         (Label.HR, episode("7", (CropId.TOP_LEFT,)), 10.0, 0.2525),
-        # The cost of a call does not depend on the label.
+        # The cost of requested crops does not depend on the label.
         (
             Label.LR,
             episode("7", (CropId.TOP_LEFT,)),
@@ -58,7 +59,8 @@ def sample(label: Label | None) -> Sample:
             0.2525,
         ),
         (Label.HR, episode("7", (A,)), 10.0, 0.26),
-        # The top half contains the top left quadrant. The quadrant counts twice: 0.25 + 0.5 = 0.75.
+        # Both requested areas count, although the top half contains the quadrant: 0.25 + 0.5 =
+        # 0.75.
         (
             Label.HR,
             episode("7", (CropId.TOP_LEFT, CropId.TOP)),

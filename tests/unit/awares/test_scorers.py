@@ -63,7 +63,8 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
         ("pope", "repaired", "Yes, there is no dog", ["no"], 0.0),
         ("vstar_bench", "2026-08", "(B)", ["B"], 1.0),
         # The published version takes a letter from A to D at the start of the text as the option,
-        # even if a word goes on. It takes "The bus" as B, because b is the only such letter there.
+        # even if the letter begins a word. It reads "The bus" as B, the only letter from A to D in
+        # this text.
         ("vstar_bench", "2026-08", "Answer: B", ["B"], 0.0),
         ("vstar_bench", "2026-08", "Black", ["B"], 1.0),
         ("vstar_bench", "2026-08", "The bus", ["B"], 1.0),

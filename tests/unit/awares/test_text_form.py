@@ -1,4 +1,4 @@
-"""Tests that differently encoded texts of one meaning compare as equal, and other texts do not."""
+"""Tests that equal texts in different encodings compare as equal, and different texts do not."""
 
 import unicodedata
 

@@ -50,9 +50,8 @@ def _of(doc: Doc) -> Iterator[Doc]:
 def _cluster(doc: Doc, spec: Doc) -> Iterator[Doc]:
     """Yield the pods of a Ray cluster.
 
-    KubeRay adds a random suffix to the name of a RayJob's or RayService's cluster, and this
-    function adds a fixed suffix. If a selector in the chart expects a name without a suffix, the
-    selector therefore selects no pod, and a test fails.
+    KubeRay adds a random suffix to the name of a RayJob's or RayService's cluster. This function
+    adds a fixed suffix, so that a selector which expects the name without a suffix fails a test.
     """
     name = doc["metadata"]["name"] + ("" if doc["kind"] == "RayCluster" else "-x7k2p")
     labels = {

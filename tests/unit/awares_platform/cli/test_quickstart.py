@@ -51,10 +51,10 @@ def test_the_fingerprint_changes_with_settings_that_change_results():
 
 
 def test_the_fingerprint_of_earlier_runs_stays_valid() -> None:
-    """Check that only the store's URL and region change the fingerprint of a quickstart.
+    """Check that the URL and the region are the only store settings that change the fingerprint.
 
-    The quickstart deletes an earlier run with another fingerprint. A new setting may therefore
-    change the fingerprint only if it can change a result.
+    The quickstart deletes an earlier run with another fingerprint. A setting that cannot change a
+    result must therefore not change the fingerprint.
     """
     counted = {
         name

@@ -49,8 +49,8 @@ from awares_platform.weights.manifest import WeightsError
 pytestmark = pytest.mark.slow
 
 WIDTH, WORDS = 64, 96
-# `apply` takes a model configuration, which only attention layers read. The model of this file has
-# no attention layer, so the class itself can stand for a configuration.
+# Only attention layers read the model configuration that `apply` takes. The model of this file has
+# none, so the class itself can stand for a configuration.
 CONFIG: Any = ModelConfig
 CPUS = ["closure", "packed", "native"]
 

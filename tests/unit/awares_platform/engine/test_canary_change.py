@@ -1,4 +1,4 @@
-"""Tests the check that a weight update changes the engine's logprobs like the learner's logprobs.
+"""Tests the check that a weight update changes the logprobs of engine and learner alike.
 
 Both score the same prompts, the canary. The tests simulate the engine's rounding errors.
 """
@@ -13,7 +13,7 @@ TOKENS = 160
 
 
 def measured(played: float, size: float, noise: float, seed: int = 0) -> Change:
-    """Return both changes. The engine's change is `played` times the learner's change.
+    """Return a change of the learner's logprobs, and `played` times this change in the engine.
 
     `size` is the standard deviation of the learner's change over the tokens. `noise` is the
     standard deviation of the engine's rounding errors.

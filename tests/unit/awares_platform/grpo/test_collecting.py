@@ -17,7 +17,8 @@ def collections() -> Iterator[list[int]]:
             found.append(info["generation"])
 
     before = gc.get_threshold()
-    # Leave out the objects of earlier tests, because they make a collection of all objects rarer.
+    # Leave out the objects of earlier tests: the more objects exist, the rarer are full
+    # collections.
     gc.freeze()
     gc.collect()
     gc.callbacks.append(note)
@@ -47,7 +48,7 @@ def test_the_groups_of_a_large_step_are_never_examined(collections: list[int]) -
     settings = GrpoConfig(groups_per_step=400, group_size=8, staleness_bound=1)
     collect_rarely(settings)
     collections.clear()
-    # An episode has 20 objects, as in the benchmark control.py.
+    # Each of the 400 groups has 8 episodes, and each episode has 20 objects.
     batches = [hold(400 * 8 * 20) for _ in range(2)]
     for _ in range(10):
         batches.append(hold(400 * 8 * 20))

@@ -97,8 +97,8 @@ def test_the_batch_is_dealt_with_advantages_scaled_by_the_batch(
         await acted.controller.attach(0, Position())
         shard = await acted.controller.batch(0, 0, 0, 1)
         assert shard is not None
-        # All rewards of the stage are equal, so their standard deviation is 0. The stage sets the
-        # advantages 1 and -1, and the divisor is 0 + std_eps.
+        # All rewards are equal, so their standard deviation is 0. The stage sets the advantages 1
+        # and -1, and the controller divides them by 0 + std_eps = 0.5.
         (((sequence,),),) = [minibatch.passes for minibatch in shard.minibatches]
         assert sorted(sequence.advantages) == [-2.0, -2.0, 2.0, 2.0]
         await acted.controller.close()

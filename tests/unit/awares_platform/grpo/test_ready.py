@@ -8,7 +8,7 @@ Make = Callable[..., Group]
 
 
 def filled(samples: list[Sample], make_group: Make, versions: dict[int, int]) -> ReadyGroups:
-    """Return ready groups. `versions` maps a prompt's number to the version of its oldest token."""
+    """Return ready groups. `versions` maps a prompt's number to the version of its group."""
     ready = ReadyGroups()
     for number, version in versions.items():
         ready.add(make_group(Prompt(number, 0, samples[0]), version), version)

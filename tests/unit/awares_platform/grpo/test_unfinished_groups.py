@@ -87,7 +87,7 @@ def test_the_format_has_a_version_and_a_newer_one_is_refused(
         pq.write_table(table.replace_schema_metadata(metadata), sink, write_page_checksum=True)
         return sink.getvalue()
 
-    # Releases before the first unfinished groups wrote no version of the format.
+    # Older releases had no unfinished groups, and recorded no version of the format.
     assert decode(written(held), "a").groups == (group,)
     with pytest.raises(DataError, match=r"it has version 3 of the format, .* reads 2"):
         decode(written({**held, b"format": b"3"}), "a")

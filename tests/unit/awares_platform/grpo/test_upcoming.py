@@ -70,11 +70,11 @@ def test_a_forecast_waits_for_a_whole_batch(
 
 
 def test_a_synchronous_run_has_no_forecast(stage: Callable[..., Stage]) -> None:
-    """Check that `upcoming` returns no views if the next batch is not ready ahead of its step.
+    """Check that `upcoming` returns no views if the next batch cannot be ready ahead of its step.
 
-    The call returns once the batch is handed out, another learner attaches, or the run ends. With
-    the staleness bound 0, a step's groups become ready only after the learner has published the
-    version that the step updates.
+    With the staleness bound 0, a batch becomes ready only after the learner has published the
+    version that its step updates. `upcoming` then returns when the batch is handed out, another
+    learner attaches, or the run ends.
     """
 
     async def scene() -> None:

@@ -72,7 +72,7 @@ def test_an_override_of_a_runs_configuration_changes_the_stated_budget(tmp_path:
 
 
 def test_base_policies_use_the_models_template_unless_a_prompt_is_set() -> None:
-    """Check the system prompts of base policies. The tokenizer adds a default prompt to a chat."""
+    """A base policy gets the system prompt of its chat template, unless a setting replaces it."""
 
     class Tokenizer:
         chat_template = "of the model"

@@ -19,7 +19,7 @@ def of(sizes: list[tuple[int, int]], **settings: object):
 
 
 def test_the_papers_rule_costs_more_than_full_resolution_on_real_pages() -> None:
-    """Check the mean RTR of each image if 29 % of the episodes ask for a crop.
+    """Check the mean retained token ratio of each image if 29 % of the episodes ask for a crop.
 
     The images are three scanned pages and a photograph.
     """

@@ -81,7 +81,8 @@ def test_large_deltas_bring_the_anchor_sooner() -> None:
 def test_the_mean_version_is_that_of_the_writer(delta: float) -> None:
     """Compare `per_version` with a simulation of the writer over 4,800 versions.
 
-    A version with an anchor gets no delta if deltas have over 0.7 times the size of anchors.
+    An anchor holds all weights. A version with an anchor also gets a delta, unless a delta has over
+    0.7 times the size of an anchor.
     """
     from awares_platform.weights import cadence
 
@@ -114,7 +115,8 @@ def test_traffic_of_an_adapter() -> None:
     raw = 2 * 20_185_088
     assert (bus.raw, bus.changed) == (raw, None)
     assert (bus.delta, bus.anchor) == (pytest.approx(0.33 * raw), pytest.approx(0.65 * raw))
-    # Two deltas have more bytes than an anchor, so every second version has an anchor as well.
+    # Two deltas have more bytes than an anchor, which holds all weights, so every second version
+    # has an anchor as well.
     assert bus.weights_up == pytest.approx(0.33 * raw + 0.65 * raw / 2)
     with pytest.raises(ConfigError, match=r"--changed-share 0.1 has no effect on an adapter"):
         traffic_of(setup(), 20_185_088, changed_share=0.1)

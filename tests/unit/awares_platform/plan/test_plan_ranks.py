@@ -49,7 +49,7 @@ def test_ranks_wait_for_the_longest_rank() -> None:
 
 
 def test_any_number_of_ranks_shares_the_rows() -> None:
-    """Check that each of seven ranks has one pass. The largest passes have 11 of the 64 rows."""
+    """Check that each of seven ranks has one pass, although 64 rows cannot be shared evenly."""
     seven = step(64, 7, PassBudget(16, 200))
     assert seven.passes == 1
     assert seven.seconds < 1.3 * (16 * 11 + 48 * 7) / 7

@@ -211,10 +211,10 @@ def records(directory: Path) -> list[Any]:
 def _entries(data: bytes) -> Iterator[bytes]:
     """Yield the entries of a file in LevelDB's log format.
 
-    The file begins with W&B's own header of 7 bytes. An entry consists of one or more fragments. A
-    fragment has a header of 7 bytes: a checksum, the length, and the kind (1 whole, 2 first,
-    3 middle, 4 last).
-    If fewer than 7 bytes are left in a block of 32 KiB, they are zeros.
+    The file begins with W&B's own header of 7 bytes. An entry consists of one or more fragments.
+    Each fragment has a header of 7 bytes: a checksum, the length, and the kind (1 whole, 2 first, 3
+    middle, 4 last). The file consists of blocks of 32 KiB. If fewer than 7 bytes are left in a
+    block, they are zeros.
     """
     at, entry = 7, b""
     while at < len(data):

@@ -1,4 +1,4 @@
-"""Runs an HTTP server on this machine that gives the answers of a test."""
+"""Runs an HTTP server on this machine, whose replies a test chooses."""
 
 import http.server
 import ssl

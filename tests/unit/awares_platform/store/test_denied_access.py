@@ -1,4 +1,4 @@
-"""Tests that an error about denied access tells a wrong clock from wrong keys."""
+"""Tests that an error about denied access says whether the clock or the keys are wrong."""
 
 import time
 from email.utils import formatdate
