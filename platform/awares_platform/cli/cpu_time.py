@@ -65,8 +65,8 @@ class CpuTimes:
     """Sums up the CPU seconds of the process `root` and of its descendants, by kind.
 
     The sums are approximate in two ways. First, the CPU time between the last sample of a process
-    and its end is lost. The loss is at most `INTERVAL_S` for each thread. Second, all CPU time of a
-    process counts for the kind that it has at its last sample, even if its kind has changed.
+    and its end is lost. The loss is at most `INTERVAL_S` for each thread. Second, if a process
+    changes its kind, all of its CPU time counts for its last kind.
 
     Example:
         times = CpuTimes(psutil.Process())

@@ -142,10 +142,11 @@ def pull(
 ) -> Path:
     """Write a version as a policy directory for transformers and vLLM, and return the directory.
 
-    The processor and the configuration come from the starting policy of the run's GRPO, which
-    `start` (grpo.start) names. The input settings come from the version's manifest. For an older
-    manifest without them, they come from the starting policy, or from `method` if this is the
-    base policy. Raises ConfigError if the directory is not empty.
+    The processor and the configuration come from the policy with which the run's GRPO started.
+    `start` (grpo.start) names this policy. The input settings come from the version's manifest. If
+    an older manifest lacks these settings, the starting policy has recorded them. Only the base
+    policy records none, and `method` then replaces them. Raises ConfigError if the directory is
+    not empty.
     """
     directory = _empty(out or Path(f"{subscriber.run}-v{version}"))
     family = model_family(policy)

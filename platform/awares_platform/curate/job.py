@@ -70,10 +70,10 @@ class CurateResult:
     `dataset` is the store prefix of the split. `samples` is the number of labelled samples, of
     which `lr` have the label LR and `hr` the label HR. `crops` counts the target crops of the HR
     samples by crop id. `left_out` is the number of samples without a label. A sample has no label
-    if it is unusable. With curate.both_wrong = "drop", a sample with two wrong answers has no label
-    either. `source_faults` is the number of unusable rows and files in the source split. `shards`
-    is the number of all shards. `shards_resumed` is the number of shards that an earlier job has
-    finished. The job took `wall_s` seconds.
+    if it is unusable, or if both answers are wrong and curate.both_wrong is "drop".
+    `source_faults` is the number of unusable rows and files in the source split. `shards` is the
+    number of all shards. `shards_resumed` is the number of shards that an earlier job has finished.
+    The job took `wall_s` seconds.
 
     Example:
         CurateResult(

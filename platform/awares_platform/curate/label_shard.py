@@ -142,8 +142,8 @@ def encode_shard(
 ) -> bytes:
     """Encode the samples that have a label, with their answers, confidence and verdict.
 
-    The metadata holds the fingerprint, the number of samples that have no label due to unreadable
-    replies, and the counts for the datasheet.
+    The metadata holds the fingerprint and the counts for the datasheet. It also holds the number of
+    samples that have no label because a reply was unreadable.
     """
     usable = [(one.sample, one) for one in labelled if one.sample]
     columns = {

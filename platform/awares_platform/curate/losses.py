@@ -23,7 +23,7 @@ _EVERY_S = 2.0
 class Losses:
     """Counts how often each answerer, and the labelling task of each shard, has died.
 
-    `most` is the number of deaths per hour that each of them may have.
+    If one answerer or one task dies more than `most` times in an hour, the job must end.
 
     Example:
         losses = Losses(3)

@@ -64,7 +64,8 @@ class ReplyLog:
         for line in data.decode().splitlines():
             found = json.loads(line)
             reply = KeptReply(**found["reply"]) if found["reply"] else None
-            # While a process merges objects, two of them may hold the same reply. Count it once.
+            # While a process merges objects, two objects can hold the same reply. Count its cost
+            # only once.
             if reply is not None and reply != self._replies.get(found["key"]):
                 self._cost += reply.cost
             self._replies[found["key"]] = reply

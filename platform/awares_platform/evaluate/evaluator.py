@@ -98,8 +98,8 @@ class Evaluator:
     async def load(self, weights: Weights, probes: Sequence[Sample]) -> LoadReport:
         """Load a trained policy into the engine, and check the engine with a canary.
 
-        The canary compares the engine's logprobs with those of transformers, on the first usable
-        samples in `probes`.
+        The canary compares the logprobs of the engine with the logprobs of transformers, on the
+        first usable samples in `probes`.
 
         The engine loads the weights from the object store, as in GRPO. If the policy has a LoRA
         adapter, the engine loads only the adapter. If the engine does not run the policy on which

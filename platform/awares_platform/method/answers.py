@@ -77,8 +77,8 @@ async def answer_both(
 def _with_room(answers: Answers, low: Played, spec: EpisodeSpec, chat: ChatFormat) -> Answers:
     """Return `answers`, with a fault if an episode of several turns may exceed the context.
 
-    The base policy answers in one turn. Its answers therefore do not show that the question leaves
-    room for a request and for the views that follow a request.
+    The base policy answers in one turn. An answer therefore does not prove that the context also
+    has room for a request and for the requested views.
     """
     if answers.fault or low.episode is None:
         return answers

@@ -1,7 +1,7 @@
 """Asks a language model for a reply in a given form, and asks again if the reply does not parse.
 
 The second and last question repeats the reply and says what is wrong with it. A server that
-supports JSON schemas also gets the form as a schema. The reply is parsed leniently in any case.
+supports JSON schemas also gets the form as a schema. The reply is parsed leniently even then.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,7 @@
 """Tells in which units a grounding model writes its boxes, and converts the boxes to pixels.
 
 A model is asked for coordinates from 0 to 1000. Some models write pixels or fractions of the image
-instead. A wrong guess would be a wrong crop, so all replies of a batch are looked at together:
+instead. A wrong unit would mean a wrong crop, so all replies of a batch help to find the unit:
 
 - A reply admits a unit if, in this unit, all of its boxes lie in the image.
 - A reply that admits only one unit shows in which unit the model writes.
@@ -70,7 +70,7 @@ def admitted(boxes: Sequence[Quad], size: Size) -> frozenset[BoxUnit]:
 
 
 def inside(drawn: DrawnBoxes, size: Size) -> DrawnBoxes:
-    """Drop each box that is not inside the image in any unit.
+    """Drop each box that lies outside the image in all units.
 
     Raises Unreadable if no box remains.
     """

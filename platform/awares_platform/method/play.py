@@ -50,8 +50,8 @@ async def play(
 ) -> list[Played]:
     """Play one episode per sample, and return the results in the order of `samples`.
 
-    `limit` bounds the episodes in flight. If an image cannot be read, or if the question is too
-    long for the engine's context, the sample gets a fault and no episode.
+    `limit` bounds the episodes in flight. A sample gets a fault and no episode if its image cannot
+    be read, or if its question is too long for the engine's context.
     """
 
     async def one(sample: Sample) -> Played:

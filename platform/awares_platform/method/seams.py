@@ -24,9 +24,9 @@ def build(
 ) -> Part:
     """Build the part that `reference` names and check that it has all members of `protocol`.
 
-    The attribute is a class or a function. `build` calls it with all `settings` as arguments, and
-    with each value in `offered` whose name is a parameter of the signature. A setting replaces an
-    offered value of the same name. `key` is the configuration key that holds `reference`.
+    The attribute is a class or a function. `build` passes it all `settings` as arguments. It also
+    passes each value in `offered` for which the attribute has a parameter and `settings` has no
+    value. `key` is the configuration key that holds `reference`.
 
     Raises ConfigError if the part cannot be imported or built, or lacks a member.
 

@@ -109,9 +109,9 @@ def engine_memory(
             "attention heads; choose a divisor of them"
         )
     element = element_bytes(settings.dtype)
-    # One pass of the image encoder computes up to engine.max_batched_tokens visual tokens, or one
-    # larger image, because the encoder splits no image. The encoder's cache has room for the same
-    # number of visual tokens.
+    # One pass of the image encoder computes up to engine.max_batched_tokens visual tokens. A larger
+    # image still needs only one pass, because the encoder splits no image. The encoder's cache has
+    # room for the visual tokens of one pass.
     images = max(settings.max_batched_tokens, lengths.full)
     uncached = EngineMemory(
         weights=element * shape.parameters / parallel,

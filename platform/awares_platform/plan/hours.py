@@ -100,8 +100,8 @@ def grpo_hours(
     """Compute the time of GRPO. Each rollout engine has `parallel` GPUs.
 
     If grpo.staleness_bound is 0, rollouts and learning take turns. Otherwise rollouts and learning
-    overlap, and the step takes as long as the slower of the two. While the learner trains on one
-    batch, it then prepares the images of the next batch, if the next batch is ready.
+    overlap, and the step takes as long as the slower of the two. If the next batch is ready early,
+    the learner prepares its images while it still trains on the current batch.
     """
     learning = _learning(grpo, policy, shape, lengths, assumed)
     load = engine.adapters / SLOTS / (assumed.adapter_mbs * 1e6)

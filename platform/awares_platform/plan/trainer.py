@@ -124,7 +124,7 @@ def trained_parameters(policy: PolicyConfig, shape: Geometry) -> tuple[int, int]
 def trainer(
     policy: PolicyConfig, job: SftConfig | GrpoConfig, shape: Geometry, width: int, scored: int
 ) -> Trainer:
-    """Describe a rank of `job`. A sequence has `width` tokens, and logits for `scored` of them."""
+    """Describe a rank of `job`. Each sequence has `width` tokens and `scored` rows of logits."""
     trained, frozen = trained_parameters(policy, shape)
     learner = isinstance(job, GrpoConfig)
     return Trainer(

@@ -48,9 +48,9 @@ def choose(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
 def _varied(episodes: Sequence[EpisodeRecord], count: int) -> list[EpisodeRecord]:
     """Choose up to `count` varied episodes.
 
-    The function groups the episodes by their requested crops, and episodes without a request by
-    the kind of question. It then takes one episode from each group in turn, and begins with the
-    largest group.
+    Episodes with the same requested crops form a group. Episodes without a request form groups by
+    the kind of question. The function takes one episode from each group in turn, and begins with
+    the largest group.
     """
     groups: dict[object, list[EpisodeRecord]] = {}
     for episode in episodes:

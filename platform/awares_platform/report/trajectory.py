@@ -19,9 +19,9 @@ class Trajectory:
     content hash, and `size` is (width, height). `turns` holds the text of each turn. `regions` are
     the names of the requested regions. `boxes` are the boxes of the returned views, and `evidence`
     the annotated boxes, all in pixels of the image. `reward` is None if it is unknown, and `parts`
-    maps its parts to their values. `changed` compares the episode with the previous version's
-    episodes on the same question. It is true if none of them has the same request and the same
-    answer. It is None if no previous version is shown for this question.
+    maps its parts to their values. `changed` is true if no episode of the previous version on the
+    same question has the same requests and the same answer. It is None if no previous version is
+    shown for this question.
 
     Example:
         Trajectory(

@@ -59,8 +59,8 @@ class Allowances:
     ) -> Refusal | None:
         """Count a request of the key `name`. If the key is over a limit, return a Refusal instead.
 
-        A key's last answer of the day may exceed the limit of visual tokens, because the number of
-        its visual tokens is known only afterwards.
+        The visual tokens of an answer are known only afterwards. A key's last answer of the day
+        can therefore exceed the limit of visual tokens.
         """
         day = _day(name)
         if visual_tokens_per_day is not None:

@@ -134,8 +134,8 @@ class Replica:
     async def check_health(self) -> None:
         """Raise an error if the engine or the weight updates failed, or if the engine hangs.
 
-        Ray Serve then replaces the replica. It also replaces a replica whose health check takes too
-        long, so this method does not wait for an answer of the engine.
+        Ray Serve then replaces the replica. This method does not wait for an answer of the engine,
+        because Ray Serve also replaces a replica whose health check takes too long.
         """
         await self._engine.check()
         if self._watching.done():

@@ -35,7 +35,9 @@ HeaderPair = tuple[bytes, bytes]
 
 
 class Front:
-    """The ASGI middleware around Serve's proxy, `app`. See the top of this file.
+    """The ASGI middleware around Serve's proxy, `app`.
+
+    It passes on only complete requests, and turns all errors into JSON.
 
     Example:
         Front(app, Outlook(ready, draining, report))
@@ -76,8 +78,8 @@ class Front:
     async def _read(self, scope: Scope, receive: Receive, body: bytearray) -> None:
         """Read the whole body.
 
-        Raises RequestError if the body is too large or too slow, if the bodies of all requests are
-        too large together, or if the client disconnects.
+        Raises RequestError if this body is too large or too slow, if the bodies of all requests
+        together are too large, or if the client disconnects.
         """
         _check_length(scope["headers"])
         loop = asyncio.get_running_loop()

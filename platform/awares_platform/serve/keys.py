@@ -37,7 +37,7 @@ class ApiKey(BaseModel):
     """One entry of the keys file.
 
     `sha256` is the SHA-256 of the key's UTF-8 bytes, as 64 hex digits. All entries of one name
-    share their limits. None means no limit.
+    share the two limits. A field that is None sets no limit.
 
     Example:
         ApiKey(name="team-a", sha256=hashed("aw-..."), visual_tokens_per_day=5_000_000)

@@ -87,10 +87,10 @@ class TalkResult:
     `shown` are all views. `regions` are the regions of all granted requests. `rounds` counts the
     calls of the engine. `sampled` counts the sampled tokens of all rounds.
 
-    `prompt` counts the tokens of the last prompt, without the policy's earlier turns. `cached`
-    counts how many of them the engine took from its cache. `prompted` counts the tokens of the
-    prompts of all rounds, with the earlier turns. `reused` counts how many of these came from the
-    cache. In a prompt, a view counts as its visual tokens.
+    `prompt` counts the tokens of the last prompt, without the policy's earlier turns. The engine
+    took `cached` of these tokens from its cache. `prompted` counts the tokens of the prompts of all
+    rounds, with the earlier turns. The engine took `reused` of these tokens from its cache. In a
+    prompt, a view counts as its visual tokens.
 
     `version` is the weight version of the last token. `recoveries` holds constants such as LENIENT.
     `engine_s` and `render_s` are times in seconds.
@@ -159,7 +159,7 @@ class Talk:
         return await self._finish()
 
     async def _answered(self, generation: Generation, text: str) -> TalkResult:
-        """Return the answer, or sample it anew if it must obey a grammar."""
+        """Return the answer. If it must obey a grammar, sample it again with the grammar."""
         if self._task.grammar is not None:
             return await self._finish()
         return self._accept(generation, text)

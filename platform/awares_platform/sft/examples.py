@@ -32,7 +32,7 @@ class Examples:
     """The usable samples, with the length and the weight of each sample.
 
     `lengths` and `weights` have the order of `samples`. A length is the number of tokens of the
-    sample's sequence in a micro-batch, or an upper bound if the size of its image is unknown. A
+    sample's sequence in a micro-batch. If the size of the image is unknown, it is an upper bound. A
     sample's weight is the sum of the weights of its target tokens. `skipped` is the number of
     unusable samples.
 

@@ -251,9 +251,8 @@ def _ranks(settings: SftConfig) -> str:
 class FitActor(TrainingProcess):
     """Runs Ray Train in a separate process.
 
-    The driver can end Ray Train by killing this process. If Ray Train ran in the driver itself, it
-    would replace the handler of SIGINT, and one of its threads would end the driver after Ray's
-    shutdown.
+    The driver can end Ray Train by killing this process. In the driver itself, Ray Train would
+    replace the handler of SIGINT, and one of its threads would end the driver after Ray's shutdown.
     """
 
     def fit(self, config: PlatformConfig, loop: dict[str, Any], queue: Queue) -> None:

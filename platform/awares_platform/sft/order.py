@@ -1,7 +1,7 @@
 """Chooses the samples of each step.
 
-The choice depends only on the seed, the number of samples, the batch size and the step, so a run
-can resume from a step number. Every epoch contains each sample once. A batch may hold the end of
+The choice depends only on the seed, the number of samples, the batch size and the step. A run can
+thus resume from a step number. Every epoch contains each sample once. A batch may hold the end of
 one epoch and the start of the next. Only the samples after the last full batch of the last epoch
 are left out.
 """

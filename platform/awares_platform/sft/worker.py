@@ -142,7 +142,7 @@ class SftWorker:
         self._pulse = Pulse(config.run.hang_timeout_s)
 
     def run(self) -> None:
-        """Run the loop that the diagram at the top of this module shows."""
+        """Train for the remaining steps, with validations and checkpoints, and export a policy."""
         steps, examples = self._order.steps, self._examples
         saved = checkpoint.restore(self._engine, self._recipe)
         step = saved.step if saved else 0

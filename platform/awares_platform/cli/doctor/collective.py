@@ -92,7 +92,7 @@ def judged(exchanges: Sequence[Exchange], backend: str) -> list[Finding]:
     """Return the finding on the exchanges of all ranks.
 
     The bandwidth is the bus bandwidth that NCCL's own tests report. For n ranks, it is
-    2 (n - 1) / n times the bytes of the tensor, divided by the seconds of the slowest rank.
+    2 (n - 1) / n * (bytes of the tensor) / (seconds of the slowest rank).
     """
     ranks, slowest = len(exchanges), max(one.seconds for one in exchanges)
     rate = 2 * (ranks - 1) / ranks * exchanges[0].size / slowest / 1e9

@@ -1,6 +1,6 @@
-"""Defines the doctor's actor with a learner rank.
+"""Defines the actor with which `awares doctor` tests a learner rank.
 
-The actor runs on a node where the grpo job would run such a rank.
+The actor runs on a node where the grpo job would run a learner rank.
 """
 
 from typing import Any

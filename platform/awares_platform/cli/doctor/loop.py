@@ -87,9 +87,9 @@ def _update(
 ) -> Callable[[], list[Finding]]:
     """Return the function that checks one update.
 
-    `adapter` is true for an update of an adapter, and false for an update of whole weights. If
-    `other` is true, trainer and engine first load the policy again, because the setup trains the
-    other one of these two.
+    `adapter` is true for an update of an adapter, and false for an update of whole weights.
+    `other` is true if the setup trains the other kind. Trainer and engine then load the policy
+    again before the update.
     """
 
     def work() -> list[Finding]:

@@ -1,4 +1,4 @@
-"""Defines the doctor's actor with an engine.
+"""Defines the actor with which `awares doctor` tests an engine.
 
 The actor runs on a node where the grpo job would run a rollout actor.
 """

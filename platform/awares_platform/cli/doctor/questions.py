@@ -21,9 +21,9 @@ _CHECKED, _TRAINED = 4, 4
 def two_canaries(
     chat: ChatFormat, family: ModelFamily, method: MethodConfig
 ) -> tuple[Canary, Canary]:
-    """Return two canaries. The first compares learner and engine, the second trains the update.
+    """Return two sets of questions: one to compare learner and engine, and one to train on.
 
-    Learner and engine build equal canaries, because the generated scenes depend only on the seed.
+    Learner and engine build equal sets, because the generated scenes depend only on the seed.
     """
     pictures = [
         (hashlib.sha256(data).hexdigest(), data, sample)

@@ -70,7 +70,7 @@ def _names(benchmark: Benchmark) -> Iterator[str]:
 
 def _has_files(place: str, config: StoreConfig) -> bool:
     try:
-        # On S3 a prefix without a slash would also find longer names.
+        # On S3, the prefix "ChartQA" would also find "ChartQA2", so add a slash.
         return bool(files(f"{place}/" if is_stored(place) else place, config))
     except (DataError, OSError):
         return False

@@ -28,7 +28,7 @@ TURNS = "turns:"
 
 @dataclass(frozen=True, slots=True)
 class SourceColumns:
-    """The name of the column of each value, or "" if an optional value has no column.
+    """The columns of a source: for each value, the name of its column, or "" if it has none.
 
     Example:
         SourceColumns("image", "query", "label", "", "", "human_or_machine", "")

@@ -270,8 +270,8 @@ _SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "te
 def of_split(places: Sequence[SourceFile], split: str, source: str) -> list[SourceFile]:
     """Return the files of one split. Return all files if none is named after a split.
 
-    A file is named after a split if its own name or the name of a folder in its path begins with
-    the split's name. Raises DataError if files are named after splits, but none after `split`.
+    A file is named after a split if its own name or a folder in its path begins with the split's
+    name. Raises DataError if files are named after splits, but none after `split`.
     """
     chosen = [place for place in places if _names(place.name, split)]
     if chosen or len(places) == 1:
