@@ -304,11 +304,10 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         return received.state, changed
 
     def _replaces(self, manifest: Manifest) -> bool:
-        """Return whether the worker may load only the weights whose adapter tensors changed.
+        """Return whether it suffices to load the weights whose adapter tensors changed.
 
-        If the result is false, the worker must load all weights. The result is true before the
-        first load. Later it is true if the loaded version is an adapter, if the new adapter (in
-        `manifest`) has the same scale, and if it covers all layers of the loaded adapter.
+        This is true before the first load. Later it is true if the loaded version is an adapter of
+        the same scale as the new one (in `manifest`), and the new one covers all of its layers.
         """
         present = self._loaded
         return present is None or (
@@ -318,8 +317,8 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def _mapped(self, named: Shapes) -> Shapes:
         """Return the shapes under vLLM's names, with one entry for each group of tied tensors.
 
-        The names in two checkpoints cannot be compared directly, because transformers may save the
-        same model under different names.
+        The names in two checkpoints of one model may differ, because transformers may rename the
+        tensors when it saves them. vLLM's names are always the same.
         """
         return {
             new: named[old] for new, old in self._renamed(named).items() if new not in self._aliases

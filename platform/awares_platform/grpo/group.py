@@ -178,9 +178,9 @@ def sampled_versions(members: Iterable[Member]) -> frozenset[int]:
 class Position:
     """The numbers of the settled prompts.
 
-    A prompt is settled once the learner gets the prompt's group. A prompt is also settled once its
-    group has another outcome than READY, because the learner never gets such a group. All prompts
-    with numbers below `watermark` are settled, and so are the prompts in `beyond`.
+    A prompt is settled once the learner gets the prompt's group. It is also settled once its group
+    has finished with another outcome than READY, because the learner never gets such a group. All
+    prompts with numbers below `watermark` are settled, and so are the prompts in `beyond`.
 
     Example:
         Position(32, (35, 36))

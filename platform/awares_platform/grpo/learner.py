@@ -226,7 +226,7 @@ class Learner:
         checkpoint.save(self._engine, step, self._recipe, state, metrics)
 
     def _attach(self, step: int, position: Position) -> int:
-        """Publish the present weights, and tell the controller their version. Return it."""
+        """Publish the present weights, tell the controller their version, and return it."""
         version = self._publish(step)
         self._first = version
         self._tell("attach", version, position, self._spans)

@@ -80,6 +80,6 @@ class Lineage:
         return None
 
     def stale(self, sampled: Collection[int], version: int, bound: int) -> bool:
-        """Return whether a version in `sampled` is abandoned or over `bound` updates behind."""
+        """Return whether a `sampled` version is abandoned, or over `bound` updates too old."""
         behind = (self.behind(one, version) for one in sampled)
         return any(updates is None or updates > bound for updates in behind)

@@ -27,9 +27,9 @@ async def watch_nodes(
     look: Callable[[], Collection[str]] = leaving_nodes,
     every_s: float = _EVERY_S,
 ) -> None:
-    """Call `leave` every `every_s` seconds while nodes will be taken back. Never return.
+    """Every `every_s` seconds, call `leave` with the nodes that will be taken back, if any.
 
-    A failure of Ray is logged once, and `look` is called again later.
+    The function never returns. It logs the first failure of Ray, and goes on after every failure.
     """
     failed = False
     while True:

@@ -129,7 +129,7 @@ class Supervisor:
         await watch(name, lambda: reply(name, part.ping.remote()), limit_s, heard)
 
     def _short(self, count: int) -> str:
-        """Return a text about the nodes that `count` actors need, or "" if enough have a node."""
+        """Return a text about the `count` actors without a node, or "" if enough actors run."""
         settings, fewest = self._settings, self._settings.rollout_actors_min
         place = needs(settings.rollout_cpus, settings.rollout_gpus, settings.rollout_selector)
         enough = settings.rollout_actors if fewest is None else fewest

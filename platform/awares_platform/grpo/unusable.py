@@ -35,8 +35,8 @@ class UnusableGroups:
     def check(self, group: Group) -> None:
         """Count the group if it cannot be used, and log the first few such groups.
 
-        Raises an error if no batch can become ready. The error is LaunchError for failed episodes,
-        and DataError for values that are not finite and for samples that cannot be played.
+        Raises DataError if no sample of the run can be played. After `most` unusable groups in a
+        row, raises LaunchError if the last group failed, and DataError if it is not finite.
         """
         self._report_nonfinite(group)
         self._refuse_fruitless(group)

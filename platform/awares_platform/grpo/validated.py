@@ -46,7 +46,7 @@ class Validated:
 
     `values` maps the id of each answered question to its grpo.validation.metric. `train_reward` is
     the mean reward of the training steps since the previous validated version, or None if there
-    was no step. `decline` is the fall of the accuracy that the function `declined` returns.
+    was no step. `decline` is the result of the function `declined`.
 
     Example:
         Validated(20, 21, 9.7, accuracy=0.94, rtr_token=0.4, call_rate=0.4, values={"q": 9.8})
@@ -131,7 +131,8 @@ def better(best: Validated | None, new: Validated, earlier: Sequence[Validated])
 def tied(one: Validated, top: Validated) -> bool:
     """Return whether the mean lead of `top` over `one` is at most one standard error.
 
-    Only questions that both have answered count. With fewer than two, compare the overall means.
+    Only questions that both have answered count. If there are fewer than two such questions,
+    compare the overall means.
     """
     both = [top.values[key] - one.values[key] for key in top.values if key in one.values]
     if len(both) < 2:

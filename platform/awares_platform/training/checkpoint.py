@@ -66,8 +66,8 @@ def run_config(
     """Return Ray Train's configuration for the job `job` of the run `run`.
 
     Ray Train keeps its files and the newest `keep` checkpoints in the store. It restarts failed
-    workers until `too_many` returns true (see FailFast). `worker` is the word for a worker in
-    messages.
+    workers until `too_many` returns true (see FailFast). `worker` is the noun for a worker in
+    messages, such as "learner rank".
     """
     parts = (store.bucket, store.prefix, "runs", run, "checkpoints")
     path = "/".join(part for part in parts if part)
@@ -203,9 +203,9 @@ def _read_meta(path: Path, checkpoint: str) -> Saved:
 def stored_identity(store: ObjectStore, run: str, job: str) -> tuple[str, dict[str, Any]] | None:
     """Return the key and the identity of a stored checkpoint, or None if there is none.
 
-    All checkpoints of a job have the same identity, so the function takes the first readable one.
-    Before the driver starts a worker, it compares this identity with the present settings. The
-    function skips checkpoints with an unreadable description, because `restore` reports them.
+    The driver compares the identity with the present settings before it starts a worker. All
+    checkpoints of a job have the same identity, so the first readable one suffices. `restore`
+    reports unreadable ones.
     """
     for info in store.list(f"runs/{run}/checkpoints/{job}/"):
         if info.key.endswith(f"/{META}"):

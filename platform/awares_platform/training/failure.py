@@ -65,7 +65,7 @@ class FailFast(UserCallback):
     """Ends training after an error of a type in FINAL, or if workers fail too often.
 
     `too_many` counts a failure, and returns whether too many lie within the last hour. `worker` is
-    the word for a worker in messages. The class ends training by raising an error in a callback of
+    the noun for a worker in messages. The class ends training by raising an error in a callback of
     Ray Train. Ray Train treats this error as a failure of its controller, and never retries.
 
     Example:

@@ -352,7 +352,7 @@ def _data(name: str, samples: str) -> str:
 
 
 def _curated(data: DataConfig, samples: str) -> str:
-    """Return the recipe's value of "data" for a curated set with the samples' digest `samples`."""
+    """Return the value of "data" in a recipe. `samples` is the digest of the curated samples."""
     return _data(f"{data.name}{CURATED}", samples)
 
 

@@ -25,11 +25,11 @@ CHUNK = 1 << 22
 
 
 def add_once(output: Tensor, change: Tensor) -> Tensor:
-    """Return output + change in the data type of `output`, with the right expected value.
+    """Return output + change in the data type of `output`, rounded without bias.
 
     Both tensors have the shape (..., width). In float32 the result is the plain sum. The gradient
-    is the gradient of a plain sum. Each row of the result depends only on the same row of the two
-    tensors, so a row's result does not depend on the rest of the batch.
+    is always the gradient of the plain sum. A row of the result depends only on the same row of
+    both tensors, and not on the rest of the batch.
     """
     if output.dtype not in _MANTISSA:
         return output + change
@@ -65,7 +65,7 @@ def _sum(output: Tensor, change: Tensor) -> Tensor:
     """Return the result of `add_once` for 16-bit tensors, computed for all rows at once."""
     exact = output.detach().float()
     # The ulp below a power of two is half of the ulp above it. At a power of two, take the smaller
-    # ulp. Without a change, the sum then rounds to `output` again.
+    # ulp, so that without a change the sum rounds back to `output`.
     power = ((exact.abs().view(torch.int32) - 1).clamp(min=0) & _EXPONENT).view(torch.float32)
     ulp = power * 2.0 ** -_MANTISSA[output.dtype]
     remainder = _remainder(output.detach()) * ulp

@@ -59,7 +59,7 @@ class TrainingProcess:
         trainer.fit()
 
     def ping(self) -> Sign:
-        """Return the new warnings, and 1 while Ray Train is starting the workers, else 0."""
+        """Return a Sign. Its `waiting` is 1 while Ray Train starts workers, and otherwise 0."""
         return Sign(int(self._waits()), self._warnings.take())
 
     def _waits(self) -> bool:

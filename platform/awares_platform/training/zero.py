@@ -53,8 +53,8 @@ class OptimizerStep:
     """The result of one optimizer step.
 
     `norm` is the norm of all gradients before clipping. If a gradient was not finite, the step was
-    not taken, and `norm` is infinite. After any other step at stage 0 in float32, `norm` is nan,
-    because DeepSpeed records no norm there.
+    not taken, and `norm` is infinite. If the step was taken at stage 0 in float32, `norm` is nan,
+    because DeepSpeed then records no norm.
 
     Example:
         OptimizerStep(norm=0.7, taken=True)

@@ -129,8 +129,8 @@ class HostReaders:
 def together(readers: Readers, work: Callable[[], Result]) -> Result:
     """Run `work` in every process. If it fails in any process, raise the error in every process.
 
-    Every process must call this function. Without this function, the other processes would wait for
-    the failed process. An error that is not an AwaresError becomes a WeightsError.
+    Every process must call this function. Without this function, the other processes would wait
+    forever for the failed process. An error that is not an AwaresError becomes a WeightsError.
     """
     result: Any = None
     error: AwaresError | None = None

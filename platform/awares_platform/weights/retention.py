@@ -48,7 +48,7 @@ def request_anchor(store: ObjectStore, run: str, version: int) -> None:
 
 
 def requested_anchors(store: ObjectStore, run: str) -> set[int]:
-    """Return the versions of which readers have requested an anchor, which holds all weights."""
+    """Return the versions for which readers have requested an anchor (all weights)."""
     return _listed(store, f"{folder(run)}/wanted/")
 
 

@@ -63,7 +63,7 @@ class Blob:
 
     @property
     def delta(self) -> str | None:
-        """The kind of encoding of the first span that needs a base, or None if none needs one."""
+        """The kind of the first span that needs a base, or None if no span needs a base."""
         return next((name for name, _ in self.spans if name != "dense"), None)
 
     def check(self, base: Tensor | None, out: Tensor | None) -> None:
