@@ -21,8 +21,8 @@ def guarded(name: str, execute: Callable[[], None]) -> int:
     """Run a command and return its exit status.
 
     The status is 0 after success, 2 after a user error (AwaresError), 130 after Ctrl-C and 143
-    after SIGTERM. A user error is printed without a traceback. If the environment variable
-    AWARES_TRACEBACK is set, it is raised instead, as all other exceptions are.
+    after SIGTERM. A user error is printed without a traceback, but raised if the environment
+    variable AWARES_TRACEBACK is set. All other exceptions are raised.
     """
     from awares_platform.runtime import logs, terminal
 

@@ -155,7 +155,7 @@ class Pace:
         self._line(job, f"done in {self.clock(self._now() - self._started)}")
 
     def _stated(self, job: str) -> str:
-        """Return a text with the time left in all jobs, or in `job`, or that neither is known."""
+        """Return the time left in all jobs, or else in `job`, as text, or that it is unknown."""
         left = self.remaining(job)
         if left is not None:
             return f"about {rounded(left)} left"

@@ -203,7 +203,7 @@ def _label_all(config: PlatformConfig, pending: Sequence[Shard], record: Run, sh
 
 
 def shard_metrics(counts: Mapping[str, Any]) -> dict[str, float]:
-    """Return the metrics of one shard. `counts` is the row that `label_shard` has returned for it.
+    """Return the metrics of one shard. `counts` is the row that `label_shard` has returned.
 
     "lost/<reason>" is the number of samples that are unusable for this reason.
     """

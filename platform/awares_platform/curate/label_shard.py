@@ -105,7 +105,8 @@ async def _label_all(
     """Label the samples of the shard `key`.
 
     Return the labelled samples, and the numbers of requests and tokens: under "judge" for the
-    judge, and under "grounding" for the grounding model. Raises DataError if `require_labels` does.
+    judge, and under "grounding" for the grounding model. Raises DataError if no sample has a label
+    and at least four replies were unreadable.
     """
     family = model_family(config.policy)
     async with Labeller(config.method, config.curate, family, images, replies) as labeller:

@@ -89,7 +89,7 @@ class LossReports:
         self._losses.tell.remote(line)
 
     def lost_before(self) -> str:
-        """Count a death if this actor was restarted. Return the reason to end the job, or ""."""
+        """If this actor replaces a dead one, count a death. Return why the job must end, or ""."""
         here = ray.get_runtime_context()
         if not here.was_current_actor_reconstructed:
             return ""

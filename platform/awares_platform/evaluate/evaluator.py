@@ -50,7 +50,7 @@ def _losing() -> Iterator[None]:
 
 
 class Evaluator:
-    """Lets the evaluated policies answer questions. Call `start` first.
+    """Lets the evaluated policies answer questions. Call `start` before `load` and `play`.
 
     Every public method is a coroutine, so that Ray can run many calls at once.
     """

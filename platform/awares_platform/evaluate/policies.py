@@ -36,7 +36,7 @@ class EvaluatedPolicy:
     def may_call(self) -> bool:
         """Whether the policy may request crops.
 
-        No policy with the base weights may, because they are not trained to request crops.
+        A policy with the base weights may not, because these weights are not trained for it.
         """
         return self.play in ("asks", "decides")
 

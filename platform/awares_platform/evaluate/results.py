@@ -38,10 +38,10 @@ def policy_metrics(
     request. `unanswered` counts the episodes that have neither request nor answer, although the
     engine did not fail.
 
-    If the policy may request crops (`may_call`), the result also has metrics of its decisions to
-    request them. `decision` compares the decisions with the labels that this evaluation derives.
-    `decision_annotated` compares them with the annotation that comes with the questions. `asked` is
-    the environment that defines the regions.
+    If the policy may request crops (`may_call`), the result also has metrics of its decisions
+    whether to request crops. `decision` compares the decisions with the labels that this evaluation
+    derives. `decision_annotated` compares the decisions with the annotation of the questions.
+    `asked` is the environment that defines the regions.
     """
     episodes = [one.episode for one in scored]
     latencies = [one.latency_s for one in scored if one.latency_s is not None]

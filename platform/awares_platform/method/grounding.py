@@ -62,7 +62,7 @@ SCHEMA = {
 class Located:
     """The evidence for one sample, in pixels of its image.
 
-    `dropped` holds a reason for each box in the model's reply that is not used.
+    `dropped` holds a reason for each unused box in the model's reply.
 
     Example:
         Located(((170, 440, 510, 880),), dropped=("[1, 2, 3] is not four numbers",))

@@ -40,7 +40,7 @@ _NUMBERED = re.compile(r"^\s*[0-9]\s*[.)]\s", re.MULTILINE)
 _BETTER = re.compile(rf"\banswer {_DIGIT} is (?:clearly |the )?(?:better|best)\b", re.IGNORECASE)
 _NEGATION = re.compile(r"\b(?:not|cannot|neither|nor|no)\b|n't\b", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
-# A model that repeats the question writes "Answer 1: 2", where 2 is the answer itself.
+# Matches text that repeats the question, such as "Answer 1: 2". Its digits are no verdict.
 _ECHO = re.compile(r"(?:reference )?answer(?: \d)?\s*:", re.IGNORECASE)
 
 

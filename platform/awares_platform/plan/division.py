@@ -97,7 +97,7 @@ def advise(
 
 
 def _setups(grpo: GrpoConfig, parallel: int, pools: bool) -> Iterator[GrpoConfig]:
-    """Yield the section [grpo] of each division of the GPUs, if the section is valid.
+    """Yield one section [grpo] for each division of the GPUs. Leave out invalid sections.
 
     If `pools` is true, only the number of actors varies, from 1 to the number in `grpo`.
     """

@@ -40,10 +40,10 @@ def identity(record: RunRecord) -> str:
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
-    """Map each dotted key with different values to its values in the two configurations, as text.
+    """Return the settings that differ: each dotted key, with its values in `before` and `after`.
 
-    If a configuration lacks a key, its value there is "–". Settings with no effect on results,
-    such as the run's name, are left out.
+    The values are texts. If a configuration lacks a key, its value there is "–". Settings with no
+    effect on results, such as the run's name, are left out.
 
     Example:
         differences({"grpo": {"steps": 40}}, {"grpo": {"steps": 80}})

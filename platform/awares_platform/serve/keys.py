@@ -173,7 +173,7 @@ def hashed(key: str) -> str:
 def _stamp(path: Path | None) -> tuple[int, int, int] | None:
     """Return the inode, modification time and size of a file, or None if there is no file.
 
-    To update a mounted Secret, Kubernetes points a symbolic link at a new file. The inode changes.
+    If a mounted Secret changes, Kubernetes replaces the file, and the inode changes.
     """
     try:
         found = path.stat() if path else None

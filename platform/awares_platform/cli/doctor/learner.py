@@ -42,7 +42,8 @@ class LearnerRank:
     def load(self, adapter: bool) -> int:
         """Load the base policy, and return the number of trained parameters.
 
-        If `adapter` is true, only an adapter is trained. Otherwise, the policy's own weights are.
+        If `adapter` is true, only an adapter is trained. Otherwise, the policy's own weights are
+        trained.
         """
         import torch
 

@@ -1,6 +1,6 @@
 """Checks the loop of the grpo job: all-reduce, trainer, engine, and updates of the weights.
 
-One update trains an adapter, and another update trains the weights themselves.
+One update is of an adapter, and the other update is of whole weights.
 """
 
 from collections.abc import Callable

@@ -82,8 +82,8 @@ class Trainee:
     def load(self, adapter: bool) -> int:
         """Load the base policy into DeepSpeed, and return the number of trained parameters.
 
-        If `adapter` is true, only an adapter is trained. Otherwise, the policy's own weights are.
-        With ZeRO-3, a rank holds only its slices of the weights, as in the grpo job.
+        If `adapter` is true, only an adapter is trained. Otherwise, the policy's own weights are
+        trained. With ZeRO-3, a rank holds only its slices of the weights, as in the grpo job.
         """
         self._engine = None
         gc.collect()

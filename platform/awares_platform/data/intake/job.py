@@ -124,7 +124,7 @@ def _open(
 
 
 def _with_benchmark(settings: ImportsConfig) -> ImportsConfig:
-    """Return the settings, with the columns and the split of the benchmark if they name one."""
+    """Return the settings. If they name a benchmark, add its columns and its split."""
     found = BENCHMARKS.get(settings.benchmark)
     if found is None:
         return settings

@@ -39,7 +39,7 @@ class Seen:
             self._hashes.setdefault(_text_key(sample), []).append(image_hash)
 
     def add_split(self, split: Split) -> None:
-        """Remember the rows of a split. Of a row without a perceptual hash, remember the image."""
+        """Remember a split's rows. If a row has no perceptual hash, remember only its image."""
         for sample, columns in zip(split.samples, split.columns, strict=True):
             image_hash = columns.get(IMAGE_HASH)
             self.add(sample, int(image_hash, 16) if image_hash else None)
