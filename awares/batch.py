@@ -130,13 +130,17 @@ def collate(
 ) -> Batch:
     """Collate episodes or demonstrations into one batch.
 
-    `images` returns the original image with a given hash. `processor` is the policy's processor.
-    `limits` replaces the processor's own bounds on an image's area. `low_ratio` is the side of a
-    low-resolution view with `View.scale` 1, divided by the side of the image. `tool_weight` is the
-    paper's w_t: the weight of each sampled token in a turn that requests crops. All other sampled
-    tokens have the weight 1. Every item must have at least one view, so that the vision tower runs
-    on every rank. `remember` is a cache of processed views. All calls that share a cache must have
-    the same `processor`, `limits` and `low_ratio`.
+    Every item must have at least one view, so that the vision tower runs on every rank.
+
+    - `images` returns the original image with a given hash.
+    - `processor` is the policy's processor.
+    - `limits` replaces the processor's own bounds on an image's area.
+    - `low_ratio` is the side of a low-resolution view with `View.scale` 1, divided by the side of
+      the image.
+    - `tool_weight` is the paper's w_t: the weight of each sampled token in a turn that requests
+      crops. All other sampled tokens have the weight 1.
+    - `remember` is a cache of processed views. All calls that share a cache must have the same
+      `processor`, `limits` and `low_ratio`.
 
     Raises PolicyError if an item has no view, if the tokenizer has no pad token, or if a sampled
     token is an image placeholder. Also raises PolicyError if an item, its image and the processor

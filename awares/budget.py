@@ -9,10 +9,11 @@ class Budget:
 
     `visual_tokens` bounds the visual tokens of all views, including the first view. `crops` bounds
     the number of views that requests return. `context` is the longest sequence that the engine
-    accepts, in tokens. If `fit` is false, a request over the budget is malformed. If `fit` is true,
-    such a request gets fewer regions or a lower resolution, and is malformed only if no region
-    fits. With `fit`, a first view that leaves no room for a request is shrunk, too. Serving sets
-    `fit`, because a user wants an answer.
+    accepts, in tokens.
+
+    If `fit` is false, a request over the budget is malformed. Serving sets `fit`, because a user
+    wants an answer. Such a request then gets fewer regions or a lower resolution, and is malformed
+    only if no region fits. A first view that leaves no room for a request is shrunk, too.
 
     Example:
         Budget(visual_tokens=4096, crops=4, context=8192)

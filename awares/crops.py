@@ -172,9 +172,8 @@ def min_cover(
     two crops each show only half of an object, the object is not covered, because it is legible in
     neither crop.
 
-    If several sets of crops have the same area, the set with the fewest crops wins. If several such
-    sets have equally few crops, the order of `CropId` decides. Without boxes the evidence is
-    unknown, and the result is `all`.
+    Of several sets with this area, the set with the fewest crops wins, then the first set in the
+    order of `CropId`. Without boxes the evidence is unknown, and the result is `all`.
 
     If `allow_all` is false, the crop `all` is never selected. The result is then top and bottom if
     there are no boxes, or if only `all` would cover some box.

@@ -72,14 +72,16 @@ Parsed = Answer | Request | Malformed
 class Environment(Protocol):
     """Defines the regions that a policy may request, and the views that answer a request.
 
-    The configuration names an environment as `method.environment = "module:attribute"`. If a
-    parameter of the environment's constructor has the name of a setting in [method], such as
-    `max_turns`, the parameter gets the value of this setting. The constructor also gets every
-    setting in the table [method.environment_settings]. A parameter `rule` gets the
-    `awares.view_rule.ViewRule` of [method], which chooses the resolution of views. An environment
-    may also have a method `parse_lenient`. Serving then reads the policy's turns with this method
-    instead of `parse`. Each job builds its own environment. An environment must therefore not store
-    anything between calls.
+    To use an environment of your own, set `method.environment = "module:attribute"`. The attribute
+    is called with these arguments:
+
+    - for each parameter with the name of a setting in [method], such as `max_turns`: this setting;
+    - for a parameter `rule`: the `awares.view_rule.ViewRule` of [method], which chooses the
+      resolution of views;
+    - every setting of the table [method.environment_settings].
+
+    If the environment has a method `parse_lenient`, serving calls it instead of `parse`. An
+    environment must not store anything between calls, because each job builds its own environment.
 
     Example:
         class Zoom:

@@ -9,10 +9,10 @@
                   prompt ids + sampled ids + tool_reply ids + views ------+        |
                                                  ^--- cut from the original image -+
 
-The environment parses the turns and chooses the views. Ids are only appended, never changed. The
-prompt of turn 2 is the prompt of turn 1, then the sampled ids, then the tool's reply. The tool's
-reply is the user message that contains the requested views. After any failure `run_episode` returns
-an episode with StopReason.ERROR, so the other episodes of the group go on.
+The environment parses the turns and chooses the views. Ids are only appended, never changed: the
+prompt of turn 2 consists of the prompt of turn 1, the sampled ids and the tool's reply. The tool's
+reply is a user message with the requested views. After any failure, `run_episode` returns an
+episode with StopReason.ERROR, so the other episodes of the group go on.
 
 An engine may be interrupted before an episode ends. The episode then has StopReason.UNFINISHED, and
 its last turn has the ids that were sampled by then. Another call of `run_episode` continues it.
@@ -58,14 +58,17 @@ class Turn(Carried):
     """One assistant turn.
 
     `context_ids` are the ids before the sampled ids: the whole prompt in turn 1, the tool's reply
-    in a later turn. `views` are the views that this turn adds. `context_ids` holds ONE image
-    placeholder for each of these views. `sampled_ids`, `logprobs` and `versions` have one entry per
-    sampled token: the id, its logprob under the policy that sampled it, and the version of this
-    policy. `text` is the decoded text of the sampled ids. `crops` are the regions that the turn
-    requests, if the request is granted. `area` is the cost of these regions as a share of the
-    image's area. `stop` says how the turn ended the episode, or is None if the episode went on.
-    `cut` says whether the token limit ended the text. The journal of the GRPO job does not store
-    `cut`.
+    in a later turn. They hold ONE image placeholder for each of the `views` that this turn adds.
+    Each sampled token has one entry in each of these three fields:
+
+    - `sampled_ids`: its id;
+    - `logprobs`: its logprob under the policy that sampled it;
+    - `versions`: the version of this policy.
+
+    `text` is the decoded text of the sampled ids. `cut` says whether the token limit ended this
+    text; the journal of the GRPO job does not store `cut`. `crops` are the regions of a granted
+    request, and `area` is their cost as a share of the image's area. `stop` says how the turn ended
+    the episode, or is None if the episode went on.
 
     Example:
         Turn((1, 9, 2), (View(),), (17, 151645), (-0.1, 0.0), (3, 3), "7", (), StopReason.ANSWER)
@@ -88,11 +91,11 @@ class Episode(Carried):
     """An episode. It holds token ids and descriptions of views, but no pixels.
 
     `image` is the hash of the image file, and `image_size` is the image's width and height.
-    `visual_tokens` is the number of visual tokens of all views. `rtr_token` is `visual_tokens`
-    divided by the visual tokens of the full image. `rtr_pixel` is the same ratio for pixels. If an
-    answer reaches the token limit, `answer` holds the part before the limit, and `stop` is LENGTH.
-    If an episode ends without an answer, `answer` is None. If `stop` is ERROR, `error` describes
-    the failure.
+    `visual_tokens` counts the visual tokens of all views. `rtr_token` is this number divided by the
+    visual tokens of the full image, and `rtr_pixel` is the same ratio for pixels.
+
+    If an answer reaches the token limit, `answer` holds the part before the limit, and `stop` is
+    LENGTH. Without an answer, `answer` is None. If `stop` is ERROR, `error` describes the failure.
 
     Example:
         Episode(
@@ -139,9 +142,8 @@ async def run_episode(
     gets `session` with every turn, so that the engine can recognise the turns of one episode.
 
     If `begun` is an unfinished episode of `sample`, the function continues it. All sampled ids keep
-    their logprobs and versions. The engine gets the sampled ids of an unfinished turn as a part of
-    the prompt. `spec` must equal the spec with which `begun` was run, and must have no grammar and
-    no seed.
+    their logprobs and versions. The ids of an unfinished turn become a part of the engine's prompt.
+    `spec` must be the same as before, and must have no grammar and no seed.
     """
     turns = list(begun.turns) if begun else []
     gallery = image if isinstance(image, Gallery) else Gallery(image)

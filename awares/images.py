@@ -155,8 +155,8 @@ def _grey(tones: np.ndarray) -> Image:
     """Return 32-bit tones (height, width) as 8-bit grey.
 
     A tone that is not a finite number counts as 0. If there are tones below 0, all tones are
-    shifted until the lowest one is 0. Then 0 is black, and white is the first of 1, 255, 65,535 and
-    2**31 - 1 that no tone exceeds. If tones exceed all four numbers, the highest tone is white.
+    shifted until the lowest one is 0. Black is then 0, and white is the smallest of 1, 255, 65,535
+    and 2**31 - 1 that no tone exceeds. If tones exceed all four numbers, the highest tone is white.
     """
     finite = np.where(np.isfinite(tones), tones, 0.0)
     finite = finite - min(0.0, float(finite.min()))

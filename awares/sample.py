@@ -26,13 +26,15 @@ _LATER = ("further_answers", "scorer")
 class Sample(Carried):
     """One question about one image.
 
-    `image` is the hex SHA-256 of the image file's bytes. `answer` is the answer that demonstrations
-    give, and `further_answers` are right as well. `kind` is the kind of question, by which reports
-    group samples. `evidence` holds the boxes around the evidence for the answer, in pixels of the
-    original image. Curation sets `label`. For an HR sample, curation also sets `crops`: the names
-    of the regions that the policy should request. The environment defines these names. `scorer` is
-    the name of a scorer in `awares.evaluation.scorers`. If `scorer` is empty, evaluation uses the
-    scorer that the setting evaluate.scorer names.
+    - `image`: hex SHA-256 of the image file's bytes.
+    - `answer`: the answer that demonstrations give. The `further_answers` are right as well.
+    - `kind`: the kind of question, by which reports group samples.
+    - `evidence`: boxes around the evidence for the answer, in pixels of the original image.
+    - `label`: set by curation.
+    - `crops`: set by curation for an HR sample: the names of the regions that the policy should
+      request. The environment defines these names.
+    - `scorer`: a name in `awares.evaluation.scorers`. If it is empty, evaluation uses the scorer
+      that the setting evaluate.scorer names.
 
     Example:
         Sample("mini/train/17", "9f2c...", "digit on the red circle?", "7", label=Label.LR)

@@ -20,8 +20,8 @@ so loading needs no network."""
 class SentenceSimilarity:
     """Computes the cosine similarity of the embeddings of two texts.
 
-    The same answers recur, so a cache keeps the embeddings of up to `remember` texts. The result of
-    a pair depends neither on the cache nor on other pairs. On one machine, all processes with the
+    A cache keeps the embeddings of up to `remember` texts, because answers recur. The result of a
+    pair depends neither on the cache nor on other pairs. On one machine, all processes with the
     same number of torch threads therefore return the same bits. `model` is "minilm", a Hugging Face
     model id or a directory. Raises ConfigError if the model cannot be loaded.
 

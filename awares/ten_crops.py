@@ -25,12 +25,12 @@ PAPER_IOU = 0.5
 class TenCrops:
     """Offers the ten crops. A request is `GET_CROPS: ['0', '5']`, for example (paper, section 3.1).
 
-    If `allow_all` is false, a request for the whole image is malformed. `mapping` names the rule by
-    which `awares.crops.target_crops` maps evidence boxes to target crops. `coverage_tau` is the
-    share of a box's area that a crop must contain to cover the box. If `small_images` is "whole",
-    any request returns the whole of an image with a side below 100 pixels, as in the authors'
-    script. With "crops", a small image is treated like any other image. `rule` chooses the
-    resolution of the views.
+    - `allow_all`: if false, a request for the whole image is malformed.
+    - `mapping`: the rule by which `awares.crops.target_crops` maps evidence boxes to target crops.
+    - `coverage_tau`: the share of a box's area that a crop must contain to cover the box.
+    - `small_images`: if "whole", any request returns the whole of an image with a side below 100
+      pixels, as in the authors' script. If "crops", a small image is treated like any other image.
+    - `rule`: chooses the resolution of the views.
 
     Example:
         TenCrops(allow_all=False).parse("GET_CROPS: ['0']")  # Request(("0",))

@@ -37,10 +37,10 @@ class ViewRule:
     `views` names the rule. `max_pixels` is the processor's limit on the pixels of an image.
 
     `crop_scale` matters only to the rule "relative". The processor shrinks a large image to
-    `max_pixels`. `crop_scale` is the side of a region in its view, divided by the region's side in
-    this shrunk image. With 1, a quarter of the image costs about a quarter of the full image's
-    tokens. With 2, this quarter costs four times as many tokens as with 1, and shows finer detail.
-    With None, a region keeps native pixels. No region is enlarged beyond native pixels.
+    `max_pixels`. `crop_scale` compares the region in its view with the region in this shrunk image:
+    it is the quotient of their sides. With 1, a quarter of the image costs about a quarter of the
+    full image's tokens. With 2, it costs four times as many, and shows finer detail. With None, a
+    region keeps native pixels. No region is enlarged beyond native pixels.
 
     Example:
         ViewRule(max_pixels=50_176).low((448, 448))  # View(None, scale=0.5)
@@ -60,8 +60,8 @@ class ViewRule:
             return View(box, self._scale(size))
         if self.crop_scale is None:
             return View(box)
-        # A view of the whole image keeps native pixels, and the processor shrinks it once. The view
-        # then costs exactly as many tokens as the full image.
+        # Return a view of the whole image at native pixels, so that only the processor shrinks it.
+        # The view then costs exactly as many tokens as the full image.
         if self.crop_scale >= 1.0 and box == full_view(size).box:
             return full_view(size)
         return View(box, min(1.0, self.crop_scale * self._scale(size)))

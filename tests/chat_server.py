@@ -22,9 +22,9 @@ class ChatServer:
     """An HTTP server that answers a request to /v1/chat/completions with `reply(body, count)`.
 
     `body` is the body of the request, and `count` is the number of earlier requests. `reply`
-    returns an HTTP status and a text or a dict. If the status is 200, a text becomes the content of
-    a chat message. Anything else is the body of the response. `header` adds headers to replies that
-    are not 200.
+    returns an HTTP status and a text or a dict. With the status 200, a text becomes the content of
+    a chat message. In all other cases, the text or dict is the body of the response. `header` adds
+    headers to replies with another status than 200.
     """
 
     def __init__(self) -> None:

@@ -16,12 +16,15 @@ BenchmarkName = Literal["chartqa", "docvqa", "ocrbench", "pope", "realworldqa", 
 class Benchmark:
     """A benchmark: where its rows are, and how its questions are asked and scored.
 
-    `ids` are the ids of the data set on the Hugging Face hub, the newest first. The files are in
-    the data set's folder `folder`, or at its top if `folder` is "". The split `split` has `rows`
-    rows. `question`, `answer`, `sample_id` and `kind` are names of columns; "" means that the data
-    set has no such column. `scorer` is a name in awares.evaluation.scorers. `suffix` follows each
-    question in the prompt. `keeps_spaces` says whether the prompt keeps the spaces around the
-    question. `max_tokens` is the token limit of an answer.
+    - `ids`: the ids of the data set on the Hugging Face hub, the newest first.
+    - `folder`: the data set's folder with the files, or "" if they are at its top.
+    - `split`: the split, which has `rows` rows.
+    - `question`, `answer`, `sample_id`, `kind`: names of columns. "" means that the data set has no
+      such column.
+    - `scorer`: a name in awares.evaluation.scorers.
+    - `suffix`: text that follows each question in the prompt.
+    - `keeps_spaces`: whether the prompt keeps the spaces around the question.
+    - `max_tokens`: the token limit of an answer.
 
     Example:
         BENCHMARKS["pope"].prompt("Is there a dog?")

@@ -50,10 +50,13 @@ _PHRASES = (
 def extracted(prediction: str) -> str | None:
     """Return the option that lmms-eval reads for RealWorldQA since 2026, or None.
 
-    The function looks for a capital letter from A to D in several places, and takes the first that
-    it finds. The places are the start of the text, its end, and the text after a phrase such as
-    "the answer is". Then come the forms (A), A., A:, A), and A before a space. Otherwise any such
-    letter counts, so that "Black" is B. If a form occurs several times, the last one counts.
+    The function looks for a capital letter from A to D in these places, and takes the first that it
+    finds:
+
+    - the start and the end of the text, where the letter stands alone;
+    - the text after a phrase such as "the answer is";
+    - (A), A., A:, A), A before a space, and any other A, in this order. The last occurrence of a
+      form counts, so that "Black" is B.
     """
     text = prediction.strip()
     for end in _ENDS:

@@ -1,11 +1,15 @@
 """Scores a prediction against the accepted answers, by the rules of the benchmark suite lmms-eval.
 
-lmms-eval changed its rules over time, so a scorer has a name and a version. "2026-03" equals
-lmms-eval 0.7.1, which the paper's figures follow, and "2026-08" equals lmms-eval 0.7.3. Both keep
-the faults of lmms-eval, because their scores must be comparable with published scores: in POPE
-"Yes." is wrong, and in V*Bench "The bus" names the option B. The version "repaired" has the same
-rules without these faults. It compares texts in one Unicode form (`awares.text_form`), so that a
-decomposed accent or an invisible character does not make a right answer wrong.
+lmms-eval changed its rules over time, so a scorer has a name and a version:
+
+- "2026-03" equals lmms-eval 0.7.1, which the paper's figures follow.
+- "2026-08" equals lmms-eval 0.7.3.
+- "repaired" has the same rules without the faults of lmms-eval. It compares texts in one Unicode
+  form (`awares.text_form`), so that a decomposed accent or an invisible character does not make a
+  right answer wrong.
+
+The first two keep the faults of lmms-eval, because their scores must be comparable with published
+scores: in POPE "Yes." is wrong, and in V*Bench "The bus" names the option B.
 
     exact          equal to an answer after `awares.text_form.normalise` (AwaRes-Mini)
     chartqa        a number within 5 % of the answer, or the same text, ignoring case
@@ -168,11 +172,13 @@ def realworldqa(
 ) -> float:
     """Return 1 if the prediction equals the answer, ignoring case and a final full stop.
 
-    "2026-03" replaces a prediction that is a number word, such as "two", by its digits, and removes
-    punctuation. If the prediction contains the text of an option, this version takes the option's
-    letter. If the answer is a letter, "2026-08" reads the letter from the prediction with
-    `option_letter.extracted`. "repaired" reads this letter with `option_letter.letter`. "repaired"
-    also accepts the option's text, and number words.
+    The versions differ in how they read the prediction:
+
+    - "2026-03" replaces a number word, such as "two", by its digits, and removes punctuation. If
+      the prediction contains the text of an option, it reads the option's letter.
+    - "2026-08" reads a letter with `option_letter.extracted` if the answer is a letter.
+    - "repaired" does so with `option_letter.letter`, unless the prediction is the text of an
+      option. It also accepts number words.
     """
     right = _REALWORLD[version]
     return float(any(right(prediction, answer, question) for answer in answers))

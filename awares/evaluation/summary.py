@@ -17,13 +17,14 @@ from awares.ten_crops import TEN_CROPS
 class Summary:
     """The figures of one policy.
 
-    `n` is the number of episodes, and `errors` is the number of episodes with StopReason.ERROR.
-    `accuracy` is the mean score, and `accuracy_ci95` is its 95 % bootstrap interval. An episode
-    with ERROR scores 0. The bootstrap draws images, each with all of its questions. `rtr_token`,
-    `rtr_pixel` and `visual_tokens` are means over the episodes without ERROR. `latency_p50_s` is
-    the median latency and `latency_p95_s` the 95th percentile, both in seconds. Without measured
-    latencies, these two fields are None. `decisions` says when and where the policy requested
-    crops.
+    - `n`: the number of episodes. `errors` of them have StopReason.ERROR.
+    - `accuracy`: the mean score. An episode with ERROR scores 0.
+    - `accuracy_ci95`: its 95 % bootstrap interval. The bootstrap draws images, each with all of its
+      questions.
+    - `rtr_token`, `rtr_pixel`, `visual_tokens`: means over the episodes without ERROR.
+    - `latency_p50_s`, `latency_p95_s`: the median and the 95th percentile of the latency in
+      seconds, or None without measured latencies.
+    - `decisions`: says when and where the policy requested crops.
 
     Example:
         summarise(episodes, samples, scores, latencies, seed=0).accuracy

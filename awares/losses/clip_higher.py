@@ -14,8 +14,7 @@ class ClipHigher:
     """Clips the ratio of each token to [1 - `clip`, 1 + `clip_high`]. All episodes weigh the same.
 
     The higher upper bound lets rare tokens gain more probability in one step. The defaults are
-    those of DAPO. TRL calls the two fields `epsilon` and `epsilon_high`. TRL's default of
-    `epsilon_high` is the value of `epsilon`.
+    DAPO's. TRL calls the two fields `epsilon` and `epsilon_high`, and sets both to 0.2 by default.
 
     Example:
         ClipHigher(clip=0.2, clip_high=0.28)

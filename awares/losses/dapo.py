@@ -14,8 +14,9 @@ class Dapo:
     """Clips like ClipHigher, and gives all sampled tokens of an optimizer step the same weight.
 
     A long episode therefore weighs more than a short one. The paper takes the mean over the tokens
-    of each group. TRL and this class take the mean over the tokens of all groups of the step. The
-    defaults are those of the paper. TRL's default loss is `loss_type="dapo"`, but TRL's default of
+    of each group. TRL and this class take the mean over the tokens of all groups of the step.
+
+    The defaults are the paper's. TRL's default loss is `loss_type="dapo"`, but its default of
     `epsilon_high` is the value of `epsilon`, 0.2.
 
     Example:

@@ -13,11 +13,12 @@ from awares.losses.policy_loss import BatchTotals, Gain, SampledTokens
 class DrGrpo:
     """Divides the sum over an episode's tokens by the constant `loss_length`, in tokens.
 
-    In GRPO, a token of a long episode weighs less than a token of a short one. Here all tokens of
-    a step weigh the same. The paper also omits the division of advantages by the standard
-    deviation, so combine this loss with the scale "none" of `awares.advantages`. TRL names this
-    loss `loss_type="dr_grpo"`, and divides by `max_completion_length`. The default of `clip` is
-    TRL's `epsilon`.
+    In GRPO, a token of a long episode weighs less than a token of a short one. Here all tokens of a
+    step weigh the same. The paper also does not divide advantages by the standard deviation, so
+    combine this loss with the scale "none" of `awares.advantages`.
+
+    TRL names this loss `loss_type="dr_grpo"`, and divides by `max_completion_length`. The default
+    of `clip` is TRL's `epsilon`.
 
     Example:
         DrGrpo(loss_length=512, clip=0.2)

@@ -15,8 +15,8 @@ class Gspo:
 
     The ratio of an episode is the geometric mean of the ratios of its tokens. It varies far less
     than the ratio of a token, so its clip range is narrow. The defaults are those of the paper's
-    section 5.1. In TRL the loss is `loss_type="grpo"` with `importance_sampling_level="sequence"`,
-    whose default is "token".
+    section 5.1. TRL computes this loss with `loss_type="grpo"` and
+    `importance_sampling_level="sequence"`.
 
     Example:
         Gspo(clip=3e-4, clip_high=4e-4)

@@ -14,13 +14,18 @@ _K3_BOUND = 5.0
 def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
     """Return Schulman's estimate k3 of KL(policy || reference) for each sampled token.
 
-    The estimate is e^d - d - 1, where d is the reference logprob minus the policy's logprob. The
-    estimate is never negative. Without a bound, its gradient would be 2e8 for d = 19, and one token
-    would decide a whole step. For d > 5, the estimate therefore follows its tangent at 5, whose
-    slope is e^5 - 1 = 147. For d > 20, the estimate is constant. TRL's estimate has no such bounds.
-    By default, TRL 1.16 also multiplies its estimate by the ratio of policy to proximal policy
-    (arXiv 2512.02556). With `use_bias_correction_kl=False`, TRL's estimate equals this one for
-    d <= 5.
+    With d as the reference logprob minus the policy's logprob, the estimate is
+
+        e^d - d - 1                for d <= 5
+        its tangent at d = 5       for 5 < d <= 20, with the slope e^5 - 1 = 147
+        constant                   for d > 20
+
+    Without these bounds, the gradient would be 2e8 for d = 19, and one token would decide a whole
+    step.
+
+    TRL's estimate has no such bounds. By default, TRL 1.16 also multiplies it by the ratio of
+    policy to proximal policy (arXiv 2512.02556). With `use_bias_correction_kl=False`, TRL's
+    estimate equals this one for d <= 5.
     """
     difference = (reference - logprobs).clamp(max=LOG_BOUND)
     slope = math.exp(_K3_BOUND) - 1

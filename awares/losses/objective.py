@@ -37,12 +37,14 @@ class GrpoSettings:
 class GrpoStats:
     """Figures of a batch: the loss, the number of sampled tokens, and means over these tokens.
 
-    `kl` is the k3 estimate of the KL divergence from the reference policy. `ratio` is a token's
-    probability under the policy, divided by its probability under the proximal policy; GSPO has the
-    ratio of the episode. `clip_fraction` is the share of tokens whose objective is changed by the
-    clip. `truncated_share` is the share of tokens whose importance weight is cut or masked.
-    `behaviour_gap` is the absolute difference between the proximal and the behaviour logprob, in
-    nats. `surprise` is the negative logprob of a token under the policy.
+    - `kl`: the k3 estimate of the KL divergence from the reference policy.
+    - `ratio`: a token's probability under the policy, divided by its probability under the proximal
+      policy. GSPO has the ratio of the episode.
+    - `clip_fraction`: the share of tokens whose objective is changed by the clip.
+    - `truncated_share`: the share of tokens whose importance weight is cut or masked.
+    - `behaviour_gap`: the absolute difference between the proximal and the behaviour logprob, in
+      nats.
+    - `surprise`: the negative logprob of a token under the policy.
 
     Example:
         GrpoStats(

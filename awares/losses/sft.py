@@ -11,8 +11,8 @@ def sft_loss(
 
         -sum(w * logprob) / sum(w)
 
-    w is the weight of a token. The tokens of a request have the weight w_t of the paper's section
-    3.3. Tokens of context and padding have the weight 0. `normaliser` replaces sum(w) if several
+    w is the weight of a token: the paper's w_t (section 3.3) for a token of a request, 0 for a
+    token of context or padding, and 1 for all others. `normaliser` replaces sum(w) if several
     micro-batches or ranks share one optimizer step. If all weights are zero, the loss is 0.
     """
     weighed_BT = weights_BT != 0

@@ -18,9 +18,11 @@ def generate_split(split: SplitName, count: int, seed: int) -> Iterator[tuple[by
     """Yield `count` scenes as PNG files, each with one question.
 
     The two splits share no handwritten digit. The function `kind` computes `Sample.kind`, such as
-    "sum/small". A question has the label LR if its answer needs no digit, or only large digits. A
-    question has the label HR if its answer needs a digit that is illegible at low resolution. The
-    target crops of an HR question cover the evidence. All remaining questions have no label.
+    "sum/small". The label of a question depends on the digits that its answer needs:
+
+    - LR: no digit, or only large digits;
+    - HR: a digit that is illegible at low resolution. The target crops cover the evidence;
+    - no label: all remaining questions.
     """
     return ask_about(sample_scene, "mini", split, count, seed)
 

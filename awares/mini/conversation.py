@@ -11,8 +11,8 @@ A conversation has one of five forms:
 A command teaches the policy how to write a request, but not when to write one or which crops to
 request. The other forms ask questions. Instead of a question, the forms "full" and "low" may ask
 for a description of the whole scene, by place or by colour. A description lists the items in random
-order. To predict the next word, the model must therefore look up the item that the previous word
-names. Descriptions teach the model to find items. Single questions alone do not teach this skill.
+order, so that the model learns to find the item that the previous word names. Single questions
+alone do not teach this skill.
 """
 
 from collections.abc import Sequence
@@ -79,12 +79,13 @@ class Lesson:
     """The tasks of a stage of pre-training.
 
     `described` is the share of conversations that ask for a description. The other conversations
-    ask one question, whose kind is in `kinds`. If the view is the low-resolution view, the question
-    asks only for digits that are at least `legible` pixels high at full resolution. Conversations
-    of the form "closer" ask questions of the kinds in `closer`, and may show the crops in a second
-    message. The policy's turn before this message is a real request if `requests` is true, and
-    otherwise the text "Look closer." A real request contains digits, the ids of crops. The model
-    learns not to copy them into its answer.
+    ask one question, whose kind is in `kinds`. About a low-resolution view, the question asks only
+    for digits that are at least `legible` pixels high at full resolution.
+
+    Conversations of the form "closer" ask questions of the kinds in `closer`, and may show the
+    crops in a second message. The policy's turn before this message is a real request if `requests`
+    is true, and otherwise the text "Look closer." A real request contains digits, the ids of crops.
+    The model learns not to copy them into its answer.
 
     Example:
         Lesson(described=0.2, legible=16)

@@ -63,9 +63,9 @@ def talk_batch(
     """Return batches of new conversations, each about a new scene.
 
     `forms` maps each form of conversation to the number of its conversations. About half of the
-    conversations have the system prompt of `chat`. The other conversations have the system prompt
-    of `plain`. The conversations are sorted by length and split into BUCKETS batches. Without the
-    sorting, the padding would cost more than the conversations themselves.
+    conversations have the system prompt of `chat`, and the others that of `plain`. The
+    conversations are sorted by length and split into BUCKETS batches, because in one batch, the
+    padding would cost more than the conversations themselves.
     """
     talks = []
     for form, count in forms.items():

@@ -52,9 +52,9 @@ class Stage:
     """A stage of pre-training.
 
     `forms` maps each form of conversation to its count in a batch, and is empty for the stage
-    "glyphs". The learning rate of the vision tower is `vision` * `learning_rate`. The stages
-    "words" and "questions" freeze the tower. Otherwise, the gradients of the untrained language
-    model would damage the tower.
+    "glyphs". The learning rate of the vision tower is `vision` * `learning_rate`. `vision` is 0 in
+    the stages "words" and "questions", because the gradients of the untrained language model would
+    damage the tower.
     """
 
     name: str

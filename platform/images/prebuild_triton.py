@@ -9,9 +9,9 @@ cuda_utils.so for Triton, and refuses to compile other files.
 
 The C file belongs to triton.backends.nvidia.driver. Triton 3.7 compiles no other C file.
 
-The linker needs libcuda.so.1, but only the driver on a GPU node provides this library. During the
-build, a stub library replaces libcuda.so.1. The stub defines the symbols that the C file uses. The
-linker would drop a stub without these symbols as unused, and a node could not load cuda_utils.so.
+The linker needs libcuda.so.1, which only the driver on a GPU node provides. The build therefore
+links against a stub library, which defines the symbols that the C file uses. The linker would drop
+a stub without these symbols as unused, and a node could not load cuda_utils.so.
 """
 
 import os

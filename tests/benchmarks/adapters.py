@@ -10,16 +10,16 @@ disk. SeaweedFS runs on the same machine.
 The script measures two ways of loading an adapter. In the way "adapter" the engine keeps the
 adapter separate from its weights, as it does in bfloat16. In the way "folded" the engine adds the
 adapter to its weights, as it does in float32. For each way and number of layers, the script
-publishes some versions. The engine loads one version while it is idle, the next one while it
-generates, and so on. The script reports three figures. The times are medians:
+publishes some versions. The engine loads them by turns while it is idle and while it generates. The
+script reports three figures. The times are medians:
 
 - load: the time that an idle engine takes from reading HEAD to the applied version, without a
   canary check. The load consists of fetching, decoding, verifying, and the pause. In the way
   "adapter" it also includes writing the adapter's files;
-- pause: the part of the load in which generation waits. One figure is for an idle engine, and one
-  for an engine that generates, whose pause includes the generation step in flight;
-- memory: the growth of the proportional set size (PSS) of this process and the engine until its
-  peak, measured from before the first load. It includes the publisher, which runs in this process.
+- pause: the part of the load in which generation waits, for an idle engine and for an engine that
+  generates. The latter includes the generation step in flight;
+- memory: the growth of the proportional set size (PSS) of this process and the engine, from before
+  the first load to its peak. It includes the publisher, which runs in this process.
 
 If a way is measured with two numbers of layers below 28, the table also has a row for 28 layers.
 This row is the linear extrapolation of the two measurements.

@@ -43,11 +43,13 @@ from tests.benchmarks.weight_update import Update, updates
 class Row:
     """The figures of one codec on one update.
 
-    `update` and `codec` are names. `megabytes` is the unencoded size of the update. `changed` is
-    the share of the weights that change. `one_step` is the share of the changed weights that move
-    to a neighbouring value. `ratio` is the encoded size divided by the unencoded size. `floor` is
-    the ratio of an ideal encoder, as the top of this file explains. `encode` and `decode` are
-    speeds in GB/s.
+    - `update` and `codec`: names.
+    - `megabytes`: the unencoded size of the update.
+    - `changed`: the share of the weights that change.
+    - `one_step`: the share of the changed weights that move to a neighbouring value.
+    - `ratio`: the encoded size divided by the unencoded size.
+    - `floor`: the ratio of an ideal encoder, as the top of this file explains.
+    - `encode` and `decode`: speeds in GB/s.
 
     Example:
         Row(

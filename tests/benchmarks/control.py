@@ -6,10 +6,10 @@
                                                     learner
 
 Controller, buffer, pool, scoring and journal are the real ones, and the journal writes to a real
-SeaweedFS. The actors and the reward workers only wait, because a run has other processes for them.
+SeaweedFS. The simulated actors and reward workers only sleep: in a run, they are other processes.
 The figures leave out the CPU time of this simulation. Messages are pickled and unpickled as in a
 run, but the figures leave out Ray's own work for a call. The learner takes --rate groups a second.
-The actors could play a third more groups than that, so most actors wait for room in the buffer.
+The actors could play a third more groups, so most actors wait for room in the buffer.
 
 Run it with:
 

@@ -46,10 +46,13 @@ NODE = r"(rollout actor|learner rank) 0 is gone \(.* node "
 class MatrixFault:
     """A fault that strikes a running job.
 
-    `part` is what the fault strikes. `name` is the text in the table. The process `victim` gets
-    `signal`. If the fault strikes a node, its raylet (Ray's main process) gets `signal`. A fault of
-    the store or of the disk lasts `seconds` seconds, and a faulty store answers with `reply`. A
-    notice comes `seconds` seconds before the loss of a node.
+    `part` is what the fault strikes, and `name` is the text in the table.
+
+    - A fault of a process sends `signal` to the process `victim`.
+    - A fault of a node sends `signal` to its raylet (Ray's main process). If the cloud gives
+      notice, the notice comes `seconds` seconds before the loss.
+    - A fault of the store or of the disk lasts `seconds` seconds. A faulty store answers with
+      `reply`.
 
     The job must recover within `seconds` + `limit_s` seconds after the start of the fault: it must
     print a line that matches `told`, and publish two further versions.

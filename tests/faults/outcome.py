@@ -29,12 +29,14 @@ OURS = re.compile(r"grpo \[ *\d+ s\]: |[IWE] [\d:]{8} awares|awares grpo: |grpo:
 class Struck:
     """What a fault did to the job.
 
-    `name` and `limit_s` are copied from the fault. `version` is the newest version at the strike.
-    `gone_s` is the time from the strike to the end of the struck process, or None if the fault
-    strikes a node, the store or the disk. `step_s` is the time until the job had named the fault
-    and had published two further versions. This time starts `MatrixFault.seconds` after the strike.
-    `told` is the line by which the job named the fault, or "" if there is none. `failed` says why
-    the job did not recover in time, or is "".
+    - `name` and `limit_s` are copied from the fault.
+    - `version` is the newest version at the moment of the strike.
+    - `gone_s` is the time from the strike to the end of the struck process, or None if the fault
+      strikes a node, the store or the disk.
+    - `step_s` is the time until the job had named the fault and had published two further versions,
+      from `MatrixFault.seconds` after the strike.
+    - `told` is the line by which the job named the fault, or "" if there is none.
+    - `failed` says why the job did not recover in time, or is "".
 
     Example:
         Struck("kill -9 of the engine", 12, 120, 0.4, 31.0, "rollout actor 0 is gone", "")

@@ -21,10 +21,12 @@ METRICS += ("weights/bytes", "weights/share", "call/rate")
 class Pass:
     """One forward pass of a trainer, as the probe recorded it.
 
-    `rows` and `width` are the shape of the batch, and `tokens` is its number of tokens without
-    padding. `patches` is the number of patches of its images. `scored` is the number of positions
-    that the head scores. `gradient` is true for a pass with gradients. `layers` is the number of
-    runs of the first decoder layer, including recomputations.
+    - `rows` and `width`: the shape of the batch.
+    - `tokens`: its number of tokens without padding.
+    - `patches`: the number of patches of its images.
+    - `scored`: the number of positions that the head scores.
+    - `gradient`: true for a pass with gradients.
+    - `layers`: the number of runs of the first decoder layer, including recomputations.
 
     Example:
         Pass(
@@ -45,10 +47,12 @@ class Pass:
 class Figures:
     """The figures of one job.
 
-    `seconds` is the duration of the job. `engine` and `trainer` are peak memories in bytes, or None
-    if the job has no engine or no trainer. `passes` are the passes of the trainer. `metrics`
-    has one dict with the values of METRICS for each step. `replies` is the number of questions that
-    the served policy answered.
+    - `seconds`: the duration of the job.
+    - `engine` and `trainer`: peak memories in bytes, or None if the job has no engine or no
+      trainer.
+    - `passes`: the passes of the trainer.
+    - `metrics`: one dict with the values of METRICS for each step.
+    - `replies`: the number of questions that the served policy answered.
 
     Example:
         Figures(164.0, engine=6_750_000_000, trainer=None, passes=[], metrics=[], replies=0)
@@ -106,9 +110,9 @@ def trainer_peak(report: dict[str, Any]) -> int:
     """Return a trainer's peak memory in bytes: its weights, and the most that a pass adds.
 
     The weights are the growth of the process's memory during the load of the model, plus the
-    weights that it maps from files, because memory samples leave mapped files out. Libraries, the
-    tokenizer and cached images do not count, because a GPU would hold none of them. The gradients
-    and the optimizer's state of an adapter are too small to count.
+    weights that it maps from files, which memory samples leave out. Libraries, the tokenizer and
+    cached images do not count, because a GPU would hold none of them. The gradients and the
+    optimizer's state of an adapter are too small to count.
     """
     events = [event for event in report["events"] if event["event"] != "engine"]
     first = {event["event"]: event for event in reversed(events)}

@@ -95,9 +95,9 @@ def planned_engine(engine: EngineMemory, dtype: str, shape: Geometry, scored: in
     """Return the bytes that the plan states for an engine, corrected for a CPU.
 
     `scored` is the number of positions of a canary's longest prompt, or 0 if the engine scores
-    none. On a CPU, vLLM packs every matrix for oneDNN, but also keeps the originals of the
-    embedding and of the head. The function adds these originals. On a CPU, but not on a GPU,
-    log_softmax also copies 16-bit logits to float32. The function adds these copies, too.
+    none. The function adds two terms that exist only on a CPU: vLLM packs every matrix for oneDNN,
+    but also keeps the originals of the embedding and of the head; and log_softmax copies 16-bit
+    logits to float32.
     """
     element = element_bytes(dtype)
     kept = 2 * element * shape.vocab * shape.hidden

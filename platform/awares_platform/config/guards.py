@@ -18,9 +18,9 @@ class GuardsConfig(Section):
     """Bounds on the means of a run's metrics.
 
     A guard compares the mean over the last `window` steps with its bounds. Its action is "off",
-    "warn" or "stop". A guard of the policy may also have the action "restore-best": the learner
-    loads the weights and the optimizer of the best version of grpo.validation, publishes them as a
-    new version, and goes on.
+    "warn" or "stop". Some guards, such as `kl`, may also have the action "restore-best": the
+    learner loads the weights and the optimizer of the best version of grpo.validation, publishes
+    them as a new version, and goes on.
     """
 
     window: PositiveInt = 10

@@ -13,8 +13,8 @@ SourceFormat = Literal["auto", "parquet", "arrow", "jsonl", "json", "csv", "tar"
 class ImportsConfig(Section):
     """Settings of `awares import`, which turns rows of a source into questions about images.
 
-    An empty column name lets the command guess. It prints its guess. A dotted name, such as
-    meta.question, names a value within a column.
+    If a column name is empty, the command guesses the column, and prints its guess. A dotted name,
+    such as meta.question, names a value within a column.
     """
 
     format: SourceFormat = "auto"

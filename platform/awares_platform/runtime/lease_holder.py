@@ -21,10 +21,10 @@ The indices count only the fields after the command's name.
 class LeaseHolder:
     """The process of the job that holds a lease.
 
-    `token` is unique to each request for a lease. `since` is the time of the request as text.
-    `place` identifies the boot of the machine, the PID namespace and the user. The values of `pid`
-    of two holders are comparable only if their `place` is the same. `born` is the start time of the
-    process, in ticks since the boot.
+    `token` is unique to each request for a lease, and `since` is the time of the request as text.
+    `place` identifies the boot of the machine, the PID namespace and the user. Only holders with
+    the same `place` have comparable values of `pid`. `born` is the start time of the process, in
+    ticks since the boot.
 
     Example:
         LeaseHolder(

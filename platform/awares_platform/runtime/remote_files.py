@@ -1,9 +1,9 @@
 """Fetches image files from URLs, with a guard against server-side request forgery.
 
 This module fetches a URL only if the host is allowlisted and all addresses of the host are public.
-The connection goes to an address that was checked, without a second DNS lookup. An attacker
-therefore cannot substitute another address after the check (DNS rebinding). The module follows no
-redirects and ignores the proxies in the environment. It limits the time and the bytes of a fetch.
+It then connects to an address that it has checked, without a second DNS lookup. Otherwise, an
+attacker could give another address after the check (DNS rebinding). The module follows no redirects
+and ignores the proxies in the environment. It limits the time and the bytes of a fetch.
 """
 
 import asyncio

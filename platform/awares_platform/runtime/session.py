@@ -105,7 +105,7 @@ def store_session(config: PlatformConfig) -> Iterator[PlatformConfig]:
 
 
 def _variables(threads: int) -> dict[str, str]:
-    """Return environment variables for threads, quiet libraries and the endpoint's proxies."""
+    """Return environment variables that limit threads, and configure libraries and Ray Serve."""
     return {**_QUIET, **PROXY_MIDDLEWARES, "OMP_NUM_THREADS": str(threads)}
 
 

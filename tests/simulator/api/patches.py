@@ -2,9 +2,10 @@
 
 Helm 3 sends strategic merge patches for built-in kinds, and merge patches for custom resources.
 Helm 4 uses server-side apply. This module's server-side apply merges objects, and removes fields
-that the same manager applied before and now omits. Unlike a real server, this module replaces each
-list as a whole in such an apply, and finds no conflicts between managers. A client that is the only
-manager of its objects sees no difference.
+that the same manager applied before and now omits.
+
+Unlike a real server, this module replaces each list as a whole in such an apply, and finds no
+conflicts between managers. The only manager of an object sees no difference.
 """
 
 import copy
@@ -62,9 +63,11 @@ def strategic(target: Any, patch: Any, field: str = "") -> Any:
     """Apply a strategic merge patch.
 
     If _MERGE_KEYS contains the name of a list field, the lists are merged item by item. Otherwise
-    the patch replaces the whole list. The supported directives are `$patch: replace` in an object,
-    `$patch: delete` in an item of a list, `$retainKeys` and `$deleteFromPrimitiveList`. All other
-    directives are ignored.
+    the patch replaces the whole list. These directives are supported, and all others are ignored:
+
+    - `$patch: replace` in an object;
+    - `$patch: delete` in an item of a list;
+    - `$retainKeys` and `$deleteFromPrimitiveList`.
     """
     if isinstance(patch, dict):
         return _strategic_object(target, patch)

@@ -1,8 +1,8 @@
 """Hands out loopback addresses and free ports. Every pod and every Service has its own address.
 
-Ray binds some of its ports on all addresses of the machine. This module therefore checks that a
-port is free on all addresses. Each Ray node gets a range of 100 ports for its workers. All ports
-lie outside the kernel's default range of ephemeral ports.
+Ray binds some ports on all addresses of the machine, so this module checks that a port is free on
+all of them. Each Ray node gets a range of 100 ports for its workers. All ports lie outside the
+kernel's default range of ephemeral ports.
 """
 
 import random

@@ -1,9 +1,9 @@
 """Runs Services: each Service has a loopback address and forwards connections to its ready pods.
 
 The simulator has no DNS. Instead, it replaces the name of a Service in a pod's command, environment
-and files with the Service's address. It replaces `name:port` with the address and the actual port.
-The actual port differs from the declared port if the declared port is privileged or in use.
-NetworkPolicies are not enforced.
+and files with the Service's address. It also replaces the port in `name:port` if it differs from
+the actual port, because the declared port is privileged or in use. NetworkPolicies are not
+enforced.
 """
 
 import contextlib
@@ -127,8 +127,8 @@ def _pattern(namespace: str, name: str, near: bool) -> re.Pattern[str]:
     """Return a pattern that matches the names of a Service.
 
     A name that includes the namespace matches anywhere. A name without the namespace may be a
-    common word. Such a name matches only before a port, and only if `near` is true. `near` must
-    be true for the text of a pod in the Service's namespace, and false for any other text.
+    common word, so it matches only before a port, and only if `near` is true. `near` says whether
+    the text belongs to a pod in the Service's namespace.
     """
     domain = r"(?:\.svc(?:\.cluster\.local)?)?"
     full = rf"{re.escape(name)}\.{re.escape(namespace)}{domain}(?::(?P<port>\d+))?"

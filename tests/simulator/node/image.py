@@ -73,9 +73,8 @@ def arguments(command: list[str], ports: Mapping[str, int]) -> list[str]:
     """Return the command as it runs on this machine.
 
     Only a SeaweedFS command changes. Its port flags get the values of `ports`, and its telemetry is
-    off by default. Without an address flag, SeaweedFS would listen on the machine's address. The
-    function therefore sets missing address flags to 0.0.0.0, which RunningPod then replaces with
-    the pod's address.
+    off by default. Missing address flags are set to 0.0.0.0, which RunningPod then replaces with
+    the pod's address. Without them, SeaweedFS would listen on the machine's address.
     """
     if not ports:
         return command

@@ -25,10 +25,11 @@ _LONGEST_BACKOFF_S = 30.0
 class Place:
     """The loopback address, the directories and the helpers that one pod uses.
 
-    `root` is the pod's own directory. `claims` is the directory of the volumes of
-    PersistentVolumeClaims, which all pods share. `mark` identifies the processes of the simulator.
-    `names` takes a text and a namespace, and replaces the names of Services with addresses. `twin`
-    returns a free port p such that port p + 10000 is free too.
+    - `root`: the pod's own directory.
+    - `claims`: the directory of the volumes of PersistentVolumeClaims, which all pods share.
+    - `mark`: identifies the processes of the simulator.
+    - `names`: takes a text and a namespace, and replaces the names of Services with addresses.
+    - `twin`: returns a free port p such that port p + 10000 is free too.
 
     Example:
         Place(

@@ -20,7 +20,7 @@ class TensorBoard:
     Each series has a directory of its own, so that TensorBoard draws one line for each series in
     one chart. If a resumed job repeats steps, TensorBoard hides the earlier values of these steps.
     After an error, such as a full disk, the tracker drops values for `pause_s` seconds. It then
-    opens a new file. The pause avoids a new file at every step while the disk is full.
+    opens a new file.
 
     Raises ImportError if TensorBoard is not installed.
     """
