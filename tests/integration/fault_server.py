@@ -138,7 +138,7 @@ def _exchange(client: Connection) -> None:
 def _answer(client: Connection, head: Head, request: Request, fault: Status) -> None:
     """Send the S3 error of `fault` as the reply, and raise Closed."""
     if not head.header(b"expect"):
-        # The proxy reads the whole body, because a close with unread bytes sends a TCP reset.
+        # Read the whole body, because a close with unread bytes would reset the connection.
         for piece in pieces(head, cast("Reader", client.rfile)):
             request.bytes_in += len(piece)
     code = fault.code or _CODES.get(fault.status, "InternalError")

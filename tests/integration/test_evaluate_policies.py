@@ -46,9 +46,9 @@ def strike_twice(store: ObjectStore, struck: list[str]) -> None:
 def test_every_policy_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> None:
     """Policies `low` and `awares` have equal weights, so most of their first turns must be equal.
 
-    The engine switches weights twice before it runs `awares`. Policy `sft` has other weights, so
-    some of its first turns must differ from the first turns of `low`. Meanwhile, the engine is
-    killed, and later the evaluator is stopped. The job replaces both, and no episode is lost.
+    Policy `sft` has other weights, so some of its first turns must differ from those turns. During
+    the evaluation, the engine is killed, and later the evaluator is stopped. The job must replace
+    both, and lose no episode.
     """
     settings = {
         "run": {

@@ -1,4 +1,4 @@
-"""Tests that the fault proxy records all requests, and changes none that no rule matches."""
+"""Tests that the fault proxy records all requests, and changes only those that match a rule."""
 
 import socket
 import threading

@@ -246,7 +246,8 @@ async def refuse_incomplete_exports(
 ) -> None:
     """Check that the evaluation refuses an adapter of zeros, and an adapter without MLP layers.
 
-    Each of the two replaces the exported adapter in the store. At the end, restore this adapter.
+    Each of the two replaces the exported adapter in the store. At the end, the function stores the
+    exported adapter again.
     """
     key = adapter_key("grpo-adapter", "awares")
     exported = {info.key: store.get(info.key) for info in store.list(f"{key}/")}

@@ -40,9 +40,9 @@ def test_groups_that_teach_nothing_are_zero():
 
 
 def test_the_area_cost_acts_when_answers_tie():
-    """Check that a reward difference of only 0.0025 gives one advantage above 0.6.
+    """Check that a tiny reward difference of 0.0025 gives one advantage above 0.6.
 
-    The division by the standard deviation enlarges the difference.
+    Advantages are divided by the standard deviation of the rewards, which is tiny, too.
     """
     quadrant, half = 10 - 0.2525, 10 - 0.255
     better, worse = advantages([quadrant, half])

@@ -40,10 +40,7 @@ def test_an_hr_sample_asks_then_answers(chat):
 
 
 def test_a_policy_that_says_the_targets_plays_the_demonstration(chat, limits):
-    """Check that the episode has the same turns as the demonstration.
-
-    The engine samples the target tokens of the demonstration.
-    """
+    """The engine samples the demonstration's target tokens, so the episode has the same turns."""
     done = demonstration(HR, chat, (100, 60))
     said = iter(turn.sampled_ids for turn in done.turns)
 

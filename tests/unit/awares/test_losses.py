@@ -10,9 +10,8 @@ from tests.unit.awares.loss_of_ratios import PLAIN, run
 
 
 def test_sft_by_hand():
-    """Compare the SFT loss with a value computed by hand.
+    """The weight of a token is 5 in the tool turn, 1 in the answer and 0 in the context.
 
-    The weight of a token is 5 in the tool turn, 1 in the answer and 0 in the context.
     The loss is (5 * 0.2 + 5 * 0.4 + 1 * 1.0) / 11.
     """
     logprobs = tensor([[-9.0, -0.2, -0.4], [-9.0, -1.0, -7.0]])

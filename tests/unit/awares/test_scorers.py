@@ -45,7 +45,7 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
         # The edit distance is 1, because it ignores the repeated space. The length is 4, because it
         # includes the repeated space.
         ("docvqa", "2026-08", "a  c", ["a b"], 0.75),
-        # The published version counts the 7 letters of the upper-case text "STRASSE".
+        # The published version counts the letters of the upper-case text "STRASSE", which has 7.
         ("docvqa", "2026-08", "Stra\u00dfe", ["Strase"], 1 - 1 / 7),
         ("docvqa", "repaired", "Stra\u00dfe", ["Strase"], 1 - 1 / 6),
         # OCRBench accepts a prediction that contains an accepted answer.

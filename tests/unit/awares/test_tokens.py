@@ -87,10 +87,9 @@ def test_padding_reaches_the_processors_aspect_and_touches_nothing_else(width, h
     ],
 )
 def test_counts_by_hand(size, tokens):
-    """Compare the number of tokens with values computed by hand.
+    """Halves are rounded to even numbers: 70 / 28 = 2.5 becomes 2, and 98 / 28 = 3.5 becomes 4.
 
-    Halves are rounded to even numbers: 70 / 28 = 2.5 becomes 2, and 98 / 28 = 3.5 becomes 4. The
-    limits allow at most 64 tokens per image.
+    The limits allow at most 64 tokens per image.
     """
     assert visual_tokens(size, VisionLimits(min_pixels=784, max_pixels=64 * 784)) == tokens
 

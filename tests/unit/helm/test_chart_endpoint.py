@@ -45,11 +45,7 @@ def test_the_endpoints_scale_reaches_serve() -> None:
 
 
 def test_a_new_setup_changes_the_application_and_not_the_pods() -> None:
-    """Check that a new setup changes serveConfigV2, and leaves rayClusterConfig unchanged.
-
-    Ray Serve applies serveConfigV2 in place. A change of rayClusterConfig takes effect only in a
-    new cluster.
-    """
+    """Ray Serve applies serveConfigV2 in place, but a new rayClusterConfig needs a new cluster."""
     first, second = (
         of_kind(render(on_base({"setup": {"serve": {"policy": policy}}})), "RayService")[0]["spec"]
         for policy in ("base", "sft")
@@ -59,10 +55,7 @@ def test_a_new_setup_changes_the_application_and_not_the_pods() -> None:
 
 
 def test_a_new_chart_version_changes_no_pod_of_the_endpoint() -> None:
-    """Check that no label of a Ray pod contains the version of the chart.
-
-    Otherwise each new version of the chart would change all pod templates.
-    """
+    """A label with the chart's version would change all pod templates with each new version."""
     for doc in docs("default"):
         for spec in cluster_specs(doc):
             for one in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
@@ -102,11 +95,10 @@ def test_names_labels_and_the_digest_are_the_users() -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_each_head_has_one_budget(case: Case) -> None:
-    """Check that each head has exactly one PodDisruptionBudget, and any other pod at most one.
+    """Kubernetes refuses to evict a pod that two PodDisruptionBudgets select.
 
-    Kubernetes refuses to evict a pod that two budgets select. A budget with maxUnavailable or with
-    a percentage needs a scale subresource, which KubeRay's resources lack. Therefore every budget
-    sets minAvailable to an integer.
+    A budget with maxUnavailable or with a percentage needs a scale subresource, which KubeRay's
+    resources lack. Every budget therefore sets minAvailable to an integer.
     """
     budgets = of_kind(case.docs(), "PodDisruptionBudget")
     for pod in expand(case.docs()):
@@ -165,10 +157,7 @@ def test_seaweedfs_asks_for_no_telemetry_and_keeps_its_data_when_told() -> None:
 
 
 def test_large_numbers_stay_integers() -> None:
-    """Check that large integers of the setup stay integers in TOML and YAML.
-
-    Helm reads numbers as floats. Without a conversion, it would print 10000000 as 1e+07.
-    """
+    """Helm reads numbers as floats. Without a conversion, it would print 10000000 as 1e+07."""
     found = render(
         on_base(
             FIXED,

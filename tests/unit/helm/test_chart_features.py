@@ -215,10 +215,7 @@ def test_jobs_of_after_run_last() -> None:
 
 
 def test_a_job_waits_for_another_job_of_the_release() -> None:
-    """Check that a job of a queue waits for the results of earlier jobs of the release.
-
-    A queue starts jobs in any order.
-    """
+    """A queue starts jobs in any order, so a job waits for the results of earlier jobs."""
     found = {
         doc["metadata"]["labels"]["app.kubernetes.io/component"]: doc["spec"]["entrypoint"]
         for doc in of_kind(docs("kueue"), "RayJob")

@@ -97,10 +97,7 @@ def test_every_metric_exists() -> None:
 
 
 def test_expressions_select_the_namespace() -> None:
-    """Check that every expression selects a namespace.
-
-    Alerts use the release's namespace. In a dashboard, the reader chooses the namespace.
-    """
+    """Alerts use the release's namespace. In a dashboard, the reader chooses the namespace."""
     for where, text in expressions():
         assert f'namespace="{NAMESPACE}"' in text or 'namespace="$namespace"' in text, where
         assert all(text.count(left) == text.count(right) for left, right in ("()", "[]", "{}")), (
@@ -118,7 +115,6 @@ def test_every_alert_has_a_runbook_and_a_severity() -> None:
 
 
 def test_commands_and_keys_in_runbooks_exist() -> None:
-    """Check that runbooks name only settings that exist."""
     from awares_platform.config import PlatformConfig
     from awares_platform.config.setup import _keys
 

@@ -26,10 +26,7 @@ def test_pods_obey_the_restricted_standard(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_chart_grants_nothing(case: Case) -> None:
-    """Check that the chart renders no Role, ClusterRole or binding.
-
-    Only the autoscaler uses the Kubernetes API, and KubeRay creates the autoscaler's Role.
-    """
+    """Only the autoscaler uses the Kubernetes API, and KubeRay creates the autoscaler's Role."""
     assert of_kind(case.docs(), *RBAC) == []
     for account in of_kind(case.docs(), "ServiceAccount"):
         assert account["automountServiceAccountToken"] is False
@@ -48,10 +45,7 @@ def test_only_heads_with_the_autoscaler_mount_a_token(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_jobs_bring_their_own_submitter(case: Case) -> None:
-    """Check that every job has a submitterPodTemplate.
-
-    KubeRay's default submitter pod has no security context, so a restricted namespace refuses it.
-    """
+    """KubeRay's default submitter pod has no security context. Restricted namespaces refuse it."""
     for doc in of_kind(case.docs(), "RayJob", "RayCronJob"):
         spec = doc["spec"].get("jobTemplate", doc["spec"])
         assert (
@@ -92,7 +86,7 @@ BAD = {
 def test_checkov_finds_only_accepted_faults(tmp_path: Path) -> None:
     """Check that checkov reports only accepted findings for the chart's documents.
 
-    The test adds an insecure pod, which checkov must report, too. This proves that checkov works.
+    It must also report an insecure pod that the test adds, which proves that checkov works.
     """
     everything = [
         doc

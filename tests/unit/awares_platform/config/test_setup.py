@@ -324,11 +324,7 @@ def test_a_setup_extends_a_shipped_one(tmp_path: Path) -> None:
 def test_the_three_setups_of_the_7b_policy_cost_what_they_say(
     name: str, size: tuple[int, int], figures: tuple[float, ...]
 ) -> None:
-    """Check the retained token ratios of three kinds of episode.
-
-    The kinds are the low view alone, the low view with one crop, and the low view with the whole
-    image.
-    """
+    """Check the token ratios of a low view alone, with one crop, and with the whole image."""
     found = ratios([size], load(name).method, QWEN2_5_VL).mean
     assert tuple(found.values()) == pytest.approx(figures, abs=0.006)
 

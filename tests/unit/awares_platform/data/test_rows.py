@@ -144,11 +144,7 @@ def test_samples_that_share_an_id_get_distinct_ids() -> None:
 
 
 def test_text_that_is_not_utf8_costs_its_row_only() -> None:
-    """Check that a row whose text is not UTF-8 is a fault, and that the other rows are kept.
-
-    Arrow reads a column with invalid UTF-8 without an error. The conversion to Python strings
-    raises an error.
-    """
+    """Arrow reads invalid UTF-8 without an error. The conversion to a Python string raises one."""
     table = pa.Table.from_pylist([raw(sample_id=name) for name in "abc"], schema=SCHEMA)
     for column in ("question", "verdict"):
         spoilt = pa.array([b"q", b"\xff\xfe", b"q"], pa.binary()).view(pa.string())

@@ -97,10 +97,7 @@ class Originals(dict[str, Image.Image]):
 
 
 def test_a_check_renders_each_view_once_and_not_on_the_event_loop(canary: Canary) -> None:
-    """Check that a canary check renders each view once, and not in the event loop's thread.
-
-    Rendering a page takes 78 ms. On the event loop, it would hold up all requests of an endpoint.
-    """
+    """Rendering a page takes 78 ms, which would hold up all other tasks of the event loop."""
     originals = Originals(canary)
     fresh = replace(canary, originals=originals)
     logprobs = rows(canary, -1.0)
@@ -121,10 +118,7 @@ def test_a_check_renders_each_view_once_and_not_on_the_event_loop(canary: Canary
 
 
 def test_the_head_computes_only_the_compared_tokens() -> None:
-    """Check that the language head computes logits of the compared tokens only.
-
-    The logits of all tokens of a whole page would take gigabytes.
-    """
+    """The logits of all tokens of a whole page would take gigabytes."""
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY).eval()
     processor = Qwen2_5_VLProcessor.from_pretrained(POLICY)
     canary = Canary.build(

@@ -53,8 +53,7 @@ def test_splits_f1_total_and_average() -> None:
     average = found["average"]["full"]
     assert average["accuracy"] == pytest.approx((1 / 3 + 2 / 3) / 2)
     assert (average["rtr_token"], average["rtr_pixel"]) == (0.5, 0.25)
-    # The bootstrap draws images with all of their questions. POPE's three questions have only two
-    # images.
+    # The bootstrap draws whole images. POPE's three questions are about only two images.
     assert pope["accuracy_ci95"] == [0.0, 0.5]
     assert benchmarks_table({"benchmarks": found}, NAMES).splitlines() == [
         "| policy | pope | ocrbench | average |",

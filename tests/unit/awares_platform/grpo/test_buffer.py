@@ -220,8 +220,8 @@ def test_groups_of_an_abandoned_branch_are_issued_again_at_the_next_attempt(
         (1, 1),
         (3, 0),
     ]
-    # Version 10 has the weights of version 3, so version 1 is two updates behind version 10. It is
-    # four updates behind version 12, which the bound 4 allows, and five behind version 13.
+    # Version 10 has the weights of version 3. Version 1 is therefore two updates older than version
+    # 10, four older than version 12, and five older than version 13. The bound is 4.
     assert not buffer.full(12) and (len(buffer), buffer.dropped) == (1, 2)
     assert not buffer.full(13) and (len(buffer), buffer.dropped) == (0, 3)
     # A group that was in flight at the restart may have tokens of an abandoned version. The buffer

@@ -1,4 +1,4 @@
-"""Tests how a judge and a grounding ask a real HTTP server that misbehaves."""
+"""Tests how the judge and the grounding deal with a real HTTP server that misbehaves."""
 
 import asyncio
 import json

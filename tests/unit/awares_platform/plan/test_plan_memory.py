@@ -214,11 +214,10 @@ def test_the_encoder_cache_holds_the_tokens_of_a_pass() -> None:
 
 
 def test_temporary_tensors_are_those_of_a_pass_or_of_a_canary() -> None:
-    """Check that the plan counts the larger of two peaks.
+    """Check that the plan counts the larger of two peaks: `workspace` and `scoring`.
 
     `workspace` is the peak of a forward pass. `scoring` is the peak while the engine scores a
-    canary. The canary's longest prompt is an episode whose crop has 1,040 tokens. A typical crop
-    has 520.
+    canary, whose longest prompt has a crop of 1,040 tokens, twice as many as a typical crop.
     """
     tokens, wide = tokens_of(setup()), engine_of(setup())
     prompt = tokens.called + 520

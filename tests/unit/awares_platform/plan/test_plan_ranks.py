@@ -79,8 +79,9 @@ def test_across_steps_only_slow_images_make_the_ranks_wait() -> None:
         return rank_time(4, 1, budget, LENGTHS, assumed, LANGUAGE, across_steps=True)
 
     assert (slow(3000).images_s, slow(3000).seconds) == (0, 2 * 11 + 2 * 7)
-    # The thread prepares two images and a crop in 17 s during the last pass of the step before,
-    # which takes 14 s. It prepares the two images of the second pass within the 22 s of the first.
+    # The first pass needs two images and a crop, which take 17 s. The thread prepares them during
+    # the last pass of the previous step, which takes only 14 s. The second pass does not wait,
+    # because its two images take 16 s and the first pass takes 22 s.
     assert slow(8000).images_s == pytest.approx(17 - 14)
 
 

@@ -91,10 +91,9 @@ def test_a_missing_value_has_no_point_and_an_absent_measure_no_chart():
 
 
 def test_the_share_of_the_update_that_the_engine_plays_is_plotted_over_steps():
-    """Check that a version without a slope has no point.
+    """A version has no point if the learner's logprobs change too little to measure a slope.
 
-    The slope is the engine's change of the canary's logprobs divided by the learner's change. A
-    version has no slope if the learner's logprobs change too little.
+    The slope is the engine's change of the canary's logprobs divided by the learner's change.
     """
     slopes = {1: None, 2: 0.98, 3: 1.01}
     rows = tuple(

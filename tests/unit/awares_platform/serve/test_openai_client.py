@@ -96,7 +96,6 @@ def test_a_stream_is_server_sent_events(client_for, engine, chat_body):
 
 
 def test_a_client_that_leaves_a_stream_stops_the_engine(crop_loop, engine, chat_body, client_for):
-    """Check that the engine's request is cancelled when the client leaves after the first chunk."""
     import asyncio
 
     cancelled = []

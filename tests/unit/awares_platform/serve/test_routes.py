@@ -236,7 +236,6 @@ def test_a_question_beyond_the_context_is_refused(
 
 
 def test_a_request_over_the_budget_is_answered_within_it(client_for, engine, chat_body):
-    """Check that the endpoint answers, even if the policy requests more crops than are allowed."""
     engine.script = ["GET_CROPS: ['all', '0', '1', '2', '3', '4']", "7"]
     reply = client_for().post(CHAT, json=chat_body())
     assert reply.status_code == 200

@@ -101,9 +101,9 @@ def test_a_file_rewritten_in_place_with_the_same_size_and_mtime_is_noticed(
 def test_a_file_that_was_just_written_is_not_cached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Check that the digest changes even if a second write does not change the time stamps.
+    """Two writes in the same tick of the clock give a file the same time stamps.
 
-    The time stamps do not change if both writes are in the same tick of the clock.
+    The digest must change nevertheless.
     """
     monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "weights"

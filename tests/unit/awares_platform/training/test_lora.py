@@ -174,10 +174,7 @@ def test_targets_that_match_nothing_are_named(model: Tiny) -> None:
 
 
 def test_a_layer_in_bfloat16_keeps_a_small_update(model: Tiny) -> None:
-    """Check that the output contains a small update of the adapter.
-
-    peft's own forward method would lose much of the update to rounding.
-    """
+    """peft's own forward method would lose much of the update to rounding."""
     model = model.bfloat16()
     lora.attach(model, QWEN2_5_VL, 2, 2.0, ("q_proj",), seed=0)
     layer: Any = model.language_model["q_proj"]

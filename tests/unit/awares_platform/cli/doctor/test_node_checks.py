@@ -65,7 +65,6 @@ def test_a_small_disk_is_a_warning_that_names_the_needed_space(tmp_path: Path) -
 
 
 def test_full_shared_memory_fails(tmp_path: Path) -> None:
-    """Check that a full shared memory fails the check, although it is large enough."""
     _, memory = on_a_mount(tmp_path, "size=1100m", "head -c 1000M /dev/zero > full").splitlines()
     assert "status='fail'" in memory and "of which 0.1 are free" in memory
     assert f"Stop the process that fills {tmp_path}" in memory
