@@ -6,7 +6,7 @@ AwaresError
 |   +-- TooLong         An episode about a question can exceed the engine's context.
 |   +-- MissingData     A data set is not in the store yet.
 +-- PolicyError         A model, a processor or a checkpoint is unsuitable for the run.
-|   +-- MissingPolicy   A policy is not in the store yet.
+|   +-- MissingPolicy   A policy is not in the store yet, or is stale.
 +-- Fenced              Another process has taken over the work of this process.
 
 The platform defines further subclasses, for example in store/errors.py, weights/manifest.py and
@@ -39,7 +39,7 @@ class PolicyError(AwaresError):
 
 
 class MissingPolicy(PolicyError):
-    """Raised if a policy is not in the store yet. Another job can still export it."""
+    """Raised if a policy is not in the store yet, or is stale. Another job can still export it."""
 
 
 class Fenced(AwaresError):

@@ -29,7 +29,7 @@ class RunConfig(Section):
 
     wait_s: float = Field(default=0.0, ge=0)
     """Seconds that sft, grpo and evaluate wait for the results of the jobs before them. A job that
-    waits keeps its nodes. With 0, a job ends at once if its input is missing."""
+    waits keeps its nodes. With 0, a job ends at once if its input is missing or stale."""
 
     worker_logs: bool = False
     """Print the output of Ray's workers. Ray's log files always contain this output."""

@@ -231,28 +231,29 @@ def check_policies(
     """Raise MissingPolicy unless `run` holds the trained policies that `policies` need.
 
     Raises PolicyError if a needed policy is stale (see training/lineage.py), or if it was trained
-    with other input settings than `method` (see training/inputs.py).
+    with other input settings than `method` (see training/inputs.py). The error is MissingPolicy if
+    `awares sft` is enough to replace the policy.
     """
     from awares_platform.training.export import policy_key, read_meta
     from awares_platform.training.inputs import check_stored
     from awares_platform.training.lineage import check_lineage
+    from awares_platform.training.source import JOBS
 
-    needed = {POLICIES[name].weights for name in policies} - {"base"}
+    needed: set[Weights] = {POLICIES[name].weights for name in policies}
+    needed.discard("base")
     missing = sorted(name for name in needed if read_meta(store, run, name) is None)
     if missing:
-        jobs = " and ".join(
-            {"sft": "`awares sft`", "awares": "`awares grpo`"}[name] for name in missing
-        )
+        jobs = " and ".join(f"`{JOBS[name]}`" for name in missing)
         rest = [name for name in policies if not _weights(name) & {*missing}]
         raise MissingPolicy(
             f"run {run!r} has no policy {' or '.join(missing)}: "
             f"run {jobs}, or set evaluate.policies={rest}"
         )
-    for name in policies:
-        weights = POLICIES[name].weights
-        check_lineage(store, run, weights, policy.base, grpo.start)
-        if weights != "base":
-            check_stored(store, policy_key(run, weights), method)
+    # Check the policy awares first, because no job waits until it is replaced.
+    for name in sorted(needed):
+        check_lineage(store, run, name, policy.base, grpo.start)
+        again = JOBS["sft"] if name == "sft" else None
+        check_stored(store, policy_key(run, name), method, again)
 
 
 def _weights(policy: str) -> set[str]:

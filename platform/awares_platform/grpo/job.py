@@ -84,6 +84,7 @@ from awares_platform.training.export import policy_key, read_meta
 from awares_platform.training.inputs import check_stored
 from awares_platform.training.lineage import check_lineage, policy_digest
 from awares_platform.training.recipe import Recipe, digest, grpo_recipe, require_same
+from awares_platform.training.source import JOBS
 from awares_platform.training.start import starting_adapter, starting_policy
 from awares_platform.training.trainer import ThisProcessTrainer, TrainingProcess
 from awares_platform.weights import Subscriber
@@ -180,7 +181,7 @@ def _with_inputs(config: PlatformConfig, store: ObjectStore) -> PlatformConfig:
     check_lineage(store, run, "awares", config.policy.base, start)
     starting_policy(store, run, start, config.policy, model_family(config.policy))
     if start != "base":
-        check_stored(store, policy_key(run, start), config.method)
+        check_stored(store, policy_key(run, start), config.method, JOBS[start])
     return with_labels(config, store)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from awares.errors import PolicyError
+from awares.errors import MissingPolicy, PolicyError
 from awares.family import ModelFamily
 from awares_platform.config.method import MethodConfig
 from awares_platform.method import environment
@@ -86,14 +86,20 @@ def check(directory: Path, method: MethodConfig) -> None:
         _compare(_settings(file.read_bytes(), str(file)), str(directory), method)
 
 
-def check_stored(store: ObjectStore, key: str, method: MethodConfig) -> None:
-    """Check the exported policy below `key` in the store as `check` does, without a download."""
+def check_stored(
+    store: ObjectStore, key: str, method: MethodConfig, again: str | None = None
+) -> None:
+    """Check the exported policy below `key` in the store as `check` does, without a download.
+
+    `again` is the command that replaces the policy, or None if no command does. With a command, the
+    error about other values is MissingPolicy, because a job can wait for the command.
+    """
     try:
         content = store.get(f"{key}/{FILE}")
     except NotFound:
         return
     place = f"{store.config.url}/{key}"
-    _compare(_settings(content, f"{place}/{FILE}"), place, method)
+    _compare(_settings(content, f"{place}/{FILE}"), place, method, again)
 
 
 def check_published(manifest: Manifest, run: str, method: MethodConfig) -> None:
@@ -118,7 +124,9 @@ def published(manifest: Manifest, method: MethodConfig) -> MethodConfig | None:
     return trained and MethodConfig.model_validate({**method.model_dump(), **trained})
 
 
-def _compare(trained: Mapping[str, Any], place: str, method: MethodConfig) -> None:
+def _compare(
+    trained: Mapping[str, Any], place: str, method: MethodConfig, again: str | None = None
+) -> None:
     now = environment.inputs(method)
     differing = [
         f"method.{key} = {json.dumps(value)} (here {json.dumps(now[key])})"
@@ -126,9 +134,11 @@ def _compare(trained: Mapping[str, Any], place: str, method: MethodConfig) -> No
         if key in now and now[key] != value
     ]
     if differing:
-        raise PolicyError(
+        stale = MissingPolicy if again else PolicyError
+        remedy = f"run `{again}` again, or " if again else ""
+        raise stale(
             f"the policy in {place} was trained with {', '.join(differing)}: "
-            "set [method] to the values of the training"
+            f"{remedy}set [method] to the values of the training"
         )
 
 

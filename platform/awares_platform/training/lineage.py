@@ -5,9 +5,12 @@
 The manifest of a trained policy records the digest of the starting policy, from which training
 started. If the starting policy is trained again, or policy.base changes, the recorded digest no
 longer matches. The trained policy is then stale.
+
+`awares sft` trains a stale policy again, but `awares grpo` does not. A job may therefore wait until
+the policy sft is replaced.
 """
 
-from awares.errors import PolicyError
+from awares.errors import MissingPolicy, PolicyError
 from awares_platform.store import ObjectStore
 from awares_platform.training.export import policy_key, read_meta
 from awares_platform.training.source import JOBS, PolicyName, base_digest
@@ -21,13 +24,20 @@ def check_lineage(
     """Raise PolicyError if the policy `name` is stale, or if its starting policy is stale.
 
     `base` is policy.base. `start` is grpo.start, the name of the policy from which GRPO starts. A
-    policy that does not exist is not stale.
+    policy that does not exist is not stale. The error is MissingPolicy if `awares sft` is enough to
+    replace the stale policy.
     """
     if name == "base":
         return
     before: PolicyName = start if name == "awares" else "base"
     _check_link(store, run, name, base, before)
-    check_lineage(store, run, before, base, start)
+    try:
+        check_lineage(store, run, before, base, start)
+    except MissingPolicy as error:
+        if read_meta(store, run, name) is None:
+            raise
+        # A new policy `before` would make the policy `name` stale, so that waiting does not help.
+        raise PolicyError(f"{error}. After a new training, {_remedy(run, name)}") from error
 
 
 def _check_link(
@@ -40,7 +50,8 @@ def _check_link(
     if now is None or now == meta["trained_from"]:
         return
     origin = f"policy.base={base!r}" if before == "base" else f"its policy {before!r}"
-    raise PolicyError(
+    stale = MissingPolicy if name == "sft" else PolicyError
+    raise stale(
         f"run {run!r}: policy {name!r} was trained from {meta['trained_from'][:_SHOWN]}, but "
         f"{origin} is {now[:_SHOWN]} now: {_remedy(run, name)}"
     )

@@ -1,0 +1,116 @@
+"""Tests which stale policies a job waits for, and which ones it refuses at once.
+
+`awares sft` trains a stale policy again, so a job in a queue waits for it. `awares grpo` refuses to
+replace a policy, so waiting for it does not help.
+"""
+
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from awares.errors import MissingPolicy, PolicyError
+from awares.families.qwen2_5_vl import QWEN2_5_VL as FAMILY
+from awares.mini import POLICY
+from awares_platform.config import PlatformConfig
+from awares_platform.evaluate import job as evaluate
+from awares_platform.grpo import job as grpo
+from awares_platform.runtime.awaited import awaited
+from awares_platform.serve.job import serving
+from awares_platform.store import ObjectStore
+from awares_platform.training.export import export_policy
+from awares_platform.training.source import resolve
+from awares_platform.weights.checkpoint import Checkpoint
+
+pytestmark = pytest.mark.integration
+
+STALE = {
+    "base": r"'sft' was trained from \w{12}, but policy.base=.* now: run `awares sft` again, or",
+    "method": r"policies/sft was trained with method\.low_ratio = 0\.5 \(here 0\.25\): "
+    r"run `awares sft` again, or",
+}
+"""Maps what the user has changed after `awares sft` to the message of the jobs after it."""
+
+
+def export(config: PlatformConfig, store: ObjectStore, name: str, source: Path | str) -> None:
+    weights = Checkpoint(Path(POLICY))
+    export_policy(weights, Path(source), store, "r", name, FAMILY, config.method)
+
+
+@pytest.fixture
+def config(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformConfig:
+    """Return the setup of a run that holds the policy sft and waits for a short time."""
+    monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
+    base = shutil.copytree(POLICY, tmp_path / "base")
+    settings = {
+        "run": {"name": "r", "directory": tmp_path / "runs", "wait_s": 0.2},
+        "store": store.config,
+        "policy": {"base": str(base)},
+        "evaluate": {"policies": ["sft"]},
+        "serve": {"policy": "sft"},
+    }
+    config = PlatformConfig.model_validate(settings)
+    export(config, store, "sft", base)
+    return config
+
+
+def change(config: PlatformConfig, what: str) -> PlatformConfig:
+    """Change the files of the base policy, or return the setup with another view."""
+    if what == "base":
+        Path(config.policy.base, "config.json").open("a").write("\n")
+        return config
+    return config.model_copy(
+        update={"method": config.method.model_copy(update={"low_ratio": 0.25})}
+    )
+
+
+def check(config: PlatformConfig, store: ObjectStore, *policies: Any) -> None:
+    """Check the policies as `awares evaluate` does before it starts."""
+    evaluate.check_policies(
+        store, "r", config.policy, config.grpo, policies or config.evaluate.policies, config.method
+    )
+
+
+@pytest.mark.parametrize("what", STALE)
+@pytest.mark.parametrize("job", [grpo, evaluate])
+def test_a_job_waits_for_sft_to_replace_its_policy(
+    config: PlatformConfig, what: str, job: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = change(config, what)
+    with pytest.raises(MissingPolicy, match=STALE[what]) as error:
+        job.run(changed)
+    assert f"waits for at most 0 s (run.wait_s): {error.value}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("what", STALE)
+def test_a_waiting_job_starts_when_sft_has_replaced_its_policy(
+    config: PlatformConfig, store: ObjectStore, what: str
+) -> None:
+    changed, trained = change(config, what), []
+
+    def sft(_: float) -> None:
+        export(changed, store, "sft", changed.policy.base)
+        trained.append(1)
+
+    awaited("evaluate", 60, partial(check, changed, store), sleep=sft)
+    assert trained == [1]
+
+
+@pytest.mark.parametrize("what", STALE)
+@pytest.mark.parametrize("policies", [("sft", "awares"), ("awares",)])
+def test_no_job_waits_for_a_policy_that_grpo_would_have_to_replace(
+    config: PlatformConfig, store: ObjectStore, what: str, policies: tuple[str, ...]
+) -> None:
+    export(config, store, "awares", resolve(store, "r", "sft", config.policy.base, FAMILY))
+    changed = change(config, what)
+    with pytest.raises(PolicyError) as error:
+        check(changed, store, *policies)
+    assert error.type is PolicyError, "waiting does not help"
+
+
+def test_an_endpoint_does_not_wait_for_another_policy(config: PlatformConfig) -> None:
+    message = r"policies/sft was trained with method\.low_ratio = 0\.5 \(here 0\.25\): set"
+    with pytest.raises(PolicyError, match=message), serving(change(config, "method")):
+        pass
