@@ -114,7 +114,7 @@ class Canary:
     def digest(self) -> str:
         """A hash of the token ids, pixels and limits.
 
-        If their digests are equal, learner and engine score the same prompts.
+        Learner and engine score the same prompts if their canaries have the same digest.
         """
         ids = json.dumps(
             [[_ids(item) for item in self.items], self.limits.min_pixels, self.limits.max_pixels]

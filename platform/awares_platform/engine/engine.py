@@ -52,8 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "EngineError", "LoadReport"]
 
-# `stop` waits this many seconds before it kills the engine process. The wait is short, because a
-# regular exit takes several seconds, and the process holds no state to save.
+# `stop` waits this many seconds before it kills the engine process. It does not wait for a regular
+# exit, which takes longer, because the process holds no state to save.
 _STOP_S = 1.0
 T = TypeVar("T")
 
@@ -371,7 +371,7 @@ class Engine:
             async with asyncio.timeout(timeout_s):
                 return await work
         except TimeoutError as error:
-            # The engine must be restarted. A process that hangs would otherwise keep its memory.
+            # The engine must be restarted. Kill its processes, because they may hang.
             launch.kill_processes(self._processes)
             raise EngineError(
                 f"{what} took longer than engine.load_timeout_s = {self._config.load_timeout_s:g} s"

@@ -183,7 +183,7 @@ class Requests:
     def refuse(self, reason: str) -> None:
         """Refuse every request from now on, and cancel the requests in flight.
 
-        Half-updated weights must not sample another token.
+        For example, an engine with half-updated weights must not sample another token.
         """
         self._failure = self._failure or reason
         self._open.set()

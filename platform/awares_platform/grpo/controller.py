@@ -160,8 +160,8 @@ class Controller:
         self._session += 1
         await self._notify()
         if self._shards is not None:
-            # `wait` raises no error if the former learner's batch has failed. The new learner does
-            # not need that error.
+            # If the former learner's batch has failed, `wait` does not raise its error, which does
+            # not concern the new learner.
             await asyncio.wait([self._shards])
         lineage, found = await self._recorder.read(
             position, Lineage(spans, version), self._settings.staleness_bound
@@ -278,7 +278,7 @@ class Controller:
         await self._records.put((step, record))
 
     async def _report(self, step: int, figures: Mapping[str, float]) -> None:
-        """Record the validation metrics of the version that step `step` - 1 has made."""
+        """Record the validation metrics of the version after `step` steps."""
         await self._records.put((step - 1, dict(figures)))
 
     async def restore(self, most: int) -> Restoration:

@@ -220,7 +220,7 @@ class Learner:
         self._end(step, position, version)
 
     def _save(self, step: int, position: Position, version: int, metrics: dict[str, float]) -> None:
-        # Earlier snapshots must be complete: a learner that resumes here does not repeat them.
+        # A learner that resumes here does not repeat earlier snapshots, so complete them now.
         self._snapshots.wait()
         state = self._state(position, version)
         checkpoint.save(self._engine, step, self._recipe, state, metrics)
@@ -297,7 +297,7 @@ class Learner:
         metrics, started = LossMetrics(), time.monotonic()
         proximal = self._objective.proximal(shard)
         steps: list[OptimizerStep] = []
-        # Discard these passes: `step_work` adds their FLOPs to each batch below.
+        # Do not count the passes of `proximal`: `step_work` adds their FLOPs to each batch.
         self._speed.reset()
         rate = self._settings.learning_rate * (1 - shard.step / self._settings.steps)
         for index, minibatch in enumerate(shard.minibatches):

@@ -40,7 +40,7 @@ class Recorder:
 
     def _write(self, training: Training | None) -> None:
         groups = self.unwritten[:]
-        # If a group was drained and then finished since the last write, write only the latter.
+        # If a group was added unfinished and then finished, write only the finished group.
         latest = {pair(group): group for group in groups}
         self._journal.append([*latest.values()], training)
         del self.unwritten[: len(groups)]

@@ -115,7 +115,7 @@ def _sequence(members: list[Member]) -> TrainSequence:
 
 
 def length(episode: Episode) -> int:
-    """Return the number of text tokens and visual tokens of an episode, without placeholders."""
+    """Return the total number of text and visual tokens of an episode, without placeholders."""
     text = sum(
         len(turn.context_ids) - len(turn.views) + len(turn.sampled_ids) for turn in episode.turns
     )

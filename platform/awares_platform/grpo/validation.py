@@ -190,7 +190,7 @@ class Validation:
     # -- the actors
 
     def published(self, version: int) -> None:
-        """Let the actors play the pending versions up to `version`, which HEAD names now."""
+        """Let the actors validate the pending versions up to `version`, which HEAD names now."""
         self._head = max(self._head, version)
         if self._record is not None:
             self._enqueue()
@@ -203,7 +203,7 @@ class Validation:
                 return due
 
     def give_back(self, due: DueVersion) -> None:
-        """Queue a version for another actor, because the actor that played it is lost."""
+        """Queue a version for another actor, because the actor that validated it is lost."""
         self._queue.put_nowait(due)
 
     async def failed(self, due: DueVersion, error: Exception) -> None:

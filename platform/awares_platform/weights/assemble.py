@@ -106,7 +106,7 @@ def verify(
 
 
 def _kept(entry: TensorEntry, base: Tensor | None) -> Tensor | None:
-    """Return `base`, the tensor of the base version, if no element changes, and else None.
+    """Return the base version's tensor `base` if no element changes, and None otherwise.
 
     Raises WeightsError if a piece is unchanged, but `base` is None or has another dtype or shape.
     """

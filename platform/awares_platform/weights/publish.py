@@ -213,7 +213,7 @@ class Publisher:
         Raises the error of the publication. A second call does not raise this error again.
         """
         if self._repairing is not None:
-            self._repairing.result()  # A repair that still runs may write HEAD.
+            self._repairing.result()  # The repair may still write HEAD, so wait.
         running, self._running = self._running, None
         if running is None:
             return
