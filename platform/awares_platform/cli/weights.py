@@ -193,7 +193,7 @@ def _empty(directory: Path) -> Path:
 def keep(subscriber: Subscriber, action: str, version: int) -> None:
     """Pin or unpin a version. Retention never deletes a pinned version."""
     if subscriber.seen.find(version) is None:
-        subscriber.manifest(version)  # This call raises an error that names HEAD's version.
+        subscriber.manifest(version)  # This call raises an error: the version is not published.
     (pin if action == "pin" else unpin)(subscriber.store, subscriber.run, version)
     print(f"version {version} of run {subscriber.run} is {action}ned")
 
@@ -206,7 +206,7 @@ def _hops(subscriber: Subscriber, version: int | None) -> list[Hop]:
             for form in entry.forms
         ]
     if subscriber.seen.find(version) is None:
-        subscriber.manifest(version)  # This call raises an error that names HEAD's version.
+        subscriber.manifest(version)  # This call raises an error: the version is not published.
     hops = subscriber.seen.path(version)
     if hops is None:
         raise WeightsError(

@@ -1,4 +1,4 @@
-"""The second stage of curation: labels the samples of a shard, whose answers are known."""
+"""The second stage of curation: labels the samples of a shard, for which answers are known."""
 
 import asyncio
 import json

@@ -117,7 +117,7 @@ class ReplyLog:
         self._written.append(name)
 
     async def merge(self) -> None:
-        """Replace all objects that this log has written by a single object."""
+        """Merge all objects that this log has written into a single object."""
         async with self._turn:
             await asyncio.to_thread(self._merge)
 

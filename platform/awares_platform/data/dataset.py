@@ -192,7 +192,7 @@ def ensure_mini(config: "DataConfig", store: ObjectStore) -> None:
         ("test", config.test_samples),
     )
     for split, count in splits:
-        # The recipe contains the first sample, which changes if the generator changes.
+        # If the generator changes, the first sample changes, and thus the recipe, too.
         first = repr(next(generate_split(split, 1, config.seed))[1])
         recipe = {
             "count": count,

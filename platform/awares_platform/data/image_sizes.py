@@ -84,7 +84,7 @@ def _size(images: Images, digest: str) -> Size | None:
 def _parse(data: bytes) -> Size:
     with Image.open(io.BytesIO(without_texts(data))) as image:
         width, height = image.size
-        # Pillow has already swapped the sides of a TIFF file.
+        # A photo can be stored sideways. Pillow turns the size only for TIFF files.
         if image.format != "TIFF" and _orientation(image) in _SIDEWAYS:
             return height, width
         return width, height

@@ -310,7 +310,7 @@ def label(
 
 
 def bare(played: PlayedBy) -> dict[str, Sample]:
-    """Return a dict from ids to samples without labels."""
+    """Return a dict from ids to samples, whose labels and crops are removed."""
     samples = [one.sample for one in next(iter(played.values()))]
     return {one.sample_id: replace(one, label=None, crops=()) for one in samples}
 

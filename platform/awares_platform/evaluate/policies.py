@@ -34,7 +34,7 @@ class EvaluatedPolicy:
 
     @property
     def may_call(self) -> bool:
-        """Whether the policy may request crops.
+        """True if the policy may request crops.
 
         A policy with the base weights may not, because these weights are not trained for it.
         """

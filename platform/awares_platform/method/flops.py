@@ -73,7 +73,7 @@ class ModelSizes(Protocol):
 
     @property
     def merge(self) -> int:
-        """The side, in patches, of the square of patches that becomes one visual token."""
+        """The number n such that n x n patches become one visual token."""
         ...
 
 

@@ -145,7 +145,7 @@ class EndpointGrounding:
         return await ask(self._endpoint, [{"role": "user", "content": content}], read, SCHEMA)
 
     def _filled(self, messages: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-        """Return `messages` with the image instead of the image's hash in the first message."""
+        """Return `messages`, but replace the image's hash in the first message by the image."""
         first, *others = messages
         picture, text = first["content"]
         image = self._images(picture["image_url"]["url"].removeprefix(IMAGE))

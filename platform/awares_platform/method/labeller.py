@@ -178,7 +178,7 @@ class Labeller:
         )
 
     def _allows(self, request: Request, size: Size) -> bool:
-        """Return whether the budget allows `request`. SFT must not teach larger requests."""
+        """Return whether the budget allows `request`, so that SFT may teach this request."""
         first = self._environment.first_view(size)
         return not isinstance(grant(self._spec, request, [first], size), Malformed)
 

@@ -111,8 +111,8 @@ def between(points: Points, x: float, *, log: bool = False) -> float:
 def period(delta: float, anchor: float, every: int) -> int:
     """Return the number of versions from one anchor to the next.
 
-    The number is at most `every`. It is smaller if `every` - 1 deltas together are larger than an
-    anchor.
+    An anchor holds all weights, and a delta holds only the changed weights. The number is at most
+    `every`. It is smaller if `every` - 1 deltas together are larger than an anchor.
     """
     return max(1, min(every, int(anchor // delta) + 1)) if delta else every
 

@@ -1,4 +1,4 @@
-"""Limits how many pixels of decoded images all requests in flight hold together."""
+"""Limits the total number of pixels of the decoded images that requests in flight hold."""
 
 import asyncio
 from collections import deque

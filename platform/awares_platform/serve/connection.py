@@ -129,7 +129,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, status: int, message: str) -> None:
-        """After the earlier answers, send an error in JSON, and close the connection."""
+        """Send an error in JSON after all earlier answers, then close the connection."""
         self._stop_waiting()
         if self.transport.is_closing():
             return

@@ -45,8 +45,9 @@ def forced(
 ) -> Iterator[TeacherForced]:
     """Yield the result of each demonstration in `passes`.
 
-    A pass is a batch and its mask of request tokens (B, T). `packed` has the same meaning as for
-    `sampled_logits`. A sequence whose weights are all 0 yields no result.
+    A pass is a batch and its mask (B, T), which is true at the tokens of requests for crops. If
+    `packed` is true, the model computes all sequences of a batch as one row without padding. A
+    sequence whose weights are all 0 yields no result.
     """
     for batch, tool_BT in passes:
         rows_K, positions_K, logits_KV = sampled_logits(model, batch, packed=packed)

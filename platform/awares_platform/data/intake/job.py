@@ -291,7 +291,7 @@ def _decoded(
 
 @dataclass(frozen=True, slots=True)
 class _Sorter:
-    """Decides to which split a draft belongs, or why it is left out.
+    """Decides to which split a row belongs, or why it is left out.
 
     `seen` holds the rows of this import, and `held` holds the rows of the evaluation sets. If
     `keeps_all` is true, duplicates are kept.
@@ -304,7 +304,7 @@ class _Sorter:
     keeps_all: bool
 
     def place(self, found: Draft | RefusedRow, writer: SplitsWriter) -> None:
-        """Add a draft to its split, or count why it is left out."""
+        """Add a row to its split, or count why it is left out."""
         refusal = found if isinstance(found, RefusedRow) else self._add(found, writer)
         if refusal is not None:
             writer.counts.refuse(refusal)

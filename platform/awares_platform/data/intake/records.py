@@ -252,7 +252,7 @@ def choose(places: Sequence[SourceFile], kind: str, source: str) -> tuple[str, l
     if kind != "auto" and len(places) == 1:
         return kind, list(places)
     if kind == "auto":
-        # The order of _READERS decides in a directory with several formats.
+        # In a directory with several formats, choose the first format in _READERS.
         kind = next((one for one in _READERS if one in found), kind)
     if kind not in found:
         seen = ", ".join(sorted({PurePosixPath(place.name).suffix or "none" for place in places}))

@@ -131,7 +131,7 @@ class SplitsWriter:
 
     @property
     def is_full(self) -> bool:
-        """Whether enough unwritten rows are in memory for a step."""
+        """True if enough unwritten rows are in memory for a step."""
         return sum(map(len, self._open.values())) >= self._shard_rows
 
     def add(self, split: str, draft: Draft, digest: str) -> Sample:
