@@ -30,9 +30,9 @@ def advantages(
     is the default of `scale_rewards`, the variance has the divisor G - 1, and `eps` is 1e-4. The
     scale "none" is that of Dr. GRPO (arXiv 2503.20783, section 3.2).
 
-    If the group has one episode, or if all rewards are equal, the advantages are 0. If all answers
-    of a group are equally good, the rewards may differ only by the small cost of the requested
-    area. The scale "group" enlarges even this small difference to advantages of about 1. The other
+    If the group has one episode, or if all rewards are equal, the advantages are 0. Equally good
+    answers can have slightly different rewards, because a request costs more if its area is larger.
+    The scale "group" turns even such a small difference into advantages of about 1. The other
     scales do not.
 
     Example:
@@ -47,7 +47,7 @@ def advantages(
 
 
 def batch_divisor(rewards_B: Sequence[float], eps: float = 1e-4) -> float:
-    """Return std + eps, by which the scale "batch" divides the advantages of a batch.
+    """Return the divisor of advantages for the scale "batch", which is std + eps.
 
     `std` is taken over the rewards of all B episodes of the batch, with the divisor B - 1 (arXiv
     2508.08221; TRL's `scale_rewards="batch"`).

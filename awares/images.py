@@ -73,7 +73,7 @@ def header_pixels(
 ) -> int:
     """Return the number of pixels that the header of an image file states, without decoding.
 
-    Raises DataError in the same cases as `decode`, as far as the header shows them.
+    Raises DataError in the same cases as `decode`, except for faults that the header does not show.
     """
     with _opened(data, limits, source) as file:
         return file.width * file.height

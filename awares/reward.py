@@ -52,13 +52,14 @@ class Reward(Protocol):
     """Returns one RewardValue for each pair of an episode and its sample.
 
     GRPO calls the reward with the G episodes of one sample. Evaluation calls it with all episodes
-    of a policy. A reward that runs a model can therefore score many answers in one batch. A failed
-    episode (StopReason.ERROR) has no answer. The caller ignores or replaces the value of a failed
-    episode. If the reward raises an exception, the job stops.
+    of a policy. A reward that runs a model can therefore score many answers in one batch.
+
+    A failed episode (StopReason.ERROR) has no answer, and the caller does not use its value. If the
+    reward raises an exception, the job stops.
 
     To use a reward of your own, set `method.reward = "module:attribute"`. If a parameter of the
-    attribute has the name of a setting in [method], the parameter gets the value of this setting.
-    The attribute also gets all settings of the table [method.reward_settings].
+    attribute has the name of a setting in [method], it gets this setting. The attribute also gets
+    all settings of the table [method.reward_settings].
 
     Example:
         class RightAnswer:

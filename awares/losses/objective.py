@@ -18,10 +18,10 @@ from awares.losses.policy_loss import BatchTotals, PolicyLoss, SampledTokens
 class GrpoSettings:
     """Settings of the GRPO loss.
 
-    `kl_beta` is the weight of the KL term, and its default is the paper's; TRL's default of `beta`
-    is 0. `importance` and `importance_cap` bound the importance weight, which is the ratio of the
-    proximal policy to the behaviour policy. Their defaults are choices of this project. The default
-    of TRL 1.16 is `vllm_importance_sampling_mode="sequence_mask"` with a cap of 3.
+    `kl_beta` is the weight of the KL term. Its default is the paper's; TRL's default of `beta` is
+    0. `importance` and `importance_cap` bound the importance weight, which is the ratio of the
+    proximal policy to the behaviour policy. Their defaults are choices of this project. TRL 1.16
+    has the default `vllm_importance_sampling_mode="sequence_mask"` with a cap of 3.
 
     Example:
         GrpoSettings(Grpo(clip=0.2), kl_beta=0.05, importance_cap=2.0)

@@ -78,12 +78,13 @@ def build_model(
 ) -> Qwen2_5_VLForConditionalGeneration:
     """Return a newly initialised model in float32.
 
-    For each token, the initial vectors in the embedding and in the language head are parallel. A
-    word has the same initial vector with or without a space before it. An untrained model can
-    therefore already copy a word from the question or the image to the answer. The embedding and
-    the head are not tied, so training may change each of them alone. The embeddings are scaled up,
-    and the output matrices of the layers are scaled down. Otherwise, the random initial outputs of
-    the layers would hide the embeddings.
+    - For each token, the initial vectors in the embedding and in the language head are parallel,
+      and a word has the same vector with or without a space before it. To copy a word from the
+      question or the image to the answer, the model need not learn which output vector belongs to
+      which word.
+    - The embedding and the head are not tied, so training may change each of them alone.
+    - The embeddings are scaled up, and the output matrices of the layers are scaled down.
+      Otherwise, the random initial outputs of the layers would hide the embeddings.
     """
     torch.manual_seed(seed)
     model: Any = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))

@@ -110,9 +110,9 @@ def trainer_peak(report: dict[str, Any]) -> int:
     """Return a trainer's peak memory in bytes: its weights, and the most that a pass adds.
 
     The weights are the growth of the process's memory during the load of the model, plus the
-    weights that it maps from files, which memory samples leave out. Libraries, the tokenizer and
-    cached images do not count, because a GPU would hold none of them. The gradients and the
-    optimizer's state of an adapter are too small to count.
+    weights that it maps from files. (Memory samples leave mapped files out.) Libraries, the
+    tokenizer and cached images do not count, because a GPU would hold none of them. The gradients
+    and the optimizer's state of an adapter are too small to count.
     """
     events = [event for event in report["events"] if event["event"] != "engine"]
     first = {event["event"]: event for event in reversed(events)}

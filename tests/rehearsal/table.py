@@ -109,9 +109,9 @@ def planned_engine(engine: EngineMemory, dtype: str, shape: Geometry, scored: in
 def longest_prompt(config: PlatformConfig, job: str, tokens: Lengths) -> int:
     """Return the number of tokens of the longest canary prompt, or 0 if a job scores no canary.
 
-    Besides the image at low resolution, the first two prompts of a canary show a crop of a quarter
-    of the image, and the next two show a crop of a half. A canary has at most as many prompts as
-    the job has questions.
+    Every prompt of a canary shows the image at low resolution. The first two prompts also show a
+    crop of a quarter of the image, and the next two show a crop of a half. A canary has at most as
+    many prompts as the job has questions.
     """
     prompts = {"grpo": config.data.train_samples, "evaluate": config.evaluate.questions}.get(job)
     if prompts is None:

@@ -111,10 +111,11 @@ def _variables(threads: int) -> dict[str, str]:
 
 @contextmanager
 def _store(config: StoreConfig, directory: Path, *, check: bool = True) -> Iterator[StoreConfig]:
-    """Start or join a private server if the endpoint is "local". Check the bucket if `check`.
+    """Start or join a private server if the endpoint is "local", and yield the store's settings.
 
-    The server keeps its data in `directory`/.store, and serves all sessions on `directory`. A file
-    in .store holds the access keys, and an environment variable holds the path of this file.
+    If `check` is true, check that the bucket can be used. The private server keeps its data in
+    `directory`/.store, and serves all sessions on `directory`. A file in .store holds the access
+    keys, and an environment variable holds the path of this file.
     """
     with ExitStack() as stack:
         if config.endpoint == "local":
