@@ -16,9 +16,9 @@ all other adapters. A load has two phases, the prefetch and the pause:
                                             finish_weight_update
       resume
 
-The engine process executes remote calls between its generation steps. A call that waits for a
-download would stop the generation, so the prefetch runs in a thread. One call runs all three steps
-of the update, because each additional call lengthens the pause.
+The engine process executes remote calls between its generation steps. A call that waited for a
+download would stop the generation, so the prefetch runs in a thread. `apply_version` runs all three
+steps in one call, because each further call would lengthen the pause.
 
 In a tensor-parallel engine, every worker fetches and verifies a part of the version. The workers
 share the tensors in host memory, and each worker loads its slice of each tensor.

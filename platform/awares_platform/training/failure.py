@@ -1,9 +1,9 @@
 """Decides which failures Ray Train may retry, and finds the cause behind Ray's exceptions.
 
-After a lost worker, a full disk or an unreachable store, a restart from the newest checkpoint may
-succeed. After a wrong setting, unreadable data, an unusable policy or gradients that are not
-finite, a restart would fail in the same way. Such an error therefore ends the run at once. If
-another job has taken the run over, the run also ends at once.
+A restart from the newest checkpoint may succeed after a lost worker, a full disk or an unreachable
+store. It would fail again after a wrong setting, unreadable data, an unusable policy or gradients
+that are not finite. Such an error ends the run at once. The run also ends at once if another job
+has taken it over.
 """
 
 import logging

@@ -2,12 +2,12 @@
 
 Every rank passes its parts to `Publisher.begin`. A background thread of the rank then encodes the
 parts and uploads them in shards (*.bin), while the next training step runs. Each rank except rank 0
-also uploads an index: a JSON object that lists the pieces that the rank uploaded. Rank 0 waits for
-the indexes of the other ranks. It then writes the manifests, and overwrites HEAD last.
+also uploads an index: a JSON object that lists its uploaded pieces. Rank 0 waits for the indexes,
+writes the manifests, and overwrites HEAD last.
 
-The background threads of the ranks communicate through the store and not by collectives, because
-the training uses collectives at the same time. If a rank dies, rank 0 times out and does not write
-HEAD. Readers see only versions that HEAD names, so they never see an incomplete version.
+The threads communicate only through the store, because the training uses the collectives at the
+same time. If a rank dies, rank 0 times out and does not write HEAD. So readers never see an
+incomplete version.
 
 Most versions are published only as a delta, which holds the difference from the previous version.
 In four cases, the next version is published as an anchor, which holds all weights:

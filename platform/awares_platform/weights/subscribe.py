@@ -111,14 +111,14 @@ class Subscriber:
     ) -> Received:
         """Download a version as deltas to `held` or from an anchor, whichever takes fewer bytes.
 
-        `held` is the version that the caller already has, or None. The method does not modify
-        `held`. The method needs memory for the version, for the tensors of `held` that differ from
-        the version, and for a few weight shards.
+        `held` is the version that the caller already has, or None. It is not modified. The method
+        needs memory for the version, for the tensors of `held` that differ from the version, and
+        for a few weight shards.
 
-        A hop is the download of one delta or anchor. If the result is damaged, the method repeats
-        the same hops once. After a second failure it tries other hops. If `held` itself may be
-        damaged, it starts from an anchor instead. If no hops are left, the method requests an
-        anchor from the writer and raises WeightsError. Raises StoreError if the store fails.
+        If the result is damaged, the method repeats the same downloads once. Then it tries other
+        deltas and anchors, and starts from an anchor if `held` itself may be damaged. If nothing
+        is left to try, it requests an anchor from the writer and raises WeightsError. Raises
+        StoreError if the store fails.
 
         Several `readers` can share the work and the tensors. All of them must hold the same version
         and call this method at the same time. If one reader fails, all readers raise its error.
