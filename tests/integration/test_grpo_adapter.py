@@ -141,10 +141,8 @@ def export_again_after_half_an_export(config: PlatformConfig, store: ObjectStore
 def begins_with_the_adapter_of_sft(config: PlatformConfig, subscriber: Subscriber) -> None:
     """Check that the first version is the adapter of SFT, and that GRPO exports an adapter.
 
-    Both adapters belong to the same base policy.
-
-    The job must not start from the merged weights of SFT instead, because their rounding to
-    bfloat16 loses a part of this adapter.
+    The job must not start from the merged weights of SFT, because rounding to bfloat16 loses a part
+    of the adapter. Both adapters belong to the same base policy.
     """
     store, base, family = subscriber.store, config.policy.base, QWEN2_5_VL
     found = resolve_adapter(store, "grpo-adapter", "sft", base, family)

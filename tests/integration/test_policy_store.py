@@ -288,7 +288,7 @@ def test_a_finished_grpo_run_refuses_another_start(
 def test_an_endpoint_follows_no_learner_with_other_inputs(
     config: PlatformConfig, store: ObjectStore
 ) -> None:
-    """The endpoint must refuse the learner's version when it starts, and also when it runs."""
+    """A starting endpoint and a running endpoint must both refuse the learner's version."""
     publisher = Publisher(store, "r")
     publisher.publish(1, {"w": torch.zeros(3)}, {INPUTS: environment.inputs(METHOD)})
     changed = METHOD.model_copy(update={"max_crops": 3})

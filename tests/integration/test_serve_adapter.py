@@ -145,8 +145,8 @@ async def until(started: Any, version: int) -> None:
 async def slope(started: Any, learner: Learner, learned: Logprobs) -> float:
     """Return how much the logprobs change in the engine, relative to the change in the learner.
 
-    The learner's logprobs of version 0 also stand for the engine's. Rounding makes
-    them differ by 0.04 nats, which is small beside changes of at least 0.2 nats.
+    The learner's logprobs of version 0 also stand for the engine's. Rounding makes the two differ
+    by 0.04 nats, but both changes are at least 0.2 nats.
     """
     canary = learner.trained.canary
     rows = [started._engine.score(ids, images) for ids, images in canary.prompts]

@@ -1,4 +1,4 @@
-"""Tests the parts of the rehearsal that need no model: pages, replies, sampler and table."""
+"""Tests the parts of tests/rehearsal that need no model: pages, replies, sampler and table."""
 
 import io
 import json
@@ -259,8 +259,8 @@ def test_the_work_of_a_step_is_counted_by_hand() -> None:
     episodes = prompt + 64 * (language_flops(shape, 1, forward) + head)
     scored = language + 2 * tower + 300 * head
     grpo, loaded = load(SETUP).grpo, {"time/wait": 9.0, "time/load": 8.0}
-    # The engine scores the canary twice in the first step, and not in the second step, in which it
-    # loads nothing. The learner waits for the engine in both steps.
+    # In the first step, the engine loads weights and scores the canary twice. In the second step,
+    # it does neither. The learner waits for the engine in both steps.
     found = step_work(done, [loaded, {"time/wait": 0.0}], grpo, shape, tokens)
     assert found[0] == pytest.approx(2 * scored + 2 * episodes)
     assert found[1:] == pytest.approx((2 * learn, 2 * publish))

@@ -1,4 +1,4 @@
-"""Tests bootstrap intervals, for example against the normal interval of a binomial proportion."""
+"""Tests bootstrap confidence intervals, for example against that of a binomial proportion."""
 
 import numpy as np
 import pytest

@@ -59,8 +59,7 @@ def sample(label: Label | None) -> Sample:
             0.2525,
         ),
         (Label.HR, episode("7", (A,)), 10.0, 0.26),
-        # Both requested areas count, although the top half contains the quadrant: 0.25 + 0.5 =
-        # 0.75.
+        # The quadrant counts, although the top half contains it: 0.25 + 0.5 = 0.75.
         (
             Label.HR,
             episode("7", (CropId.TOP_LEFT, CropId.TOP)),

@@ -73,9 +73,9 @@ def test_a_directory_without_a_configuration_is_no_policy(tmp_path: Path, chat: 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", [Qwen25VL(), Qwen3VL()], ids=lambda family: family.name)
 def test_every_preloaded_module_imports(family: Qwen25VL) -> None:
-    """Python's forkserver imports these modules before it forks an engine process.
+    """Python's forkserver imports the preloaded modules before it forks an engine process.
 
-    It reports no error if an import fails.
+    The forkserver reports no error if an import fails.
     """
     for name in preloaded(family):
         importlib.import_module(name)

@@ -86,8 +86,8 @@ def test_an_actor_that_is_lost_gives_back_its_prompt(buffer: EpisodeBuffer) -> N
         line = Line(buffer)
         tasks = await waiting(line, [0] * 6)
         line.open()
-        # The line has given the first actor a prompt, but the actor's task has not run since then.
-        # The last actor still waits.
+        # Cancel two actors: the first, whose task has not yet received its prompt, and the last,
+        # which still waits for a prompt.
         stop([tasks[0], tasks[5]])
         await asyncio.sleep(0.01)
         assert tasks[0].cancelled() and tasks[5].cancelled()

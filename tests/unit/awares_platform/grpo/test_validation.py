@@ -157,8 +157,8 @@ def test_a_version_that_cannot_be_loaded_is_tried_three_times(
         damaged = WeightsError("damaged")
         acted.spawned[0].validation_errors = [EngineFailure("2 of 2"), damaged, damaged]
         await acted.step(0, 1)
-        # The fake actor's three errors are meant for version 1. Wait until its three attempts have
-        # used them up.
+        # Wait until the three attempts to validate version 1 have raised the fake actor's three
+        # errors.
         await until(lambda: validated(acted) == [1, 1, 1])
         for step in (1, 2):
             await acted.step(step, step + 1)

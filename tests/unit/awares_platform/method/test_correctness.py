@@ -1,4 +1,4 @@
-"""Tests which replies of a judge of one answer say "right" or "wrong", and which are refused."""
+"""Tests which replies of an LLM judge say that an answer is right or wrong, or are refused."""
 
 import pytest
 from hypothesis import given, settings

@@ -1,6 +1,6 @@
-"""Provides the configuration of the paper's policy, and the geometry of a tiny model.
+"""Provides the configuration of the paper's policy, and the layer sizes of a tiny model.
 
-The tiny model has small sizes, so that tests can compute expected values by hand.
+The sizes are small, so that tests can compute expected values by hand.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tests the numbers of parameters and the KV cache bytes that the plan computes from a geometry.
+"""Tests the parameter counts and the KV cache bytes that the plan computes from a model's sizes.
 
 The expected values are published numbers, hand computations, and the sizes in a checkpoint.
 """

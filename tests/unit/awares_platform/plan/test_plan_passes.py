@@ -46,7 +46,7 @@ IMAGE, VIDEO, START, END = 6, 7, 3, 4
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a random model of the geometry SHAPE, and return its directory."""
+    """Write a random model with the layer sizes SHAPE, and return its directory."""
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": SHAPE.vocab,

@@ -53,9 +53,9 @@ def write(directory: Path) -> None:
 
 
 def test_an_install_deletes_what_a_killed_download_left_a_day_ago(policies: Path) -> None:
-    """The downloads `recent` and `live` may still run, so an install does not touch them.
+    """The downloads `recent` and `live` may still run, so an install does not delete them.
 
-    While a process writes a large file, only the file's own time changes.
+    A download that writes a large file changes the time of the file, but not of its directory.
     """
     old = kill_a_download(policies)
     recent, live = (Path(shutil.copytree(old, f"{old}-{name}")) for name in ("recent", "live"))

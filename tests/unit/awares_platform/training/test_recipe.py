@@ -212,7 +212,7 @@ def test_a_setting_that_older_recipes_lack_is_left_out_until_it_changes_a_result
 
 
 def test_the_recipe_of_labels_has_no_setting_that_nobody_has_decided_on() -> None:
-    """A new setting whose default keeps the labels belongs in recipe._ADDED, not in this list."""
+    """Add a new setting whose default changes no label to recipe._ADDED, not to this list."""
     endpoints = ("judge_endpoint", "grounding_endpoint")
     assert {key for key in curate() if key.startswith("curate.")} == {
         "curate.judge",
