@@ -252,7 +252,7 @@ class Pace:
 
 
 def rounded(seconds: float) -> str:
-    """Return a duration as text, in minutes, or in steps of 10 s below 90 s.
+    """Return a duration as text: below 90 s in steps of 10 s, and otherwise in minutes.
 
     Example:
         rounded(734.0)  # "12 min"

@@ -87,7 +87,7 @@ def check_store(config: Path, wait: float) -> str:
 
 
 def check_ray(address: str) -> str:
-    """Check that Ray's Jobs API answers with the token only, and return one line about it.
+    """Check that Ray's Jobs API answers only with the token, and return one line about it.
 
     With RAY_AUTH_MODE=disabled, check instead that the API answers without a token. Raises
     LaunchError if the check fails.

@@ -100,7 +100,7 @@ class ReplyLog:
         await self._write(sorted(self._doubted))
 
     async def _write(self, keys: Iterable[str]) -> None:
-        """Write the replies of `keys`. Calls during a write share the next object."""
+        """Write the replies of `keys`. All calls that come during a write share the next object."""
         self._waiting += keys
         async with self._turn:
             if self._waiting:

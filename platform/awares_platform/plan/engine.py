@@ -167,11 +167,10 @@ def _workspace(settings: EngineConfig, shape: Geometry, element: int, images: in
 def _scoring(settings: EngineConfig, shape: Geometry, element: int, lengths: Lengths) -> float:
     """Return the peak bytes of temporary tensors while the engine computes a canary's logprobs.
 
-    A canary is a set of fixed prompts, whose logprobs the engine computes after each load of
-    weights. The longest prompt of a canary is an episode with one crop of half an image. Half an
-    image has twice the tokens of the usual crop, which is a quarter. vLLM holds the logits and the
-    fp32 logprobs of two such prompts. It also holds one byte per logit of one prompt, to rank the
-    tokens. The engine computes the logits of at most engine.max_batched_tokens tokens at once.
+    A canary is a set of fixed prompts. The longest one is an episode with a crop of half an image,
+    which has twice the tokens of the usual crop, a quarter of the image. vLLM holds the logits and
+    the fp32 logprobs of two such prompts, and one byte per logit of one prompt to rank the tokens.
+    The engine computes the logits of at most engine.max_batched_tokens tokens at once.
     """
     rows = min(settings.max_batched_tokens, lengths.called + lengths.crop)
     return float(rows * shape.vocab * (2 * (element + 4) + 1))

@@ -250,8 +250,8 @@ def _engine_faults(sheet: Sheet) -> list[str]:
 def _context_faults(sheet: Sheet) -> list[str]:
     """Return a fault if a request within the budget can exceed the engine's context.
 
-    The check of the configuration already finds this fault, unless the prompt comes from the
-    environment. The check does not know the length of such a prompt.
+    The check of the configuration finds this fault only for a prompt in the configuration, because
+    it does not know the length of the environment's own prompt.
     """
     most, context = sheet.lengths.largest, sheet.config.engine.max_model_len
     if most.tokens <= context:

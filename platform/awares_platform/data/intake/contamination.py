@@ -1,4 +1,4 @@
-"""Removes rows of a newly imported test split from the training split of the same data set."""
+"""Keeps the training split of a data set free of the rows of a newly imported test split."""
 
 from collections.abc import Mapping
 from typing import Any
