@@ -25,7 +25,6 @@ same temperature and a top_p of 1, and both exclude the tokens that must never b
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import ray
@@ -53,7 +52,7 @@ from awares_platform.grpo.objective import Objective
 from awares_platform.grpo.order import Chosen, Finish, Leave, Restore
 from awares_platform.grpo.pixels import ViewCache
 from awares_platform.grpo.reference import frozen_reference
-from awares_platform.grpo.resuming import resumed
+from awares_platform.grpo.resuming import resumed, to_state
 from awares_platform.grpo.shard import StepShard, TrainSequence
 from awares_platform.grpo.warming import Warmer
 from awares_platform.method.environment import inputs, system_prompt, vision_limits
@@ -192,9 +191,8 @@ class Learner:
         """Run the loop that the diagram at the top of this module shows."""
         saved = checkpoint.restore(self._engine, self._recipe)
         step, position, self._spans = resumed(saved)
-        version = self._attach(step, position)
+        version, is_saved = self._attach(step, position), True
         due = checkpoint.Due(self._settings.checkpoint_every, self._settings.steps)
-        metrics, is_saved = dict[str, float](), True
         while step < self._settings.steps:
             asked = time.monotonic()
             shard = self._next(step, version)
@@ -203,27 +201,27 @@ class Learner:
                 # Either the controller has stopped the run and raises the error itself, or a newer
                 # learner has replaced this one.
                 return
-            if isinstance(shard, Finish):
-                break
-            if isinstance(shard, Leave):
+            if isinstance(shard, Restore):
+                version, is_saved = self._restore(shard, step, position), True
+                continue
+            if isinstance(shard, Finish | Leave):
                 if not is_saved:
-                    self._save(step, position, version, metrics)
+                    self._save(step, position, version)
+                if isinstance(shard, Finish):
+                    break
                 checkpoint.wait()
                 return
-            if isinstance(shard, Restore):
-                version = self._restore(shard, step, position)
-                continue
-            metrics, version = self._step(shard, version, asked)
+            version = self._step(shard, version, asked)
             step, position = step + 1, shard.position
             if is_saved := due(step):
-                self._save(step, position, version, metrics)
+                self._save(step, position, version)
         self._end(step, position, version)
 
-    def _save(self, step: int, position: Position, version: int, metrics: dict[str, float]) -> None:
+    def _save(self, step: int, position: Position, version: int, suffix: str = "") -> None:
         # A learner that resumes here does not repeat earlier snapshots, so complete them now.
         self._snapshots.wait()
-        state = self._state(position, version)
-        checkpoint.save(self._engine, step, self._recipe, state, metrics)
+        state = to_state(position, version, Lineage(self._spans, self._first))
+        checkpoint.save(self._engine, step, self._recipe, state, suffix)
 
     def _attach(self, step: int, position: Position) -> int:
         """Publish the present weights, tell the controller their version, and return it."""
@@ -232,8 +230,8 @@ class Learner:
         self._tell("attach", version, position, self._spans)
         return version
 
-    def _step(self, shard: StepShard, version: int, asked: float) -> tuple[dict[str, float], int]:
-        """Take one step. Return its metrics and the version of the weights after it.
+    def _step(self, shard: StepShard, version: int, asked: float) -> int:
+        """Take one step, and return the version of the weights after it.
 
         `asked` is the time at which the learner asked for the batch.
         """
@@ -253,7 +251,7 @@ class Learner:
             "learner/busy": (updated - started) / (published - asked),
         }
         self._tell("learned", step, {**metrics, **times, **self._published()})
-        return metrics, version
+        return version
 
     def _next(self, step: int, version: int) -> StepShard | Finish | Leave | Restore | None:
         """Return this rank's shard of the next batch, or an order of the controller.
@@ -366,20 +364,22 @@ class Learner:
 
     # -- the best version
 
-    def _state(self, position: Position, version: int) -> dict[str, Any]:
-        """Return the state of the run that a checkpoint of `version` stores beside the weights."""
-        lineage = Lineage(self._spans, self._first)
-        return {**asdict(position), "lineage": lineage.until(version), "version": version}
-
     def _keep(self, step: int, version: int) -> None:
         """Write a snapshot of the present weights, whose version is `version`."""
-        self._snapshots.save(version, step, self._state(Position(), version))
+        state = to_state(Position(), version, Lineage(self._spans, self._first))
+        self._snapshots.save(version, step, state)
 
     def _restore(self, order: Restore, step: int, position: Position) -> int:
-        """Load a snapshot, publish its weights as a new version, and return that version."""
+        """Load a snapshot, and publish its weights as a new version. Save and return this version.
+
+        A job that resumes from an older checkpoint would train the replaced weights again.
+        """
         self._publisher.wait()
         self._spans = resumed(self._snapshots.load(order.version))[2]
-        return self._attach(step, position)
+        version = self._attach(step, position)
+        # The step may have a checkpoint already, so this one gets another name.
+        self._save(step, position, version, f"-v{version:08d}")
+        return version
 
     def _end(self, step: int, position: Position, version: int) -> None:
         """Export the best version, and also the last one if it is not the best. Close the run."""

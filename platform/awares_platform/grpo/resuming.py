@@ -1,7 +1,10 @@
-"""Finds the step, the position and the lineage with which a restarted learner goes on."""
+"""Converts the state that a checkpoint stores for a restarted learner: its position and lineage."""
+
+from dataclasses import asdict
+from typing import Any
 
 from awares_platform.grpo.group import Position
-from awares_platform.grpo.lineage import Spans
+from awares_platform.grpo.lineage import Lineage, Spans
 from awares_platform.training import checkpoint
 
 
@@ -13,3 +16,11 @@ def resumed(saved: checkpoint.Saved | None) -> tuple[int, Position, Spans]:
     # earlier learners count as abandoned, because the first published version is 1.
     spans = tuple((first, last) for first, last in saved.state.get("lineage", ((0, 0),)))
     return saved.step, Position(saved.state["watermark"], tuple(saved.state["beyond"])), spans
+
+
+def to_state(position: Position, version: int, lineage: Lineage) -> dict[str, Any]:
+    """Return the state that a checkpoint or a snapshot of `version` stores beside the weights.
+
+    `lineage` belongs to the learner that has published `version`.
+    """
+    return {**asdict(position), "lineage": lineage.until(version), "version": version}

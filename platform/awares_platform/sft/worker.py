@@ -160,7 +160,7 @@ class SftWorker:
                 if due(step):
                     self._snapshots.wait()
                     state = {"best": self._best and asdict(self._best)}
-                    checkpoint.save(self._engine, step, self._recipe, state, metrics)
+                    checkpoint.save(self._engine, step, self._recipe, state)
         self._export(step)
 
     def _tell(self, *message: Any) -> None:

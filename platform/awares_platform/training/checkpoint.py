@@ -92,7 +92,7 @@ class Due:
     Example:
         due = Due(every=10, steps=120)
         if due(step):
-            save(engine, step, identity, state, metrics)
+            save(engine, step, identity, state)
     """
 
     def __init__(self, every: int, steps: int) -> None:
@@ -115,9 +115,12 @@ def save(
     step: int,
     identity: Mapping[str, Any],
     state: Mapping[str, Any],
-    metrics: Mapping[str, float],
+    suffix: str = "",
 ) -> None:
     """Save a checkpoint after `step` finished steps.
+
+    A second checkpoint of the same step needs a `suffix` that makes its name unique. Ray Train
+    deletes old checkpoints by name, so it would otherwise delete the second one with the first.
 
     The function returns when the shards are on this machine's disk. A thread uploads them while
     training goes on. If the upload fails, Ray Train ends this worker. Every rank must call this
@@ -129,9 +132,9 @@ def save(
     if engine.global_rank == 0:
         write_meta(describe(engine, step, identity, state), Path(directory))
     ray.train.report(
-        dict(metrics),
+        {},
         checkpoint=ray.train.Checkpoint.from_directory(directory),
-        checkpoint_dir_name=f"step-{step:08d}",
+        checkpoint_dir_name=f"step-{step:08d}{suffix}",
         checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
         delete_local_checkpoint_after_upload=False,
         checkpoint_upload_fn=_upload,
