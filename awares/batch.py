@@ -185,7 +185,7 @@ def _views(item: Item) -> list[ImageView]:
 
 
 def _numbers(views: Sequence[ImageView]) -> Tensor:
-    """Return the index of the distinct view that each of `views` shows: `Batch.image_views_I`."""
+    """Number the distinct views from 0, and return the number of each of `views`."""
     numbers: dict[ImageView, int] = {}
     return torch.tensor([numbers.setdefault(view, len(numbers)) for view in views])
 

@@ -62,10 +62,10 @@ def talk_batch(
 ) -> list[TalkBatch]:
     """Return batches of new conversations, each about a new scene.
 
-    `forms` maps each form of conversation to the number of its conversations. About half of the
-    conversations have the system prompt of `chat`, and the others that of `plain`. The
-    conversations are sorted by length and split into BUCKETS batches, because in one batch, the
-    padding would cost more than the conversations themselves.
+    `forms` maps each form of conversation to the number of its conversations. Each conversation has
+    the system prompt of `chat` or of `plain`, with equal chances. The conversations are sorted by
+    length and split into BUCKETS batches. In one batch, the padding would cost more than the
+    conversations.
     """
     talks = []
     for form, count in forms.items():

@@ -74,5 +74,5 @@ class DataConfig(Section):
 
     @property
     def replies_prefix(self) -> str:
-        """Key prefix of the replies of the judge and the grounding, which curation keeps."""
+        """Key prefix of the stored replies of the judge and the grounding model."""
         return f"datasets/{self.name}/replies/"
