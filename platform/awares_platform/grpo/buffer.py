@@ -88,8 +88,8 @@ class EpisodeBuffer:
         - UNFINISHED: the prompt is queued, and the next actor continues the episodes.
         - any other outcome: the prompt becomes settled.
 
-        `stale` maps the number of each prompt whose latest group is stale or damaged to the attempt
-        of this group. The prompt is queued with the next attempt number.
+        `stale` maps a prompt's number to an attempt if the group of this attempt, the latest one,
+        is stale or damaged. The prompt is queued with the next attempt number.
 
         Groups in flight stay in flight. The method also queues all other issued prompts that are
         neither settled nor ready. `issue` returns the queued prompts first.

@@ -20,8 +20,8 @@ LOSSES: Mapping[str, Callable[..., PolicyLoss]] = {
 def policy_loss(settings: GrpoConfig) -> PolicyLoss:
     """Return the policy loss with the parameters of `settings`.
 
-    A parameter that is not set keeps the default of its class. The default of grpo.loss_length is
-    grpo.max_tokens.
+    A parameter that is not set keeps the default of the loss's class. The default of
+    grpo.loss_length is grpo.max_tokens.
     """
     names = PARAMETERS[settings.loss]
     given = {name: getattr(settings, name) for name in names}

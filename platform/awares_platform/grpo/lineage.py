@@ -16,7 +16,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 Spans = tuple[tuple[int, int], ...]
-"""The first and the last version of each earlier learner that were not abandoned, oldest first."""
+"""For each earlier learner, its first version and its last one that is not abandoned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,9 @@ class Lineage:
         return None
 
     def stale(self, sampled: Collection[int], version: int, bound: int) -> bool:
-        """Return whether a `sampled` version is abandoned, or over `bound` updates too old."""
+        """Return whether a version in `sampled` is abandoned, or too old for `version`.
+
+        It is too old if more than `bound` updates lead from it to `version`.
+        """
         behind = (self.behind(one, version) for one in sampled)
         return any(updates is None or updates > bound for updates in behind)

@@ -226,7 +226,7 @@ class RolloutActor:
         yield tuple(played)
 
     async def _load(self, version: int) -> Loaded | None:
-        """Load `version`, which may be an old one. Return None if the engine already has it."""
+        """Load `version`, even over a newer one. Return None if the engine already has it."""
         engine, started = self._running(), time.perf_counter()
         if engine.version == version:
             return None

@@ -36,7 +36,7 @@ class UnusableGroups:
         """Count the group if it cannot be used, and log the first few such groups.
 
         Raises DataError if no sample of the run can be played. After `most` unusable groups in a
-        row, raises LaunchError if the last group failed, and DataError if it is not finite.
+        row, raises LaunchError if the last one failed, and DataError if its values are not finite.
         """
         self._report_nonfinite(group)
         self._refuse_fruitless(group)

@@ -231,11 +231,10 @@ class Validation:
     # -- the results
 
     async def run(self, report: Report) -> None:
-        """Compute the figures of each version that actors have played, and report them.
+        """Compute and report the figures of each version whose questions an actor has answered.
 
-        The method never returns.
-
-        Raises whatever error the reward raises, and StoreError if the store fails.
+        The method never returns. Raises whatever error the reward raises, and StoreError if the
+        store fails.
         """
         while True:
             found = await self._results.get()

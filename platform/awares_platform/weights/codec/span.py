@@ -48,7 +48,7 @@ def encode(word: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
         return "dense", ENCODERS["dense"](word, new, new)
     name = _choose(word, base, new)
     parts = ENCODERS[name](word, base, new)
-    if name != "dense" and size(parts) > new.nbytes // 2:  # The samples may be unrepresentative.
+    if name != "dense" and size(parts) > new.nbytes // 2:  # The samples may mislead `_choose`.
         dense = ENCODERS["dense"](word, base, new)
         return min((name, parts), ("dense", dense), key=lambda encoded: size(encoded[1]))
     return (name, parts) if parts else ("same", [])
