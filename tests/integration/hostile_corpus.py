@@ -51,7 +51,7 @@ class Hostile:
 
 
 def corpus() -> Iterator[Hostile]:
-    """Yield all cases."""
+    """Yield all hostile and odd requests."""
     yield from _json()
     yield from _fields()
     yield from _conversations()

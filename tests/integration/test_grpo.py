@@ -244,7 +244,7 @@ def test_killed_resumed_and_nothing_counted_twice(
     assert not store.exists("runs/grpo-test/grpo/lease.json")
 
     rows = metrics.read(Path(config.run.directory) / "grpo-test" / "grpo" / "metrics.jsonl")
-    # The row of step 0 has only the figures of the starting policy on the held-out questions.
+    # The row of step 0 has only the validation figures of the starting policy.
     assert [row.step for row in rows] == list(range(STEPS + 1))
     measured = [row.step for row in rows if "validation/reward" in row.values]
     assert measured == [0, 2, 4, 6] and "reward/mean" not in rows.pop(0).values

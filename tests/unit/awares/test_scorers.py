@@ -17,8 +17,8 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
     [
         ("exact", "2026-08", " Seven. ", ["seven"], 1.0),
         ("exact", "2026-08", "seven apples", ["seven"], 0.0),
-        # ChartQA accepts a number that differs by at most 5 % from a nonzero answer, even from a
-        # year. "5%" means 0.05. Any other prediction must equal the answer, ignoring case.
+        # ChartQA accepts a number within 5 % of a nonzero answer, even if the answer is a year.
+        # "5%" means 0.05. Any other prediction must equal the answer, ignoring case.
         ("chartqa", "2026-08", "10.5", ["10"], 1.0),
         ("chartqa", "2026-08", "10.6", ["10"], 0.0),
         ("chartqa", "2026-08", "12.", ["12"], 1.0),

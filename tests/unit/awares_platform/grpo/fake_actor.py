@@ -34,12 +34,13 @@ class Bus:
 class FakeActor:
     """A fake rollout actor, which plays every prompt with the weight version that it has loaded.
 
-    The actor dies while it plays prompt number `dies_at`, or while it validates the version
-    `dies_validating`. From prompt number `frozen_at` on, it answers no ping and finishes no prompt,
-    like a process after SIGSTOP. From prompt number `slow_from` on, `rollout` waits for a call of
-    `drain`, and then returns a group whose last episode is unfinished. When the actor loads version
-    `mismatch_at`, it raises an error, as after a canary mismatch. `placed` is set once the actor
-    has a node.
+    dies_at          the actor dies while it plays the prompt with this number
+    dies_validating  the actor dies while it validates this version
+    frozen_at        from this prompt number on, the actor hangs like a process after SIGSTOP
+    slow_from        from this prompt number on, `rollout` waits for a call of `drain`, and then
+                     returns a group whose last episode is unfinished
+    mismatch_at      the actor raises an error when it loads this version, as after a mismatch
+    placed           an event that is set once the actor has a node
     """
 
     def __init__(

@@ -101,13 +101,14 @@ class MemoryBook:
 class Stage:
     """A controller with its settings, its fake actors and its fake journal.
 
-    `dies_at` holds one value for each actor that will start: the prompt number at which the actor
-    dies, or None. `slow_from` holds `FakeActor.slow_from` in the same way. `mismatch_at` is the
-    version at which the actors report a canary mismatch. `outcome` is the outcome of all groups
-    that can be played and have finite rewards. `held_out` are the questions of validation. `book`
-    keeps the record of validated versions. `reported` are the versions whose validation the run's
-    metrics already show. `rewards` maps an answer to its reward. An answer without an entry has the
-    reward 1.
+    dies_at      the number of the prompt at which each actor dies, or None
+    slow_from    the value of `FakeActor.slow_from` for each actor, or None
+    mismatch_at  the version at which the actors report a canary mismatch
+    outcome      the outcome of all groups that can be played and have finite rewards
+    held_out     the questions of validation
+    book         the record of validated versions
+    reported     the versions whose validation the run's metrics already show
+    rewards      a map from an answer to its reward, which is 1 for all other answers
     """
 
     def __init__(

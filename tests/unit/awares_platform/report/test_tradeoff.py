@@ -20,7 +20,7 @@ def test_a_policy_that_is_never_right_is_drawn():
 
 
 def test_policies_at_one_place_are_rings_with_names_of_their_own():
-    """Check three policies with equal accuracy and equal RTR, near the corner of the chart."""
+    """Check three policies with equal accuracy and token ratio, near the corner of the chart."""
     drawing = tradeoff({name: ROW | {"rtr_token": 1.0} for name in ("full", "sft", "awares")})
     radii = [float(radius) for radius in re.findall(r'class="mark"[^>]* r="([^"]*)"', drawing)]
     assert radii == [14.5, 10.5, 6.5]

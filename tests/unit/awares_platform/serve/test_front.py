@@ -34,11 +34,13 @@ HOST = b"host: a\r\n"
 class Behind:
     """The ASGI application behind the front, in place of Ray Serve's proxy.
 
-    `port` is the port of the server. `kind` says how the application answers. `availability` tells
-    the front the state of the replicas, and `draining` tells it whether the endpoint stops.
-    `bodies` lists the sizes of the request bodies that the application got. `reports` lists the
-    numbers of requests in flight that the front reported. `left` counts the clients that left a
-    hanging request.
+    port          the port of the server
+    kind          how the application answers
+    availability  the state of the replicas, as the front sees it
+    draining      whether the endpoint is about to stop, as the front sees it
+    bodies        the sizes of the request bodies that the application got
+    reports       the numbers of requests in flight that the front reported
+    left          the number of clients that left a hanging request
     """
 
     port: int
