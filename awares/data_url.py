@@ -22,8 +22,8 @@ def decode_data_url(url: str) -> bytes:
     """Return the bytes of the image file in a base64 data: URL.
 
     The URL may have parameters, line breaks, percent escapes and the URL-safe alphabet, and may
-    lack padding. The media type may be that of an image, application/octet-stream, application/pdf
-    or empty. Raises DataError if the URL is broken, or if it has another media type.
+    lack padding. The media type may be an image type, application/octet-stream, application/pdf or
+    empty. Raises DataError if the URL is broken, or if it has another media type.
     """
     header = _HEADER.match(url[:_MOST_HEADER])
     if header is None or not _KINDS.match(header[1].strip()):

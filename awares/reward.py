@@ -58,8 +58,8 @@ class Reward(Protocol):
     reward raises an exception, the job stops.
 
     To use a reward of your own, set `method.reward = "module:attribute"`. If a parameter of the
-    attribute has the name of a setting in [method], it gets this setting. The attribute also gets
-    all settings of the table [method.reward_settings].
+    attribute has the name of a setting in [method], the parameter gets this setting. The attribute
+    also gets all settings of the table [method.reward_settings].
 
     Example:
         class RightAnswer:

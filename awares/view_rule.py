@@ -37,10 +37,10 @@ class ViewRule:
     `views` names the rule. `max_pixels` is the processor's limit on the pixels of an image.
 
     `crop_scale` matters only to the rule "relative". The processor shrinks a large image to
-    `max_pixels`. `crop_scale` compares the region in its view with the region in this shrunk image:
-    it is the quotient of their sides. With 1, a quarter of the image costs about a quarter of the
-    full image's tokens. With 2, it costs four times as many, and shows finer detail. With None, a
-    region keeps native pixels. No region is enlarged beyond native pixels.
+    `max_pixels`. `crop_scale` is the side of a region in its view, divided by the side of this
+    region in the shrunk image. With 1, a quarter of the image costs about a quarter of the full
+    image's tokens. With 2, it costs four times as many, and shows finer detail. With None, a region
+    keeps native pixels. No region is enlarged beyond native pixels.
 
     Example:
         ViewRule(max_pixels=50_176).low((448, 448))  # View(None, scale=0.5)

@@ -129,7 +129,7 @@ class BatchSampler:
 
 
 def _turn(ids: list[int], logprobs: list[float], stops: Sequence[int]) -> awares.Generation:
-    """Cut the sampled ids after the first stop token. All versions are 0, as no token is stale."""
+    """Cut the sampled ids after the first stop token. Nothing reads the versions, so all are 0."""
     end = next((count for count, token in enumerate(ids, 1) if token in stops), None)
     finish = awares.FinishReason.STOP if end else awares.FinishReason.LENGTH
     return awares.Generation(tuple(ids[:end]), tuple(logprobs[:end]), (0,) * len(ids[:end]), finish)

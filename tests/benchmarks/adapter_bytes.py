@@ -4,7 +4,7 @@
 
 The adapter has rank 8 and belongs to one decoder layer of the 7B model. AdamW trains it in float32,
 and each version is its copy in bfloat16. The gradients are synthetic: an element's gradient is a
-constant mean plus noise, and the noise is ten times as large. The script takes ten seconds.
+constant mean plus noise. The noise is ten times as large as the mean. The script takes ten seconds.
 
 A size is the number of encoded bytes divided by the number of unencoded bytes. A delta encodes the
 change since the step before. An anchor encodes the whole adapter.

@@ -16,8 +16,8 @@ script reports three figures. The times are medians:
 - load: the time that an idle engine takes from reading HEAD to the applied version, without a
   canary check. The load consists of fetching, decoding, verifying, and the pause. In the way
   "adapter" it also includes writing the adapter's files;
-- pause: the part of the load in which generation waits, for an idle engine and for an engine that
-  generates. The latter includes the generation step in flight;
+- pause: the part of the load in which generation waits. The pause is measured for an idle engine
+  and for an engine that generates, where it includes the generation step in flight;
 - memory: the growth of the proportional set size (PSS) of this process and the engine, from before
   the first load to its peak. It includes the publisher, which runs in this process.
 

@@ -7,8 +7,9 @@ ENVIRONMENT is a Python environment with the packages of tests/benchmarks/trl.tx
 tests/unit/awares_platform/grpo/trl_losses.json, with which a unit test compares this project. Run
 the script again after a change of TRL's version or of CASES.
 
-The tests' own environment does not contain TRL. TRL needs the package `datasets`, and
-sentence-transformers imports `datasets` in each process of a job if it is installed.
+The tests' own environment does not contain TRL, because TRL needs the package `datasets`. If
+`datasets` is installed, sentence-transformers imports it in each process of a job, which takes time
+and memory.
 
 TRL's own methods compute everything from the logprobs and rewards: the advantages, the importance
 weights and the loss. This script only replaces the generation, the forward passes and the rewards.

@@ -34,7 +34,7 @@ def synthetic(share: float, count: int) -> Update:
     """Return an update that changes `share` of the bfloat16 weights.
 
     The float32 weights are Gaussian, and the update adds Gaussian noise to them. A bisection on the
-    first million weights finds the standard deviation of the noise.
+    first million weights finds the standard deviation with which the noise changes this share.
     """
     random = torch.Generator().manual_seed(0)
     master = torch.randn(count, generator=random) * 0.02

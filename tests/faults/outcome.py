@@ -31,10 +31,10 @@ class Struck:
 
     - `name` and `limit_s` are copied from the fault.
     - `version` is the newest version at the moment of the strike.
-    - `gone_s` is the time from the strike to the end of the struck process, or None if the fault
+    - `gone_s` is the time from the strike to the end of the struck process. It is None if the fault
       strikes a node, the store or the disk.
-    - `step_s` is the time until the job had named the fault and had published two further versions,
-      from `MatrixFault.seconds` after the strike.
+    - `step_s` is the time from `MatrixFault.seconds` after the strike until the job has named the
+      fault and has published two further versions.
     - `told` is the line by which the job named the fault, or "" if there is none.
     - `failed` says why the job did not recover in time, or is "".
 

@@ -19,7 +19,9 @@ _FILL_BYTES = 2**20
 
 
 class Strike:
-    """Strikes a job. `faults` are the rules of the store's proxy. `disk` is the disk to be filled.
+    """Injects faults into a job, one in each call.
+
+    `faults` are the rules of the store's proxy, and `disk` is the disk that a fault may fill.
 
     `every` is the number of steps from one regular checkpoint to the next.
 

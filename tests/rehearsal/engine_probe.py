@@ -2,7 +2,7 @@
 
 Python's forkserver starts the engine processes. It first imports the module `vllm_module` of the
 model family, so that no engine has to import it. ProbedQwen names this file as `vllm_module`. This
-file imports vLLM's module of Qwen2.5-VL and replaces a method in vLLM.
+file imports vLLM's module of Qwen2.5-VL, and replaces the method by which vLLM loads the model.
 """
 
 from typing import Any

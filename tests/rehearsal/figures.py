@@ -1,4 +1,4 @@
-"""Reduces what the rehearsal saw of a job to the figures that the table needs.
+"""Reduces what the rehearsal recorded about a job to the figures that the table needs.
 
 run.py writes seen/<job>.json, which has the samples of all processes and may take a megabyte.
 `compact` reduces it to a few hundred numbers. The reduced files of the committed table are in the

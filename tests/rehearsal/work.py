@@ -91,7 +91,7 @@ def forward(one: Pass, shape: Geometry) -> float:
 
 
 def update(one: Pass, shape: Geometry) -> float:
-    """Return the FLOPs of a pass with gradients of an adapter.
+    """Return the FLOPs of a pass that computes the gradients of an adapter.
 
     The layers run `one.layers` times forward and once backward, and the head runs once in each
     direction. The reference pass has computed the tower already (awares/tower.py).

@@ -74,7 +74,9 @@ class Watched:
         self._name, self.actor, self._hang_timeout_s = name, actor, hang_timeout_s
 
     def wait_for_node(self, place: str, say: Callable[[str], None]) -> None:
-        """Wait without limit until the actor runs. Say at intervals that it needs `place`.
+        """Wait without limit until the actor runs.
+
+        While it waits, `say` prints at intervals that the actor needs `place`, such as "1 GPU".
 
         Raises PartLost if the actor dies meanwhile.
         """

@@ -4,8 +4,8 @@ Helm 3 sends strategic merge patches for built-in kinds, and merge patches for c
 Helm 4 uses server-side apply. This module's server-side apply merges objects, and removes fields
 that the same manager applied before and now omits.
 
-Unlike a real server, this module replaces each list as a whole in such an apply, and finds no
-conflicts between managers. The only manager of an object sees no difference.
+Unlike a real server, server-side apply here replaces each list as a whole, and finds no conflicts
+between managers. If an object has only one manager, this manager sees no difference.
 """
 
 import copy

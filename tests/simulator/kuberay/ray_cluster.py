@@ -112,7 +112,7 @@ class RayClusters:
     def _annotated(self, cluster: Body) -> Body:
         """Return the cluster with the annotation SERVE_PORT.
 
-        If the annotation is missing, store a free port in it.
+        If the annotation is missing, add it with a free port.
         """
         metadata = cluster["metadata"]
         if SERVE_PORT in (metadata.get("annotations") or {}):
