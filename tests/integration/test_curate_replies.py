@@ -24,8 +24,8 @@ from awares.sample import Sample
 from awares_platform.config import PlatformConfig
 from awares_platform.curate.answerer import Answerer
 from awares_platform.curate.losses import LossReports
-from awares_platform.curate.reply_log import ReplyLog
 from awares_platform.data.dataset import put_image
+from awares_platform.data.reply_log import ReplyLog
 from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.method.answers import Answers
 from awares_platform.method.chat_client import KeptReply
@@ -128,8 +128,8 @@ def test_unreadable_replies_of_a_lost_shard_are_asked_again_once_the_endpoint_is
 
 
 def test_replies_that_arrive_together_share_objects_and_are_merged(seaweed: ObjectStore) -> None:
-    async def keep() -> ReplyLog:
-        log = ReplyLog.load(seaweed, "replies/")
+    async def keep() -> ReplyLog[KeptReply]:
+        log = ReplyLog.load(seaweed, "replies/", KeptReply)
         await asyncio.gather(*(log.keep(str(index), KeptReply("2")) for index in range(50)))
         assert len([*seaweed.list("replies/")]) == 2
         await log.keep("late", KeptReply(None, "refusal", "no"))
@@ -140,7 +140,7 @@ def test_replies_that_arrive_together_share_objects_and_are_merged(seaweed: Obje
 
     asyncio.run(keep())
     assert len([*seaweed.list("replies/")]) == 1
-    again = ReplyLog.load(seaweed, "replies/")
+    again = ReplyLog.load(seaweed, "replies/", KeptReply)
     assert again.kept("49") == KeptReply("2") and again.kept("late") is None
 
 

@@ -18,9 +18,9 @@ from awares_platform.config import PlatformConfig
 from awares_platform.curate.answered_rows import encode_answers
 from awares_platform.curate.datasheet import datasheet
 from awares_platform.curate.label_shard import label_shard
-from awares_platform.curate.reply_log import BudgetSpent
 from awares_platform.curate.shards import Shard, write_curated
 from awares_platform.data.dataset import put_image, shard_key, write_samples
+from awares_platform.data.reply_log import BudgetSpent
 from awares_platform.method.answers import Answers
 from awares_platform.store import ObjectStore
 from tests.chat_server import Body, ChatServer, serving

@@ -1,12 +1,15 @@
-"""Tests that an evaluation stores all answers before it asks a judge, on a real store.
+"""Tests on a real store how an evaluation asks a judge, which may cost money.
 
-Benchmarks need no judge.
+The evaluation first stores all answers of the policies. It pays for no reply of the judge twice,
+and keeps the budget. Benchmarks need no judge.
 """
 
 import io
 import shutil
-from collections.abc import Awaitable
+import uuid
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,6 +20,7 @@ from awares.labels import Case, Judgement
 from awares_platform.cli.main import main
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Split, ensure_mini, read_split
+from awares_platform.data.reply_log import BudgetSpent
 from awares_platform.evaluate.cascade import PlayedBy
 from awares_platform.evaluate.job import conclude
 from awares_platform.evaluate.questions import prepare, read_questions
@@ -24,6 +28,7 @@ from awares_platform.evaluate.results import tables
 from awares_platform.method.play import Played
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
+from tests.chat_server import ChatServer, serving
 from tests.integration.published_benchmarks import write
 from tests.spoken_turn import spoken_turn
 
@@ -80,17 +85,67 @@ def played(split: Split) -> PlayedBy:
     return {"full": rows, "low": rows, "awares": rows}
 
 
+def evaluate(config: PlatformConfig, store: ObjectStore, split: Split) -> dict[str, Any]:
+    """Conclude an evaluation of the made-up answers, and return its results."""
+    with Run(config, "evaluate") as record:
+        return conclude(config, store, record, split, played(split))
+
+
 def test_answers_are_kept_before_a_judge_is_asked(
     seaweed: ObjectStore, config: PlatformConfig
 ) -> None:
     split = read_split(seaweed, config.data.name, "test", 3)
-    with pytest.raises(AwaresError, match="the judge refuses"), Run(config, "evaluate") as record:
-        conclude(config, seaweed, record, split, played(split))
+    with pytest.raises(AwaresError, match="the judge refuses"):
+        evaluate(config, seaweed, split)
     for policy in ("full", "low"):
         data = seaweed.get(f"runs/refused/evaluate/episodes-{policy}.parquet")
         rows = pq.read_table(io.BytesIO(data)).to_pylist()
         assert [row["answer"] for row in rows] == ["7"] * 3
         assert [row["sample_id"] for row in rows] == [one.sample_id for one in split.samples]
+
+
+@pytest.fixture
+def judge() -> Iterator[ChatServer]:
+    with serving() as server:
+        yield server
+
+
+def paid(config: PlatformConfig, judge: ChatServer, budget: float) -> PlatformConfig:
+    """Return a setup whose judge costs 1 for each reply, which has two output tokens."""
+    endpoint = {"url": judge.url, "model": "m", "in_flight": 1, "output_price": 5e5}
+    curate = {"judge": "endpoint", "both_wrong": "LR", "min_confidence": 0.0, "budget": budget}
+    settings = config.model_dump() | {"curate": curate | {"judge_endpoint": endpoint}}
+    settings["data"]["name"] = f"paid-{uuid.uuid4().hex[:8]}"
+    return PlatformConfig.model_validate(settings)
+
+
+def test_an_evaluation_keeps_the_budget_and_pays_for_no_reply_twice(
+    seaweed: ObjectStore, config: PlatformConfig, judge: ChatServer
+) -> None:
+    config = paid(config, judge, budget=2)
+    ensure_mini(config.data, seaweed)
+    split = read_split(seaweed, config.data.name, "test", 3)
+    with pytest.raises(BudgetSpent, match=r"curate\.budget=2 is spent"):
+        evaluate(config, seaweed, split)
+    assert len(judge.bodies) == 2
+
+    curate = config.curate.model_copy(update={"budget": 100.0})
+    config = config.model_copy(update={"curate": curate})
+    for _ in range(2):
+        assert evaluate(config, seaweed, split)["labels"]["counts"] == {"LR": 3}
+        assert len(judge.bodies) == 3
+
+
+def test_an_evaluation_asks_again_once_a_judge_without_a_readable_reply_is_mended(
+    seaweed: ObjectStore, config: PlatformConfig, judge: ChatServer
+) -> None:
+    config = paid(config, judge, budget=0)
+    ensure_mini(config.data, seaweed)
+    split = read_split(seaweed, config.data.name, "test", 3)
+    judge.reply = lambda body, count: (200, None)
+    assert evaluate(config, seaweed, split)["labels"]["counts"] == {"none": 3}
+    judge.reply = lambda body, count: (200, "0")
+    assert evaluate(config, seaweed, split)["labels"]["counts"] == {"LR": 3}
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from awares.errors import DataError
 from awares.labels import Case, Judge, Verdict
 from awares_platform.config.curate import CurateConfig
 from awares_platform.config.data import CURATED, DataConfig
-from awares_platform.curate.reply_log import ReplyLog
 from awares_platform.data.dataset import Split, read_split
+from awares_platform.data.reply_log import ReplyLog
+from awares_platform.method.chat_client import KeptReply
 from awares_platform.method.judge import build_judge
 from awares_platform.store import ObjectStore
 
@@ -100,7 +101,7 @@ def measure(store: ObjectStore, data: DataConfig, curate: CurateConfig, name: st
     if not all("verdict" in columns for columns in split.columns):
         raise DataError(f"{name} has no verdicts: name a set that `awares curate` has written")
     labelled_by = data.model_copy(update={"name": name.rpartition(CURATED)[0] or data.name})
-    replies = ReplyLog.load(store, labelled_by.replies_prefix, curate.budget)
+    replies = ReplyLog.load(store, labelled_by.replies_prefix, KeptReply, curate.budget)
     second = asyncio.run(_verdicts(second_judge(curate, replies), split, curate, replies))
     table: Counter[str] = Counter(
         f"{columns['verdict']} {verdict}"
@@ -119,7 +120,7 @@ def measure(store: ObjectStore, data: DataConfig, curate: CurateConfig, name: st
     return found
 
 
-def second_judge(curate: CurateConfig, replies: ReplyLog) -> Judge:
+def second_judge(curate: CurateConfig, replies: ReplyLog[KeptReply]) -> Judge:
     """Build the second judge. Raises ConfigError if it cannot be built."""
     second = {
         "judge": curate.second_judge,

@@ -15,11 +15,11 @@ from awares.sample import Label
 from awares_platform.config import PlatformConfig
 from awares_platform.curate.answered_rows import decode_answers
 from awares_platform.curate.losses import LossReports
-from awares_platform.curate.reply_log import ReplyLog
 from awares_platform.data.images import Images
+from awares_platform.data.reply_log import ReplyLog
 from awares_platform.data.rows import encode_rows
 from awares_platform.method.answers import Answers
-from awares_platform.method.chat_client import EndpointUsage
+from awares_platform.method.chat_client import EndpointUsage, KeptReply
 from awares_platform.method.family import model_family
 from awares_platform.method.labeller import Labelled, Labeller
 from awares_platform.runtime.watchdog import watchdog
@@ -78,7 +78,7 @@ def _label_shard(batch: Columns, config: PlatformConfig) -> dict[str, Any]:
     store = ObjectStore.from_config(config.store)
     answers = decode_answers(batch["rows"][0], key)
     images = Images.of(store, config.data)
-    replies = ReplyLog.load(store, config.data.replies_prefix, config.curate.budget)
+    replies = ReplyLog.load(store, config.data.replies_prefix, KeptReply, config.curate.budget)
     with watchdog(config.run.hang_timeout_s):
         labelled, usage = asyncio.run(_label_all(config, answers, images, replies, key))
         store.put(key, encode_shard(labelled, fingerprint, usage))
@@ -99,7 +99,7 @@ async def _label_all(
     config: PlatformConfig,
     answers: Sequence[Answers],
     images: Images,
-    replies: ReplyLog,
+    replies: ReplyLog[KeptReply],
     key: str,
 ) -> tuple[list[Labelled], Mapping[str, EndpointUsage]]:
     """Label the samples of the shard `key`.

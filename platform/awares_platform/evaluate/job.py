@@ -11,21 +11,18 @@ measured on these questions only. The policy then answers all other questions, e
 a time.
 """
 
-import asyncio
 import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from awares.environment import Environment
 from awares.errors import DataError, MissingPolicy
-from awares.family import ModelFamily
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
-from awares_platform.config.curate import CurateConfig
 from awares_platform.config.evaluate import JOINED_FROM, EvaluateConfig, PolicyToEvaluate
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.method import MethodConfig
@@ -33,9 +30,11 @@ from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.data.dataset import Images, Split
 from awares_platform.data.image_sizes import sample_sizes
+from awares_platform.data.reply_log import ReplyLog
 from awares_platform.evaluate.by_benchmark import benchmark_metrics
 from awares_platform.evaluate.cascade import PlayedBy
 from awares_platform.evaluate.episode_rows import encode_episodes
+from awares_platform.evaluate.labels import bare, label
 from awares_platform.evaluate.playing import latency_subset, play_all
 from awares_platform.evaluate.policies import POLICIES, Weights
 from awares_platform.evaluate.questions import (
@@ -52,10 +51,9 @@ from awares_platform.evaluate.results import (
     tables,
 )
 from awares_platform.evaluate.scored import Scored, score_all
-from awares_platform.method.answers import Answers, both
+from awares_platform.method.chat_client import KeptReply
 from awares_platform.method.environment import environment
 from awares_platform.method.family import model_family
-from awares_platform.method.labeller import Labelled, Labeller
 from awares_platform.method.ratios import log_ratios
 from awares_platform.method.reward import build_reward
 from awares_platform.runtime.awaited import awaited
@@ -148,7 +146,9 @@ def conclude(
     write_episodes(store, record, scored)
     # For benchmarks, the judge may cost too much: the six have 18,805 questions.
     if not config.evaluate.benchmarks:
-        labelled = label(config.method, config.curate, model_family(config.policy), played, images)
+        replies = ReplyLog.load(store, config.data.replies_prefix, KeptReply, config.curate.budget)
+        parts = (config.method, config.curate, model_family(config.policy))
+        labelled = label(*parts, played, images, replies)
         scored = _scored(config, split, played, labelled)
     results = assemble(
         config.run,
@@ -286,44 +286,6 @@ def usable(played: PlayedBy) -> PlayedBy:
             f"the first: {next(iter(broken.values()))}"
         )
     return kept
-
-
-def label(
-    method: MethodConfig,
-    curate: CurateConfig,
-    family: ModelFamily,
-    played: PlayedBy,
-    images: Images,
-) -> dict[str, Sample]:
-    """Label the samples as curation does, from the answers of the policies low and full.
-
-    Return a dict from ids to labelled samples. A label is None if curation would leave the sample
-    out. All labels are None if low or full is not evaluated.
-    """
-    unlabelled = bare(played)
-    if "low" not in played or "full" not in played:
-        return unlabelled
-    answers = [both(low, full) for low, full in zip(played["low"], played["full"], strict=True)]
-    found = asyncio.run(_label(method, curate, family, answers, images))
-    pairs = zip(unlabelled.values(), found, strict=True)
-    return {sample.sample_id: one.sample or sample for sample, one in pairs}
-
-
-def bare(played: PlayedBy) -> dict[str, Sample]:
-    """Return a dict from ids to samples, whose labels and crops are removed."""
-    samples = [one.sample for one in next(iter(played.values()))]
-    return {one.sample_id: replace(one, label=None, crops=()) for one in samples}
-
-
-async def _label(
-    method: MethodConfig,
-    curate: CurateConfig,
-    family: ModelFamily,
-    answers: Sequence[Answers],
-    images: Images,
-) -> list[Labelled]:
-    async with Labeller(method, curate, family, images) as labeller:
-        return await labeller(answers)
 
 
 def assemble(

@@ -25,9 +25,9 @@ from awares_platform.evaluate.job import (
     EvaluateResult,
     assemble,
     check_policies,
-    label,
     usable,
 )
+from awares_platform.evaluate.labels import label
 from awares_platform.evaluate.playing import latency_subset
 from awares_platform.evaluate.policies import POLICIES
 from awares_platform.evaluate.results import policy_metrics, versions_table

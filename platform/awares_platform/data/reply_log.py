@@ -8,16 +8,18 @@ arrive while an object is being written share the next object, so there are few 
 
 A later line replaces an earlier line with the same key. A line with the reply null deletes the
 earlier reply.
+
+`awares curate`, `awares data agreement` and `awares evaluate` share the log of a data set.
 """
 
 import asyncio
 import json
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, Protocol, TypeVar
 
 from awares.errors import AwaresError
-from awares_platform.method.chat_client import KeptReply
 from awares_platform.store import ObjectStore
 from awares_platform.store.errors import NotFound
 
@@ -26,33 +28,52 @@ class BudgetSpent(AwaresError):
     """The judge and the grounding model have cost as much as curate.budget allows."""
 
 
-class ReplyLog:
+class PaidReply(Protocol):
+    """A reply and its cost, in the currency of the endpoint's prices.
+
+    `as_json` returns the keyword arguments that make the same reply again.
+    """
+
+    @property
+    def cost(self) -> float: ...
+
+    def as_json(self) -> dict[str, Any]: ...
+
+
+Reply = TypeVar("Reply", bound=PaidReply)
+
+
+class ReplyLog(Generic[Reply]):
     """What the judge and the grounding model have replied about one data set.
 
-    The object holds the replies in memory and in the store.
+    The object holds the replies in memory and in the store. `make` makes a reply from its JSON.
 
     Example:
-        log = ReplyLog.load(store, "datasets/invoices/replies/")
+        log = ReplyLog.load(store, "datasets/invoices/replies/", KeptReply)
         await log.keep(key, KeptReply("2"))
         log.kept(key)
     """
 
-    def __init__(self, store: ObjectStore, prefix: str, budget: float = 0.0) -> None:
-        self._store, self._prefix = store, prefix
+    def __init__(
+        self, store: ObjectStore, prefix: str, make: Callable[..., Reply], budget: float = 0.0
+    ) -> None:
+        self._store, self._prefix, self._make = store, prefix, make
         self._budget, self._cost = budget, 0.0
-        self._replies: dict[str, KeptReply | None] = {}
+        self._replies: dict[str, Reply | None] = {}
         self._waiting: list[str] = []
         self._written: list[str] = []
         self._turn = asyncio.Lock()
         self._doubted: set[str] = set()
 
     @classmethod
-    def load(cls, store: ObjectStore, prefix: str, budget: float = 0.0) -> "ReplyLog":
+    def load(
+        cls, store: ObjectStore, prefix: str, make: Callable[..., Reply], budget: float = 0.0
+    ) -> "ReplyLog[Reply]":
         """Read all replies below `prefix`. Raises StoreError if the store fails.
 
         `budget` is the largest cost of all replies together, or 0 without a limit.
         """
-        log = cls(store, prefix, budget)
+        log = cls(store, prefix, make, budget)
         for key in sorted(info.key for info in store.list(prefix)):
             try:
                 log._read(store.get(key))
@@ -63,7 +84,7 @@ class ReplyLog:
     def _read(self, data: bytes) -> None:
         for line in data.decode().splitlines():
             found = json.loads(line)
-            reply = KeptReply(**found["reply"]) if found["reply"] else None
+            reply = self._make(**found["reply"]) if found["reply"] else None
             # While a process merges objects, two objects can hold the same reply. Count its cost
             # only once.
             if reply is not None and reply != self._replies.get(found["key"]):
@@ -76,15 +97,15 @@ class ReplyLog:
             return None
         return BudgetSpent(
             f"curate.budget={self._budget:g} is spent: the replies below {self._prefix} have cost "
-            f"{self._cost:.2f}. Raise curate.budget and run the command again; it goes on where it "
-            "stopped, and pays for no reply twice"
+            f"{self._cost:.2f}. Raise curate.budget and run the command again; it pays for no "
+            "reply twice"
         )
 
-    def kept(self, key: str) -> KeptReply | None:
+    def kept(self, key: str) -> Reply | None:
         """Return the stored reply to the request with this key, or None if there is none."""
         return self._replies.get(key)
 
-    async def keep(self, key: str, reply: KeptReply) -> None:
+    async def keep(self, key: str, reply: Reply) -> None:
         """Write a reply to the store. Raises StoreError if the store fails."""
         self._replies[key] = reply
         self._cost += reply.cost
