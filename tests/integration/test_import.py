@@ -18,8 +18,10 @@ from PIL import Image
 from awares.errors import DataError
 from awares_platform.config.data import DataConfig
 from awares_platform.config.imports import ImportsConfig
-from awares_platform.data.dataset import Images, read_manifest, read_samples
+from awares_platform.data.dataset import Images, Split, read_manifest, read_samples, read_split
 from awares_platform.data.intake import job
+from awares_platform.data.intake.contamination import clean_train
+from awares_platform.data.intake.seen import Seen
 from awares_platform.data.intake.summary import ImportResult
 from awares_platform.runtime.job_lease import JobRefused, dataset_lease, hold
 from awares_platform.store import ObjectStore
@@ -167,6 +169,8 @@ from awares_platform.config.data import DataConfig
 from awares_platform.config.imports import ImportsConfig
 from awares_platform.config.store import StoreConfig
 from awares_platform.data.intake import job
+from awares_platform.data.intake.contamination import clean_train
+from awares_platform.data.intake.seen import Seen
 from awares_platform.store import ObjectStore
 
 class Dying(ObjectStore):
@@ -233,6 +237,32 @@ def test_a_test_split_that_comes_later_cleans_the_training_split(
     assert after["rows"] == len(train) and after["content"] != before["content"]
     refused = after["recipe"]["counts"]["refused"]
     assert refused == {"duplicate": 1, "image not found": 1, "in an evaluation set": 7}
+
+
+def test_a_cleaning_that_stops_at_any_write_counts_each_row_once(
+    seaweed: ObjectStore, pages: Path
+) -> None:
+    imported(seaweed, pages / "rows.jsonl", "swept", against=())
+    key, held = "datasets/swept/train/manifest.json", Seen()
+    manifest = seaweed.get(key)
+    first = read_split(seaweed, "swept", "train")
+    held.add_split(Split(first.samples[:6], first.columns[:6], ()))
+    shards = {one: seaweed.get(one) for one in json.loads(manifest)["shards"]}
+    for write in range(10):
+        for name, data in {**shards, key: manifest}.items():
+            seaweed.put(name, data)
+        store = Stopping(seaweed.config)
+        vars(store)["left"] = write
+        try:
+            removed = clean_train(store, "swept", held, "held")
+        except StoreUnavailable:
+            assert clean_train(seaweed, "swept", held, "held") == 7, write
+        else:
+            assert removed == 7
+            break
+        assert clean_train(seaweed, "swept", held, "held") == 0
+        assert read_manifest(seaweed, "swept", "train")["recipe"]["counts"]["refused"]["held"] == 7
+    assert write == 4, "three shards and the manifest are written"
 
 
 def sources(pages: Path, place: Path) -> Iterator[tuple[str, Path, dict[str, Any]]]:

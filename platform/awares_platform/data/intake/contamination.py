@@ -21,21 +21,22 @@ def clean_train(store: ObjectStore, name: str, held: Seen, reason: str) -> int:
     """Remove each row that is in `held` from the split train of a data set.
 
     Return the number of removed rows. The manifest counts them as refused for `reason`. If the
-    process is killed during the call, another call removes the rest. If the data set has no split
-    train, the function does nothing.
+    process is killed during the call, another call removes the rest, and counts all of them. If the
+    data set has no split train, the function does nothing.
     """
     if not is_written(store, name, TRAIN):
         return 0
     manifest = read_manifest(store, name, TRAIN)
-    content, removed, left = SamplesDigest(), 0, 0
+    content, left = SamplesDigest(), 0
     for key in manifest["shards"]:
         rows = decode_rows(store.get(key), key)
         kept = _kept(rows, held)
         content.add(rows.samples[index] for index in kept)
-        removed += len(rows.samples) - len(kept)
         left += len(kept)
         if len(kept) < len(rows.samples):
             store.put(key, _encoded(rows, kept))
+    # A killed call has removed rows from shards, but the manifest still counts them.
+    removed = manifest["rows"] - left
     if content.hex() != samples_digest(manifest):
         recipe = _counted(manifest.get("recipe"), left, removed, reason)
         images, digest = manifest.get("images"), content.hex()
