@@ -139,7 +139,7 @@ def _sixteen_bits(image: Image.Image) -> bytes:
 
 
 def _turned(image: Image.Image) -> bytes:
-    """Encode the image as a phone does: rotated by 90 degrees, which EXIF tells the reader."""
+    """Encode the image as a phone does: rotated by 90 degrees, with an EXIF tag that says so."""
     exif = Image.Exif()
     exif[_EXIF_ORIENTATION] = _ROTATED_LEFT
     turned = image.transpose(Image.Transpose.ROTATE_90)

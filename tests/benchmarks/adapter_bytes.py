@@ -62,7 +62,7 @@ class Training:
 
 
 def measure(rate: float) -> Iterator[tuple[int, float, float]]:
-    """Yield the number, the size of the delta, and the size of an anchor for each step of STEPS."""
+    """For each step of STEPS, yield its number, the size of its delta and the size of an anchor."""
     training = Training()
     old = training.published()
     for step in range(1, STEPS[-1] + 1):

@@ -114,7 +114,7 @@ class Fleet:
 
 
 class SimulatedActor:
-    """A rollout actor (`awares_platform.grpo.actor.Actor`) that waits instead of playing."""
+    """A rollout actor (`awares_platform.grpo.actor.Actor`) that sleeps instead of sampling."""
 
     def __init__(self, fleet: Fleet, drawn: random.Random) -> None:
         self._fleet, self._drawn, self._version = fleet, drawn, -1
@@ -170,7 +170,7 @@ class SimulatedActor:
 
 
 class SimulatedWorker:
-    """A reward worker (`rewarding.RewardWorker`) that waits instead of computing rewards."""
+    """A reward worker (`rewarding.RewardWorker`) that sleeps instead of computing rewards."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet

@@ -129,7 +129,7 @@ class Bench:
 
 
 def ratios(found: dict[str, list[Figures]]) -> dict[str, float]:
-    """Return the median ratio of each goal over the rounds."""
+    """Return, for each goal, the median of its ratio over the rounds."""
     pairs = {
         "episodes/s, this project over TRL": ("loop", "trl", "rate"),
         "seconds to the first step, TRL over this project": ("trl", "loop", "first_s"),

@@ -149,7 +149,7 @@ class FixedTrainer(GRPOTrainer):
 
 
 def trainer(arguments: dict[str, Any], directory: str) -> FixedTrainer:
-    """Return a trainer of a tiny language model, which this script never runs."""
+    """Return a trainer with a tiny language model. The script never runs this model."""
     words = Tokenizer(models.WordLevel({"a": 0, "b": 1, "c": 2}, unk_token="a"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="c", eos_token="b")
     size = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "vocab_size": 3}

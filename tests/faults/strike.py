@@ -1,4 +1,4 @@
-"""Lets one fault strike the running job, ends the fault, and waits for the next step."""
+"""Injects one fault into the running job, ends the fault, and waits for the next step."""
 
 import os
 import time

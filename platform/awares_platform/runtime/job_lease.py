@@ -279,7 +279,7 @@ class _Keeper:
         except PreconditionFailed:
             return self._look()
         except StoreError as error:
-            # The next beat tries again. Another job may take the lease over meanwhile.
+            # The next beat tries again. Until then, another job could take the lease over.
             if not self._silent:
                 log.warning("the lease of this job is not renewed: %s", error)
             self._silent = True

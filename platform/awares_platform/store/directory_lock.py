@@ -88,8 +88,9 @@ def _leave(directory: Path, users: IO[bytes]) -> None:
 
 def _others_use(users: IO[bytes]) -> bool:
     """Give up the caller's lock, and return whether another process uses the server."""
-    # If another process uses the server, only a shared lock is granted. If none does, either the
-    # exclusive lock is granted, or the keeper holds it and neither lock is granted.
+    # While another process uses the server, the exclusive lock is refused and a shared lock is
+    # granted. While a keeper stops the server, it holds the exclusive lock, so both locks are
+    # refused.
     others = not _acquire(users, fcntl.LOCK_EX) and _acquire(users, fcntl.LOCK_SH)
     fcntl.flock(users, fcntl.LOCK_UN)
     return others

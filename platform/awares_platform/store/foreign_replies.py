@@ -47,6 +47,6 @@ def _is_foreign(body: bytes) -> bool:
 
 
 def _text(page: bytes) -> str:
-    """Return the first words of a web page in parentheses, without HTML tags."""
+    """Return the first words of a web page, without HTML tags and enclosed in parentheses."""
     words = re.sub(rb"<[^>]*>", b" ", page[:4096]).decode("utf-8", "replace").split()
     return f" ({' '.join(words)[:_SHOWN].strip()!r})" if words else ""
