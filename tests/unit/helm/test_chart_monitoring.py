@@ -2,16 +2,20 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
+import yaml
 
 from awares_platform.config.engine import EngineConfig
 from tests.unit.helm.cases import CASES
-from tests.unit.helm.render import NAMESPACE, ROOT, Doc, of_kind
+from tests.unit.helm.render import CHART, NAMESPACE, ROOT, Doc, binary, of_kind
 
 METRIC = re.compile(r"\bray_[a-z0-9_]+")
 HISTOGRAM = re.compile(r"_(bucket|sum|count)$")
@@ -114,20 +118,59 @@ def test_every_alert_has_a_runbook_and_a_severity() -> None:
         ), rule["alert"]
 
 
-def test_commands_and_keys_in_runbooks_exist() -> None:
+COMMAND = re.compile(
+    r"\b(?:(?:kubectl|helm) [a-z]+|ray [a-z]+ [a-z]+|awares weights [a-z]+|awares [a-z]+)"
+)
+
+
+def runbooks() -> str:
+    return "\n".join(rule["annotations"]["runbook"] for rule in alerts())
+
+
+def exists(command: str) -> bool:
+    """Return whether the program knows the subcommand, and thus prints the help of it."""
+    program, *words = command.split()
+    is_ours = program in ("awares", "ray")
+    path = Path(sys.executable).with_name(program) if is_ours else binary(program)
+    return not subprocess.run([path, *words, "--help"], capture_output=True).returncode
+
+
+def test_commands_in_runbooks_exist() -> None:
+    commands = {*COMMAND.findall(runbooks())}
+    assert {command.split()[0] for command in commands} == {"kubectl", "helm", "ray", "awares"}
+    assert [command for command in sorted(commands) if not exists(command)] == []
+    assert not exists("kubectl gett") and not exists("awares weights verfy")
+
+
+def test_objects_in_runbooks_exist() -> None:
+    """Check that each kind of object after a verb of kubectl is a pod, or is in the chart."""
+    templates = "\n".join(path.read_text() for path in (CHART / "templates").glob("*.yaml"))
+    kinds = {"pod", *(kind.lower() for kind in re.findall(r"^kind: (\w+)$", templates, re.M))}
+    named = re.findall(r"\bkubectl (?:get|describe) ([a-z]+)", runbooks())
+    assert named and {kind.removesuffix("s") for kind in named} <= kinds
+
+
+def test_keys_in_runbooks_exist() -> None:
+    """Check that runbooks name only settings and values of the chart that exist."""
     from awares_platform.config import PlatformConfig
     from awares_platform.config.setup import _keys
 
     known = {*_keys(PlatformConfig)} | {f"setup.{key}" for key in _keys(PlatformConfig)}
     sections = "|".join(PlatformConfig.model_fields)
-    named = {
-        key
-        for rule in alerts()
-        for key in re.findall(
-            rf"\b((?:setup\.)?(?:{sections})\.[a-z_]+)\b", rule["annotations"]["runbook"]
-        )
-    }
+    named = {*re.findall(rf"\b((?:setup\.)?(?:{sections})\.[a-z_]+)\b", runbooks())}
     assert named and sorted(named - known) == []
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    paths = {*re.findall(r"\bendpoint(?:\.\w+)+", runbooks())}
+    assert paths and [path for path in paths if not has(values, path)] == []
+
+
+def has(values: Any, path: str) -> bool:
+    """Return whether the dotted `path` leads to a value."""
+    for part in path.split("."):
+        if not isinstance(values, dict) or part not in values:
+            return False
+        values = values[part]
+    return True
 
 
 @pytest.mark.parametrize("board", [0, 1])
