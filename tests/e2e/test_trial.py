@@ -174,14 +174,14 @@ def test_upgrade_and_rollback_change_the_version_without_a_failed_request(trial:
         if "ray.io/cluster" in body["metadata"]["labels"]
     }
     with asking(trial.url("endpoint"), SCENE, SAMPLE.question, trial.token) as asked:
-        trial.wait("first answer", lambda: asked.longest() > 1)
-        usual = asked.longest()
+        trial.wait("first answer", lambda: asked.newest_tokens() > 1)
+        usual = asked.newest_tokens()
         trial.upgrade(*FEW, "setup.serve.policy=awares", SHORT)
         assert served(trial) == "awares"
-        trial.wait("answers of the new version", lambda: 0 <= asked.longest() < usual)
+        trial.wait("answers of the new version", lambda: 0 <= asked.newest_tokens() < usual)
         trial.helm.do("rollback", "trial", "1")
         assert served(trial) == "base"
-        trial.wait("answers of the first version", lambda: asked.longest() == usual)
+        trial.wait("answers of the first version", lambda: asked.newest_tokens() == usual)
     assert asked.failures == []
     assert len(asked.answers) > 10
     assert pods == {

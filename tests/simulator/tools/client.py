@@ -21,7 +21,7 @@ class Asked:
     answers: list[Answer] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
-    def longest(self) -> int:
+    def newest_tokens(self) -> int:
         """Return the `completion_tokens` of the newest answer, or -1 before the first answer."""
         return self.answers[-1].body["usage"]["completion_tokens"] if self.answers else -1
 
