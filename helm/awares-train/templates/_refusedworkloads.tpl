@@ -76,14 +76,6 @@ modelCache.claim and modelCache.hostPath name two places for the models: set one
 endpoint.autoscaling.minReplicas={{ $scale.minReplicas }} exceeds
   maxReplicas={{ $scale.maxReplicas }}: raise endpoint.autoscaling.maxReplicas, or lower minReplicas
 {{- end }}
-{{- if lt (int $scale.minReplicas) 1 }}
-endpoint.autoscaling.minReplicas={{ $scale.minReplicas }} would leave no worker with a proxy, and
-  the head takes no requests, so the first request would wait for ever: set it to 1 or more
-{{- end }}
-{{- if lt (int $scale.maxReplicas) 1 }}
-endpoint.autoscaling.maxReplicas={{ $scale.maxReplicas }} serves nothing: set it to 1 or more, or
-  set endpoint.enabled=false
-{{- end }}
 {{- $groups := include "awares.groupsOf" (dict "root" . "groups" $endpoint.groups) | fromYaml }}
 {{- $replica := dict "number" $scale.maxReplicas "cpus" "serve.replica_cpus" "gpus"
     "serve.replica_gpus" "engine" true }}

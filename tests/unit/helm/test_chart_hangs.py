@@ -85,16 +85,6 @@ HANGS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"setup": {"engine": {"tensor_parallel": 2}, "serve": {"replica_gpus": 1}}},
         ("setup.engine.tensor_parallel=2 needs", "raise setup.serve.replica_gpus to 2"),
     ),
-    "an endpoint without replicas": (
-        {
-            "endpoint": {
-                "autoscaler": {"enabled": True},
-                "autoscaling": {"minReplicas": 0},
-                "groups": {"replica": {"minReplicas": 0}},
-            }
-        },
-        ("endpoint.autoscaling.minReplicas=0 would leave no worker with a proxy", "set it to 1"),
-    ),
     "Volcano with a job on the shared cluster": (
         FIXED | {"queue": {"kind": "volcano", "name": "research"}} | _job(cluster="shared"),
         (

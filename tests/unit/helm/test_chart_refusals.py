@@ -251,6 +251,16 @@ SCHEMA: dict[str, tuple[dict[str, Any], str, str]] = {
         "cluster.groups.cpu.gpus",
         "0",
     ),
+    "an endpoint that may be left without replicas": (
+        {"endpoint": {"autoscaling": {"minReplicas": 0}}},
+        "endpoint.autoscaling.minReplicas",
+        "1",
+    ),
+    "an endpoint that never has a replica": (
+        {"endpoint": {"autoscaling": {"maxReplicas": 0}}},
+        "endpoint.autoscaling.maxReplicas",
+        "1",
+    ),
     "a quantity that is none": (
         {"cluster": {"groups": {"cpu": {"resources": {"requests": {"memory": "16 GB"}}}}}},
         "cluster.groups.cpu.resources.requests.memory",
