@@ -2,11 +2,13 @@
 
     played questions --measured--> Validated --better--> the best version
 
-The best version has the highest mean of grpo.validation.metric. To compare two versions, take the
-difference of their values for each question. The versions are tied if the mean of the differences
-is at most the standard error of this mean. Of tied versions, the one with fewer visual tokens is
-the best. If both have equally many, the newer one is the best. The starting policy is validated for
-comparison only, and cannot become the best.
+The leader is the version with the highest mean of grpo.validation.metric. Another version is tied
+with the leader if the leader's mean lead is at most the standard error of this mean. The lead is
+the difference of the two values for each question that both versions have answered.
+
+A new version that is tied with the leader, or is the leader, replaces the best version so far. The
+exception is a best version that is tied with the leader as well, and spends fewer visual tokens.
+The starting policy is validated for comparison only. It is neither the leader nor the best version.
 """
 
 import asyncio
@@ -116,11 +118,13 @@ async def _reward(score: Score, sample: Sample, episode: Episode) -> float:
 def better(best: Validated | None, new: Validated, earlier: Sequence[Validated]) -> Validated:
     """Return `new` if it replaces `best`, the best version so far. Otherwise return `best`.
 
-    `earlier` are all other validated versions. The module's docstring has the rule.
+    `earlier` are the other validated versions and the starting policy. The module's docstring has
+    the rule.
     """
     if best is None:
         return new
-    top = max([*earlier, best, new], key=_mean)
+    candidates = [one for one in earlier if one.step]
+    top = max([*candidates, best, new], key=_mean)
     if not tied(new, top):
         return best
     if tied(best, top) and new.rtr_token > best.rtr_token:

@@ -89,6 +89,12 @@ def test_ties_do_not_add_up_to_a_clear_loss() -> None:
     assert better(near, third, [top]) is near
 
 
+def test_a_start_that_no_version_reaches_does_not_keep_the_worse_version() -> None:
+    start = replace(version(1, [9.0, 9.0, 9.0, 9.0]), step=0)
+    worse, good = version(2, [1.0, 2.0, 1.0, 2.0]), version(3, [5.0, 6.0, 5.0, 6.0])
+    assert better(worse, good, [start]) is good and better(good, worse, [start]) is good
+
+
 def test_a_decline_is_a_loss_of_accuracy_while_the_training_reward_rises() -> None:
     before = [version(1, [0.9, 0.9], train_reward=9.0), version(2, [0.8, 0.8], train_reward=9.5)]
     assert declined(version(3, [0.7, 0.7], train_reward=9.2), before) == pytest.approx(0.2)
