@@ -60,7 +60,9 @@ class RayCluster:
         self.add_node()
 
     def _start(self, group: str, *options: str) -> None:
-        command = [str(Path(sys.executable).with_name("ray")), "start"]
+        # The shell is the one of KubeRay's command, which gets the signals of Kubernetes.
+        command = ["/bin/bash", "-c", 'ulimit -n 65536; "$0" start "$@"']
+        command.append(str(Path(sys.executable).with_name("ray")))
         fixed = (
             "--block",
             "--num-cpus=8",
@@ -107,6 +109,14 @@ class RayCluster:
             f"--deadline-remaining-seconds={seconds}",
         ]
         subprocess.run([*command, *options], env=self._environment, check=True)
+
+    def delete_node(self) -> psutil.Process:
+        """Send SIGTERM to the newest node, as Kubernetes does to a deleted pod. Return its process.
+
+        The process is `ray start`, because the shell in KubeRay's command replaces itself by it.
+        """
+        self._nodes[-1].terminate()
+        return self._nodes[-1]
 
     def raylet(self) -> psutil.Process:
         """Return the raylet (Ray's main process) of the newest node."""

@@ -6,7 +6,7 @@ from typing import Literal
 
 from tests.integration import fault as proxied
 
-Part = Literal["process", "driver", "node", "notice", "store", "disk"]
+Part = Literal["process", "driver", "node", "notice", "pod", "store", "disk"]
 
 PROCESSES = {
     "controller": "ray::ControllerActor",
@@ -58,7 +58,8 @@ class MatrixFault:
     print a line that matches `told`, and publish two further versions.
 
     Example:
-        MatrixFault("driver", "kill -9 of the driver", 120, "taking over from ")
+        MatrixFault("pod", "SIGTERM of a node, as of a deleted pod", 120, NODE),
+    MatrixFault("driver", "kill -9 of the driver", 120, "taking over from ")
     """
 
     part: Part
@@ -97,6 +98,7 @@ MATRIX = [
     MatrixFault("node", "kill -9 of a raylet", 120, NODE),
     MatrixFault("node", "SIGSTOP of a raylet", 180, NODE, signal=SIGSTOP),
     MatrixFault("notice", "notice, then kill -9 of a raylet after 20 s", 120, NODE, seconds=20),
+    MatrixFault("pod", "SIGTERM of a node, as of a deleted pod", 120, NODE),
     MatrixFault("driver", "kill -9 of the driver", 120, "taking over from "),
     *_on_the_store(),
     MatrixFault("disk", "disk full for 30 s", 120, "the free space of ", seconds=30),

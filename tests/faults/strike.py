@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -45,6 +46,7 @@ class Strike:
             "process": self._process,
             "node": self._node,
             "notice": self._notice,
+            "pod": self._pod,
             "driver": self._driver,
             "store": self._store,
             "disk": self._full,
@@ -104,12 +106,28 @@ class Strike:
         self._nodes.notify(int(fault.seconds))
         # Count the seconds from here, because `notify` itself takes some seconds.
         until = time.monotonic() + fault.seconds
-        saved = False
-        while time.monotonic() < until:
-            saved = saved or any(step % self._every for step in self._job.checkpoints())
-            time.sleep(0.2)
+        saved = self._saves(lambda: time.monotonic() > until)
         self._node(fault)
         assert saved, "no checkpoint was saved after the notice"
+
+    def _pod(self, fault: MatrixFault) -> float:
+        """Delete the pod of the node, add another node, and return the seconds until the pod ends.
+
+        Raises AssertionError unless the job has saved a checkpoint besides the regular ones.
+        """
+        started, pod = time.monotonic(), self._nodes.delete_node()
+        self._nodes.add_node()
+        saved = self._saves(lambda: not gone([pod], 0))
+        assert saved, "no checkpoint was saved while the node was drained"
+        return time.monotonic() - started
+
+    def _saves(self, over: Callable[[], bool]) -> bool:
+        """Return whether the job saves a checkpoint besides the regular ones before `over()`."""
+        saved = False
+        while not over():
+            saved = saved or any(step % self._every for step in self._job.checkpoints())
+            time.sleep(0.2)
+        return saved
 
     def _driver(self, fault: MatrixFault) -> float:
         """Kill the driver, and start it again as Kubernetes does."""

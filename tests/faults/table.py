@@ -13,12 +13,13 @@ from tests.faults.faults import MATRIX
 _HEAD = """# The fault matrix
 
 `python -m tests.faults.matrix` runs the grpo job on the mini setup, on a Ray cluster of two nodes
-and with SeaweedFS behind a proxy. Faults strike at seeded random moments, one after the other.
-The rollout actor and the learner share the node that the faults take away. `run.hang_timeout_s` is
-30 and `store.retry_budget_s` is 120. A test makes this page from the files in `figures/`. Runs
-after the fourth repeat faults that missed a bar, after the cause was mended. In run 2, the last
-kill probably hit a process that the stopped raylet had left behind, and not the learner. In run 7,
-the 20 s of the notice counted from before the commands that give it, which take seconds.
+and with SeaweedFS behind a proxy. Faults strike at seeded random moments, one after the other. The
+rollout actor and the learner share the node that the faults take away. `run.hang_timeout_s` is 30
+and `store.retry_budget_s` is 120. A test makes this page from the files in `figures/`. Runs 5 to 8
+repeat faults that missed a bar, after the cause was mended. Run 9 strikes with a fault that the
+matrix got later. In run 2, the last kill probably hit a process that the stopped raylet had left
+behind, and not the learner. In run 7, the 20 s of the notice counted from before the commands that
+give it, which take seconds.
 
 "Gone" is the time from the strike to the end of the process. "Next step" is the time from the
 strike, or from the end of an outage, until the job has named the fault and then published two new

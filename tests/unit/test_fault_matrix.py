@@ -52,7 +52,7 @@ def write(directory: Path, **parts: dict[str, Any]) -> str:
 
 def test_each_fault_strikes_in_one_part_and_always_at_the_same_moment() -> None:
     struck = [fault for number in range(1, PARTS + 1) for fault, _, _ in moments(number)]
-    assert len(struck) == len(MATRIX) == 21
+    assert len(struck) == len(MATRIX) == 22
     assert {fault.name for fault in struck} == {fault.name for fault in MATRIX}
     assert moments(0) == []
     assert [fault.name for fault, _, _ in moments(PARTS + 1, ["SIGSTOP of a raylet"])] == [
@@ -60,7 +60,7 @@ def test_each_fault_strikes_in_one_part_and_always_at_the_same_moment() -> None:
     ]
     assert [(fault.name, after) for fault, after, _ in moments(2)][:2] == [
         ("SIGSTOP of a raylet", 3),
-        ("kill -9 of the driver", 9),
+        ("SIGTERM of a node, as of a deleted pod", 9),
     ]
 
 

@@ -65,7 +65,7 @@ backoffLimit: {{ int64 .job.backoffLimit }}
 rayClusterSpec:
   {{- include "awares.clusterSpec" (dict "root" $root "component" (printf "job-%s" .name) "settings"
       $root.Values.cluster
-      "groups" .job.groups "account" "runs" "setup" true "queued" true "grace" 90
+      "groups" .job.groups "account" "runs" "setup" true "queued" true
       "autoscaler" $root.Values.cluster.autoscaler.enabled) | nindent 2 }}
 {{- end }}
 {{- include "awares.jobEnd" . }}

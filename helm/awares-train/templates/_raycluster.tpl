@@ -43,7 +43,7 @@ set this field itself, and an upgrade must not reset it. Input:
   serve      whether the pods serve on port 8000
   env        additional environment variables, as YAML
   keys       name of the Secret with the endpoint's keys file, which only workers mount
-  grace      terminationGracePeriodSeconds of the pods
+  drain      seconds that a deleted pod needs at least, or nothing
   live       name of the RayCluster, if an upgrade may find it running
 */}}
 {{- define "awares.clusterSpec" -}}

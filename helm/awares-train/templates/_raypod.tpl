@@ -4,8 +4,13 @@
 {{- define "awares.rayPod" -}}
 {{- $root := .root -}}
 {{- $keys := eq .role "worker" | ternary (get . "keys") "" -}}
-{{- $stay := dict "cluster-autoscaler.kubernetes.io/safe-to-evict" "false"
-    "karpenter.sh/do-not-disrupt" "true" -}}
+{{- $drain := max (int (get .group "drainSeconds" | default 30)) (int (get . "drain")) -}}
+{{- $stay := dict "cluster-autoscaler.kubernetes.io/safe-to-evict" "false" -}}
+{{- /* With this annotation, Karpenter does not delete a pod when the cloud takes its node back. The
+pod would then not learn of it. */}}
+{{- if not (dig "spot" "enabled" false .group) }}
+{{- $_ := set $stay "karpenter.sh/do-not-disrupt" "true" }}
+{{- end }}
 metadata:
   labels:
     {{- include "awares.podLabels" . | nindent 4 }}
@@ -31,7 +36,7 @@ spec:
   {{- else }}
   {{- include "awares.plainPod" $plain | nindent 2 }}
   {{- end }}
-  terminationGracePeriodSeconds: {{ .grace }}
+  terminationGracePeriodSeconds: {{ add $drain 60 }}
   {{- if get .group "hostNetwork" }}
   hostNetwork: true
   dnsPolicy: ClusterFirstWithHostNet
@@ -77,6 +82,9 @@ spec:
         {{- with include "awares.cacheEnv" $root | trim }}{{ . | nindent 8 }}{{ end }}
         {{- if not (get .group "gpus") }}
         {{- include "awares.noGpuEnv" . | nindent 8 }}
+        {{- end }}
+        {{- if eq .role "worker" }}
+        - {name: RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S, value: {{ $drain | quote }}}
         {{- end }}
         {{- with .env }}{{ . | trim | nindent 8 }}{{ end }}
         {{- with concat $root.Values.pods.env (get .group "env" | default list) }}

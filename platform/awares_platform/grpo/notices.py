@@ -1,7 +1,8 @@
 """Learns from Ray which nodes will be taken back, and tells the controller.
 
-A cloud gives notice before it takes a spot node back. Whoever receives the notice, such as the
-autoscaler or `ray drain-node`, marks the node in Ray.
+A cloud gives notice before it takes a spot node back. Whoever receives the notice marks the node in
+Ray. On Kubernetes, `ray start` does so when it gets the SIGTERM of its deleted pod. Elsewhere, use
+`ray drain-node`.
 """
 
 import asyncio

@@ -131,6 +131,21 @@ def test_spot_is_a_switch_of_the_rollout_group_alone() -> None:
     assert group(on, "learner") == group(off, "learner")
 
 
+@pytest.mark.parametrize("name", ["rollout", "learner"])
+def test_karpenter_may_evict_a_worker_whose_spot_node_is_taken_back(name: str) -> None:
+    """The eviction is the worker's only notice of the loss of its node."""
+    for spot in (False, True):
+        docs = render(on_base({"cluster": {"groups": {name: {"spot": {"enabled": spot}}}}}))
+        spec = of_kind(docs, "RayCluster")[0]["spec"]
+        annotations = group(spec, name)["template"]["metadata"]["annotations"]
+        assert ("karpenter.sh/do-not-disrupt" in annotations) is not spot
+        guarded = [
+            doc["spec"]["selector"]["matchLabels"].get("ray.io/group")
+            for doc in of_kind(docs, "PodDisruptionBudget")
+        ]
+        assert (name in guarded) is (name == "learner" and not spot)
+
+
 def test_a_topology_spread_counts_the_groups_own_pods() -> None:
     key = "topology.kubernetes.io/zone"
     pod = group(cluster({"cluster": {"groups": {"rollout": {"topologySpread": key}}}}), "rollout")[

@@ -261,6 +261,11 @@ SCHEMA: dict[str, tuple[dict[str, Any], str, str]] = {
         "endpoint.autoscaling.maxReplicas",
         "1",
     ),
+    "a drain that is too short for the actors": (
+        {"cluster": {"groups": {"cpu": {"drainSeconds": 15}}}},
+        "cluster.groups.cpu.drainSeconds",
+        "20",
+    ),
     "a quantity that is none": (
         {"cluster": {"groups": {"cpu": {"resources": {"requests": {"memory": "16 GB"}}}}}},
         "cluster.groups.cpu.resources.requests.memory",

@@ -4,18 +4,21 @@ Also tests that checkov reports only accepted findings.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from ray._private.ray_constants import RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S
 
+from awares_platform.grpo.driving import HAND_BACK_S
 from tests.unit.helm import accepted, security
-from tests.unit.helm.cases import CASES, Case
+from tests.unit.helm.cases import CASES, Case, on_base
 from tests.unit.helm.pods import expand
 from tests.unit.helm.references import cluster_specs
-from tests.unit.helm.render import of_kind
+from tests.unit.helm.render import Doc, of_kind, render
 
 RBAC = ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
-DRAIN_S = 30
+DRAIN = "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -54,21 +57,37 @@ def test_jobs_bring_their_own_submitter(case: Case) -> None:
         )
 
 
+def drains(docs: Sequence[Doc]) -> list[tuple[str, float, int]]:
+    """Return the role, the seconds of Ray's drain, and the grace period of each Ray pod.
+
+    After SIGTERM, `ray start` drains its node for this time, and then ends Ray's processes.
+    """
+    found = []
+    for pod in expand(docs):
+        if role := pod["metadata"].get("labels", {}).get("ray.io/node-type"):
+            env = {one["name"]: one.get("value") for one in pod["spec"]["containers"][0]["env"]}
+            drain = float(env.get(DRAIN, RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S))
+            found.append((role, drain, pod["spec"]["terminationGracePeriodSeconds"]))
+    return found
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_ray_pods_have_time_to_drain(case: Case) -> None:
-    for doc in case.docs():
-        if cluster_specs(doc):
-            pods = [pod for pod in expand([doc]) if "ray.io/node-type" in pod["metadata"]["labels"]]
-            assert min(pod["spec"]["terminationGracePeriodSeconds"] for pod in pods) > DRAIN_S
+    for _, drain, grace in drains(case.docs()):
+        assert drain > HAND_BACK_S and grace >= drain + 60
 
 
-def test_the_drain_grows_with_the_endpoints_shutdown_time() -> None:
-    from tests.unit.helm.cases import on_base
-    from tests.unit.helm.render import render
-
-    docs = render(on_base({"setup": {"serve": {"shutdown_timeout_s": 300}}}))
-    pods = expand(of_kind(docs, "RayService"))
-    assert min(pod["spec"]["terminationGracePeriodSeconds"] for pod in pods) >= 300 + DRAIN_S
+def test_the_drain_grows_with_the_groups_value_and_the_endpoints_shutdown_time() -> None:
+    """Check that the larger of the two counts for a worker of the endpoint."""
+    values = {
+        "setup": {"serve": {"shutdown_timeout_s": 299.5}},
+        "cluster": {"groups": {"rollout": {"drainSeconds": 90}}},
+        "jobs": {"grpo": {"enabled": True}},
+    }
+    docs = render(on_base(values))
+    endpoint, job = drains(of_kind(docs, "RayService")), drains(of_kind(docs, "RayJob"))
+    assert {one for one in endpoint if one[0] == "worker"} == {("worker", 300, 360)}
+    assert {one for one in job if one[0] == "worker"} == {("worker", 90, 150), ("worker", 30, 90)}
 
 
 PLAIN = ("Pod", "Service", "ServiceAccount", "NetworkPolicy", "Ingress")
