@@ -16,7 +16,6 @@ Axes: B sequences, T tokens, V entries of the vocabulary, K target tokens in all
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
@@ -40,12 +39,13 @@ from awares_platform.data.held_out import divide
 from awares_platform.method.environment import system_prompt, vision_limits
 from awares_platform.method.family import model_family
 from awares_platform.runtime.job_lease import LeaseClaim, require_held
+from awares_platform.sft.best import BestStep
 from awares_platform.sft.examples import Collator, Examples, prepare
 from awares_platform.sft.order import SampleOrder, micro_batches
 from awares_platform.sft.schedule import cosine
 from awares_platform.sft.validating import figures, forced, of_all_ranks
 from awares_platform.store import ObjectStore
-from awares_platform.training import checkpoint, lora, snapshot, zero
+from awares_platform.training import checkpoint, lora, zero
 from awares_platform.training.ahead import one_ahead
 from awares_platform.training.export import export_adapter, export_policy
 from awares_platform.training.failure import SkippedSteps
@@ -57,21 +57,6 @@ from awares_platform.training.source import resolve
 
 _Pass = tuple[Batch, Tensor, int]
 """A micro-batch, its mask of requests, and the number of its unreadable images (Collator)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Best:
-    """The step with the lowest held-out loss so far, and its metrics.
-
-    `earlier` is the step that was the best before this step, or None.
-
-    Example:
-        Best(200, {"validation/loss": 0.02}, earlier=100)
-    """
-
-    step: int
-    figures: dict[str, float]
-    earlier: int | None = None
 
 
 def train(loop: dict[str, Any]) -> None:
@@ -135,9 +120,9 @@ class SftWorker:
         zero_settings = zero.settings_of(settings, config.policy.dtype)
         self._engine = zero.initialize(model, zero_settings, gpu)
         # The digest keeps snapshots of different recipes apart.
-        self._job = f"sft-{digest(recipe)[:12]}"
-        self._snapshots = Snapshots(self._engine, self._store, self._run, self._job, recipe)
-        self._best: Best | None = None
+        job = f"sft-{digest(recipe)[:12]}"
+        self._snapshots = Snapshots(self._engine, self._store, self._run, job, recipe)
+        self._best = BestStep(self._store, self._run, job, self._snapshots, self._rank)
         self._skipped = SkippedSteps(settings.max_skipped_steps, "sft")
         self._pulse = Pulse(config.run.hang_timeout_s)
 
@@ -146,7 +131,7 @@ class SftWorker:
         steps, examples = self._order.steps, self._examples
         saved = checkpoint.restore(self._engine, self._recipe)
         step = saved.step if saved else 0
-        self._best = self._stored_best(saved)
+        self._best.resume(saved, steps)
         skipped = examples.skipped + self._faults
         self._tell("start", step, steps, len(examples.samples), skipped)
         due = checkpoint.Due(self._settings.checkpoint_every, steps)
@@ -158,9 +143,7 @@ class SftWorker:
                     metrics |= self._validate(step)
                 self._tell("step", step, metrics)
                 if due(step):
-                    self._snapshots.wait()
-                    state = {"best": self._best and asdict(self._best)}
-                    checkpoint.save(self._engine, step, self._recipe, state)
+                    checkpoint.save(self._engine, step, self._recipe, self._best.state())
         self._export(step)
 
     def _tell(self, *message: Any) -> None:
@@ -229,36 +212,15 @@ class SftWorker:
         batch, tool_BT, unreadable = self._collate(samples)
         return batch.to(self._device), tool_BT.to(self._device), unreadable
 
-    def _stored_best(self, saved: checkpoint.Saved | None) -> Best | None:
-        """Return the best step that the checkpoint `saved` records.
-
-        Return None if the checkpoint records none, or if the snapshot of the best step is not
-        complete. The last step of the job needs no snapshot, because the checkpoint holds its
-        state.
-        """
-        found = saved and saved.state.get("best")
-        if not saved or not found:
-            return None
-        last = found["step"] == saved.step == self._order.steps
-        if last or snapshot.complete(self._store, self._run, self._job, found["step"]):
-            return Best(**found)
-        return None
-
     def _validate(self, step: int) -> dict[str, float]:
         """Validate the policy after `step` steps, and return the metrics.
 
-        Save a snapshot if the loss is the lowest so far. Return no metrics if nothing is held out.
+        Return no metrics if nothing is held out.
         """
         results = list(forced(self._engine, self._held_out_passes(), self._budget.packed))
-        found, best = figures(of_all_ranks(results)), self._best
-        if not found or (best and best.figures["validation/loss"] <= found["validation/loss"]):
-            return found
-        self._best = Best(step, found, best and best.step)
-        self._snapshots.save(step, step, {})
-        if self._rank == 0 and best is not None and best.earlier is not None:
-            # Keep the snapshot of `best.step`, because the newest checkpoint may still record
-            # `best.step` as the best step. Delete only the snapshot before it.
-            snapshot.delete(self._store, self._run, self._job, best.earlier)
+        found = figures(of_all_ranks(results))
+        if found:
+            self._best.offer(step, found)
         return found
 
     def _held_out_passes(self) -> Iterator[tuple[Batch, Tensor]]:
@@ -280,10 +242,10 @@ class SftWorker:
         self._snapshots.wait()
         torch.distributed.barrier()  # All ranks have uploaded their parts of the snapshots.
         meta: dict[str, Any] = {"recipe": self._recipe, "step": step}
-        if self._best is not None:
-            meta["best"] = {"step": self._best.step, "held_out": self._best.figures}
-            if self._best.step != step:
-                self._snapshots.load(self._best.step)
+        if best := self._best.found:
+            meta["best"] = {"step": best.step, "held_out": best.figures}
+            if best.step != step:
+                self._snapshots.load(best.step)
         state, adapter = zero.full_state(self._engine), zero.full_adapter(self._engine)
         scale = lora.scale(self._engine.module)
         if self._rank == 0:
@@ -293,9 +255,7 @@ class SftWorker:
             if scale is not None:
                 export_adapter(adapter, scale, self._source, "base", *named)
             self._messages.put(("exported", key))
-            for kept in (self._best.step, self._best.earlier) if self._best else ():
-                if kept is not None:
-                    snapshot.delete(self._store, self._run, self._job, kept)
+            self._best.forget()
         torch.distributed.barrier()
 
 

@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ import torch.distributed
 from awares.errors import PolicyError
 from awares_platform.config.store import StoreConfig
 from awares_platform.store import ObjectStore
+from awares_platform.store.errors import NotFound
 from awares_platform.training import shards
 from awares_platform.training.failure import FailFast
 from awares_platform.training.filesystem import filesystem, store_of
@@ -203,19 +204,27 @@ def _read_meta(path: Path, checkpoint: str) -> Saved:
         ) from error
 
 
-def stored_identity(store: ObjectStore, run: str, job: str) -> tuple[str, dict[str, Any]] | None:
-    """Return the key and the identity of a stored checkpoint, or None if there is none.
+def stored(store: ObjectStore, run: str, job: str) -> Iterator[tuple[str, Saved]]:
+    """Yield the key and the description of each stored checkpoint of a job.
 
-    The driver compares the identity with the present settings before it starts a worker. All
-    checkpoints of a job have the same identity, so the first readable one suffices. `restore`
-    reports unreadable ones.
+    Leave out checkpoints with an unreadable description, because `restore` reports them. Also leave
+    out checkpoints that Ray Train deletes at this moment.
     """
     for info in store.list(f"runs/{run}/checkpoints/{job}/"):
         if info.key.endswith(f"/{META}"):
-            with suppress(ValueError, TypeError):
+            with suppress(ValueError, TypeError, NotFound):
                 saved = Saved(**json.loads(store.get(info.key)))
-                return os.path.dirname(info.key), saved.identity
-    return None
+                yield os.path.dirname(info.key), saved
+
+
+def stored_identity(store: ObjectStore, run: str, job: str) -> tuple[str, dict[str, Any]] | None:
+    """Return the key and the identity of a stored checkpoint, or None if there is none.
+
+    All checkpoints of a job have the same identity, so the function takes the first readable one.
+    Before the driver starts a worker, it compares this identity with the present settings.
+    """
+    found = next(stored(store, run, job), None)
+    return None if found is None else (found[0], found[1].identity)
 
 
 def describe(

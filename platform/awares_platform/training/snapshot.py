@@ -91,6 +91,12 @@ def snapshot_key(run: str, job: str, name: int) -> str:
     return f"runs/{run}/snapshots/{job}/v{name:08d}"
 
 
+def names(store: ObjectStore, run: str, job: str) -> set[int]:
+    """Return the numbers of all snapshots of a job, complete or not."""
+    folder = f"runs/{run}/snapshots/{job}/v"
+    return {int(info.key.removeprefix(folder).split("/")[0]) for info in store.list(folder)}
+
+
 def complete(store: ObjectStore, run: str, job: str, name: int) -> bool:
     """Return whether all ranks have written their parts of a snapshot."""
     done = [*store.list(f"{snapshot_key(run, job, name)}/done/")]
