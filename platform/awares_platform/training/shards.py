@@ -112,7 +112,7 @@ def write(engine: Any, directory: Path) -> None:
                 file.write(values.data)
                 entries.append([kind, one.name, one.start, one.length, position])
                 position += one.length
-    index = {"updates": updates, "slices": entries}
+    index = {"updates": updates, "ranks": engine.world_size, "slices": entries}
     (directory / f"state-{rank:05d}.json").write_text(json.dumps(index), "utf-8")
 
 
@@ -180,12 +180,18 @@ class StoredSlices:
         self._slices: defaultdict[tuple[str, str], list[tuple[int, np.ndarray]]]
         self._slices = defaultdict(list)
         self.updates = 0
+        ranks = None
         for file in sorted(directory.glob("state-*.json")):
-            self._add(file)
+            # An unfinished upload by more ranks may have left further files. Checkpoints of an
+            # older release do not say how many ranks have written them.
+            if ranks is not None and int(file.stem.removeprefix("state-")) >= ranks:
+                break
+            ranks = self._add(file)
         for found in self._slices.values():
             found.sort(key=lambda one: one[0])
 
-    def _add(self, file: Path) -> None:
+    def _add(self, file: Path) -> int | None:
+        """Add the slices in a file. Return the number of ranks that have written the state."""
         try:
             index = json.loads(file.read_text("utf-8"))
             self.updates = max(self.updates, index["updates"])
@@ -194,6 +200,7 @@ class StoredSlices:
                 for kind, name, start, length, position in index["slices"]:
                     values = data[position : position + length]
                     self._slices[kind, name].append((start, values))
+            return index.get("ranks")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise self._fault(f"has a damaged file {file.name} ({error})") from error
 

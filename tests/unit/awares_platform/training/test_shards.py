@@ -36,6 +36,18 @@ def test_any_part_is_found_in_the_slices_of_three_ranks(
     assert stored.values("weight", "w", start, length).tolist() == [*range(start, start + length)]
 
 
+def test_files_of_an_unfinished_upload_by_more_ranks_are_ignored(tmp_path: Path) -> None:
+    """Five ranks are killed during the upload of a step. Then two ranks upload the same step."""
+    for ranks, value in ((5, 1.0), (2, 2.0)):
+        for rank in range(ranks):
+            length = 10 // ranks
+            np.full(length, value, np.float32).tofile(tmp_path / f"state-{rank:05d}.bin")
+            slices = [["weight", "w", rank * length, length, 0]]
+            index = {"updates": 3, "ranks": ranks, "slices": slices}
+            (tmp_path / f"state-{rank:05d}.json").write_text(json.dumps(index))
+    assert StoredSlices(tmp_path, PATH).values("weight", "w", 0, 10).tolist() == [2.0] * 10
+
+
 @pytest.mark.parametrize("lost", ["state-00001.json", "state-00001.bin"])
 def test_a_lost_file_is_named_with_the_remedy(directory: Path, lost: str) -> None:
     (directory / lost).unlink()
