@@ -8,6 +8,7 @@ called slope, is 1 if the engine applies the whole adapter.
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -41,7 +42,7 @@ from tests.integration.trained_adapter import RANK, TrainedAdapter
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 POLICY = Path(awares.mini.__file__).parent / "policy_weights"
-RUN = "served"
+RUN, FURTHER = "served", "further"
 Plain: Any = Replica.__bases__[0]
 """The replica's class without Ray Serve's wrapper. The constructor of the wrapper needs Ray."""
 
@@ -80,6 +81,10 @@ class Learner:
 
 @pytest.fixture(scope="module")
 def learner(seaweed: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Learner:
+    """Return a learner whose labels have a name that the endpoint finds in the records of a run.
+
+    Of the run RUN, only curate has recorded the name. Of the run FURTHER, only sft has.
+    """
     config = PlatformConfig.model_validate(
         {
             "run": {"name": RUN},
@@ -98,12 +103,17 @@ def learner(seaweed: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> L
     samples = [
         replace(sample, label=Label.LR) for sample in read_samples(seaweed, "awares-mini", "train")
     ]
-    write_samples(seaweed, config.data.curated, "train", samples)
+    labels = f"{config.data.curated}-5f2a"
+    write_samples(seaweed, labels, "train", samples)
+    recorded = json.dumps({"data": {"labels": labels}}).encode()
+    for record in (f"{RUN}/curate", f"{FURTHER}/sft"):
+        seaweed.put(f"runs/{record}/config.json", recorded)
+    data = config.data.model_copy(update={"labels": labels})
     method, context = config.method, config.engine.max_model_len
     processor = load_processor(POLICY, QWEN2_5_VL, method.min_pixels, method.max_pixels)
     chat = ChatFormat(processor.tokenizer, system_prompt(method), QWEN2_5_VL.chat)
     limits = vision_limits(method, QWEN2_5_VL)
-    canary = build(seaweed, config.data, chat, limits, method.low_ratio, context)
+    canary = build(seaweed, data, chat, limits, method.low_ratio, context)
     trained = TrainedAdapter.attach(POLICY, processor, canary, torch.bfloat16)
     return Learner(config, seaweed, trained, two_canaries(chat)[1], trained.logprobs())
 
@@ -197,7 +207,7 @@ def test_an_endpoint_follows_a_run_that_trains_the_adapter_of_sft_further(
     learner: Learner,
 ) -> None:
     """Until version 1 is published, the endpoint uses the adapter of SFT."""
-    learned, trained, run = learner.train(), learner.trained, RunConfig(name="further")
+    learned, trained, run = learner.train(), learner.trained, RunConfig(name=FURTHER)
     named = (learner.store, run.name, "sft", QWEN2_5_VL, learner.config.method)
     export_policy(trained.merged(), POLICY, *named, adapter=True)
     export_adapter(trained.published(), trained.scale, POLICY, "base", *named)
