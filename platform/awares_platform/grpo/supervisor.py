@@ -4,6 +4,7 @@
          |  ^-- record: the metrics of each step
          +-- a part is dead or hangs: kill both, start both; they go on from the last checkpoint
          +-- SIGTERM: the journal keeps unfinished groups, the learner saves a checkpoint, kill both
+         +-- a second SIGTERM: kill both at once
 
 The controller watches the rollout actors (fleet.py). Ray Train, inside the trainer, watches the
 learner's ranks, and each rank watches its own passes (training/pulse.py).
@@ -21,6 +22,7 @@ from awares_platform.data.dataset import Images
 from awares_platform.grpo.driving import HAND_BACK_S
 from awares_platform.grpo.guards import Guards, GuardTripped
 from awares_platform.grpo.sample_table import sample_rows
+from awares_platform.runtime import event_loop
 from awares_platform.runtime.collected_warnings import Sign
 from awares_platform.runtime.driver import needs, reply
 from awares_platform.runtime.job_lease import JobFenced
@@ -70,7 +72,7 @@ class Supervisor:
         """
         losses = FailureRate(self._settings.learner_restarts)
         restarting(
-            lambda: asyncio.run(self._attempt(record, progress)),
+            lambda: event_loop.run(self._attempt(record, progress)),
             losses,
             "grpo.learner_restarts",
             progress.say,

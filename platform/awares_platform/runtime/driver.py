@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from awares_platform.runtime import event_loop
 from awares_platform.runtime.watch import ENGINE_MARGIN, PartLost, Waiting, guarded, watch
 
 _LOOK_S = 5.0
@@ -80,7 +81,7 @@ class Watched:
 
         Raises PartLost if the actor dies meanwhile.
         """
-        asyncio.run(self._placed(place, Waiting(say)))
+        event_loop.run(self._placed(place, Waiting(say)))
 
     async def _placed(self, place: str, waiting: Waiting) -> None:
         answer = asyncio.ensure_future(reply(self._name, self.actor.ping.remote()))
@@ -94,7 +95,7 @@ class Watched:
         Raises PartLost if the actor dies or hangs meanwhile. Raises Ray's RayTaskError if the
         actor's method raises another error.
         """
-        return asyncio.run(self._result(reference))
+        return event_loop.run(self._result(reference))
 
     async def _result(self, reference: Awaitable[T]) -> T:
         pings = watch(

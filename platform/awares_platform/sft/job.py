@@ -17,7 +17,6 @@ policy is finished. A job with another recipe starts from the base policy. A lar
 cannot extend a finished run, because its learning rate has fallen to zero.
 """
 
-import asyncio
 import logging
 import time
 from contextlib import suppress
@@ -38,6 +37,7 @@ from awares_platform.data.image_sizes import read_sizes
 from awares_platform.data.images import Images
 from awares_platform.data.manifest import samples_digest
 from awares_platform.method.family import model_family
+from awares_platform.runtime import event_loop
 from awares_platform.runtime.awaited import awaited
 from awares_platform.runtime.collected_warnings import Sign
 from awares_platform.runtime.driver import beside_driver, needs, reply
@@ -178,7 +178,7 @@ class _Training:
         """
         progress.say("starting trainer processes")
         restarting(
-            lambda: asyncio.run(self._attempt(record, progress)),
+            lambda: event_loop.run(self._attempt(record, progress)),
             FailureRate(self._config.sft.max_failures),
             "sft.max_failures",
             progress.say,

@@ -395,4 +395,4 @@ def test_a_second_sigterm_ends_the_job_at_once(
     monkeypatch.setattr(record, "metrics", stop)
     with pytest.raises(SystemExit):
         steered(record, [lambda: (controller, ShortTrainer())], restarts=0)
-    assert time.monotonic() - began < 5
+    assert controller.dead.is_set() and time.monotonic() - began < 5

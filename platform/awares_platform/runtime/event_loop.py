@@ -1,0 +1,35 @@
+"""Runs a coroutine whose tasks take seconds to stop, and lets further signals cut this short.
+
+After a second signal, asyncio.run abandons the tasks. Their `finally` blocks then run after the
+session has stopped Ray, and ray.kill starts a new Ray there, which never ends.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run `work` in a new event loop, as asyncio.run does, and return its result.
+
+    If a signal's handler raises KeyboardInterrupt or SystemExit, the function cancels all tasks,
+    waits until they have ended, and raises the error. Each further signal cancels them again.
+    """
+    with asyncio.Runner() as runner:
+        try:
+            return runner.run(work)
+        except (KeyboardInterrupt, SystemExit):
+            _cancel_all(runner.get_loop())
+            raise
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    while tasks := asyncio.all_tasks(loop):
+        for task in tasks:
+            task.cancel()
+        try:
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        except (KeyboardInterrupt, SystemExit):
+            continue
