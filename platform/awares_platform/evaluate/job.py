@@ -105,9 +105,11 @@ def run(config: PlatformConfig) -> EvaluateResult:
     """Evaluate evaluate.policies and write the results to the store.
 
     Raises JobRefused if another evaluate job of this run is alive. Raises JobFenced if another
-    evaluate job takes this run over. Raises PolicyError at once if a policy is not trained, or if
-    the policy from which its training started has changed. Raises DataError if no question is
-    usable. Raises EngineFailure if the engine fails for over 5 % of a policy's questions.
+    evaluate job takes this run over. Raises PolicyError before an engine starts if a policy is
+    missing or stale. The function first waits up to run.wait_s seconds if another job can train
+    this policy. Raises DataError if no question is usable. Raises EngineFailure if the engine fails
+    for over 5 % of a policy's questions. Raises BudgetSpent if the judge's and the grounding's
+    replies about the data set have cost curate.budget.
     """
     started = time.monotonic()
     store = ObjectStore.from_config(config.store)
