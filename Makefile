@@ -27,9 +27,8 @@ results: $(INSTALLED)
 	done
 	$(BIN)/python .ci/results_table.py $(SEEDS:%=runs/quickstart-%/results.json)
 
-# Runs the jobs of the 7B setup with one layer of the model at its real widths, and compares the
-# measurements with the output of `awares plan`. An engine alone takes up to 18 GB of memory.
-# ARGS="sft grpo" runs only these two jobs.
+# Runs the 7B setup's jobs with one layer of the model at its real widths, and compares them with
+# `awares plan`. Takes up to 18 GB of memory. ARGS="sft grpo" runs only these two jobs.
 rehearse: $(INSTALLED)
 	PYTHONPATH=.:platform $(BIN)/python -m tests.rehearsal.run $(ARGS)
 	PYTHONPATH=.:platform $(BIN)/python -m tests.rehearsal.table > runs/rehearsal/table.md

@@ -4,9 +4,7 @@
     schema.types.yaml  types not visible in a default ---------+- files() -+- values.schema.json
     PlatformConfig     sections, keys, defaults of a setup ----+           +- setup.defaults.json
 
-A setup is the TOML file with the settings of a run. Its sections and keys are the fields of
-PlatformConfig. `.venv/bin/python .ci/chart.py helm/awares-train` writes the files on the right. A
-test compares the committed files with the result of `files()`.
+`.venv/bin/python .ci/chart.py helm/awares-train` writes the files on the right.
 """
 
 import json
@@ -48,19 +46,19 @@ _KINDS = {bool: "boolean", str: "string", int: "integer", float: "number"}
 class Value:
     """One key of values.yaml, with its default, its help text and its annotated schema.
 
-    `path` is the key's dotted path from the top of the file. `help` is the text after `# --`, or
-    "". `schema` comes from the key's `@schema` comment, and is None without this comment. If the
-    default is a map in block style, `below` holds the keys of this map.
-
     Example:
         Value("store.bucket", "", "S3 bucket of all state.", {"type": "string"}, ())
     """
 
     path: str
+    """The key's dotted path from the top of the file."""
     default: Any
     help: str
+    """The text after `# --`, or "" without this text."""
     schema: dict[str, Any] | None
+    """The schema in the key's `@schema` comment, or None without this comment."""
     below: tuple["Value", ...]
+    """The keys of the default, if it is a map in block style."""
 
 
 def files(chart: Path) -> dict[Path, str]:
@@ -137,8 +135,7 @@ def schema(values: tuple[Value, ...], types: dict[str, Any]) -> dict[str, Any]:
 def _schema(value: Value, types: dict[str, Any]) -> dict[str, Any]:
     """Return the annotated schema of a value, or a schema for the type of its default.
 
-    A key that must not be null is required. If a user sets it to null, Helm removes the key, and
-    the validation fails.
+    A key that must not be null is required, because Helm removes a key that a user sets to null.
     """
     said = {"description": value.help} if value.help else {}
     if value.schema is not None:

@@ -2,9 +2,8 @@
 
     .venv/bin/python .ci/results_table.py runs/quickstart-*/results.json
 
-The script fills the README's table from all runs, and draws the README's picture from the first
-run. It also copies the results to tests/unit/docs/quickstarts. A test computes the table and the
-picture again from these copies, and compares both with the committed ones.
+The script fills the README's table from all runs and draws its picture from the first run. Then it
+copies the results to tests/unit/docs/quickstarts for a test.
 """
 
 import json
@@ -41,8 +40,8 @@ COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
 def published(runs: Sequence[Mapping[str, Any]]) -> str:
     """Return the table, its caption, and sentences that compare the policies' means, as Markdown.
 
-    Each run is the parsed results.json of a quickstart. A cell holds the mean over `runs`. If the
-    rounded figures of the runs differ, their range follows in parentheses.
+    Each run is a parsed results.json. A cell holds the mean over the runs, and their range if the
+    rounded figures differ.
     """
     policies = [name for name in NAMES if all(name in run["policies"] for run in runs)]
     lines = [

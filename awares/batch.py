@@ -5,8 +5,6 @@
            +- views --pixels.py--> image_grid_thw --expand--> input_ids
                                +-> pixel_values
 
-`input_ids` holds exactly one image token for each feature vector that the vision tower returns.
-
 Axes of the tensors:
     B  sequences
     T  tokens, padded on the right
@@ -14,10 +12,6 @@ Axes of the tensors:
     U  distinct views among these images
     N  patches of all images
     D  pixel values of one patch
-
-The model computes its three-axis position ids inside `forward`, from the image grids, the attention
-mask and `mm_token_type_ids`. `mm_token_type_ids` is 1 at image tokens. WITHOUT this tensor,
-transformers silently gives image tokens the positions of plain text.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,35 +37,37 @@ Item = Episode | Demonstration
 class Batch:
     """The input tensors of a forward pass and of a loss.
 
-    input_ids_BT           token ids
-    attention_mask_BT      1 at real tokens, 0 at padding
-    mm_token_type_ids_BT   1 at image tokens, 0 elsewhere
-    pixel_values_ND        normalised pixels of each patch
-    image_grid_thw_I3      number of frames, patch rows and patch columns of each image
-    image_views_I          index of the view that each image shows; equal indices mean equal pixels
-    action_mask_BT         true at sampled tokens of episodes and target tokens of demonstrations
-    behaviour_logprobs_BT  logprob of each sampled token under the policy that sampled it
-    weights_BT             weight of each token in the SFT loss
-    versions_BT            version of the policy that sampled each token
-
-    The U distinct views have the indices 0 to U - 1, in order of first appearance. Where the action
-    mask is false, the logprobs and the loss weights are 0, and the versions are -1.
-
     Example:
         batch = collate(episodes, images, processor, limits).to("cuda")
         logits = model(**batch.forward_inputs()).logits
     """
 
     input_ids_BT: Tensor
+    """Token ids, with one image token for each feature vector that the vision tower returns."""
     attention_mask_BT: Tensor
+    """1 at real tokens, 0 at padding."""
     mm_token_type_ids_BT: Tensor
+    """1 at image tokens, 0 elsewhere.
+
+    WITHOUT this tensor, transformers silently gives image tokens the positions of plain text.
+    """
     pixel_values_ND: Tensor
+    """The normalised pixels of each patch."""
     image_grid_thw_I3: Tensor
+    """The number of frames, patch rows and patch columns of each image."""
     image_views_I: Tensor
+    """The index of the view that each image shows. The U views are numbered as they first appear.
+
+    Images with the same index have the same pixels.
+    """
     action_mask_BT: Tensor
+    """True at the sampled tokens of episodes and the target tokens of demonstrations."""
     behaviour_logprobs_BT: Tensor
+    """The logprob of each sampled token under the policy that sampled it, and 0 elsewhere."""
     weights_BT: Tensor
+    """The weight of each token in the SFT loss, and 0 outside the action mask."""
     versions_BT: Tensor
+    """The version of the policy that sampled each token, and -1 outside the action mask."""
 
     def to(self, device: torch.device | str) -> "Batch":
         """Return a copy of the batch on `device`."""
@@ -92,15 +88,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One sequence, in which each image has one placeholder per visual token.
-
-    Each field holds one value per token, and becomes a row of one tensor of a `Batch`:
-
-    ids       input_ids_BT
-    actions   action_mask_BT
-    logprobs  behaviour_logprobs_BT
-    weights   weights_BT
-    versions  versions_BT
+    """One sequence. Each field holds one value per token, with one token per visual token.
 
     Example:
         _Row(
@@ -130,21 +118,17 @@ def collate(
 ) -> Batch:
     """Collate episodes or demonstrations into one batch.
 
-    Every item must have at least one view, so that the vision tower runs on every rank.
+    Every item needs at least one view, so that the vision tower runs on every rank.
 
     - `images` returns the original image with a given hash.
-    - `processor` is the policy's processor.
     - `limits` replaces the processor's own bounds on an image's area.
     - `low_ratio` is the side of a low-resolution view with `View.scale` 1, divided by the side of
       the image.
-    - `tool_weight` is the paper's w_t: the weight of each sampled token in a turn that requests
-      crops. All other sampled tokens have the weight 1.
-    - `remember` is a cache of processed views. All calls that share a cache must have the same
-      `processor`, `limits` and `low_ratio`.
+    - `tool_weight` is the weight of each sampled token of a request: the paper's w_t.
+    - `remember` caches processed views for one `processor`, `limits` and `low_ratio`.
 
-    Raises PolicyError if an item has no view, if the tokenizer has no pad token, or if a sampled
-    token is an image placeholder. Also raises PolicyError if an item, its image and the processor
-    disagree on image sizes or token counts.
+    Raises PolicyError if an item has no view, the tokenizer has no pad token, or a sampled token is
+    an image placeholder. Also raises PolicyError if image sizes or token counts disagree.
     """
     assert items, "a batch holds at least one item"
     views = [_views(item) for item in items]

@@ -7,22 +7,21 @@ from dataclasses import dataclass
 class Budget:
     """The bounds of one episode.
 
-    `visual_tokens` bounds the visual tokens of all views, including the first view. `crops` bounds
-    the number of views that requests return. `context` is the longest sequence that the engine
-    accepts, in tokens.
-
-    If `fit` is false, a request over the budget is malformed. Serving sets `fit`, because a user
-    wants an answer. Such a request then gets fewer regions or a lower resolution, and is malformed
-    only if no region fits. A first view that leaves no room for a request is shrunk, too.
-
     Example:
         Budget(visual_tokens=4096, crops=4, context=8192)
     """
 
     visual_tokens: int
+    """The largest number of visual tokens of all views, including the first view."""
     crops: int
+    """The largest number of views that requests return."""
     context: int
+    """The longest sequence that the engine accepts, in tokens."""
     fit: bool = False
+    """Whether a request over the budget gets fewer regions or a lower resolution.
+
+    If false, such a request is malformed. Serving sets `fit`, because a user wants an answer.
+    """
 
 
 def budget_text(visual_tokens: int, crops: int) -> str:

@@ -8,11 +8,10 @@ from typing import Any
 
 
 class Carried:
-    """A base for frozen data classes with slots, whose objects are sent between processes.
+    """A base that makes the pickling of frozen data classes with slots faster.
 
-    By default, Python looks up the names of the fields each time it pickles such an object. This
-    base looks up the names once for each class. Unpickling runs neither `__init__` nor
-    `__post_init__`.
+    Python would look up the names of the fields for every object; this base does so once per class.
+    Unpickling does not run `__post_init__`.
 
     Example:
         @dataclass(frozen=True, slots=True)

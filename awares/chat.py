@@ -1,7 +1,6 @@
 """Builds the token ids of prompts and replies.
 
-A prompt is built from token ids, not from text. Sampled ids therefore enter the next prompt as they
-are. If they were decoded and encoded again, some ids could change.
+Sampled ids enter the next prompt as they are, because decoding and encoding could change them.
 
 The first turn has this layout. If the system prompt is empty, the first line is left out.
 
@@ -14,8 +13,8 @@ The reply to a request for crops is a user message with the crops and without te
     \\n<|im_start|>user\\n{images}<|im_end|>\\n
     <|im_start|>assistant\\n{sampled ... <|im_end|>}
 
-Each image is <|vision_start|><|image_pad|><|vision_end|>. ONE <|image_pad|> stands for one image.
-Engines and `awares.batch` replace this placeholder by one <|image_pad|> for each visual token.
+Each image is <|vision_start|><|image_pad|><|vision_end|>, with ONE <|image_pad|>. Engines and
+`awares.batch` replace this placeholder by one <|image_pad|> for each visual token.
 """
 
 from collections.abc import Sequence
@@ -43,9 +42,7 @@ class Said:
 class ChatFormat:
     """Builds the token ids of prompts and replies with a transformers fast tokenizer.
 
-    `tokens` are the model family's special tokens. Each id in `stop_ids` ends a turn; the first of
-    these ids is the id of <|im_end|>. The ids in `blocked_ids` must never be sampled. Raises
-    PolicyError if the tokenizer lacks a special token.
+    Raises PolicyError if the tokenizer lacks a special token of the family.
 
     Example:
         chat = ChatFormat(tokenizer, SYSTEM_PROMPT)
@@ -133,9 +130,8 @@ class ChatFormat:
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the ids of plain text.
 
-        If the text contains the name of a special token, the name is encoded as ordinary tokens. A
-        question therefore cannot forge a turn or an image. Raises DataError if the tokenizer
-        nevertheless returns the id of a stop token or a blocked id.
+        Names of special tokens become ordinary tokens, so a question cannot forge a turn or an
+        image. Raises DataError if the ids contain a special token nevertheless.
         """
         ids = self._literal(text)
         forged = {*self.stop_ids, *self.blocked_ids}.intersection(ids)
@@ -167,9 +163,7 @@ _PROBE = "awares"
 def template_prompt(tokenizer: Any, tokens: ChatTokens = QWEN2_5_VL.chat) -> str:
     """Return the system message that the tokenizer's chat template adds, or "" if it adds none.
 
-    With this system message, `ChatFormat` writes the same ids as the template for a question about
-    one image. Raises PolicyError if there is no template, if the template fails, or if its layout
-    differs from the layout of `ChatFormat`.
+    Raises PolicyError if the template is missing, fails, or has another layout than `ChatFormat`.
     """
     if not tokenizer.chat_template:
         raise PolicyError(

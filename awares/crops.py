@@ -1,8 +1,7 @@
 """Computes the boxes of the ten crops of an image, and maps evidence boxes to crops.
 
 All boxes are in native pixels of the ORIGINAL image. Half of an odd side is rounded up, so opposite
-crops share one row or column of pixels, and no pixel is left out. Right crops end at the right edge
-and bottom crops at the bottom edge. A crop is never empty.
+crops share one row or column of pixels.
 """
 
 from collections.abc import Sequence
@@ -167,16 +166,12 @@ def min_cover(
 ) -> tuple[CropId, ...]:
     """Return the crops with the smallest total area that cover every box.
 
-    Each box is first enlarged on each side by the share `padding` of its width or height, and then
-    clamped. A box is covered if ONE crop contains at least the share `tau` of the box's area. If
-    two crops each show only half of an object, the object is not covered, because it is legible in
-    neither crop.
-
-    Of several sets with this area, the set with the fewest crops wins, then the first set in the
-    order of `CropId`. Without boxes the evidence is unknown, and the result is `all`.
-
-    If `allow_all` is false, the crop `all` is never selected. The result is then top and bottom if
-    there are no boxes, or if only `all` would cover some box.
+    - Each box is first enlarged on each side by the share `padding` of its width or height.
+    - A box is covered if ONE crop contains at least the share `tau` of its area.
+    - Of several sets with the same area, the set with the fewest crops wins, then the first in the
+      order of `CropId`.
+    - Without boxes, the result is `all`.
+    - If `allow_all` is false, the result is top and bottom where only `all` would do.
 
     Example:
         min_cover([(4, 4, 20, 20)], (112, 112))  # (CropId.TOP_LEFT,)
@@ -208,16 +203,13 @@ def target_crops(
 ) -> tuple[CropId, ...]:
     """Return the crops that show the evidence `boxes`. `mapping` names the rule of selection.
 
-    - `min_cover` calls the function `min_cover`, which always returns at least one crop.
-    - `iou` is the paper's literal rule. It selects every crop whose IoU with the bounding box of
-      all boxes is at least `tau` (0.5 in the paper). No crop is smaller than a quarter of the
-      image. The rule therefore selects no crop if the bounding box is smaller than `tau` / 4 of the
-      image.
-    - `coverage` enlarges each box like `min_cover`. It then selects every crop that contains at
-      least the share `tau` of a box's area. If it selects a quadrant, it also selects the halves
-      that contain the quadrant. It selects `all` only for a box that no smaller crop covers.
+    - `min_cover` calls the function `min_cover`.
+    - `iou` is the paper's rule: each crop whose IoU with the bounding box of all boxes is at least
+      `tau` (0.5 in the paper). Small evidence therefore gets no crop.
+    - `coverage` enlarges each box, and selects each crop that contains the share `tau` of the box.
+      It selects `all` only for a box that no smaller crop covers.
 
-    Without boxes every rule returns the result of `min_cover`. Raises ConfigError for an unknown
+    Without boxes, every rule returns the result of `min_cover`. Raises ConfigError for an unknown
     rule.
     """
     if mapping not in get_args(CropMapping):

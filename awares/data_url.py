@@ -19,11 +19,10 @@ def is_data_url(url: str) -> bool:
 
 
 def decode_data_url(url: str) -> bytes:
-    """Return the bytes of the image file in a base64 data: URL.
+    """Return the bytes of the image file in a base64 data: URL, even with faulty padding or spaces.
 
-    The URL may have parameters, line breaks, percent escapes and the URL-safe alphabet, and may
-    lack padding. The media type may be an image type, application/octet-stream, application/pdf or
-    empty. Raises DataError if the URL is broken, or if it has another media type.
+    Raises DataError if the URL is broken, or if its media type is not an image type,
+    application/octet-stream, application/pdf or empty.
     """
     header = _HEADER.match(url[:_MOST_HEADER])
     if header is None or not _KINDS.match(header[1].strip()):

@@ -4,9 +4,6 @@ The label says whether the low-resolution view suffices (LR) or not (HR):
 
     LR:  prompt + first view -> answer
     HR:  prompt + first view -> request -> views -> answer
-
-`ChatFormat` builds the token ids of these turns, and also the prompts of episodes. Training and
-sampling therefore use the same layout.
 """
 
 from dataclasses import dataclass
@@ -24,18 +21,17 @@ from awares.view import View
 class Demonstration:
     """The target tokens of one sample, stored as the turns of an episode.
 
-    The `sampled_ids` of the turns are the target tokens. Their logprobs and versions are 0, because
-    no policy has sampled these tokens. `image` is the hash of the image file, and `image_size` is
-    the image's width and height.
-
     Example:
         Demonstration("mini/train/17", "9f2c...", (112, 112), (turn,))
     """
 
     sample_id: str
     image: str
+    """The hash of the image file."""
     image_size: tuple[int, int]
+    """The width and height of the image, in pixels."""
     turns: tuple[Turn, ...]
+    """The turns. Their `sampled_ids` are the target tokens, with the logprobs and versions 0."""
 
     @property
     def tool_flags(self) -> tuple[bool, ...]:
@@ -49,12 +45,10 @@ def demonstration(
     image_size: tuple[int, int],
     environment: Environment = TEN_CROPS,
 ) -> Demonstration:
-    """Return the demonstration of a labelled sample.
+    """Return the demonstration of a labelled sample, whose image has the size (width, height).
 
-    `image_size` is the width and height of the sample's image.
-
-    Raises DataError if the sample lacks a label or an answer. Also raises DataError if a sample
-    with the label HR has no crops, or has crops that `environment` does not offer.
+    Raises DataError if the sample lacks a label or an answer, or if a sample with the label HR
+    lacks crops that `environment` offers.
     """
     if sample.label is None:
         raise DataError(f"sample {sample.sample_id} has no label; run curate first")

@@ -4,9 +4,6 @@
                                       ^                   --> Malformed ......... the episode ends
                                       |                   --> Request --cost--> reward
                                       +------ views ----------- |
-
-Curation calls `cover` to get a request whose views show the evidence. Supervised fine-tuning trains
-the policy on the text that `write` returns for this request.
 """
 
 from collections import Counter
@@ -35,18 +32,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A turn that requests regions of the image.
-
-    `regions` holds the name of each requested region once, in the order of the turn's text. The
-    environment defines the names. `canonical` is false if the turn's text differs from the text
-    that `Environment.write` returns. Raises ValueError if `regions` is empty.
+    """A turn that requests regions of the image. Raises ValueError if `regions` is empty.
 
     Example:
         Request(("0", "5"))
     """
 
     regions: tuple[str, ...]
+    """The name of each requested region once, in the order of the turn's text."""
     canonical: bool = True
+    """Whether the turn's text equals the text that `Environment.write` returns."""
 
     def __post_init__(self) -> None:
         if not self.regions:
@@ -73,15 +68,14 @@ class Environment(Protocol):
     """Defines the regions that a policy may request, and the views that answer a request.
 
     To use an environment of your own, set `method.environment = "module:attribute"`. The attribute
-    is called with these arguments:
+    is called with every setting of the table [method.environment_settings]. If it has a parameter
+    with one of these names, it also gets:
 
-    - for each parameter with the name of a setting in [method], such as `max_turns`: this setting;
-    - for a parameter `rule`: the `awares.view_rule.ViewRule` of [method], which chooses the
-      resolution of views;
-    - every setting of the table [method.environment_settings].
+    - a setting of [method], such as `max_turns`;
+    - `rule`: the `awares.view_rule.ViewRule` of [method], which chooses the resolution of views.
 
-    If the environment has a method `parse_lenient`, serving calls it instead of `parse`. An
-    environment must not store anything between calls, because each job builds its own environment.
+    Serving calls `parse_lenient` instead of `parse` if the environment has this method. An
+    environment must not store anything between calls, because each job builds its own.
 
     Example:
         class Zoom:
@@ -171,8 +165,7 @@ class Environment(Protocol):
 def lenient_parser(environment: Environment) -> Callable[[str], Parsed]:
     """Return the parser that serving uses: the environment's `parse_lenient`, or else its `parse`.
 
-    `parse_lenient` accepts more forms of a request than `parse`, but still returns only regions
-    that the turn names. It returns an Answer only if the turn contains no attempt at a request.
+    `parse_lenient` accepts more forms of a request, but only regions that the turn names.
     """
     return getattr(environment, "parse_lenient", environment.parse)
 
@@ -180,9 +173,7 @@ def lenient_parser(environment: Environment) -> Callable[[str], Parsed]:
 def readable(environment: Environment, regions: Sequence[str]) -> Request | None:
     """Return the request for `regions`, or None if `environment` does not offer them.
 
-    The environment writes the request as text, and then parses the text. The environment offers the
-    regions if the parsed request names the same regions. Regions that belong to another environment
-    usually fail this test.
+    The environment offers the regions if it can write a request for them and parse the text again.
     """
     if not regions:
         return None
@@ -194,7 +185,7 @@ def readable(environment: Environment, regions: Sequence[str]) -> Request | None
 def count_regions(regions: Iterable[str], listed: Sequence[str]) -> dict[str, int]:
     """Return how often each of the `listed` regions occurs in `regions`.
 
-    The total of all unlisted regions has the key "other". The key is absent if the total is 0.
+    The key "other" counts the unlisted regions. Without such regions, the key is absent.
 
     Example:
         count_regions(["0", "0", "9"], ("0", "1"))  # {"0": 2, "1": 0, "other": 1}

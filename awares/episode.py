@@ -9,13 +9,8 @@
                   prompt ids + sampled ids + tool_reply ids + views ------+        |
                                                  ^--- cut from the original image -+
 
-The environment parses the turns and chooses the views. Ids are only appended, never changed: the
-prompt of turn 2 consists of the prompt of turn 1, the sampled ids and the tool's reply. The tool's
-reply is a user message with the requested views. After any failure, `run_episode` returns an
-episode with StopReason.ERROR, so the other episodes of the group go on.
-
-An engine may be interrupted before an episode ends. The episode then has StopReason.UNFINISHED, and
-its last turn has the ids that were sampled by then. Another call of `run_episode` continues it.
+Ids are only appended, never changed. After a failure, the episode has StopReason.ERROR. If the
+engine is interrupted, it has StopReason.UNFINISHED, and another call of `run_episode` continues it.
 """
 
 from collections.abc import Sequence
@@ -57,45 +52,37 @@ class StopReason(StrEnum):
 class Turn(Carried):
     """One assistant turn.
 
-    `context_ids` are the ids before the sampled ids: the whole prompt in turn 1, the tool's reply
-    in a later turn. They hold ONE image placeholder for each of the `views` that this turn adds.
-    Each sampled token has one entry in each of these three fields:
-
-    - `sampled_ids`: its id;
-    - `logprobs`: its logprob under the policy that sampled it;
-    - `versions`: the version of this policy.
-
-    `text` is the decoded text of the sampled ids. `cut` says whether the token limit ended this
-    text; the journal of the GRPO job does not store `cut`. `crops` are the regions of a granted
-    request, and `area` is their cost as a share of the image's area. `stop` says how the turn ended
-    the episode, or is None if the episode went on.
-
     Example:
         Turn((1, 9, 2), (View(),), (17, 151645), (-0.1, 0.0), (3, 3), "7", (), StopReason.ANSWER)
     """
 
     context_ids: tuple[int, ...]
+    """The ids before the sampled ids: the prompt in turn 1, the reply with views in a later turn.
+
+    They hold ONE image placeholder for each view.
+    """
     views: tuple[View, ...]
+    """The views that this turn adds to the sequence."""
     sampled_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    """The logprob of each sampled id under the policy that sampled it."""
     versions: tuple[int, ...]
+    """The version of the policy that sampled each id."""
     text: str
+    """The decoded text of the sampled ids."""
     crops: tuple[str, ...]
+    """The regions of a granted request."""
     stop: StopReason | None
+    """How the turn ended the episode, or None if the episode went on."""
     area: float = 0.0
+    """The cost of the granted request, as a share of the image's area."""
     cut: bool = False
+    """Whether the token limit ended the text. The journal of the GRPO job does not store it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episode(Carried):
     """An episode. It holds token ids and descriptions of views, but no pixels.
-
-    `image` is the hash of the image file, and `image_size` is the image's width and height.
-    `visual_tokens` counts the visual tokens of all views. `rtr_token` is this number divided by the
-    visual tokens of the full image, and `rtr_pixel` is the same ratio for pixels.
-
-    If an answer reaches the token limit, `answer` holds the part before the limit, and `stop` is
-    LENGTH. Without an answer, `answer` is None. If `stop` is ERROR, `error` describes the failure.
 
     Example:
         Episode(
@@ -106,14 +93,21 @@ class Episode(Carried):
 
     sample_id: str
     image: str
+    """The hash of the image file."""
     image_size: tuple[int, int]
+    """The width and height of the image, in pixels."""
     turns: tuple[Turn, ...]
     answer: str | None
+    """The answer, or None without one. An answer at the token limit lacks its end."""
     stop: StopReason
     visual_tokens: int
+    """The number of visual tokens of all views."""
     rtr_token: float
+    """`visual_tokens`, divided by the visual tokens of the full image."""
     rtr_pixel: float
+    """The number of pixels of all views, divided by the pixels of the full image."""
     error: str = ""
+    """Describes the failure if `stop` is ERROR."""
 
     @property
     def crops(self) -> tuple[str, ...]:
@@ -137,13 +131,12 @@ async def run_episode(
 ) -> Episode:
     """Run one episode on the original `image` (RGB).
 
-    To run several episodes on one image, pass the same Gallery as `image`; it renders each view
-    once. A failure raises no exception: the returned episode then has StopReason.ERROR. The engine
-    gets `session` with every turn, so that the engine can recognise the turns of one episode.
+    - `image` may be a Gallery, which renders each view once for several episodes.
+    - `session` goes to the engine with every turn and names the episode.
+    - `begun` is an unfinished episode of `sample`, which the function continues. `spec` must be the
+      same as before, without a grammar and a seed.
 
-    If `begun` is an unfinished episode of `sample`, the function continues it. All sampled ids keep
-    their logprobs and versions. The ids of an unfinished turn become a part of the engine's prompt.
-    `spec` must be the same as before, and must have no grammar and no seed.
+    A failure raises no exception: the returned episode then has StopReason.ERROR.
     """
     turns = list(begun.turns) if begun else []
     gallery = image if isinstance(image, Gallery) else Gallery(image)
@@ -244,8 +237,7 @@ async def _sample(
 ) -> tuple[Turn, FinishReason]:
     """Sample the rest of an unfinished turn. Return the turn and the reason why sampling ended.
 
-    The prompt of `request` ends before the turn's sampled ids. The token limit of `request` is the
-    limit of the whole turn, including the ids that are already sampled.
+    The prompt and the token limit of `request` are those of the whole turn.
     """
     if count := len(turn.sampled_ids):
         left = replace(request.sampling, max_tokens=request.sampling.max_tokens - count)
@@ -270,8 +262,7 @@ def _read(
 ) -> tuple[Parsed, tuple[View, ...]]:
     """Return the parsed turn, and the views that answer its request.
 
-    If the budget does not allow the request, the parsed turn is Malformed. An answer, a malformed
-    turn and a request in the last turn get no views.
+    A request that the budget does not allow becomes Malformed. Only a granted request gets views.
     """
     parsed = spec.environment.parse(text)
     if not isinstance(parsed, Request) or last_turn:
@@ -295,8 +286,8 @@ def _stop(parsed: Parsed, finish: FinishReason, last_turn: bool) -> StopReason |
 def _check(generation: Generation, chat: ChatFormat) -> None:
     """Raise PolicyError for a generation that would spoil training.
 
-    Such a generation has fields of unequal lengths, contains blocked ids, or has FinishReason.STOP
-    without a stop token at its end. An empty generation spoils training unless it is interrupted.
+    The fields must have equal lengths, a finished turn must end with a stop token, and no id may be
+    blocked. Only an interrupted generation may be empty.
     """
     count, interrupted = len(generation.token_ids), generation.finish is FinishReason.INTERRUPTED
     empty = count == 0 and not interrupted

@@ -3,8 +3,7 @@
     text + first view + requested views + sampled tokens of all turns <= Budget.context
            +---- Budget.visual_tokens ----+
 
-`grant` bounds the requested views, and `check_room` bounds the question. If there is a budget, both
-functions together ensure that no turn of a policy exceeds the engine's context.
+`grant` bounds the requested views, and `check_room` bounds the question.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,19 +31,18 @@ The number is not 1, because the smallest view of another shape may cost more to
 class EpisodeSpec:
     """The settings of an episode.
 
-    `limits` are the limits of the image processor. `low_ratio` is the side of a low-resolution view
-    with `View.scale` 1, divided by the side of the image. Without a `budget`, every request before
-    the last turn is granted.
-
     Example:
         EpisodeSpec(VisionLimits(min_pixels=784), TenCrops(), sampling=Sampling(temperature=1.0))
     """
 
     limits: VisionLimits
+    """The limits of the image processor."""
     environment: Environment = TEN_CROPS
     low_ratio: float = 0.5
+    """The side of a low-resolution view with `View.scale` 1, divided by the side of the image."""
     sampling: Sampling = Sampling()
     budget: Budget | None = None
+    """The bounds of the episode. If None, every request before the last turn is granted."""
 
     def tokens(self, views: Sequence[View], size: Size) -> int:
         """Return the number of visual tokens that `views` of an image of `size` cost."""
@@ -54,9 +52,8 @@ class EpisodeSpec:
     def first_view(self, size: Size) -> View:
         """Return the environment's first view of an image of `size`.
 
-        This view may leave no room for a requested view. If `Budget.fit` is true, such a view is
-        shrunk until it takes at most half of the budget's visual tokens. The view stays as it is if
-        the environment allows only one turn, because no view is requested then.
+        If `Budget.fit` is true and the view leaves no room for a requested view, it is shrunk to at
+        most half of the budget's visual tokens.
         """
         view = self.environment.first_view(size)
         if self.budget is None or not self.budget.fit or self.environment.max_turns == 1:
@@ -74,9 +71,8 @@ def grant(
 ) -> tuple[Request, tuple[View, ...]] | Malformed:
     """Return the request and its views, or Malformed if the budget does not allow the request.
 
-    `shown` are the views of all turns so far, including the first view. If `Budget.fit` is true, a
-    request over the budget is reduced until it fits. The result is then Malformed only if not even
-    one region fits.
+    `shown` are the views of all turns so far. If `Budget.fit` is true, a request over the budget is
+    reduced, and is Malformed only if no region fits.
     """
     views = spec.environment.views(request, size)
     budget = spec.budget
@@ -99,9 +95,8 @@ def _fit(
 ) -> tuple[Request, tuple[View, ...]] | None:
     """Return the request and its views, reduced to the budget, or None if no region fits.
 
-    The budget leaves `crops` views and `tokens` visual tokens for this request. The function
-    shrinks all views alike, in steps of 10 %. A dropped region might hold the evidence, so the
-    function drops the last regions only if there are too many views, or if no step fits.
+    The function first shrinks all views in steps of 10 %. It drops a region only if shrinking does
+    not suffice, because the region might hold the evidence.
     """
     for count in range(len(request.regions), 0, -1):
         kept = replace(request, regions=request.regions[:count])
@@ -124,9 +119,7 @@ def _smaller(views: Sequence[View]) -> Iterator[tuple[View, ...]]:
 def longest(spec: EpisodeSpec, question: str, size: Size, chat: ChatFormat) -> int:
     """Return the largest number of tokens that an episode about `question` can reach.
 
-    The number includes the sampled tokens of all turns. Each turn samples `Sampling.max_tokens`
-    tokens at most. Without a budget, the number leaves out the requested views and the messages
-    that show them.
+    Without a budget, the number leaves out the requested views and the messages that show them.
     """
     turns = spec.environment.max_turns
     text = len(chat.first_turn(question)) - 1

@@ -9,8 +9,6 @@ AwaresError
 |   +-- MissingPolicy   A policy is not in the store yet, or is stale.
 +-- Fenced              Another process has taken over the work of this process.
 
-The platform defines further subclasses, for example in store/errors.py, weights/manifest.py and
-engine/launch.py.
 """
 
 

@@ -1,17 +1,13 @@
 """A model family holds every property in which the supported vision-language models differ.
 
-The configuration names the family as `policy.family = "module:attribute"`. The method, the trainer
-and the engine read these properties from the family, and never name a model:
+The configuration names the family as `policy.family = "module:attribute"`. All code reads these
+properties from the family, and never names a model:
 
     chat ---------------- awares.chat.ChatFormat builds prompts from these special tokens
     limits -------------- awares.tokens counts visual tokens with these patch and merge sizes
     processor_options --- the trainer and vLLM resize images within these bounds
     load_model, tower --- the trainer loads the model and freezes the vision tower
     vllm_module --------- on CPUs, this module is imported once, before engines are forked
-
-`awares.batch` supports models with three inputs: flattened patches (`pixel_values`), one grid per
-image (`image_grid_thw`), and a mask of image tokens (`mm_token_type_ids`). The model computes its
-three-axis position ids from these inputs. `positions` computes the same ids without the model.
 """
 
 import json
@@ -28,10 +24,6 @@ from awares.tokens import VisionLimits
 class ChatTokens:
     """The special tokens of a family's chat layout, as text.
 
-    `start` and `end` enclose a message. `image_start`, `image` and `image_end` together stand for
-    one image. Each token in `stops` ends a turn; the first of these tokens is `end`. The tokens in
-    `blocked` must never be sampled.
-
     Example:
         ChatTokens(
             start="<|im_start|>",
@@ -45,19 +37,25 @@ class ChatTokens:
     """
 
     start: str
+    """Starts a message."""
     end: str
+    """Ends a message."""
     image_start: str
+    """Stands before `image`."""
     image: str
+    """The placeholder of one image."""
     image_end: str
+    """Stands after `image`."""
     stops: tuple[str, ...]
+    """The tokens that end a turn. The first is `end`."""
     blocked: tuple[str, ...]
+    """The tokens that must never be sampled."""
 
 
 class ModelFamily(Protocol):
     """The properties that distinguish one family of vision-language models from the others.
 
-    A family must be cheap to import, so only its methods import torch and transformers.
-
+    Only the methods may import torch and transformers, so a family is cheap to import.
     Example:
         class Qwen2VL(Qwen25VL):
             \"\"\"Qwen2-VL: the same layout and processor, with another model class.\"\"\"

@@ -14,9 +14,7 @@ _THREAD_PIXELS = 1 << 18
 
 
 class Gallery:
-    """The rendered views of an original image (RGB).
-
-    Episodes on the same image may share a gallery. Each view is then rendered once for all of them.
+    """The rendered views of an original image (RGB), shared by episodes on this image.
 
     Example:
         gallery = Gallery(image)

@@ -1,7 +1,7 @@
 """Defines the interface of an engine, which samples the turns of a policy.
 
-An engine takes token ids and images, and returns sampled token ids. For each sampled id, the engine
-also returns a logprob and a version. The version is the number of the weights that sampled the id.
+An engine takes token ids and images. It returns sampled ids, each with a logprob and the version of
+the weights that sampled it.
 """
 
 from dataclasses import dataclass
@@ -26,10 +26,6 @@ class FinishReason(StrEnum):
 class Sampling:
     """Sampling settings. A `temperature` of 0 is greedy sampling.
 
-    `max_tokens` is the largest number of tokens that one turn may sample. `min_tokens` is the
-    smallest number. The ids in `blocked_ids` are never sampled. If `grammar` is not None, the
-    sampled text obeys this grammar in EBNF.
-
     Example:
         Sampling(temperature=1.0, top_p=1.0, max_tokens=32, seed=7)
     """
@@ -37,37 +33,38 @@ class Sampling:
     temperature: float = 0.0
     top_p: float = 1.0
     max_tokens: int = 64
+    """The largest number of tokens that one turn may sample."""
     seed: int | None = None
     min_tokens: int = 0
+    """The smallest number of tokens that one turn samples."""
     blocked_ids: tuple[int, ...] = ()
+    """The ids that are never sampled."""
     grammar: str | None = None
+    """A grammar in EBNF that the sampled text obeys, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
     """A prompt and its sampling settings.
 
-    `token_ids` contains ONE placeholder for each image. `images` are in the order of these
-    placeholders. All turns of an episode have the same `session`. An engine can therefore route
-    each turn to the replica whose cache holds the earlier turns.
-
     Example:
         GenerateRequest((151644, ...), (low_view,), Sampling(), session="ep-17")
     """
 
     token_ids: tuple[int, ...]
+    """The ids of the prompt, with ONE placeholder for each image."""
     images: tuple[Image, ...]
+    """The images in the order of their placeholders."""
     sampling: Sampling
     session: str
+    """Names the episode. An engine can send its turns to the replica that has cached it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
     """Sampled ids, including the stop token, with the logprob and weight version of each id.
 
-    Only an interrupted generation may have no ids. The logprobs come from the behaviour policy,
-    which sampled the ids. `cached` counts the prompt's tokens that the engine did not compute,
-    because an earlier prompt began with the same tokens.
+    Only an interrupted generation may have no ids.
 
     Example:
         Generation((17, 151645), (-0.1, -0.02), (3, 3), FinishReason.STOP)
@@ -75,9 +72,11 @@ class Generation:
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
+    """The logprob of each id under the policy that sampled it."""
     versions: tuple[int, ...]
     finish: FinishReason
     cached: int = 0
+    """The number of prompt tokens that the engine did not compute, but took from its cache."""
 
 
 class Generate(Protocol):

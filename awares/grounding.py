@@ -10,18 +10,15 @@ from awares.sample import Sample
 class Grounding(Protocol):
     """Finds the boxes that hold the evidence for an answer, in pixels of the original image.
 
-    Curation calls `boxes` for many HR samples concurrently. `boxes` raises DataError if a sample
-    cannot be grounded, and the sample then gets no label. A grounding may be an async context
-    manager. Curation then enters this context before the first call of `boxes` and leaves it after
-    the last.
+    Curation calls `boxes` concurrently for many HR samples. If `boxes` raises DataError, the sample
+    gets no label. A grounding may be an async context manager, which encloses all calls.
 
     To use a grounding of your own, set `curate.grounding = "module:attribute"`. Curation calls this
-    attribute with all settings of the table [curate.grounding_settings]. If the attribute's
-    signature has one of the following parameters, curation passes it, too:
+    attribute with all settings of the table [curate.grounding_settings], and with these parameters
+    if its signature has them:
 
     - `endpoint` is the table [curate.grounding_endpoint].
     - `images` is a function that returns the decoded image for the hash `Sample.image`.
-
     Example:
         class WholeImage:
             def __init__(self, images):

@@ -1,7 +1,7 @@
 """Describes the paper's six benchmarks as lmms-eval runs them: columns, prompts, limits, scorers.
 
-lmms-eval 0.7.1 and 0.7.3 have the same prompts and token limits. On 2026-07-30, all data sets
-except OCRBench moved to another owner on the Hugging Face hub. Papers name the old ids.
+On 2026-07-30, all data sets except OCRBench moved to another owner on the Hugging Face hub.
+Papers name the old ids.
 """
 
 import re
@@ -16,33 +16,34 @@ BenchmarkName = Literal["chartqa", "docvqa", "ocrbench", "pope", "realworldqa", 
 class Benchmark:
     """A benchmark: where its rows are, and how its questions are asked and scored.
 
-    - `ids`: the ids of the data set on the Hugging Face hub, the newest first.
-    - `folder`: the data set's folder with the files, or "" if they are at its top.
-    - `split`: the split, which has `rows` rows.
-    - `question`, `answer`, `sample_id`, `kind`: names of columns. "" means that the data set has no
-      such column.
-    - `scorer`: a name in awares.evaluation.scorers.
-    - `suffix`: text that follows each question in the prompt.
-    - `keeps_spaces`: whether the prompt keeps the spaces around the question.
-    - `max_tokens`: the token limit of an answer.
-
     Example:
         BENCHMARKS["pope"].prompt("Is there a dog?")
     """
 
     name: BenchmarkName
     ids: tuple[str, ...]
+    """The ids of the data set on the Hugging Face hub, the newest first."""
     split: str
+    """The split of the data set, which has `rows` rows."""
     rows: int
     question: str
+    """The name of the column with the question."""
     answer: str
+    """The name of the column with the accepted answers."""
     sample_id: str
+    """The name of the column with the id of a row, or "" without such a column."""
     kind: str
+    """The name of the column with the kind of question, or "" without such a column."""
     scorer: str
+    """A name in awares.evaluation.scorers."""
     max_tokens: int
+    """The token limit of an answer."""
     suffix: str = ""
+    """The text that follows each question in the prompt."""
     folder: str = ""
+    """The data set's folder with the files, or "" if they are at its top."""
     keeps_spaces: bool = False
+    """Whether the prompt keeps the spaces around the question."""
 
     def prompt(self, question: str) -> str:
         """Return the prompt of a question."""

@@ -19,11 +19,9 @@ def interval(
 ) -> tuple[float, float]:
     """Return the confidence interval of the mean of `values`, which must not be empty.
 
-    `clusters` contains the cluster of each value, such as the image of each question. A resample
-    draws whole clusters, because the values of one cluster resemble each other (the cluster
-    bootstrap of Cameron, Gelbach and Miller, 2008). Without `clusters`, each value is a cluster.
-    `level` is the confidence level. The interval depends only on the arguments, because `seed`
-    determines the resampling.
+    `clusters` holds the cluster of each value, such as the image of each question. A resample draws
+    whole clusters (the cluster bootstrap of Cameron, Gelbach and Miller, 2008). Without `clusters`,
+    a resample draws single values.
 
     Example:
         interval([1.0] * 90 + [0.0] * 10)  # about (0.84, 0.95)
@@ -64,10 +62,8 @@ def difference(
 ) -> tuple[float, float]:
     """Return the 95 % interval of mean(first) - mean(second) from paired values.
 
-    A pair holds the scores of two policies on one question. The difficulty of a question affects
-    both scores of a pair and cancels in their difference. The interval of the differences is
-    therefore usually narrower than the intervals of the two means suggest. `clusters` contains the
-    cluster of each pair, as in `interval`.
+    A pair holds the scores of two policies on one question. `clusters` holds the cluster of each
+    pair, as in `interval`.
     """
     pairs = zip(first, second, strict=True)
     values = [left - right for left, right in pairs]

@@ -1,7 +1,6 @@
 """Measures when and where a policy requests crops (paper, supplement 4).
 
-"When" asks whether the policy requests crops if and only if crops are needed. "Where" asks whether
-the policy requests the right regions. A call is a granted request for crops.
+A call is a granted request for crops.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,40 +21,41 @@ _NOMINAL = (1000, 1000)
 class Decisions:
     """The figures of a set of episodes. A figure is None if its denominator is 0.
 
-    call_rate            share of all episodes that have a call
-    valid_parse_rate     number of episodes with a call, divided by the number of episodes that
-                         have a call or end with a malformed request in the first turn; a request
-                         that the token limit has cut does not count
-    mean_area            mean area that an episode with a call requests, as a share of the image
-    histogram            number of requests for each region; "none" counts episodes without a call
-
-    The next figures cover episodes of labelled samples. Only an HR sample needs a call.
-
-    precision            among the episodes with a call, the share that has an HR sample
-    recall               among the episodes with an HR sample, the share that has a call
-    f1                   harmonic mean of precision and recall
-    false_positive_rate  among the episodes with an LR sample, the share that has a call
-
-    The last figures cover episodes that have a call and an HR sample with target regions.
-
-    region_exact         share of these episodes that request exactly the target regions
-    region_match         share of these episodes whose requested regions have an IoU of at least
-                         0.25 with the target regions
+    Only an HR sample needs a call. Figures about HR or LR leave out samples without a label.
 
     Example:
         decisions(zip(episodes, samples)).f1
     """
 
     call_rate: float | None
+    """The share of all episodes that have a call."""
     precision: float | None
+    """Among the episodes with a call, the share that has an HR sample."""
     recall: float | None
+    """Among the episodes with an HR sample, the share that has a call."""
     f1: float | None
+    """The harmonic mean of precision and recall."""
     false_positive_rate: float | None
+    """Among the episodes with an LR sample, the share that has a call."""
     region_exact: float | None
+    """The share of episodes that request exactly the target regions.
+
+    Covers episodes that have a call and an HR sample with target regions.
+    """
     region_match: float | None
+    """The share of episodes whose regions have an IoU of at least 0.25 with the target regions.
+
+    Covers the same episodes as `region_exact`.
+    """
     mean_area: float | None
+    """The mean area that an episode with a call requests, as a share of the image."""
     valid_parse_rate: float | None
+    """The share of readable requests among the first turns that try to request crops.
+
+    A request that the token limit has cut does not count.
+    """
     histogram: dict[str, int]
+    """The number of requests for each region. "none" counts episodes without a call."""
 
 
 def decisions(

@@ -1,8 +1,7 @@
 """Reads which option, A to D, a prediction names.
 
-lmms-eval reads the option with one rule in V*Bench (`starred`), and with another rule in
-RealWorldQA (`extracted`). Both functions keep the faults of lmms-eval. `letter` is a rule of this
-project without these faults.
+`starred` (V*Bench) and `extracted` (RealWorldQA) keep the faults of lmms-eval. `letter` is a rule
+of this project without these faults.
 """
 
 import re
@@ -22,9 +21,7 @@ _STARRED = tuple(
 def starred(prediction: str) -> str | None:
     """Return the option that lmms-eval reads for V*Bench, or None.
 
-    The first matching rule decides. The first rule matches each text that starts with a letter from
-    A to D, so that "Answer: B" is A and "Black" is B. If no rule matches and the text contains only
-    one letter from A to D, this letter counts, so that "The bus" is B.
+    The first matching rule decides. It takes a first letter from A to D, so "Black" is B.
     """
     text = prediction.strip().upper()
     for rule in _STARRED:
@@ -50,13 +47,11 @@ _PHRASES = (
 def extracted(prediction: str) -> str | None:
     """Return the option that lmms-eval reads for RealWorldQA since 2026, or None.
 
-    The function looks for a capital letter from A to D in these places, and takes the first that it
-    finds:
+    The first capital letter from A to D counts, in the order of these places:
 
-    - the start and the end of the text, where the letter stands alone;
+    - a letter alone at the start or the end;
     - the text after a phrase such as "the answer is";
-    - (A), A., A:, A), A before a space, and any other A, in this order. The last occurrence of a
-      form counts, so that "Black" is B.
+    - the last (A), A., A:, A), A before a space, or any other A, so "Black" is B.
     """
     text = prediction.strip()
     for end in _ENDS:
@@ -78,8 +73,7 @@ _CAPITALS = frozenset("ABCD")
 def _after_phrases(text: str) -> str | None:
     """Return the option that occurs last in `text` after a phrase, or None.
 
-    Each option counts only once per phrase, where it first occurs after the phrase. As in
-    lmms-eval, the indices of phrases come from the lower-case text, but are used in `text`.
+    Each option counts only once per phrase, where it first occurs after the phrase.
     """
     small = text.lower()
     ends = [at + len(phrase) for phrase in _PHRASES if (at := small.find(phrase)) != -1]
@@ -103,8 +97,7 @@ _ALONE = re.compile(r"\b([A-D])\b(?!(?<=A)\s+\w)")
 def letter(prediction: str) -> str | None:
     """Return the option that a human reader understands, or None if the option is unclear.
 
-    The first matching rule decides, ignoring case. If no rule matches, the text must contain
-    exactly one of the capital letters A to D as a separate word.
+    The first matching rule decides. Otherwise the text must contain one capital letter as a word.
     """
     text = prediction.upper().strip()
     for rule in _RULES:

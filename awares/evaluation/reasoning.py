@@ -6,8 +6,7 @@ _TAGS = (("<think>", "</think>"), ("<analysis>", "</analysis>"))
 def without_reasoning(text: str) -> str:
     """Return the text without `<think>...</think>` and `<analysis>...</analysis>`, and stripped.
 
-    If a closing tag has no opening tag, the text before the last such tag is removed, too. Some
-    chat templates put the opening tag into the prompt. Reasoning without a closing tag stays.
+    A closing tag without an opening tag removes all text before the tag.
 
     Example:
         without_reasoning("<think>two cars</think> A")  # "A"

@@ -1,15 +1,10 @@
 """Scores a prediction against the accepted answers, by the rules of the benchmark suite lmms-eval.
 
-lmms-eval changed its rules over time, so a scorer has a name and a version:
+A scorer has a version. The published versions keep the faults of lmms-eval:
 
-- "2026-03" equals lmms-eval 0.7.1, which the paper's figures follow.
-- "2026-08" equals lmms-eval 0.7.3.
-- "repaired" has the same rules without the faults of lmms-eval. It compares texts in one Unicode
-  form (`awares.text_form`), so that a decomposed accent or an invisible character does not make a
-  right answer wrong.
-
-The first two keep the faults of lmms-eval, because their scores must be comparable with published
-scores: in POPE "Yes." is wrong, and in V*Bench "The bus" names the option B.
+    2026-03   lmms-eval 0.7.1, which the paper's figures follow
+    2026-08   lmms-eval 0.7.3
+    repaired  the same rules without the faults
 
     exact          equal to an answer after `awares.text_form.normalise` (AwaRes-Mini)
     chartqa        a number within 5 % of the answer, or the same text, ignoring case
@@ -19,10 +14,6 @@ scores: in POPE "Yes." is wrong, and in V*Bench "The bus" names the option B.
     pope           equal to the answer, yes or no
     realworldqa    the same text, or the same option if the answer is a letter
     vstar_bench    the letter of the right option
-
-As in lmms-eval, a scorer first removes what a model writes between `<think>` and `</think>`. Only
-`exact`, and `realworldqa` in the version "2026-03", keep this text. tests/lmms_eval/table.json
-contains scores that lmms-eval itself has given.
 """
 
 import re
@@ -71,8 +62,7 @@ def chartqa(
 ) -> float:
     """Return the relaxed accuracy (Methani et al., PlotQA, arXiv 1909.00997).
 
-    If prediction and answer are numbers and the answer is not 0, the difference may be up to 5 % of
-    the answer. A number with a trailing % is divided by 100. Any other prediction must equal the
+    A number may differ from the answer by 5 % of the answer. Any other prediction must equal the
     answer, ignoring case.
     """
     said = _answered(prediction, version)
@@ -99,9 +89,7 @@ def docvqa(
     """Return ANLS (Biten et al., arXiv 1905.13648), which is 1 minus the relative edit distance.
 
     The relative edit distance is the edit distance divided by the length of the longer string. The
-    accepted answer with the smallest distance counts. A score below 0.5 becomes 0. The distance
-    ignores case and repeated spaces, but the length counts all characters. The published versions
-    count the characters of the upper-case text, in which ß, for example, becomes two characters.
+    nearest accepted answer counts. A score below 0.5 becomes 0.
     """
     said = _answered(prediction, version)
     similarity = 1 - min(_relative_distance(said, answer, version) for answer in answers)
@@ -172,13 +160,9 @@ def realworldqa(
 ) -> float:
     """Return 1 if the prediction equals the answer, ignoring case and a final full stop.
 
-    The versions differ in how they read the prediction:
-
-    - "2026-03" replaces a number word, such as "two", by its digits, and removes punctuation. If
-      the prediction contains the text of an option, it reads the option's letter.
-    - "2026-08" reads a letter with `option_letter.extracted` if the answer is a letter.
-    - "repaired" does so with `option_letter.letter`, unless the prediction is the text of an
-      option. It also accepts number words.
+    - "2026-03" reads number words, and takes the text of an option for its letter.
+    - "2026-08" reads the letter with `option_letter.extracted` if the answer is a letter.
+    - "repaired" reads the letter with `option_letter.letter`, and also reads number words.
     """
     right = _REALWORLD[version]
     return float(any(right(prediction, answer, question) for answer in answers))
@@ -187,8 +171,8 @@ def realworldqa(
 def _realworld_2026_03(prediction: str, answer: str, question: str) -> bool:
     """Return whether the prediction is right by the rules of lmms-eval 0.7.1.
 
-    lmms-eval removes punctuation from the prediction, but not from the options. It therefore never
-    finds an option whose text has a punctuation mark, such as a comma.
+    These rules never find an option with a comma, because they remove punctuation from the
+    prediction only.
     """
     said = _NUMBER_WORDS.get(prediction.lower(), prediction)
     words = re.sub(r"[^\w\s]", "", said).strip()
@@ -211,8 +195,7 @@ def _choices(question: str) -> tuple[re.Pattern[str], dict[str, str]]:
 def _compared(text: str) -> str:
     """Return the text in lower case, cut to the length of `text`, and without ASCII punctuation.
 
-    Lower case can lengthen a text. lmms-eval 0.7.1 then cuts off the end of the text, because it
-    keeps texts in numpy arrays of fixed width.
+    Lower case can lengthen a text; lmms-eval 0.7.1 then cuts off the end.
     """
     return text.lower()[: len(text)].translate(_NO_PUNCTUATION)
 
@@ -295,8 +278,7 @@ def yes_no_f1(
 ) -> float:
     """Return POPE's F1 score of the answer "yes" (arXiv 2305.10355), or 0 if no "yes" is right.
 
-    In the published versions, a prediction that is neither "yes" nor "no" is ignored. In the
-    version "repaired" it counts as "no".
+    The version "repaired" counts other texts as "no". The published versions ignore them.
     """
     said = [yes_or_no(without_reasoning(prediction), version) for prediction in predictions]
     if version == "repaired":

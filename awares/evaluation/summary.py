@@ -17,29 +17,30 @@ from awares.ten_crops import TEN_CROPS
 class Summary:
     """The figures of one policy.
 
-    - `n`: the number of episodes. `errors` of them have StopReason.ERROR.
-    - `accuracy`: the mean score. An episode with ERROR scores 0.
-    - `accuracy_ci95`: its 95 % bootstrap interval. The bootstrap draws images, each with all of its
-      questions.
-    - `rtr_token`, `rtr_pixel`, `visual_tokens`: means over the episodes without ERROR.
-    - `latency_p50_s`, `latency_p95_s`: the median and the 95th percentile of the latency in
-      seconds, or None without measured latencies.
-    - `decisions`: says when and where the policy requested crops.
-
     Example:
         summarise(episodes, samples, scores, latencies, seed=0).accuracy
     """
 
     n: int
+    """The number of episodes."""
     errors: int
+    """The number of episodes with StopReason.ERROR."""
     accuracy: float
+    """The mean score. An episode with ERROR scores 0."""
     accuracy_ci95: tuple[float, float]
+    """The 95 % interval of `accuracy`. The bootstrap draws images, each with its questions."""
     rtr_token: float
+    """The mean over the episodes without ERROR."""
     rtr_pixel: float
+    """The mean over the episodes without ERROR."""
     visual_tokens: float
+    """The mean over the episodes without ERROR."""
     latency_p50_s: float | None
+    """The median latency in seconds, or None without measured latencies."""
     latency_p95_s: float | None
+    """The 95th percentile of the latency in seconds, or None without measured latencies."""
     decisions: Decisions
+    """When and where the policy requested crops."""
 
 
 def summarise(
@@ -82,10 +83,8 @@ def summarise(
 def table(summaries: Mapping[str, Mapping[str, Summary]]) -> str:
     """Return a Markdown table in the form of the paper's table 1.
 
-    Each row is a policy and each column a benchmark. A cell holds the accuracy in %, the accuracy's
-    95 % interval, and rtr_token. `summaries` maps each policy to a mapping from benchmark to
-    summary. All policies must have the same benchmarks. With several benchmarks, the last column is
-    the average over the benchmarks, without an interval.
+    Each row is a policy, and each column a benchmark, with an average at the end. A cell holds the
+    accuracy in %, its 95 % interval, and rtr_token.
     """
     benchmarks = list(next(iter(summaries.values())))
     heads = [*benchmarks, "average"] if len(benchmarks) > 1 else benchmarks

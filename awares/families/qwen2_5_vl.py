@@ -20,9 +20,7 @@ _OLDER = (
 class Qwen25VL:
     """Qwen2.5-VL, from 3B to 72B, and the tiny policy that ships with awares.
 
-    The chat layout is ChatML. A visual token covers 2 x 2 patches of 14 x 14 pixels. `lora_targets`
-    has the names of the layers in transformers, where q, k, v, gate and up are separate layers.
-    vLLM fuses q, k and v into one layer, and gate and up into another, when it loads a checkpoint.
+    The chat layout is ChatML. A visual token covers 2 x 2 patches of 14 x 14 pixels.
 
     Example:
         family = Qwen25VL()
@@ -91,9 +89,8 @@ class Qwen25VL:
     ) -> list[tuple[int, int, int]]:
         """Return M-RoPE's position ids (section 2.1.3 of the Qwen2-VL report, arXiv 2409.12191).
 
-        A text token has the same position on all three axes. All tokens of an image have the same
-        temporal position p. The row and column positions of these tokens count up from p. The next
-        text token has the position p + max(rows, columns).
+        A text token has equal positions on all axes. After an image at the position p, the text
+        goes on at p + max(rows, columns).
         """
         found: list[tuple[int, int, int]] = []
         here, remaining = 0, iter(grids)

@@ -5,9 +5,7 @@ from awares.tokens import VisionLimits
 
 
 class Qwen3VL(Qwen25VL):
-    """Qwen3-VL shares the chat layout, the names of layers and the resizing rule of Qwen2.5-VL.
-
-    A patch of Qwen3-VL has 16 x 16 pixels, so a visual token covers 32 x 32 pixels.
+    """Qwen3-VL is like Qwen2.5-VL, but a visual token covers 32 x 32 pixels.
 
     Example:
         family = Qwen3VL()
