@@ -4,6 +4,8 @@
                                       ^                   --> Malformed ......... the episode ends
                                       |                   --> Request --cost--> reward
                                       +------ views ----------- |
+
+Supervised fine-tuning teaches the text that `write` returns for a request of `cover`.
 """
 
 from collections import Counter
