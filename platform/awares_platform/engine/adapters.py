@@ -3,16 +3,8 @@
     subscriber --verified tensors--> PEFT directory of the version --add_lora--> engine process
     request --Adapters.playing--> LoRARequest of the current version, until the request ends
 
-Most of an early LoRA update is smaller than half a unit in the last place of a bfloat16 weight. The
-update would vanish if it were added to the weight, so vLLM keeps adapters and weights apart.
-
-A request "plays" an adapter if vLLM computes the request with this adapter. A request plays the
-same adapter from its start to its end, so each turn has one version. Versions never share cached
-prefixes, because each version has its own name and directory, which are in the keys of vLLM's
-prefix cache. The vision tower has no adapters, so the encoder cache is valid for every version.
-
-vLLM may evict an adapter that a request still needs, and then reads the adapter's directory again.
-A load therefore removes an older version and its directory only if no request plays this version.
+Adding a small LoRA update to bfloat16 weights would round most of it away, so vLLM keeps adapters
+apart. A request "plays" an adapter if vLLM computes the request with this adapter.
 """
 
 import asyncio
@@ -56,11 +48,8 @@ _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 def stays_adapter(dtype: str, rank: int) -> bool:
     """Return whether an engine keeps an adapter apart from its weights.
 
-    Otherwise the engine adds the adapter to the weights. In float32, this is exact enough, and
-    speeds up generation on CPUs. In 16 bits, it would lose most of a small update.
-
-    `dtype` is the engine's data type. `rank` is the rank of the run's adapters, or 0 if the run
-    trains whole weights.
+    `dtype` is the engine's data type. `rank` is the adapters' rank, or 0 without adapters. An
+    engine in float32 adds the adapter to its weights: the sum is exact enough, and faster on CPUs.
     """
     return rank > 0 and dtype != "float32"
 
@@ -98,9 +87,8 @@ class Adapter:
 class Adapters:
     """The adapters of one engine. Loads must run one at a time.
 
-    Every request needs an adapter, because without one, vLLM's CPU kernels would apply any of the
-    loaded adapters. Version 0 is therefore an adapter that adds zero, unless the engine starts with
-    an exported adapter.
+    Every request needs an adapter: without one, vLLM's CPU kernels would apply any loaded adapter.
+    The first adapter, version 0, usually adds zero.
     """
 
     def __init__(
@@ -137,9 +125,8 @@ class Adapters:
     async def prefetch(self, subscriber: Subscriber, version: int) -> Prefetched:
         """Download and verify a version, and write its PEFT directory, while the engine generates.
 
-        Raises StoreError if the store fails. Raises WeightsError if the version cannot be fetched
-        or verified, or does not fit the engine. After an error the engine keeps its present
-        version.
+        Raises StoreError if the store fails. Raises WeightsError if the version is damaged or does
+        not fit the engine. Both errors leave the engine unchanged.
         """
         self._drop_staged()
         held = self._held[1] if self._held and self._held[0] is subscriber else None
@@ -159,11 +146,10 @@ class Adapters:
     async def apply(self, version: int, vision: bool = False) -> tuple[float, float]:
         """Add the version that `prefetch` prepared to vLLM, and remove unused older versions.
 
-        New requests use the added version, and requests in flight keep their version. Return the
-        seconds of applying and the seconds of the pause, as Loader.apply does. Both numbers are
-        equal, because generation waits while vLLM adds an adapter. `vision` has no effect, because
-        adapters do not change the vision tower. Raises WeightsError if the last `prefetch` was not
-        for `version`.
+        Only new requests use the added version. Return the seconds of the load twice, because
+        generation pauses for the whole load. `vision` has no effect.
+
+        Raises WeightsError if the last `prefetch` was for another version.
         """
         staged, self._staged = self._staged, None
         if staged is None or staged.version != version:

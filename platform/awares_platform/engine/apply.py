@@ -1,26 +1,7 @@
 """Loads a version's changed tensors into the model that a vLLM worker runs.
 
-    checkpoint names --units--> modules with all their tensors --touched(changed)--> apply
-    Each module takes its tensors in one of three ways:
-      IN_PLACE  The module's parameters have the checkpoint's layout. Such modules are norms,
-                convolutions, and unquantised linears on GPUs. `apply` copies the tensors into the
-                parameters' storage, because CUDA graphs hold the addresses of this storage.
-      REPACK    The module may also hold a packed copy of its parameters. Such modules are
-                embeddings and output heads on CPUs, and linears on CPUs without oneDNN. `apply`
-                copies the tensors, and vLLM then makes a new packed copy.
-      RELOAD    The module's parameters have another layout than the checkpoint's tensors. Such
-                modules are linears on CPUs with oneDNN, and quantised layers. `apply` runs vLLM's
-                layerwise reload on this module only.
-
-`load_mode` chooses the way. It inspects the module and not the platform.
-
-If only some tensors of a fused module (qkv_proj, gate_up_proj) are loaded, vLLM silently leaves
-uninitialised memory in place of the other tensors. `apply` therefore loads all tensors of a module,
-even if only one changed.
-
-On CPUs, a tied output head computes logits with a packed copy of the shared parameter. vLLM's own
-reload of the whole model would leave old values in this copy. So modules that share a parameter
-form one unit, and `apply` loads them together.
+vLLM leaves uninitialised memory in a fused module (such as qkv_proj) that gets only some of its
+tensors. `apply` therefore loads all tensors of a module that changed.
 """
 
 import enum
@@ -47,11 +28,25 @@ V = TypeVar("V")
 
 
 class LoadMode(enum.Enum):
-    """A way in which a module takes new tensors. The top of this file describes the three ways."""
+    """A way in which a module takes new tensors. `load_mode` chooses the way for each module."""
 
     IN_PLACE = "in place"
+    """The parameters have the checkpoint's layout. `apply` copies the tensors into their storage.
+
+    CUDA graphs hold the addresses of this storage. Norms, convolutions, and unquantised linears on
+    GPUs are such modules.
+    """
     REPACK = "repack"
+    """The module may also hold a packed copy of its parameters, which vLLM makes again.
+
+    Embeddings and output heads on CPUs are such modules, and so are linears on CPUs without oneDNN.
+    """
     RELOAD = "reload"
+    """The parameters have another layout than the checkpoint's tensors.
+
+    `apply` runs vLLM's layerwise reload on the module. Linears on CPUs with oneDNN and quantised
+    layers are such modules.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +71,9 @@ class Unit:
 def units(model: nn.Module, names: Iterable[str]) -> tuple[Unit, ...]:
     """Return the units of `model`, in the model's order.
 
-    `names` are the names of all tensors in the checkpoint.
-
-    Raises WeightsError in three cases:
-    - a tensor of the checkpoint belongs to no parameter;
-    - a parameter has no tensor in the checkpoint;
-    - a shared parameter belongs to a module that needs RELOAD.
+    `names` are the names of all tensors in the checkpoint. Raises WeightsError if the checkpoint
+    and the model's parameters do not match, or if a shared parameter belongs to a module with
+    RELOAD.
     """
     reached = {name: parameter_of(model, name) for name in names}
     own = [name for name, _ in model.named_parameters()]
@@ -128,9 +120,8 @@ def apply(
 ) -> None:
     """Load the tensors of the units `found` into the model.
 
-    `state` maps each tensor's name in the checkpoint to the tensor. Raises WeightsError if the
-    model takes no tensor for one of the units' parameters. After any error the model may be half
-    updated, and must not be used.
+    `state` maps the tensors' names in the checkpoint to tensors. Raises WeightsError if the model
+    ignores a parameter's tensor. An error can leave the model half updated.
     """
     found = tuple(found)
     modules = [module for unit in found for module in unit.modules]
@@ -228,8 +219,7 @@ def _grouped(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
 def _leaders(model: nn.Module) -> dict[nn.Module, nn.Module]:
     """Map every module that has parameters to its leader. The keys are in the model's order.
 
-    The leader of modules that share a parameter is the first of these modules. A module that shares
-    no parameter with an earlier module is its own leader.
+    The leader is the first module that shares a parameter with the module, or the module itself.
     """
     first: dict[Tensor, nn.Module] = {}
     leaders: dict[nn.Module, nn.Module] = {}

@@ -3,18 +3,8 @@
     learner: learner_logprobs(published weights) ------------> manifest.extra["canary"]
     engine:  Engine.load_version scores the same prompts ----> check
 
-A fused, prepacked or tied tensor can be wrong in the engine although its download has the right
-hash. Two checks therefore compare the engine with the learner:
-
-    level    The logprobs of engine and learner differ little on average.
-    change   The engine's logprobs have changed since version 0 in the same way as the learner's.
-
-The level check cannot see an update that is smaller than the rounding errors of 16 bits. The change
-check (canary_change.py) can see it, because rounding errors average out over the tokens.
-
-canary_samples.py chooses the samples for the prompts. Each prompt has two turns with one image
-each, to cover the vision tower and the positions of several images. Both checks compare the raw
-logprobs (temperature 1, no mask) of every text token after the first image.
+A tensor with the right hash can still be wrong in the engine, for example after vLLM fuses it. The
+module therefore compares the engine's logprobs with the learner's.
 """
 
 import json
@@ -53,20 +43,19 @@ class CanaryMismatch(WeightsError):
 class Canary:
     """A fixed set of two-turn sequences with their original images.
 
-    The learner and every engine build their canaries from the same samples. `items` are the
-    sequences. `originals` maps a content hash to the original image. `limits` are the pixel limits
-    of the policy. `low_ratio` is method.low_ratio, by which the first image of an item is scaled
-    down. The object caches the prompts and the digest, because every load needs both.
-
     Example:
         canary = Canary.build(samples[:4], images, chat, limits, low_ratio=0.5)
     """
 
     items: tuple[Demonstration, ...]
+    """The sequences."""
     originals: Mapping[str, Image]
+    """Maps a content hash to the original image."""
     image_token_id: int
     limits: VisionLimits
+    """The pixel limits of the policy."""
     low_ratio: float
+    """The factor method.low_ratio, by which the first image of each item is scaled down."""
 
     @classmethod
     def build(
@@ -136,8 +125,8 @@ def check_fit(
 ) -> None:
     """Raise DataError if no canary item can be built from `sample`, or if the item is too long.
 
-    `size` is the width and height of the sample's image. The engine accepts at most `context`
-    tokens, including one token that it samples.
+    `size` is the width and height of the sample's image, in pixels. `context` is the engine's limit
+    of tokens per request.
     """
     for crop in _CROPS:
         asked = replace(sample, label=Label.HR, crops=(crop,))
@@ -163,10 +152,8 @@ def learner_logprobs(
 ) -> Logprobs:
     """Return the learner's logprobs of the compared tokens.
 
-    `model` must compute with the published weights in their published precision. Under ZeRO-3
-    every rank must call this function. Each item takes one forward pass, which needs less memory
-    than one pass for all items. The language head computes logits for the compared tokens only.
-    `remember` is a cache of processed images, as in `awares.batch.collate`.
+    `model` must have the published weights in their published precision. Under ZeRO-3 every rank
+    must call this function. `remember` caches processed images.
     """
     rows = []
     for item, count in zip(canary.items, canary.compared(), strict=True):
@@ -236,9 +223,8 @@ def start_of(canary: Canary, manifest: Manifest) -> Logprobs | None:
 def check(canary: Canary, manifest: Manifest, measured: Logprobs, bound: float) -> float:
     """Return the mean absolute difference between the learner's and the engine's logprobs.
 
-    The learner's logprobs are in `manifest`, and `measured` holds the engine's logprobs. Raises
-    CanaryMismatch if the mean exceeds `bound` or is NaN. Raises WeightsError in the same cases as
-    `expected`.
+    The learner's logprobs are in `manifest`; the engine's are `measured`. Raises CanaryMismatch if
+    the mean exceeds `bound` or is NaN, and WeightsError like `expected`.
     """
     pairs = [
         pair

@@ -4,9 +4,8 @@
                                                  slope: engine's change / learner's change
     engine:   version 0, version v --> change --/
 
-An engine that still computes with version 0 has a slope near 0. An engine that has loaded half of
-an update has a slope near one half. If the update is smaller than the rounding errors, the mean
-difference of the logprobs shows neither fault.
+The slope reveals an update that the engine did not load, even if the update is smaller than the
+rounding errors of single logprobs.
 """
 
 import math
@@ -22,33 +21,29 @@ SLOPE_BOUND = 0.05
 class Change:
     """The engine's change of the canary's logprobs since version 0, compared with the learner's.
 
-    Each token's logprob changes in the engine and in the learner. `slope` is the slope of a line
-    through the origin, fitted by least squares: engine's change = slope * learner's change. Without
-    rounding errors, the slope is 1 if the engine has loaded the whole update, and 0 if it still
-    computes with version 0.
-
-    `size` is the root mean square of the learner's changes. `noise` is the root mean square of the
-    difference between engine and learner at version 0. `tokens` is the number of compared tokens.
-
     Example:
         found = Change(slope=0.99, size=0.21, noise=0.03, tokens=137)
         found.tolerance    # 0.12
     """
 
     slope: float
+    """The least-squares slope in: engine's change = slope * learner's change.
+
+    The slope is near 1 if the engine loaded the whole update, and near 0 if it loaded nothing.
+    """
     size: float
+    """The root mean square of the learner's changes."""
     noise: float
+    """The root mean square of the difference between engine and learner at version 0."""
     tokens: int
+    """The number of compared tokens."""
 
     @property
     def tolerance(self) -> float:
         """The largest accepted distance of the slope from 1.
 
-        The tolerance is the sum of three terms:
-        - 0.05;
-        - three standard errors of the slope. One standard error is sqrt(2 / tokens) * noise / size.
-          The factor 2 covers the engine's rounding errors at both versions;
-        - (noise / size)^2. The learner's own rounding errors lower the slope by at most this much.
+        Rounding errors widen the tolerance by two terms: three standard errors of the slope, and
+        the learner's own rounding errors, which lower the slope by at most (noise / size)^2.
         """
         ratio = self.noise / self.size if self.size else math.inf
         return SLOPE_BOUND + 3 * math.sqrt(2 / self.tokens) * ratio + ratio**2
@@ -64,8 +59,7 @@ def change(
 ) -> Change:
     """Compare the changes of the engine (`measured`) and the learner (`learned`) since version 0.
 
-    `learned_start` and `measured_start` are the logprobs of version 0. All four arguments have one
-    row per prompt. The four rows of a prompt have the same length.
+    The arguments with `_start` are the logprobs of version 0. Each argument has one row per prompt.
     """
     columns = zip(*map(_flat, (learned, learned_start, measured, measured_start)), strict=True)
     rows = [(now - then, seen - before, before - then) for now, then, seen, before in columns]

@@ -30,9 +30,8 @@ class CanaryCheck:
     async def measure_start(self, canary: Canary, manifest: Manifest, version: int) -> None:
         """Score the canary with version 0, so that `verify` can check the change since version 0.
 
-        `version` is the version that the engine computes with. The method does nothing unless
-        `version` is 0 and `manifest` contains the learner's logprobs of version 0. It scores each
-        canary at most once. Raises WeightsError in the same cases as `canary.expected`.
+        Do nothing if the engine's present `version` is not 0, or if `manifest` lacks the learner's
+        logprobs of version 0. Raises WeightsError in the same cases as `canary.expected`.
         """
         # `start_of` renders all images of the canary. In the event loop, this work would block all
         # other tasks.
@@ -50,8 +49,7 @@ class CanaryCheck:
         """Compare the engine's logprobs of the canary with the learner's logprobs in `manifest`.
 
         Return the mean absolute difference, and the slope of the change since version 0. The slope
-        is None if logprobs of version 0 are missing, or if the change is too small to be seen.
-        Raises CanaryMismatch if the logprobs or their changes differ too much.
+        is None if it cannot be measured. Raises CanaryMismatch if a difference is too large.
         """
         measured = await self._scores(canary)
         dlogp = canaries.check(canary, manifest, measured, self._bound)

@@ -1,8 +1,6 @@
-"""Chooses the samples of a run's canary.
+"""Chooses the samples of a run's canary: the first four usable samples of the curated data.
 
-A sample is usable if its image is readable and its question fits the engine's context. The canary
-uses the first four usable samples of the curated data. Learner and engine thus choose the same
-samples. `canary.py` builds prompts from the samples and compares the prompts' logprobs.
+A sample is usable if its image is readable and its question fits the engine's context.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,9 +30,8 @@ def build(
 ) -> Canary:
     """Build the canary of a run from its labelled data set, whose name is `data.curated`.
 
-    `limits` and `low_ratio` (method.low_ratio) decide the sizes of the canary's images. `context`
-    is engine.max_model_len. Raises DataError if the data set is missing, or if none of its first
-    64 samples is usable.
+    `context` is engine.max_model_len, in tokens. Raises DataError if the data set is missing, or
+    has no usable sample among its first 64.
     """
     images = Images.of(store, data)
 

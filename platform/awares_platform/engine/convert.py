@@ -45,9 +45,8 @@ def generation(
 ) -> Generation:
     """Convert vLLM's output to a Generation.
 
-    Each of the `spans` names the weight version of a range of tokens. Without spans, every token
-    has the version `version`. `cached` is the number of prompt tokens that vLLM found in its prefix
-    cache.
+    Each of the `spans` names the weight version of a range of tokens; `version` is used without
+    spans. `cached` is the number of prompt tokens from vLLM's prefix cache.
     """
     ids, entries = tuple(output.token_ids), output.logprobs or ()
     logprobs = tuple(

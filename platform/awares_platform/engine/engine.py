@@ -1,19 +1,12 @@
-"""Wraps vLLM's AsyncLLM in the interface `awares.generate.Generate`.
-
-An engine can load new weights while it generates.
+"""Wraps vLLM's AsyncLLM in the interface `awares.generate.Generate`, and loads new weights into it.
 
     episodes --GenerateRequest--> Engine --ids, images--> AsyncLLM  <--zmq-->  engine process
                                     |                  (this process)     worker.StoreTransfer
                                     |
     load_version(subscriber, v): prefetch (generating) -> pause -> apply -> resume -> canary
 
-An engine in 16 bits keeps the adapters of a LoRA run apart from its weights (adapters.py).
-
-The engine returns the logprobs of the sampling distribution (vLLM's processed_logprobs). vLLM
-applies temperature, top_p and the mask of `ChatFormat.blocked_ids` before normalisation. The mask
-is a bias of minus infinity. A learner that recomputes the logprobs must mask the same ids and use
-the same temperature: `awares.logprobs.policy_logprobs(..., temperature=, blocked_ids=)`. At
-temperature 0 the engine returns the logprobs of temperature 1.
+The engine returns the logprobs of the sampling distribution. A learner that recomputes the logprobs
+must use the same temperature, and mask the same ids.
 """
 
 import asyncio
@@ -59,9 +52,7 @@ T = TypeVar("T")
 
 
 class Engine:
-    """A running vLLM engine, created with `start`.
-
-    Many requests may be in flight at once. Weight loads run one at a time.
+    """A running vLLM engine, created with `start`. Many requests may run at once.
 
     Example:
         engine = await Engine.start(policy, config.engine, chat, family=family, limits=limits)
@@ -108,17 +99,15 @@ class Engine:
     ) -> Self:
         """Start an engine with the policy in a Hugging Face directory, as weight version 0.
 
-        `limits` are the trainer's pixel limits. These limits override the limits of the directory's
-        processor. `lora_rank` is policy.lora_rank of the run whose versions the engine will load,
-        or 0 if the engine loads no adapters. If `adapter` names a PEFT directory, version 0 is the
-        policy with this adapter. Later versions may be adapters of the policy `base`, which is
-        `policy` by default.
+        - `limits` are the trainer's pixel limits. They override the limits of the directory's
+          processor.
+        - `lora_rank` is policy.lora_rank of the run, or 0 without adapters.
+        - `adapter` is the PEFT directory of version 0's adapter.
+        - `base` is the policy to which later adapters belong, by default `policy`.
 
-        Raises PolicyError if the directory holds no policy of `family`, or if its image token is
-        not the image token of `chat`. Raises EngineError if the engine does not start within
-        engine.start_timeout_s seconds, or fails to start. Raises EngineError if a float32 engine
-        gets an `adapter`, because such an engine needs the adapter folded into `policy`. Raises
-        WeightsError if `adapter` is damaged, or if vLLM does not support its rank.
+        Raises PolicyError if the directory does not fit `family` or `chat`. Raises EngineError if
+        the start fails or takes too long, or if a float32 engine gets an `adapter`. Raises
+        WeightsError if `adapter` is unusable.
         """
         config = resolved(config)
         lora_rank = lora_rank if adapter is None else rank_in(adapter)
@@ -199,9 +188,8 @@ class Engine:
     async def score(self, token_ids: Sequence[int], images: Sequence[Image]) -> tuple[float, ...]:
         """Return the raw logprobs (temperature 1, no mask) of a sequence's text tokens.
 
-        The result has one value per id that is not an image placeholder. The first value is 0,
-        because no token precedes the first token. Scoring does not read the prefix cache. Raises
-        EngineError in the same cases as `__call__`.
+        The result has one value per id that is not an image placeholder. The first value is 0.
+        Raises EngineError in the same cases as `__call__`.
         """
         from vllm import SamplingParams
 
@@ -226,17 +214,14 @@ class Engine:
     ) -> LoadReport:
         """Load a published version while the engine generates.
 
-        Requests in flight continue with the new version. The result of a request names the version
-        of each token. If the versions are adapters, each request instead keeps the version with
-        which it started.
+        Requests in flight continue with the new version. If the versions are adapters, requests in
+        flight instead keep their version.
 
-        Raises StoreError if the store fails. Raises WeightsError if the version cannot be fetched
-        or verified, or belongs to another model. The engine is unchanged after these two errors.
+        Raises StoreError if the store fails, and WeightsError if the version is unusable. Both
+        errors leave the engine unchanged.
 
-        Raises EngineError if the engine fails or cannot apply the version. Raises CanaryMismatch if
-        the engine's logprobs, or their change since version 0, differ too much from the learner's.
-        After these two errors the engine must be restarted. If it has begun to apply the version,
-        it refuses every request.
+        Raises EngineError if the engine fails, and CanaryMismatch if the engine's logprobs differ
+        too much from the learner's. After both errors the engine must be restarted.
         """
         async with self._loading:
             await self.check()
@@ -272,9 +257,8 @@ class Engine:
     async def verify(self, canary: Canary, manifest: Manifest) -> tuple[float, float | None]:
         """Compare the engine's logprobs of the canary with the learner's logprobs in `manifest`.
 
-        Return the mean absolute difference, and the slope of the change since version 0. The slope
-        is None if logprobs of version 0 are missing, or if the change is too small to be measured.
-        Raises CanaryMismatch in the same cases as `load_version`.
+        Return the same values as `CanaryCheck.verify`. Raises CanaryMismatch in the same cases as
+        `load_version`.
         """
         return await self._canaries.verify(canary, manifest)
 
@@ -290,14 +274,10 @@ class Engine:
         self._requests.check()
 
     async def ping(self, within_s: float) -> None:
-        """Return when the engine's process has answered.
+        """Wait for an answer of the engine's process, unless the engine is applying weights.
 
-        The process answers between two forward passes.
-
-        Raises EngineError if the engine is dead, must be restarted, or gives no answer within
-        `within_s` seconds. Without an answer, the method also kills the engine's processes, because
-        a stopped process would keep its GPU. While weights are applied, no answer is required:
-        engine.load_timeout_s limits this time.
+        Raises EngineError if the engine is dead, must be restarted, or does not answer within
+        `within_s` seconds. A silent engine is also killed, because it would keep its GPU.
         """
         await self.check()
         if self._requests.held:

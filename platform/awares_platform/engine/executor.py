@@ -2,7 +2,7 @@
 
     this project's process --starts--> engine process --starts--> one worker process per rank
 
-Each process watches its parent. The workers start their watch in worker.py.
+Each process watches its parent.
 """
 
 from vllm.v1.executor.multiproc_executor import MultiprocExecutor

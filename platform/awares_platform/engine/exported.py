@@ -5,8 +5,7 @@
     LoRA             float32     the policy before the training, with the adapter added in float32
     LoRA             16 bits     the policy before the training, and the adapter
 
-The exported merged weights of a LoRA policy are rounded to policy.dtype. In 16 bits, this rounding
-loses small updates of the adapter. No engine therefore loads merged weights in 16 bits.
+The merged weights of a LoRA policy are rounded, which loses small updates in 16 bits.
 """
 
 from dataclasses import dataclass
@@ -26,17 +25,15 @@ from awares_platform.weights.adapter import rank_in
 class Playable:
     """The directories from which an engine serves a policy.
 
-    `adapter` is the PEFT directory of an adapter that vLLM applies to `policy`. It is None if
-    `policy` needs no adapter. Adapters that the engine loads later belong to the policy `base`. If
-    an adapter is folded into `policy`, `base` is the policy without this adapter.
-
     Example:
         Playable(Path("/models/qwen"), adapter=None, base=Path("/models/qwen"))
     """
 
     policy: Path
     adapter: Path | None
+    """The PEFT directory of an adapter that vLLM applies to `policy`, or None."""
     base: Path
+    """The policy without adapters. Adapters that the engine loads later belong to `base`."""
 
 
 def playable(
@@ -50,9 +47,8 @@ def playable(
 ) -> Playable:
     """Return the verified files of the policy `name` for an engine with the data type `dtype`.
 
-    `method` is the section [method], as in `merge.folded`. Raises the errors of `resolve` and
-    `resolve_adapter`. Raises WeightsError if the exported adapter is damaged or does not fit its
-    policy.
+    Raises the errors of `resolve` and `resolve_adapter`. Raises WeightsError if the exported
+    adapter is damaged or does not fit its policy.
     """
     exported = resolve_adapter(store, run, name, base, family)
     if exported is None:

@@ -29,16 +29,16 @@ from awares_platform.weights.manifest import folder
 class Exported:
     """The directories of an exported policy.
 
-    `policy` holds the whole policy after the training, and `start` the policy before the training.
-    `adapter` is the PEFT directory of the trained adapter, or None if all weights were trained.
-
     Example:
         Exported(Path("/cache/sft"), start=Path("/models/qwen"), adapter=Path("/cache/sft/adapter"))
     """
 
     policy: Path
+    """The whole policy after the training."""
     start: Path
+    """The policy before the training."""
     adapter: Path | None
+    """The PEFT directory of the trained adapter, or None if all weights were trained."""
 
     def check(self, family: ModelFamily) -> None:
         """Raise PolicyError if the training changed a weight that the adapter does not change."""
@@ -57,8 +57,7 @@ class Exported:
 class ExportedLoader:
     """Loads exported policies into an engine, one after the other.
 
-    `load` publishes each policy in the store as a version of `run`. No learner may publish to the
-    same run. `dtype` is the engine's data type. `processor` is the processor of the base policy.
+    `load` publishes each policy as a version of `run`, so no learner may publish to `run`.
 
     Example:
         loader = ExportedLoader(store, "mini/evaluate", family, "float32", processor)
@@ -77,9 +76,8 @@ class ExportedLoader:
     async def load(self, engine: Engine, exported: Exported, canary: Canary) -> LoadReport:
         """Publish `exported` and load it into `engine`, whose version 0 is `exported.start`.
 
-        Raises CanaryMismatch if the engine's logprobs of the canary, or their change since version
-        0, differ too much from transformers' logprobs. Raises EngineError if the engine dies
-        meanwhile.
+        Raises CanaryMismatch if the canary's logprobs differ too much from transformers' logprobs.
+        Raises EngineError if the engine dies.
         """
         extra = await asyncio.to_thread(self._expected, exported, canary)
         version = await asyncio.to_thread(self._publish, exported, extra, engine.version)

@@ -2,9 +2,8 @@
 
 HEAD is the object in the store that names the newest version.
 
-follow -- read HEAD -- new? --> Engine.load_version --> Loaded
-                                  |  (prefetch while generating, pause, apply, resume, canary)
-                                  +-- version or store unavailable --> Missed; retry more slowly
+    follow -- read HEAD -- new version? --> Engine.load_version --> yield Loaded
+                             +-- store or version unavailable --> yield Missed, retry later
 """
 
 import asyncio
@@ -28,9 +27,6 @@ _SLOWEST_POLL_S = 15.0
 class Loaded:
     """A completed load: the engine now generates with `version`.
 
-    `load_s` is the duration of the load in seconds, without the read of HEAD. `report` holds the
-    times of the load's phases.
-
     Example:
         report = LoadReport(4, Prefetched(...), apply_s=0.02, pause_s=0.03, canary_dlogp=0.0012)
         Loaded(report, load_s=0.21)
@@ -38,6 +34,7 @@ class Loaded:
 
     report: LoadReport
     load_s: float
+    """The duration of the load in seconds, without the read of HEAD."""
 
     @property
     def version(self) -> int:
@@ -47,18 +44,16 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Missed:
-    """A failed attempt to read HEAD, or to load the newest version in HEAD.
-
-    The engine keeps its present version, and `follow` tries again. `version` is the newest version
-    in the HEAD that was last read, or None before the first publication. `reason` is the message of
-    the error.
+    """A failed attempt to read HEAD, or to load its newest version. `follow` tries again.
 
     Example:
         Missed(version=5, reason="run mini: ... does not have the hash that its manifest names")
     """
 
     version: int | None
+    """The newest version in the HEAD that was last read, or None before the first publication."""
     reason: str
+    """The message of the error."""
 
 
 async def follow(
@@ -72,14 +67,14 @@ async def follow(
 ) -> AsyncIterator[Loaded | Missed]:
     """Load the newest version whenever HEAD names a new one, and skip the versions in between.
 
-    The function waits `poll_s` seconds between two reads of HEAD. The event `announced` ends the
-    wait early, and the function clears the event. While another task holds the lock `loading`, the
-    function loads nothing. It yields Missed if it cannot read HEAD or fetch the version, or if the
-    version does not fit the engine. Each consecutive failure doubles the wait, up to 15 s.
+    - `poll_s` is the time between two reads of HEAD, in seconds. Each failure in a row doubles the
+      time, up to 15 s.
+    - The event `announced` starts the next read early.
+    - The function loads nothing while another task holds the lock `loading`.
 
     Raises CanaryMismatch if the engine's logprobs differ too much from the learner's. Raises
-    EngineError if the engine must be restarted. Raises PolicyError if the learner trains with other
-    input settings than `method`, unless `method` is None.
+    EngineError if the engine must be restarted. Raises PolicyError if the learner's input settings
+    differ from `method`.
     """
     announced, loading = announced or asyncio.Event(), loading or asyncio.Lock()
     failures = 0

@@ -42,10 +42,8 @@ class Following:
     ) -> Self:
         """Load the newest version of `run`, then start the task that loads later versions.
 
-        Downloads use `threads` threads. If the newest version cannot be fetched, the engine keeps
-        its present version. Raises CanaryMismatch and EngineError in the same cases as
-        Engine.load_version. Raises PolicyError if the learner trains with other input settings than
-        `method`.
+        The engine keeps its present version if the newest version is unavailable. Raises
+        CanaryMismatch, EngineError and PolicyError in the same cases as `follow`.
         """
         following = cls(engine, Subscriber(store, run, threads=threads), canary, method)
         await following._start()

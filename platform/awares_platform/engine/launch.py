@@ -1,12 +1,7 @@
 """Starts vLLM: sets its environment and arguments, starts its process, and explains failures.
 
-Most of the start time goes into imports of vLLM, in the caller's process and in the engine process.
-Four measures shorten the start:
-- On CPUs, Python's forkserver imports vLLM while the caller's process imports it, too. The engine
-  process is then forked from the forkserver, and need not import vLLM again.
-- On CPUs, the engine process runs a single worker itself, without another process.
-- With engine.enforce_eager, the engine compiles nothing.
-- With engine.kv_cache_gib, the engine does not profile its memory.
+Imports of vLLM take most of the start time. On CPUs, a forkserver therefore imports vLLM before the
+engine process is forked.
 """
 
 import contextlib
@@ -133,9 +128,8 @@ def preloaded(family: ModelFamily) -> list[str]:
 def importing_as_here() -> Iterator[None]:
     """Within the block, let a new forkserver import from the same directories as this process.
 
-    Python 3.11 passes sys.path to the forkserver, but the forkserver ignores it. Without this
-    function, the engine processes could import an installed package instead of the source checkout
-    from which this process runs.
+    Python 3.11's forkserver ignores sys.path, so it could import an installed package instead of
+    this source checkout.
     """
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)

@@ -1,7 +1,6 @@
 """Runs the client side of a weight load, in the process that holds vLLM's AsyncLLM.
 
-`worker.py` runs the worker side of the load, in the engine process. A version is staged when every
-worker has downloaded, verified and prepared it. The workers can then apply the version at once.
+`worker.py` runs the other side. A staged version is downloaded and prepared in every worker.
 """
 
 import asyncio
@@ -24,36 +23,31 @@ _POLL_S = 0.05
 class Prefetched:
     """The cost of downloading, verifying and preparing a version in the workers.
 
-    `size` is the number of bytes that all workers together downloaded. Each other value is the
-    maximum over all workers. `hops` is the number of downloaded deltas and anchors (whole weights).
-    `detours` is the number of attempts that failed because of damaged data. `fetch_s`, `decode_s`
-    and `verify_s` are the seconds of fetching, decoding and verifying. `vision` is true if the load
-    changes the vision tower.
+    Each value is the maximum over all workers, except `size`.
 
     Example:
         Prefetched(hops=1, size=135000, detours=0, fetch_s=0.05, decode_s=0.01, verify_s=0.01)
     """
 
     hops: int
+    """The number of downloaded deltas and whole versions."""
     size: int
+    """The number of bytes that all workers together downloaded."""
     detours: int
+    """The number of attempts that failed because of damaged data."""
     fetch_s: float
+    """The seconds of fetching."""
     decode_s: float
+    """The seconds of decoding."""
     verify_s: float
+    """The seconds of verifying."""
     vision: bool = False
+    """True if the load changes the vision tower."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
     """The measurements of one weight load.
-
-    Generation pauses for `pause_s` seconds, and applying the weights takes `apply_s` seconds of the
-    pause. `prefetched` is the cost of the prefetch, which runs before the pause.
-
-    `canary_dlogp` is the mean absolute difference between the learner's and the engine's logprobs
-    of the canary, or None without a canary. `canary_slope` is the slope of canary_change.Change. It
-    is None if the engine or the learner has no logprobs of version 0, or if the change since
-    version 0 is too small to be measured.
 
     Example:
         LoadReport(12, Prefetched(...), apply_s=0.05, pause_s=0.08, canary_dlogp=0.0011)
@@ -61,10 +55,18 @@ class LoadReport:
 
     version: int
     prefetched: Prefetched
+    """The cost of the prefetch, which runs before the pause."""
     apply_s: float
+    """The seconds of applying the weights, which are a part of the pause."""
     pause_s: float
+    """The seconds for which generation pauses."""
     canary_dlogp: float | None
+    """The mean absolute difference between the learner's and the engine's logprobs of the canary.
+
+    None without a canary.
+    """
     canary_slope: float | None = None
+    """The slope of canary_change.Change, or None if it cannot be measured."""
 
 
 class Loader:
@@ -81,9 +83,8 @@ class Loader:
     async def prefetch(self, subscriber: Subscriber, version: int) -> Prefetched:
         """Stage the version in every worker while the engine generates.
 
-        Raises WeightsError if a worker cannot fetch or verify the version, or if the version
-        belongs to another model. The engine is then unchanged. Raises TimeoutError if a worker does
-        not answer a call in time. A slow download alone causes no timeout.
+        Raises WeightsError if a worker cannot fetch or verify the version; the engine is then
+        unchanged. Raises TimeoutError if a worker does not answer a call in time.
         """
         from vllm.distributed.weight_transfer.base import WeightTransferInitRequest
 
@@ -112,11 +113,10 @@ class Loader:
             return await self._llm.collective_rpc(method, args=arguments)
 
     async def apply(self, version: int, vision: bool) -> tuple[float, float]:
-        """Pause generation, load the staged version and resume.
+        """Pause generation, load the staged version and resume. No request is aborted.
 
-        Requests in flight are not aborted. Return the seconds of applying and the seconds of the
-        whole pause. After an exception, the engine may stay paused, and the state of its weights is
-        unknown.
+        Return the seconds of applying and the seconds of the whole pause. After an exception, the
+        weights' state is unknown.
         """
         paused = time.perf_counter()
         # AsyncLLM.pause_generation would also sleep for 20 ms, which is not needed here.

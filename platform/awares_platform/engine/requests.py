@@ -80,13 +80,10 @@ class Requests:
         session: str,
         whole: bool = False,
     ) -> tuple["RequestOutput | None", Adapter | None]:
-        """Run one request. Return its output and its adapter. The adapter may be None.
+        """Run one request. Return its output and its adapter, which may be None.
 
-        After `interrupt`, the output is None, or has only the tokens that were sampled by then. If
-        `whole` is true, the request ignores `interrupt`.
-
-        Raises EngineError if the engine refuses the request or fails. If `refuse` is called before
-        the request ends, the error is raised at once.
+        `interrupt` ends the request early, unless `whole` is true. The output then is None, or has
+        the tokens sampled so far. Raises EngineError if the engine refuses the request or fails.
         """
         # Wait until the new weights are applied. A request that starts earlier would read and fill
         # the prefix cache of the old version.
@@ -128,10 +125,8 @@ class Requests:
     ) -> "RequestOutput":
         """Run one request to its end. Send it again if the engine's process lacks an image.
 
-        vLLM sends the pixels of an image only with the first request that contains the image. Later
-        requests contain only the image's hash. If the first request is refused or cancelled, the
-        process never gets the pixels. The next request for this image then fails, and vLLM sends
-        the pixels when the request is repeated.
+        vLLM sends an image's pixels only with the first request for the image. If this request
+        fails, the process lacks the pixels until a later request is repeated.
         """
         from vllm import TokensPrompt
         from vllm.exceptions import VLLMValidationError

@@ -10,22 +10,22 @@ from dataclasses import dataclass
 class EngineUsage:
     """What an engine has done since its start, until the time `at`.
 
-    `engine` identifies the engine. `at` is in seconds, on a clock of the process that uses the
-    engine. `busy_s` is the number of seconds in which at least one request was in flight.
-    `request_s` is the sum of the durations of all requests so far. `sampled` is the number of
-    sampled tokens of finished requests. `prompted` is the number of prompt tokens, in which an
-    image counts as one token.
-
     Example:
         EngineUsage("3f9a...", at=120.5, busy_s=80.0, request_s=900.0, sampled=4096, prompted=9000)
     """
 
     engine: str
+    """The identifier of the engine."""
     at: float
+    """The time in seconds, on a clock of the process that uses the engine."""
     busy_s: float
+    """The number of seconds in which at least one request was in flight."""
     request_s: float
+    """The sum of the durations of all requests, in seconds."""
     sampled: int
+    """The number of sampled tokens of finished requests."""
     prompted: int
+    """The number of prompt tokens, in which an image counts as one token."""
 
 
 class UsageMeter:

@@ -1,27 +1,10 @@
 """Runs the worker side of a weight load, as a backend of vLLM's weight transfer.
 
-vLLM's workers import this file through `worker_extension_cls`. The import registers the backend and
-patches vLLM's linear layers (rounding.py).
-
-This file loads whole weights, and adapters that it folds into float32 weights. adapters.py loads
-all other adapters. A load has two phases, the prefetch and the pause:
-
-    awares_platform.engine.load           worker (this module)
+    engine/load.py                        worker (this module)
       begin_prefetch(version, HEAD) --->  a thread downloads, verifies and stages the version
-      prefetch_report() <-------------->    while the worker generates
-      pause (mode "keep")
-      apply_version(version) ---------->  vLLM's three steps of a weight update:
-                                            start_weight_update   refuse if nothing is staged
-                                            update_weights        apply.py, changed modules only
-                                            finish_weight_update
-      resume
+      apply_version(version) ---------->  the worker loads the changed modules (apply.py)
 
-The engine process executes remote calls between its generation steps. A call that waited for a
-download would stop the generation, so the prefetch runs in a thread. `apply_version` runs all three
-steps in one call, because each further call would lengthen the pause.
-
-In a tensor-parallel engine, every worker fetches and verifies a part of the version. The workers
-share the tensors in host memory, and each worker loads its slice of each tensor.
+This module loads whole weights, and adapters that it adds to float32 weights.
 """
 
 import pickle
@@ -59,17 +42,16 @@ BACKEND = "awares_store"
 class InitInfo(WeightTransferInitInfo):
     """The arguments with which vLLM initialises the backend in a worker.
 
-    `subscriber` is a pickled awares_platform.weights.Subscriber, because vLLM sends the arguments
-    to another process. `stage_on_device` is the setting engine.stage_on_device. `base` is the
-    directory of the policy that adapters change.
-
     Example:
         InitInfo(pickle.dumps(subscriber), stage_on_device=False, base="/models/qwen")
     """
 
     subscriber: bytes
+    """A pickled awares_platform.weights.Subscriber."""
     stage_on_device: bool
+    """The setting engine.stage_on_device."""
     base: str
+    """The directory of the policy that adapters change."""
 
 
 @dataclass
@@ -84,15 +66,7 @@ class UpdateInfo(WeightTransferUpdateInfo):
 
 
 class PrefetchReport(TypedDict):
-    """The result of a prefetch.
-
-    The report is a dictionary, because vLLM's remote calls can return only built-in types.
-
-    `error` is the message of a failure, or "" if the version is staged. `fetch_s`, `decode_s` and
-    `verify_s` are the seconds of fetching, decoding and verifying. `size` is the number of bytes
-    that this worker downloaded. `hops` is the number of downloaded deltas and anchors (whole
-    weights). `detours` is the number of attempts that failed because of damaged data. `vision` is
-    true if the load changes the vision tower.
+    """The result of a prefetch. vLLM's remote calls can return only built-in types, such as a dict.
 
     Example:
         PrefetchReport(
@@ -103,21 +77,26 @@ class PrefetchReport(TypedDict):
 
     version: int
     error: str
+    """The message of a failure, or "" if the version is staged."""
     fetch_s: float
+    """The seconds of fetching."""
     decode_s: float
+    """The seconds of decoding."""
     verify_s: float
+    """The seconds of verifying."""
     size: int
+    """The number of bytes that this worker downloaded."""
     hops: int
+    """The number of downloaded deltas and whole versions."""
     detours: int
+    """The number of attempts that failed because of damaged data."""
     vision: bool
+    """True if the load changes the vision tower."""
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
     """A version that is ready to be applied.
-
-    `units` are the parts of the model that must be loaded (apply.py). `state` holds all tensors of
-    these units, under their names in the checkpoint. It may hold further tensors.
 
     Example:
         Staged(manifest, (unit,), {"lm_head.weight": tensor})
@@ -125,14 +104,16 @@ class Staged:
 
     manifest: Manifest
     units: tuple[Unit, ...]
+    """The parts of the model that must be loaded."""
     state: Mapping[str, Tensor]
+    """Maps names in the checkpoint to tensors. Contains at least all tensors of `units`."""
 
 
 class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     """Loads versions from the object store into this worker's model.
 
-    The object keeps the tensors of the last received version in host memory, because the next delta
-    may build on these tensors. The workers of one engine share the tensors.
+    The object keeps the last version's tensors in host memory, because the next delta may need
+    them.
     """
 
     init_info_cls = InitInfo
@@ -280,9 +261,8 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def _fitted(self, received: Received) -> tuple[Mapping[str, Tensor], set[str]]:
         """Return all tensors of the version, and the names of the tensors that must be loaded.
 
-        If the version is an adapter, the method folds it into the policy in `self._base`. Only an
-        engine in float32 gets an adapter here. Raises WeightsError if the version belongs to
-        another model.
+        Add an adapter to the policy in `self._base`; the engine is then in float32. Raises
+        WeightsError if the version belongs to another model.
         """
         manifest, changed = received.manifest, received.manifest.changed_tensors(self._loaded)
         if manifest.adapter is not None:
@@ -306,8 +286,8 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def _replaces(self, manifest: Manifest) -> bool:
         """Return whether it suffices to load the weights whose adapter tensors changed.
 
-        This is true before the first load. Later it is true if the loaded version is an adapter of
-        the same scale as the new one (in `manifest`), and the new one covers all of its layers.
+        This holds if nothing is loaded, or if the loaded version is an adapter with the new
+        adapter's scale and without further layers.
         """
         present = self._loaded
         return present is None or (
@@ -317,8 +297,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def _mapped(self, named: Shapes) -> Shapes:
         """Return the shapes under vLLM's names, with one entry for each group of tied tensors.
 
-        The names in two checkpoints of one model may differ, because transformers may rename the
-        tensors when it saves them. vLLM's names are always the same.
+        transformers may rename tensors when it saves a checkpoint. vLLM's names never change.
         """
         return {
             new: named[old] for new, old in self._renamed(named).items() if new not in self._aliases

@@ -43,9 +43,8 @@ class Actor(Protocol):
     async def rollout(self, prompt: Prompt, begun: Sequence[Episode] = ()) -> GroupRollout:
         """Roll out a group of episodes of `prompt`. A failed episode raises no error.
 
-        If an earlier actor has begun the group, `begun` holds its episodes. The actor continues the
-        unfinished ones from their sampled tokens, and keeps the others. After `drain`, the result
-        may be unfinished.
+        `begun` holds the episodes of an earlier actor; this actor continues the unfinished ones.
+        After `drain`, the result may be unfinished.
         """
         ...
 
@@ -58,9 +57,8 @@ class Actor(Protocol):
     ) -> AsyncIterator[Loaded | tuple[Played, ...]]:
         """Answer `samples` with the weights of exactly `version`, which must be published.
 
-        Yield Loaded if the actor has to load the version. Then yield the episodes, in the order of
-        `samples`. Until the end, the actor loads no other version. Raises WeightsError if the
-        version cannot be loaded, and EngineFailure if too many episodes fail.
+        Yield Loaded after a load, then the episodes in the order of `samples`. Raises WeightsError
+        if the load fails, and EngineFailure if too many episodes fail.
         """
         ...
 

@@ -1,7 +1,7 @@
 """Watches for new weights on behalf of all rollout actors, and tells them.
 
-HEAD is the object in the store that names the newest weights. Only this module polls it often: if
-each of 1,000 actors read it four times a second, the store would get 4,000 requests a second.
+HEAD, the object in the store that names the newest weights, thus gets few requests even with 1,000
+actors.
 """
 
 import asyncio
@@ -31,10 +31,7 @@ async def announce_versions(
 ) -> None:
     """Read HEAD every `poll_s` seconds, and call `announce` after each change. Never return.
 
-    `announce` gets the newest version, or None if HEAD names no version.
-
-    After each consecutive failure to read HEAD, the wait doubles, up to 15 s. This function does
-    not log the failure, because the actors report it when they read HEAD themselves.
+    `announce` gets the newest version, or None. Each failure in a row doubles the wait, up to 15 s.
     """
     failures, seen = 0, subscriber.seen
     while True:

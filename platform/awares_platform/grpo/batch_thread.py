@@ -1,7 +1,6 @@
 """Splits the learner's batches, and computes their metrics, outside the controller's event loop.
 
-For a batch of 1,600 groups, the split and the metrics take about 0.1 seconds each. In the event
-loop, they would block all other tasks. So they run in a thread.
+For 1,600 groups, each of the two tasks would block the event loop for about 0.1 seconds.
 """
 
 import asyncio
@@ -20,10 +19,10 @@ from awares_platform.grpo.step_metrics import batch_metrics
 
 
 class BatchThread:
-    """Works on whole batches, one at a time. A batch is immutable, so the thread needs no lock.
+    """Works on whole batches, one at a time, in a thread of its own.
 
-    The thread is not one of asyncio's default threads, because reward computations may occupy all
-    default threads. If `packed` is true, the learner's forward passes have no padding.
+    Reward computations may occupy all of asyncio's default threads. If `packed` is true, the
+    learner's forward passes have no padding.
     """
 
     def __init__(self, settings: GrpoConfig, packed: bool) -> None:
@@ -50,8 +49,8 @@ class BatchThread:
     def release(self, held: list[tuple[StepBatch, int] | None]) -> None:
         """Empty the list `held`, and let the thread free the memory of its batches.
 
-        The caller must have no other reference to a batch. The thread frees one group at a time,
-        because to free 1,600 groups at once would block all Python threads for 0.07 seconds.
+        The thread frees one group at a time, because freeing 1,600 groups at once would block all
+        Python threads for 0.07 seconds.
         """
         self._thread.submit(_free, held)
 

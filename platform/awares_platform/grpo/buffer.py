@@ -5,17 +5,8 @@
        +--reissue-+        stale ------+
        +-----------------+ unfinished: the next actor continues the episodes
 
-Let v be the version of the weights that the next batch updates. A group is stale if one of its
-tokens was sampled more than grpo.staleness_bound updates before v, or with a version that a
-restarted learner has abandoned (see lineage.py). The buffer drops a stale group, and issues the
-group's prompt again.
-
-A limit, the capacity gate, keeps stale groups rare. An actor whose weights have the version a may
-start a group only while the groups that are ready or in flight fill fewer than
-
-    a - v + grpo.staleness_bound + 1
-
-batches.
+A group is stale if one of its tokens is more than grpo.staleness_bound updates old, or comes from a
+version that a restarted learner has abandoned.
 """
 
 import heapq
@@ -79,23 +70,13 @@ class EpisodeBuffer:
     ) -> None:
         """Fill the buffer with stored groups after the learner has started or restarted.
 
-        `position` holds the settled prompts (the class Position defines "settled"). `groups` holds
-        the stored groups that are neither stale nor damaged. The method ignores a group whose
-        prompt is in flight or settled. For every other group, the outcome decides what happens:
+        - `position` holds the settled prompts (see the class Position).
+        - `groups` holds the stored groups. Groups of settled prompts, and of prompts in flight, are
+          ignored.
+        - `lineage` is the lineage of the learner's versions.
+        - `stale` maps the number of a prompt with a stale or damaged group to the group's attempt.
 
-        - READY: the group becomes ready. If an abandoned version sampled a token of the group, the
-          prompt is queued again instead.
-        - UNFINISHED: the prompt is queued, and the next actor continues the episodes.
-        - any other outcome: the prompt becomes settled.
-
-        `stale` maps a prompt's number to an attempt if the group of this attempt, the latest one,
-        is stale or damaged. The prompt is queued with the next attempt number.
-
-        Groups in flight stay in flight. The method also queues all other issued prompts that are
-        neither settled nor ready. `issue` returns the queued prompts first.
-
-        `lineage` is the lineage of the learner's versions. From now on, no group starts with
-        weights older than the learner's first version.
+        `issue` will first return the issued prompts that have no usable group.
         """
         self._settled, self._ready = Settled(position), ReadyGroups()
         self.lineage = lineage
@@ -122,7 +103,11 @@ class EpisodeBuffer:
         heapq.heapify(self._again)
 
     def room(self, loaded: int) -> int:
-        """Return how many groups an actor may start now if its weights have version `loaded`."""
+        """Return how many groups an actor may start now if its weights have version `loaded`.
+
+        The groups that are ready or in flight may fill loaded - v + grpo.staleness_bound + 1
+        batches. Here v is the version that the next batch updates.
+        """
         if loaded < self._floor:
             return 0
         ahead = loaded - self._version + self._bound + 1
@@ -222,7 +207,7 @@ class EpisodeBuffer:
         for group in first:
             self._ready.remove(group)
             self._settled.add(group.prompt.number)
-        # From now on, the capacity gate uses the version that the next batch updates.
+        # From now on, `room` uses the version that the next batch updates.
         self._version = version + 1
         return StepBatch(step, tuple(first), self.position)
 

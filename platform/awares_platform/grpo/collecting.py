@@ -14,11 +14,8 @@ _OLD = 10
 def collect_rarely(settings: GrpoConfig) -> None:
     """Set the garbage collector's threshold above the number of objects in all groups together.
 
-    The groups form no reference cycles, so Python frees them without the collector. Frequent runs
-    of the collector would double the time to unpickle and score a group.
-
-    At most grpo.staleness_bound + 1 batches are ready or in flight. Two more batches may be on
-    their way to the learner.
+    Groups form no reference cycles, and frequent collector runs would double the time to unpickle
+    and score a group.
     """
     batches = settings.staleness_bound + 3
     episodes = batches * settings.groups_per_step * settings.group_size

@@ -4,11 +4,8 @@
                            ^                           |
                            +-- requeue its prompts <---+ the actor dies
 
-The run survives the deaths of up to grpo.actor_restarts actors an hour. An actor that gives no
-answer for 1.25 * run.hang_timeout_s counts as dead. Any other error, such as a canary mismatch,
-stops the run: `batch` returns None, so that the learner returns, and `run` raises the error.
-
-fleet.py replaces dead actors, and driving.py has the tasks of a running actor.
+The run survives up to grpo.actor_restarts deaths of actors an hour. Any other error stops the run,
+and `run` raises the error.
 """
 
 import asyncio
@@ -136,9 +133,8 @@ class Controller:
     async def drain(self, within_s: float) -> tuple[int, bool]:
         """Let all actors hand back their groups within `within_s` seconds, and write the journal.
 
-        Return the number of unfinished groups, which the next job continues, and whether a learner
-        has attached. An attached learner saves a checkpoint after its present step and ends. The
-        method does not wait for the learner. Raises StoreError if the store fails.
+        Return the number of unfinished groups, and whether a learner has attached. Do not wait for
+        the learner. Raises StoreError if the store fails.
         """
         self._draining = True
         self._line.close()
@@ -150,11 +146,10 @@ class Controller:
     # -- the learner
 
     async def attach(self, version: int, position: Position, spans: Spans = ()) -> None:
-        """Accept a learner that has started or restarted.
+        """Accept a learner that has started or restarted at `position`.
 
-        The learner resumes at `position`, and publishes its present weights as `version`. `spans`
-        are the versions from which these weights descend, or () if the learner has no checkpoint.
-        Raises StoreError if the journal cannot be read.
+        The learner publishes its present weights as `version`. `spans` are the versions before, or
+        () without a checkpoint. Raises StoreError if the journal cannot be read.
         """
         # The new number makes `_assemble` stop waiting for the batch of the former learner.
         self._session += 1
@@ -182,9 +177,8 @@ class Controller:
     ) -> StepShard | Finish | Leave | Restore | None:
         """Return the rank's part of the batch of `step`, a step that updates `version`.
 
-        The first call for a step assembles the batch for all `ranks` ranks. Instead of their parts,
-        all ranks may get an order (order.py). Return None if the run has stopped or another learner
-        attaches. The run stops if no batch is ready in time (see `_await_batch`).
+        All ranks may instead get an order (order.py). Return None if the run has stopped or another
+        learner attaches.
         """
         if self._shards is None or self._asked != (step, version):
             self._asked = (step, version)
@@ -240,10 +234,8 @@ class Controller:
     ) -> tuple[ImageView, ...]:
         """Return the views that the rank will probably need in the step `step`, in order of use.
 
-        `version` is the version that the step will probably update. The call waits until a whole
-        batch is ready, and leaves it in the buffer. The views are only probable, because the buffer
-        may exchange groups of the batch before `batch` is called. Return no views if the step
-        already has its batch, the run has stopped or another learner attaches.
+        `version` is the version that the step will probably update. Wait until a whole batch is
+        ready. Return () if the step already has its batch, or if the learner must stop.
         """
         session = self._session
 

@@ -4,9 +4,8 @@
                                         |         |                    ^
             hand_back --- stops it -----+         +---- unfinished ----+
 
-A drained actor hands back its groups: it stops sampling, and returns the tokens that it has sampled
-by then. Another actor, or the restarted job, continues the group from these tokens. If the actor
-does not hand back its groups in time, their prompts are issued again without the tokens.
+A drained actor hands back its groups: it stops sampling, and returns the tokens so far. Another
+actor or job continues these groups.
 """
 
 import asyncio

@@ -8,8 +8,7 @@ from awares_platform.engine.usage import EngineUsage
 class EngineMetrics:
     """Compares the newest report of each engine with its last report before the present step.
 
-    An actor reports the usage of its engine with each group that it returns. The figures of a step
-    thus cover the time from the last report before the step to the last report in the step.
+    An actor reports its engine's usage with each group that it returns.
     """
 
     def __init__(self) -> None:
@@ -24,12 +23,10 @@ class EngineMetrics:
             self._newest[usage.engine] = usage
 
     def step(self) -> dict[str, float]:
-        """Return the metrics of the engines that have reported since the last call.
+        """Return the metrics of the engines that have reported since the last call, or {}.
 
-        engine/busy is the mean share of time with a request in flight. engine/in_flight is the
-        number of requests in flight, as a mean over time and engines. The tokens per second are
-        sums over the engines. An engine counts from its second report on. The result is empty if
-        no such report has arrived since the last call.
+        The tokens per second are sums over the engines. The other metrics are means over time and
+        engines. An engine counts from its second report on.
         """
         pairs = [(self._before[name], usage) for name, usage in self._newest.items()]
         spans = [(first, last, last.at - first.at) for first, last in pairs if last.at > first.at]

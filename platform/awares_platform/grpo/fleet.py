@@ -48,10 +48,9 @@ class Fleet:
     async def tend(self, index: int, drive: Drive) -> None:
         """Run the actor with this index, and replace the actor each time it is lost.
 
-        `drive` gets the actor, its index and the id of its node, and uses the actor until an error
-        occurs. Raises every error of the actor or of `drive` except ActorLost. Raises LaunchError
-        if more than grpo.actor_restarts actors are lost within an hour. An actor whose node the
-        cloud takes back after a notice does not count.
+        `drive` uses the actor until an error occurs. Raises every error except ActorLost. Raises
+        LaunchError after more than grpo.actor_restarts losses within an hour; losses that a cloud
+        announces do not count.
         """
         while True:
             actor = self._spawn(index)

@@ -1,8 +1,6 @@
 """Defines the data that the controller, rollout actors, buffer and learner exchange.
 
     Prompt --actor--> GroupRollout --scoring--> Group of Members --buffer--> StepBatch --> learner
-      ^                    |
-      +---- unfinished ----+  the actor was drained; another actor continues the episodes
 
 Axes: G episodes of a group.
 """
@@ -39,27 +37,22 @@ class Outcome(StrEnum):
 class Prompt:
     """A sample at one place in the run's order of prompts.
 
-    `number` is this place. `epoch` is the number of complete passes over all samples before this
-    place. `attempt` is the number of groups of this prompt that were dropped. A group is dropped if
-    it becomes stale before the learner uses it, or if the journal cannot decode it.
-
     Example:
         Prompt(17, 0, Sample("mini/train/3", "9f2c...", "colour top left?", "red"))
     """
 
     number: int
+    """The place in the run's order of prompts."""
     epoch: int
+    """The number of complete passes over all samples before this place."""
     sample: Sample
     attempt: int = 0
+    """The number of earlier groups of this prompt that were dropped as stale or damaged."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupRollout:
     """The G episodes that an actor returns for one prompt.
-
-    `started` and `ended` are Unix times in seconds. Both come from the actor's clock. If no episode
-    can run because of the data, `fault` says why, and `episodes` holds one episode without turns.
-    `usage` is the usage of the actor's engine until `ended`, or None if unknown.
 
     Example:
         GroupRollout((episode, sibling), started=1763800000.0, ended=1763800002.5)
@@ -67,9 +60,16 @@ class GroupRollout:
 
     episodes: tuple[Episode, ...]
     started: float
+    """The Unix time in seconds, by the actor's clock."""
     ended: float
+    """The Unix time in seconds, by the actor's clock."""
     fault: str = ""
+    """Why no episode can run because of the data, or "".
+
+    With a fault, `episodes` holds one episode without turns.
+    """
     usage: EngineUsage | None = None
+    """The usage of the actor's engine until `ended`, or None if unknown."""
 
     @property
     def unfinished(self) -> bool:
@@ -178,16 +178,17 @@ def sampled_versions(members: Iterable[Member]) -> frozenset[int]:
 class Position:
     """The numbers of the settled prompts.
 
-    A prompt is settled once the learner gets the prompt's group. It is also settled once its group
-    has finished with another outcome than READY, because the learner never gets such a group. All
-    prompts with numbers below `watermark` are settled, and so are the prompts in `beyond`.
+    A prompt is settled once the learner gets its group, or once the group has finished with another
+    outcome than READY.
 
     Example:
         Position(32, (35, 36))
     """
 
     watermark: int = 0
+    """All prompts with smaller numbers are settled."""
     beyond: tuple[int, ...] = ()
+    """The settled prompts with larger numbers."""
 
     def __contains__(self, number: int) -> bool:
         return number < self.watermark or number in self.beyond

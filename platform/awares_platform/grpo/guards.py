@@ -25,19 +25,18 @@ class GuardTripped(AwaresError):
 class Guard:
     """The bounds of one metric, and the action when the metric leaves them.
 
-    In [grpo.guards], the bounds have the keys <key>_below and <key>_above. A metric from `below` to
-    `above` is inside the bounds. The guard's message ends with `advice`.
-
     Example:
         Guard("kl", "policy/kl", "stop", -inf, 2.0, "raise grpo.kl_beta")
     """
 
     key: str
+    """The start of the bounds' keys in [grpo.guards]: <key>_below and <key>_above."""
     metric: str
     action: PolicyAction
     below: float
     above: float
     advice: str
+    """The end of the guard's message."""
 
     def fault(self, value: float, what: str) -> str | None:
         """Return a sentence that says which bound `value` violates, or None if it is inside.
@@ -67,11 +66,8 @@ class Alarm:
 class Guards:
     """Compares the metrics of a run with the bounds of `settings`, step by step.
 
-    Each metric is averaged over the last `settings.window` steps, except for the free disk space
-    and validation/decline.
-
-    `directory` is the run directory. `asks` is false if the policy never requests crops. The metric
-    call/rate then has no guard. `free` returns the free bytes of the directory's file system.
+    - `directory` is the run directory, and `free` returns the free bytes of its file system.
+    - `asks` is false if the policy never requests crops; the metric call/rate then has no guard.
 
     Example:
         guards = Guards(config.grpo.guards, config.run.directory, asks=True)
@@ -109,8 +105,8 @@ class Guards:
     def check(self, step: int, metrics: Mapping[str, float]) -> Iterator[Alarm]:
         """Yield an alarm for each guard whose metric has just left its bounds.
 
-        A guard that has given an alarm gives no other one until its metric is inside the bounds
-        again. Raises GuardTripped instead of an alarm if the guard's action is "stop".
+        Raises GuardTripped instead if the guard's action is "stop". A guard gives its next alarm
+        only after its metric was inside the bounds again.
         """
         found = {**metrics, FREE: self._free(self._directory) / 2**30}
         for guard in self._guards:

@@ -17,25 +17,8 @@
       |                                                               (S3): weights, optimizer,
       +--- record() --> this driver: metrics.jsonl, progress          step, position
 
-An actor waits while the buffer has no room. The learner waits until the groups of its batch are
-ready. While it trains, `upcoming` names the views of the next batch, and a thread prepares them.
-
-Failures:
-
-- If an actor or its engine dies or hangs, its prompts are issued again, and another actor replaces
-  it.
-- If the learner dies or hangs, Ray Train restarts it from its last checkpoint. `attach` then
-  restores the groups that the learner took after this checkpoint.
-- If the controller or the trainer (the process of Ray Train) dies or hangs, this driver starts both
-  again (supervisor.py). They resume from the last checkpoint and the journal.
-- If a cloud gives notice that it takes the node of an actor back, the actor hands back its
-  unfinished groups. Another actor continues them.
-- If this driver gets SIGTERM or Ctrl-C, all actors hand back their groups. The journal keeps them,
-  and the learner saves a checkpoint after its present step. The next job continues both.
-- If this driver dies, start the job again.
-- If nodes are missing, the job waits and says what it needs.
-- If an engine fails the canary check of a load, `batch` returns None, the learner returns, and the
-  job raises CanaryMismatch.
+Lost actors are replaced. A lost learner, controller or trainer resumes from the last checkpoint and
+the journal. After SIGTERM, the next job continues the unfinished groups.
 """
 
 import asyncio
@@ -96,20 +79,20 @@ log = logging.getLogger(__name__)
 class GrpoResult:
     """The result of a finished job.
 
-    `policy` is the key of the exported policy in the store. It has the learner's weights after
-    `best` steps. `steps` is the number of learner steps of the whole run. `metrics` holds the
-    metrics of the last step, or is empty if an earlier job finished all steps. `wall_s`
-    is the duration of this job in seconds.
-
     Example:
         GrpoResult("runs/mini/policies/awares", 40, 30, {"reward/mean": 9.1}, wall_s=212.0)
     """
 
     policy: str
+    """The key of the exported policy in the store."""
     steps: int
+    """The number of learner steps of the whole run."""
     best: int
+    """The number of learner steps before the exported policy."""
     metrics: dict[str, float]
+    """The metrics of the last step, or {} if an earlier job finished all steps."""
     wall_s: float
+    """The duration of this job in seconds."""
 
     def summary(self, store: str) -> str:
         """Return the number of steps, the duration and the policy's address, as two lines of text.
@@ -127,19 +110,14 @@ class GrpoResult:
 def run(config: PlatformConfig) -> GrpoResult:
     """Train runs/<run>/policies/awares, or resume where an earlier job of this run ended.
 
-    Ray must be initialised, and the store must be reachable. Raises
-
-    - JobRefused if another grpo job of this run is alive;
-    - JobFenced if another grpo job takes this run over;
-    - ConfigError if a part of the method cannot be built;
-    - PolicyError if the starting policy cannot be used, or if the run has another recipe;
-    - DataError if the data cannot be used;
-    - CanaryMismatch if an engine fails the canary check of a version;
-    - GuardTripped if a metric leaves the bounds of a guard whose action is "stop";
-    - LaunchError if processes are lost too often, episodes keep failing, or no batch becomes ready
-      in time;
-    - the learner's last error if the learner fails more than grpo.learner_restarts times within an
-      hour.
+    Ray must be initialised. Raises:
+    - JobRefused or JobFenced if another grpo job has the run.
+    - ConfigError if a part of the method cannot be built.
+    - PolicyError or DataError if the starting policy or the data cannot be used.
+    - CanaryMismatch if an engine fails the canary check.
+    - GuardTripped if a guard stops the run.
+    - LaunchError if processes are lost too often or no batch becomes ready in time.
+    - The learner's last error if the learner fails too often.
     """
     started = time.monotonic()
     store = ObjectStore.from_config(config.store)
@@ -240,12 +218,12 @@ class ControllerActor(Controller):
         return Sign(self.unplaced if self._opened else 0, self._warnings.take())
 
     async def open(self, config: PlatformConfig, reported: Collection[int] = ()) -> tuple[int, int]:
-        """Read the data. Build the reward too, unless reward workers build it.
+        """Read the data, and build the reward unless reward workers build it.
 
-        `reported` holds the validated versions whose figures are already in metrics.jsonl. Return
-        the number of usable samples and the number of unusable rows. Raises DataError or
-        StoreError if the data cannot be used, and ConfigError if the reward cannot be built. Raises
-        PolicyError if the starting policy does not exist.
+        `reported` holds the validated versions in metrics.jsonl. Return the numbers of usable
+        samples and of unusable rows.
+
+        Raises DataError, StoreError, ConfigError or PolicyError if a part of the job is unusable.
         """
         from awares_platform.grpo.reward_actor import rewards
         from awares_platform.grpo.rollout import RemoteActor

@@ -1,20 +1,9 @@
 """Stores a run's finished groups in the object store, and records which step trains on each.
 
-The journal also stores the unfinished groups of drained actors. A later actor of the same job, or
-of the next one, continues these groups from their sampled tokens.
+    runs/<run>/episodes/<start of the recipe's digest>/<segment>.parquet
 
-    runs/<run>/episodes/<start>/<segment>.parquet
-
-The controller writes one file, called a segment, per step (see segment.py). If two controllers
-write segments with the same number, the second write fails. <start> is the beginning of the
-recipe's digest. A job with another recipe, for example another starting policy, ignores the
-segment.
-
-The journal stores no pixels, because every view can be cut from the original image again.
-
-A resumed run reads only the newest segments. Each segment states the highest prompt number in it
-and in all older segments. `read` stops once this number is below the first prompt whose group the
-learner may still need.
+The controller writes one file, called a segment, per step. The journal also stores unfinished
+groups, which a later actor continues.
 """
 
 import logging
@@ -44,17 +33,17 @@ _ENDING = ".parquet"
 class Recovered:
     """The groups of the prompts that are not settled.
 
-    `groups` holds the group of the latest attempt at each prompt, in the order of prompt numbers.
-    A group may be unfinished if the journal has no finished group of the same attempt. Groups that
-    are too old or damaged are left out. For each such group, `stale` maps the prompt's number to
-    the attempt.
-
     Example:
         Recovered((group,), {18: 0})
     """
 
     groups: tuple[Group, ...]
+    """The group of the latest attempt at each prompt, in the order of prompt numbers.
+
+    Groups that are too old or damaged are left out.
+    """
     stale: dict[int, int]
+    """Maps the prompt number of each group that is left out to the group's attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +59,8 @@ class _Unconfirmed:
 class Journal:
     """Appends the groups of one run to the store, and reads them back. Calls must not overlap.
 
-    `start` is the digest of the run's recipe, which includes the starting policy. `root` is the
-    first version with the weights of the starting policy. It is None until `read` finds it in a
-    segment or the caller sets it.
+    `start` is the digest of the run's recipe. `root` is the first version with the weights of the
+    starting policy, or None until `read` finds it.
     """
 
     def __init__(self, store: ObjectStore, run: str, start: str) -> None:
@@ -91,13 +79,8 @@ class Journal:
     def append(self, groups: Sequence[Group], training: Training | None = None) -> None:
         """Write `groups` as the next segment, with the record `training`.
 
-        Of several groups with the same prompt and attempt, the journal keeps the first finished
-        one. As long as none is finished, the latest unfinished one counts. After a StoreError, call
-        the method again with the same groups. It first repeats the failed write, which may have
-        reached the store after all.
-
-        Raises StoreError if the store fails. Raises PreconditionFailed if another controller has
-        written a segment of this number.
+        After a StoreError, callers repeat the call with the same groups. Raises PreconditionFailed
+        if another controller has written a segment of this number.
         """
         self._confirm()
         fresh = [group for group in groups if pair(group) not in self._held]
@@ -144,12 +127,7 @@ class Journal:
         """Return the groups of the prompts that are not settled in `position`.
 
         `stale` gets the weight versions of a group's tokens, and returns whether the group is too
-        old. The method does not decode groups that are too old. Only groups with the outcome READY
-        or UNFINISHED can be too old.
-
-        The method logs and skips damaged segments, and segments of a run with another recipe. The
-        run then samples their prompts again, unless a checkpoint has settled these prompts. Later
-        calls of `append` write after the last segment that this method finds.
+        old. Damaged segments are logged and skipped.
         """
         self._held = set(self._confirm())
         position = position or Position()
@@ -194,8 +172,8 @@ class Journal:
     def trainings(self) -> dict[int, Training]:
         """Return the record of each step that trained, in the order of the steps.
 
-        Of a repeated step, the result has only the last record. The method is slow, because it
-        reads every segment. A running job does not call it.
+        Only the last record of a repeated step counts. The method is slow, because it reads every
+        segment.
         """
         valid: dict[int, Training] = {}
         for segment in self._newest_first(-1):

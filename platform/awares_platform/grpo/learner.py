@@ -5,22 +5,8 @@
     a step:  batch --> (snapshot) --> update --> publish --> learned --> (checkpoint)
                ^ the only place where the learner waits for rollouts
 
-The learner writes a snapshot of each version that is validated. `chosen` waits until all of them
-are validated, and names the best one, which becomes the policy awares. Instead of a batch, the
-controller may also send an order: to finish early, to restore the best version, or to leave.
-
-`attach` tells the controller which version this learner starts from, which versions it descends
-from (lineage.py), and at which position in the prompts it starts. `learned` sends the metrics of a
-step to the controller.
-
-The learner never talks to the actors. It gets batches from the controller, and publishes weights to
-the object store. A killed learner resumes from its last checkpoint, which holds the trained
-weights, the optimizer's state, the step, the position in the prompts, and the lineage. Version
-numbers never repeat: a resumed learner publishes the next free version.
-
-The learner must compute logprobs of the distribution from which the engine samples. So both use the
-same temperature and a top_p of 1, and both exclude the tokens that must never be sampled
-(`blocked_ids`).
+The learner gets batches from the controller, and publishes weights to the object store. A killed
+learner resumes from its last checkpoint, and publishes the next free version.
 """
 
 import time
@@ -263,8 +249,8 @@ class Learner:
     def _awaited(self, coming: Any) -> Any:
         """Wait for the controller's answer, and return it.
 
-        An actor that finds damaged weights in the store asks for a complete copy. During the wait,
-        this rank publishes such a copy of the newest version if an actor has asked for one.
+        During the wait, publish a complete copy of the newest version if an actor has found it
+        damaged.
         """
         while not ray.wait([coming], timeout=_REPAIR_EVERY_S)[0]:
             self._publisher.repair()
@@ -288,9 +274,8 @@ class Learner:
     def _update(self, shard: StepShard) -> tuple[dict[str, float], bool]:
         """Take one optimizer step for each minibatch that has episodes.
 
-        Return metrics over all ranks, and whether the weights have changed. The optimizer skips a
-        step with gradients that are not finite. Raises Diverged after too many skipped steps in a
-        row.
+        Return metrics over all ranks, and whether the weights have changed. Raises Diverged after
+        too many steps in a row without finite gradients.
         """
         metrics, started = LossMetrics(), time.monotonic()
         proximal = self._objective.proximal(shard)

@@ -13,9 +13,8 @@ from awares_platform.training.speed import StepWork
 def step_work(grpo: GrpoConfig, policy: PolicyConfig, sizes: ModelSizes) -> StepWork:
     """Return which forward and backward passes a GRPO step computes.
 
-    If the loss has a KL term, the reference policy needs a forward pass of its own. The proximal
-    policy may need another pass. Policy and reference share one pass of a frozen vision tower,
-    except with ZeRO stage 3.
+    Reference and proximal policy may need a forward pass each. Policy and reference share one pass
+    of a frozen vision tower, except with ZeRO stage 3.
     """
     proximal = int(grpo.scores_proximal)
     work = passes(policy, extra=(grpo.kl_beta > 0) + proximal)
@@ -54,9 +53,8 @@ class LearnerSpeed:
     def reduced(self, seconds: float) -> dict[str, float]:
         """Return the metrics of all ranks in a step that took `seconds`. Every rank must call this.
 
-        learner/tokens_per_s is the sum over the ranks. learner/tflops and learner/mfu are means
-        over the ranks. learner/padding is the share of the computed tokens that are padding or
-        belong to fillers.
+        learner/tokens_per_s is a sum over ranks. learner/padding is the share of computed tokens
+        that are padding or fillers.
         """
         totals = torch.tensor([self._real, self._computed, self._flops], dtype=torch.float32)
         ranks = torch.distributed.get_world_size()

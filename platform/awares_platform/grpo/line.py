@@ -4,9 +4,7 @@
                                   ^
     advance() --------------------+ issues prompts while the buffer has room
 
-If every finished group woke all waiting actors, the cost of a group would grow with the number of
-actors. So `advance` wakes one actor for each prompt. The actors with the newest weights come first,
-because the newer an actor's weights are, the more groups the buffer lets it start.
+The actors with the newest weights come first, because the buffer lets them start the most groups.
 """
 
 import asyncio

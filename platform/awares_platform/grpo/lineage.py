@@ -1,15 +1,11 @@
 """Says how many updates lie between two weight versions of a run.
 
-A restarted learner resumes from the version in its checkpoint. The versions that the lost learner
-published after this checkpoint are abandoned. Version numbers never repeat, so the restarted
-learner goes on with new numbers:
+A restarted learner resumes from its checkpoint, abandons the later versions, and goes on with new
+numbers:
 
     1 -- 2 -- 3 -- 4 -- 5      the lost learner; its checkpoint holds version 3
               |
               +-- 6 -- 7       its successor; version 6 has the weights of version 3
-
-Here Lineage(((1, 3),), first=6) is the lineage of version 7. Version 2 lies 2 updates behind
-version 7, and versions 4 and 5 are abandoned.
 """
 
 from collections.abc import Collection
@@ -23,17 +19,14 @@ Spans = tuple[tuple[int, int], ...]
 class Lineage:
     """The ancestors of a learner's versions.
 
-    `first` is the first version that the present learner has published. `spans` has one pair for
-    each earlier learner, oldest first. The pair holds the first version that this learner
-    published, and the version whose weights the next learner started with. The next learner
-    publishes these weights as its own first version.
-
     Example:
         Lineage(((1, 3),), first=6)  # Version 6 has the weights of version 3.
     """
 
     spans: Spans = ()
+    """The pair (first version, last version that is not abandoned) of each earlier learner."""
     first: int = 0
+    """The first version of the present learner. It has the weights of the last one in `spans`."""
 
     @property
     def root(self) -> int:
@@ -43,8 +36,8 @@ class Lineage:
     def rooted(self, root: int | None) -> "Lineage":
         """Return this lineage, with `root` as the oldest version if the lineage has no spans.
 
-        A learner without a checkpoint begins with the weights of the starting policy. The run's
-        first version `root` has the same weights, so groups sampled with `root` can still be used.
+        `root` is the run's first version. A learner without a checkpoint begins with the same
+        weights.
         """
         if self.spans or root is None or root >= self.first:
             return self

@@ -1,7 +1,7 @@
 """Computes the learner's metrics of one step from the statistics of all passes and ranks.
 
-The loss of a minibatch is the sum of the losses of its passes on all ranks. The metric policy/loss
-is the mean over minibatches. Every other metric is a mean over the sampled tokens.
+policy/loss is the mean of the minibatches' losses. Every other metric is a mean over the sampled
+tokens.
 """
 
 import torch

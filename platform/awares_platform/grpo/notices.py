@@ -1,8 +1,7 @@
 """Learns from Ray which nodes will be taken back, and tells the controller.
 
-A cloud gives notice before it takes a spot node back. Whoever receives the notice marks the node in
-Ray. On Kubernetes, `ray start` does so when it gets the SIGTERM of its deleted pod. Elsewhere, use
-`ray drain-node`.
+On Kubernetes, `ray start` marks its node in Ray when its pod is deleted. Elsewhere, use `ray
+drain-node` after a cloud's notice.
 """
 
 import asyncio

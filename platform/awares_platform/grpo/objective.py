@@ -4,8 +4,7 @@
                                              |  --> logprobs of the reference policy -+--> loss
     before the first update of a step -------+----> logprobs of the proximal policy --+
 
-The proximal policy is the policy at the start of the step or the behaviour policy, as
-grpo.proximal says.
+The proximal policy is chosen by grpo.proximal.
 
 Axes: B episodes, S distinct token sequences among them (S <= B), T tokens.
 """
@@ -32,10 +31,8 @@ from awares_platform.training.ahead import one_ahead
 class Objective:
     """Computes the losses of the policy that a DeepSpeed `engine` trains, on one of `ranks` ranks.
 
-    `frozen` is a copy of the starting policy, or None if the loss has no KL term or the engine
-    trains adapters. `collate` turns the sequences of a pass into a batch. `tower` lets the policy
-    and `frozen` share the features of the vision tower. `blocked_ids` and `packed` are arguments of
-    `awares.logprobs.policy_logprobs`.
+    `frozen` is a copy of the starting policy, or None if the loss needs no copy. `tower` holds the
+    vision tower's features, which policy and `frozen` share.
     """
 
     def __init__(
@@ -62,9 +59,8 @@ class Objective:
     def proximal(self, shard: StepShard) -> list[list[Tensor]] | None:
         """Return the logprobs of every pass of every minibatch under the proximal policy.
 
-        Call this method before the first update of the step. Return None if these logprobs need no
-        extra forward pass. In a step with only one update, the passes of the update compute them.
-        If the proximal policy is the behaviour policy, the episodes hold them.
+        Return None if no extra forward pass is needed. Call this method before the step's first
+        update.
         """
         if not self._scores_proximal:
             return None
@@ -79,8 +75,7 @@ class Objective:
     ) -> Iterator[Tensor]:
         """Yield the loss of each pass, multiplied by the number of ranks.
 
-        The learner sums the yielded losses of each rank, and averages the sums over all ranks. With
-        this factor, the result is the loss of the whole minibatch.
+        The factor turns the mean of the gradients over all ranks into their sum.
         """
         batches = one_ahead(self._collate, minibatch.passes)
         totals = BatchTotals(minibatch.total, minibatch.tokens)
@@ -118,8 +113,7 @@ class Objective:
     def _reference(self, batch: Batch) -> Tensor | None:
         """Return the logprobs of the starting policy, or None if the loss has no KL term.
 
-        Without LoRA, the starting policy is a frozen copy of the model. With LoRA, `lora.reference`
-        makes the model itself compute like the starting policy.
+        With LoRA, `lora.reference` makes the trained model itself compute like the starting policy.
         """
         if self._loss.kl_beta == 0:
             return None

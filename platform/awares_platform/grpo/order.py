@@ -38,16 +38,18 @@ class Restore:
 class Chosen:
     """Names the version that becomes the policy awares.
 
-    `step` is the number of steps before the version. `figures` holds its validation metrics. If no
-    version was validated, `version` and `step` are None, and the last version becomes the policy.
+    If no version was validated, the last version becomes the policy.
 
     Example:
         Chosen(21, 20, {"validation/reward": 9.7})
     """
 
     version: int | None
+    """The chosen version, or None if no version was validated."""
     step: int | None
+    """The number of steps before the chosen version, or None."""
     figures: dict[str, float]
+    """The version's validation metrics."""
 
 
 @dataclass(frozen=True, slots=True)

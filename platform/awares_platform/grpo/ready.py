@@ -1,7 +1,6 @@
 """Keeps the groups that wait for the learner, and the numbers of the settled prompts.
 
-The controller asks after every finished group whether a batch is ready. So the time for the answer
-must not grow with the number of waiting groups.
+The time to find out whether a batch is ready does not grow with the number of groups.
 """
 
 from awares_platform.grpo.group import Group, Position

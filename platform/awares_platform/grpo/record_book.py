@@ -3,8 +3,6 @@
 runs/<run>/grpo/validation.json     figures, the best version, and the versions still to validate
 runs/<run>/weights/pins/<version>   prevents the deletion of the version's weights
 runs/<run>/snapshots/grpo/v<...>/   the version's training state (training/snapshot.py)
-
-Only the best version and the versions still to validate have pins and snapshots.
 """
 
 import json
@@ -21,19 +19,20 @@ from awares_platform.weights.retention import pin, unpin
 
 @dataclass(slots=True)
 class ValidationRecord:
-    """The validated versions of a run, oldest first.
-
-    `best` is the number of the best version, or None. `pending` are the versions that are not
-    validated yet. `restores` counts how often a guard has restored the best version.
+    """The validated versions of a run.
 
     Example:
         ValidationRecord(entries=[validated], best=21)
     """
 
     entries: list[Validated] = field(default_factory=list)
+    """The validated versions, oldest first."""
     best: int | None = None
+    """The number of the best version, or None."""
     pending: list[DueVersion] = field(default_factory=list)
+    """The versions that are not validated yet."""
     restores: int = 0
+    """How often a guard has restored the best version."""
 
     def found(self, version: int | None) -> Validated | None:
         """Return the figures of a version, or None if it is not validated."""

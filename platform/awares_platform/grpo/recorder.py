@@ -2,9 +2,8 @@
 
     add(group) --> unwritten --flush, read--> one thread --> Journal
 
-A task that waits for a write may be cancelled, but the write itself goes on to its end. The next
-write waits for it. A group leaves `unwritten` only once the journal holds it, so the next `flush`
-repeats a write that failed.
+A group leaves `unwritten` only once the journal holds it, so the next `flush` repeats a failed
+write.
 """
 
 import asyncio
@@ -62,11 +61,8 @@ class Recorder:
         """Return the latest groups of the prompts that are not settled in `position`.
 
         The first value is `lineage` with the run's first version as its root. The second value
-        combines the groups in the journal with the groups that are not written yet. It names the
-        stale groups of the journal only by prompt number and attempt. `bound` is
-        grpo.staleness_bound. Raises StoreError if the store fails.
-
-        When the call returns, the result misses no group that has finished by then.
+        combines the journal with the unwritten groups. `bound` is grpo.staleness_bound. Raises
+        StoreError if the store fails.
         """
         journal = self._journal
 

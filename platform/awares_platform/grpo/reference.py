@@ -17,10 +17,7 @@ def frozen_reference(
 ) -> Any:
     """Return a frozen copy of the starting policy `model`, or None if the loss needs no copy.
 
-    A run with adapters needs no copy: `lora.reference` makes the model itself compute like the
-    starting policy.
-
-    With ZeRO-3 the copy comes from `load`, which must return a partitioned model. Every rank must
+    With ZeRO-3, `load` must return a partitioned model, which becomes the copy, and every rank must
     call this function.
     """
     if settings.kl_beta == 0 or policy.lora_rank:

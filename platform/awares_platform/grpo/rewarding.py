@@ -4,9 +4,8 @@
         ^                                                                       |
         +---- Group: rewards, advantages <--- one list of rewards a group ------+
 
-A worker may get several groups at once, but it calls the reward once for each group. So the number
-of workers does not change the rewards. If a worker is lost, another worker scores its groups, and a
-new worker replaces it.
+The number of workers does not change the rewards. Another worker scores the groups of a lost
+worker.
 """
 
 import asyncio
@@ -79,9 +78,7 @@ class _Waiting:
 class RewardPool:
     """Scores groups in grpo.reward_workers workers. Use the pool as an asynchronous context.
 
-    `spawn` gets an index and returns a new worker. If the reward raises an error, or the workers
-    cannot be kept alive, the pool calls `stop` with the error. Every call of the pool then raises
-    this error.
+    `spawn` gets an index and returns a worker. `stop` gets an error that ends the pool.
 
     Example:
         async with RewardPool(settings, spawn, controller.stop) as score:
@@ -200,8 +197,7 @@ class RewardPool:
     async def _next(self) -> list[_Waiting]:
         """Wait for a group, and return one worker's share of the groups that wait.
 
-        If a worker was lost while it scored a group, the next worker gets this group alone. The
-        group may be the cause of the loss.
+        A group whose worker was lost is returned alone, because it may be the cause of the loss.
         """
         await self._queued.acquire()
         held = [self._queue.popleft()]

@@ -4,8 +4,7 @@
                                  |
                                  +-- cuts crops from the original image in this process
 
-If an actor is killed, the run loses no state: the controller issues the actor's prompts again, and
-starts a new actor, which loads the newest weights.
+A killed actor loses no state of the run: the controller issues its prompts again.
 """
 
 import asyncio
@@ -81,8 +80,8 @@ class RolloutActor:
     async def start(self) -> str:
         """Start the engine, and build the canary. Return the id of this process's node.
 
-        Raises PolicyError if the starting policy cannot be used. Raises EngineError if the engine
-        does not start. Raises DataError if no sample is usable for the canary.
+        Raises PolicyError if the starting policy, EngineError if the engine, or DataError if the
+        canary's data is unusable.
         """
         config, method = self._config, self._config.method
         self._family = family = model_family(config.policy)
@@ -125,12 +124,10 @@ class RolloutActor:
         return ray.get_runtime_context().get_node_id()
 
     async def follow(self) -> AsyncIterator[Loaded | Missed]:
-        """Load each new version into the engine.
+        """Load each new version into the engine, soon after `announce` or else rarely (see SELDOM).
 
-        The method reads HEAD after each call of `announce`, and rarely without one (see SELDOM).
-        Yield Loaded after each load, and Missed after each failed attempt. Raises CanaryMismatch if
-        the engine fails the canary check of a version. Raises EngineError if the engine must be
-        restarted.
+        Yield Loaded after each load, and Missed after a failure. Raises CanaryMismatch if the
+        canary check fails. Raises EngineError if the engine must be restarted.
         """
         engine, seldom_s = self._running(), SELDOM * self._config.grpo.poll_s
         loads = follow(
@@ -159,12 +156,10 @@ class RolloutActor:
     async def rollout(self, prompt: Prompt, begun: Sequence[Episode] = ()) -> GroupRollout:
         """Run the G episodes of `prompt` concurrently. A failed episode has StopReason.ERROR.
 
-        `begun` has the episodes of an earlier actor that was drained, or is empty. The method
-        continues the unfinished ones. After `drain`, episodes may have StopReason.UNFINISHED.
+        `begun` has the episodes of a drained actor, which this method continues, or is empty. The
+        result's `fault` is set if the data allow no episode.
 
-        If the image cannot be read or the question is too long, no episode runs, and the `fault` of
-        the result says why. Raises EngineError if the engine itself is lost. Raises CanaryMismatch
-        if an episode failed after the engine had failed the canary check.
+        Raises EngineError if the engine is lost, and CanaryMismatch if it failed the canary check.
         """
         started, engine = time.time(), self._running()
         settings = self._config.grpo
@@ -210,10 +205,10 @@ class RolloutActor:
     ) -> AsyncIterator[Loaded | tuple[Played, ...]]:
         """Answer `samples` greedily with the weights of exactly `version`.
 
-        If the engine has another version, load `version` and yield Loaded. Then play all samples,
-        and yield their episodes. Rollouts of groups may go on meanwhile, but `follow` loads no
-        version. Raises WeightsError if `version` cannot be loaded, and EngineFailure if too many
-        episodes fail. Raises EngineError and CanaryMismatch in the same cases as `follow`.
+        Yield Loaded if the engine had to load the version. Then yield the episodes.
+
+        Raises WeightsError if the load fails, and EngineFailure if too many episodes fail. Raises
+        EngineError and CanaryMismatch like `follow`.
         """
         async with self._loading:
             if (load := await self._load(version)) is not None:
@@ -266,8 +261,8 @@ def _unplayed(prompt: Prompt, error: DataError) -> Episode:
 class RemoteActor:
     """An `actor.Actor` that runs a RolloutActor in a separate Ray process.
 
-    The methods raise ActorLost if the process or its engine is lost, or if the store or a file
-    fails. Any other AwaresError of the RolloutActor is raised without Ray's wrapper.
+    The methods raise ActorLost if the process, its engine, the store or a file fails. Any other
+    AwaresError is raised without Ray's wrapper.
     """
 
     def __init__(self, config: PlatformConfig, index: int) -> None:

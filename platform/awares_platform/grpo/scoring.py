@@ -1,7 +1,6 @@
 """Turns the episodes of one prompt into a group with rewards and advantages.
 
-A failed episode has StopReason.ERROR. The configuration decides whether failed episodes get a fixed
-reward or are left out of the group's statistics and of training.
+The configuration decides whether failed episodes get a fixed reward or are left out.
 
 Axes: G episodes of a group.
 """

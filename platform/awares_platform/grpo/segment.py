@@ -1,12 +1,7 @@
 """Encodes one segment of the journal as a parquet file, with one row per episode.
 
-The unfinished groups of drained actors have the same columns as finished groups. The column
-`outcome` tells them apart. The last turn of an unfinished episode has the tokens that were sampled
-by then.
-
-The rows of a group are adjacent, so a reader can decode only the groups that it needs. The file's
-metadata hold the segment's header as JSON, and its blake3 hash, because parquet's checksums do not
-cover the metadata.
+The rows of a group are adjacent, so a reader can decode single groups. The file's metadata hold the
+segment's header and its hash.
 """
 
 import io
@@ -38,9 +33,7 @@ FORMAT = 2
 class Training:
     """The record of the groups on which a step trains.
 
-    The step `step` updates the weights of `version` with the groups `groups`. After the step, all
-    prompts with numbers below `watermark` are settled. If a restarted learner repeats the step, the
-    record with the highest version is valid.
+    If a restarted learner repeats a step, the record with the highest version is valid.
 
     Example:
         Training(12, 13, ((24, 0), (25, 1)), watermark=26)
@@ -48,8 +41,10 @@ class Training:
 
     step: int
     version: int
+    """The version that the step updates."""
     groups: tuple[Pair, ...]
     watermark: int
+    """After the step, all prompts with smaller numbers are settled."""
 
     @classmethod
     def of(cls, batch: StepBatch, version: int) -> "Training":
@@ -62,19 +57,18 @@ class Training:
 class Header:
     """The metadata of a segment.
 
-    `start` is the digest of the run's recipe. `root` is the first version that had the weights of
-    the starting policy. `through` is the highest prompt number in this segment and in all earlier
-    segments of the same start. `training` records the step for which the controller has written
-    the segment. It is None if the controller wrote the segment at the end of a job.
-
     Example:
         Header("9c0e...", root=1, through=17, training=None)
     """
 
     start: str
+    """The digest of the run's recipe."""
     root: int
+    """The first version that had the weights of the starting policy."""
     through: int
+    """The highest prompt number in this segment and in all earlier ones of the same start."""
     training: Training | None
+    """The record of the segment's step, or None if the segment was written at a job's end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +105,8 @@ def encode(segment: Segment) -> bytes:
 class StoredSegment:
     """A segment in its encoded form, whose groups are decoded on demand.
 
-    `finished` holds the prompt number and the attempt of each finished group.
-    `data` is the content of the file `key`. Raises DataError if the data are damaged, or if a newer
-    release has written them.
+    `finished` holds the pair (prompt number, attempt) of each finished group. Raises DataError if
+    the data are damaged or newer than this release.
     """
 
     def __init__(self, data: bytes, key: str) -> None:

@@ -3,8 +3,7 @@
     episodes --merge equal sequences--> longest first --deal--> minibatches
              --deal--> ranks and passes (awares/passes.py)
 
-Some episodes of a group have exactly the same tokens and views. The learner computes the logprobs
-of such equal sequences only once.
+The learner computes the logprobs of equal sequences only once.
 """
 
 from dataclasses import dataclass
@@ -20,34 +19,33 @@ from awares_platform.grpo.group import Member, Position, StepBatch
 class TrainSequence(Carried):
     """A token sequence, with all episodes that share its tokens, image and views.
 
-    `advantages` has one value per episode. If `filler` is true, the sequence only gives its rank
-    one more forward pass, so that all ranks have the same number of passes. The learner multiplies
-    the loss of such a sequence by 0.
-
     Example:
         TrainSequence((episode, twin), advantages=(0.5, 0.5))
     """
 
     episodes: tuple[Episode, ...]
     advantages: tuple[float, ...]
+    """One value per episode."""
     filler: bool = False
+    """True if the sequence only gives its rank one more forward pass, with a loss of 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Minibatch:
     """One rank's part of one optimizer step.
 
-    `passes` holds the sequences of each forward pass. Every rank has the same number of passes,
-    because ZeRO's collectives run in each pass. `total` is the number of episodes of the optimizer
-    step over all ranks, and `tokens` the number of their sampled tokens. Both leave out fillers.
+    Every rank has the same number of passes, because ZeRO's ranks communicate in each pass.
 
     Example:
         Minibatch(passes=((sequence, other), (third,)), total=8, tokens=120)
     """
 
     passes: tuple[tuple[TrainSequence, ...], ...]
+    """The sequences of each forward pass."""
     total: int
+    """The number of episodes in the step over all ranks, without fillers."""
     tokens: int
+    """The number of sampled tokens of these episodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +84,8 @@ def shown(shard: StepShard) -> tuple[ImageView, ...]:
 def shards(batch: StepBatch, ranks: int, minibatches: int, budget: PassBudget) -> list[StepShard]:
     """Split `batch` into one shard for each rank, and return the shard of rank r at index r.
 
-    `minibatches` is the number of optimizer steps. `budget` limits each forward pass. Episodes
-    without an advantage or without sampled tokens are left out.
+    `minibatches` is the number of optimizer steps. Episodes without an advantage or without sampled
+    tokens are left out.
     """
     sequences = sorted(_merged(batch), key=lambda item: length(item.episodes[0]), reverse=True)
     cuts = [_cut(sequences[index::minibatches], ranks, budget) for index in range(minibatches)]

@@ -6,8 +6,7 @@
          +-- SIGTERM: the journal keeps unfinished groups, the learner saves a checkpoint, kill both
          +-- a second SIGTERM: kill both at once
 
-The controller watches the rollout actors (fleet.py). Ray Train, inside the trainer, watches the
-learner's ranks, and each rank watches its own passes (training/pulse.py).
+The controller watches the rollout actors. Ray Train watches the learner's ranks.
 """
 
 import asyncio
@@ -42,7 +41,7 @@ class Supervisor:
     """The driver's side of the grpo job.
 
     `start` starts the controller and the trainer as Ray actors, and returns their handles. `loop`
-    holds the recipe and the claim for the learner. `kill` ends an actor.
+    holds the learner's arguments.
 
     Example:
         metrics = Supervisor(config, start, loop).steer(record, progress)
@@ -66,9 +65,8 @@ class Supervisor:
     def steer(self, record: Run, progress: Progress) -> dict[str, float]:
         """Run the job to its end, record each step, and return the last step's metrics.
 
-        Raises the error that stopped the run, and GuardTripped if a guard stops it. Raises
-        LaunchError if the controller or the trainer is lost more than grpo.learner_restarts times
-        within an hour.
+        Raises the error that stopped the run, or GuardTripped. Raises LaunchError after more than
+        grpo.learner_restarts losses within an hour.
         """
         losses = FailureRate(self._settings.learner_restarts)
         restarting(

@@ -35,8 +35,8 @@ class UnusableGroups:
     def check(self, group: Group) -> None:
         """Count the group if it cannot be used, and log the first few such groups.
 
-        Raises DataError if no sample of the run can be played. After `most` unusable groups in a
-        row, raises LaunchError if the last one failed, and DataError if its values are not finite.
+        Raises DataError if no sample can be played. After `most` unusable groups in a row, raises
+        LaunchError or DataError.
         """
         self._report_nonfinite(group)
         self._refuse_fruitless(group)

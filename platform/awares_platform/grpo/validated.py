@@ -2,13 +2,9 @@
 
     played questions --measured--> Validated --better--> the best version
 
-The leader is the version with the highest mean of grpo.validation.metric. Another version is tied
-with the leader if the leader's mean lead is at most the standard error of this mean. The lead is
-the difference of the two values for each question that both versions have answered.
-
-A new version that is tied with the leader, or is the leader, replaces the best version so far. The
-exception is a best version that is tied with the leader as well, and spends fewer visual tokens.
-The starting policy is validated for comparison only. It is neither the leader nor the best version.
+The leader has the highest mean of grpo.validation.metric. A version is tied with the leader if the
+leader's mean lead is at most one standard error. A new tied version becomes the best one, unless
+the best one so far is tied, too, and spends fewer visual tokens.
 """
 
 import asyncio
@@ -46,10 +42,6 @@ class DueVersion:
 class Validated:
     """The figures of one version on the held-out questions.
 
-    `values` maps the id of each answered question to its grpo.validation.metric. `train_reward` is
-    the mean reward of the training steps since the previous validated version, or None if there
-    was no step. `decline` is the result of the function `declined`.
-
     Example:
         Validated(20, 21, 9.7, accuracy=0.94, rtr_token=0.4, call_rate=0.4, values={"q": 9.8})
     """
@@ -61,8 +53,11 @@ class Validated:
     rtr_token: float
     call_rate: float
     values: Mapping[str, float]
+    """Maps the id of each answered question to its grpo.validation.metric."""
     train_reward: float | None = None
+    """The mean reward of the training steps since the previous validated version, or None."""
     decline: float = 0.0
+    """The result of the function `declined`."""
 
     def metrics(self) -> dict[str, float]:
         """Return the figures by the names that metrics.jsonl uses."""
@@ -86,8 +81,8 @@ async def measured(
 ) -> Validated | None:
     """Return the figures of a version, or None if no question has a usable episode.
 
-    A question is left out if its episode failed or if its reward is not finite. `score` computes
-    rewards, and `judge` scores answers. Raises whatever error the reward raises.
+    `score` computes rewards, and `judge` scores answers. Failed episodes and infinite rewards are
+    left out. Raises the reward's errors.
     """
     found = [(one.sample, one.episode) for one in played if one.episode is not None]
     usable = [pair for pair in found if pair[1].stop is not StopReason.ERROR]
@@ -145,10 +140,9 @@ def tied(one: Validated, top: Validated) -> bool:
 
 
 def declined(new: Validated, earlier: Sequence[Validated]) -> float:
-    """Return by how much the accuracy has fallen while the training reward has risen.
+    """Return by how much the accuracy has fallen while the training reward has risen, or 0.
 
-    The function compares `new` with the most accurate version in `earlier` that has a lower
-    training reward than `new`. Return 0 if there is none, or if the accuracy has not fallen.
+    `new` is compared with the most accurate version in `earlier` that has a lower training reward.
     """
     reward = new.train_reward
     falls = [

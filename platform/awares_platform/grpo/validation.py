@@ -6,10 +6,7 @@
                                                                                         v
             record in the store, metrics <-- the better version stays <-- figures <-- results
 
-A version is pending until its validation is complete. Meanwhile the store keeps its weights, so
-that an actor can load them late. The learner writes a snapshot of the version's training state. A
-version can become the best one only once its snapshot is complete. After a restart, the versions
-that are still pending are validated.
+A version is pending until its validation is complete. Meanwhile the store keeps its weights.
 """
 
 import asyncio
@@ -64,10 +61,9 @@ class HeldOut:
 
 
 class Validation:
-    """The validated and the pending versions of a run.
+    """The validated and the pending versions of a run. All methods are called on one event loop.
 
-    `score` computes rewards. `reported` has the versions whose figures are in the metrics of the
-    run. All methods are called on one event loop.
+    `score` computes rewards. `reported` has the versions that are already in the run's metrics.
 
     Example:
         validation = Validation(held_out, score, StoredBook(store, "mini"))
@@ -95,8 +91,8 @@ class Validation:
     async def attach(self, lineage: Lineage, anew: bool = False) -> None:
         """Drop the pending versions that a lost learner has not published or not saved.
 
-        `lineage` belongs to the new learner. If this learner starts `anew`, without a checkpoint,
-        forget all versions of earlier learners. The first call reads the run's record.
+        `lineage` belongs to the new learner. If `anew` is true, the learner has no checkpoint, and
+        the run forgets all earlier versions.
         """
         self._lineage = lineage
         if self._record is None:

@@ -4,7 +4,7 @@
                 |                                                        |
     thread:     +--> upcoming views --decode, render, process--> ViewCache
 
-If a view is not ready in time, `collate` prepares it itself, as it would without this thread.
+`collate` itself prepares the views that are not ready in time.
 """
 
 import logging
@@ -27,8 +27,7 @@ page or many small images: a page of 1,700 x 2,200 has 3.7 million pixels."""
 class Warmer:
     """Fills `cache` in a thread. `images` and `prepare` are the functions that `collate` uses.
 
-    The views of the next batch fill at most about half of the cache, so that the views of the
-    current batch stay in it.
+    The next batch's views fill at most half of the cache, and the current batch's views stay in it.
 
     Example:
         warmer = Warmer(cache, images, prepare)
