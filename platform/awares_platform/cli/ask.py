@@ -1,8 +1,4 @@
-"""`awares ask IMAGE "question"` asks a served policy over HTTP, and prints its reply as it comes.
-
-A Transcript reads the endpoint's stream of events. It returns the text for the terminal after each
-event, and the whole Reply at the end.
-"""
+"""`awares ask IMAGE "question"` asks a served policy over HTTP and prints the reply as it comes."""
 
 import base64
 import json
@@ -41,29 +37,30 @@ _FIGURES = (
 class Reply:
     """The endpoint's reply to one question.
 
-    `crops` holds the ids of the requested crops. `boxes` holds the boxes of the returned views, in
-    pixels of the original image. `rtr_token` is `visual_tokens` divided by the visual tokens of the
-    full image. `prompt_tokens` includes the visual tokens. `completion_tokens` counts the sampled
-    tokens. `turns` counts the calls of the engine, one for each turn of the policy. `stop` is
-    "length" if a token limit has cut the answer, and "answer" otherwise. `latency_s` is the
-    duration of the episode in seconds. `weight_version` is the version of the weights that sampled
-    the last token.
-
     Example:
         Reply("7", ("0",), ((0, 0, 56, 56),), 8, 0.5, 31, 18, 2, "answer", 0.12, 0)
     """
 
     answer: str
     crops: tuple[str, ...]
+    """Ids of the requested crops."""
     boxes: tuple[tuple[int, ...], ...]
+    """Boxes of the returned views, in pixels of the original image."""
     visual_tokens: int
     rtr_token: float
+    """`visual_tokens` divided by the visual tokens of the full image."""
     prompt_tokens: int
+    """Number of prompt tokens, with the visual tokens."""
     completion_tokens: int
+    """Number of sampled tokens."""
     turns: int
+    """Number of the policy's turns. Each turn is one call of the engine."""
     stop: str
+    """"length" if a token limit has cut the answer, and "answer" otherwise."""
     latency_s: float
+    """Duration of the episode in seconds."""
     weight_version: int
+    """Version of the weights that sampled the last token."""
 
     def lines(self) -> str:
         """Return the reply as several lines of text for the terminal."""
@@ -173,10 +170,11 @@ def ask(
 ) -> Reply:
     """Ask the first model of the endpoint at `url` (http://host:port), and return its reply.
 
-    `tell` gets each piece of text for the terminal as soon as it is known. If the endpoint needs a
-    bearer token, the environment variable `token_env` must hold it. Raises DataError if the image
-    file is unreadable. Raises EndpointError if the endpoint gives no usable answer or refuses the
-    request.
+    `tell` gets each piece of text for the terminal as soon as the text is known. The environment
+    variable `token_env` holds the bearer token, if the endpoint needs one.
+
+    Raises DataError if the image file is unreadable.
+    Raises EndpointError if the endpoint refuses the request, or gives no usable answer.
     """
     try:
         data = base64.b64encode(image.read_bytes()).decode()

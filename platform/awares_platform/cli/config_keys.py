@@ -28,17 +28,18 @@ _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 class ConfigKey:
     """One key of the configuration.
 
-    `key` is the dotted name. `type` states the type and its bounds in words. `default` is a JSON
-    value. `help` is the help text.
-
     Example:
         ConfigKey("grpo.steps", "whole number > 0", 120, "Number of learner steps. ...")
     """
 
     key: str
+    """Dotted name of the key."""
     type: str
+    """Type and bounds in words."""
     default: Any
+    """A JSON value."""
     help: str
+    """Help text."""
 
 
 def keys(within: str = "") -> list[ConfigKey]:

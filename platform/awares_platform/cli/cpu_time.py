@@ -1,6 +1,6 @@
 """Measures the CPU seconds of this process and of its descendants, by kind of process.
 
-The last word of each line is the kind of the processes in that line:
+Each line of this tree ends with the kind of its processes:
 
     quickstart --+-- awares curate, sft, grpo or evaluate            driver
                  +-- weed                                            store
@@ -10,7 +10,7 @@ The last word of each line is the kind of the processes in that line:
                        +-- ControllerActor                           controller
                        +-- TrainerActor, RayTrainWorker              learner
 
-A store or a Ray cluster that was started elsewhere is no descendant, so its CPU time is left out.
+A store or a Ray cluster that someone else has started does not count.
 """
 
 import threading
@@ -48,25 +48,23 @@ _PROGRAMS = {
 class ProcessTime:
     """The CPU time of one process.
 
-    `kind` is the kind of the process, one of KINDS. `seconds` is the whole CPU time of the process
-    at its last sample. `before` is the part of `seconds` that the process had used before the
-    measurement began.
-
     Example:
         ProcessTime("engine", before=0.0, seconds=50.2)
     """
 
     kind: str
+    """One of KINDS."""
     before: float
+    """CPU seconds before the measurement began."""
     seconds: float
+    """All CPU seconds until the last sample of the process, including `before`."""
 
 
 class CpuTimes:
     """Sums up the CPU seconds of the process `root` and of its descendants, by kind.
 
-    The sums are approximate in two ways. First, the CPU time between the last sample of a process
-    and its end is lost. The loss is at most `INTERVAL_S` for each thread. Second, if a process
-    changes its kind, all of its CPU time counts for its last kind.
+    The sums lack the CPU time between a process's last sample and its end. If a process changes its
+    kind, all of its CPU time counts for the last kind.
 
     Example:
         times = CpuTimes(psutil.Process())

@@ -36,9 +36,9 @@ def page(
 ) -> str:
     """Return an HTML page with the samples. The page needs no other file.
 
-    It shows the boxes of the evidence in red, and the target crops in blue. `images` maps the hash
-    of an image to the image. If an image is missing, the page shows the error instead. Each entry
-    of `facts` becomes a table above the samples.
+    Evidence boxes are red, and target crops are blue. `images` maps an image's hash to the image.
+    If `images` raises an error for a hash, the page shows the error. Each entry of `facts` becomes
+    a table.
     """
     figures = "\n".join(_figure(sample, images) for sample in samples)
     tables = "\n".join(_table(name, value) for name, value in (facts or {}).items())

@@ -20,9 +20,13 @@ _AGAIN = {
 def guarded(name: str, execute: Callable[[], None]) -> int:
     """Run a command and return its exit status.
 
-    The status is 0 after success, 2 after a user error (AwaresError), 130 after Ctrl-C and 143
-    after SIGTERM. A user error is printed without a traceback, but raised if the environment
-    variable AWARES_TRACEBACK is set. All other exceptions are raised.
+    The statuses are:
+
+    - 0 after success;
+    - 2 after a user error (AwaresError), which is raised if AWARES_TRACEBACK is set;
+    - 130 after Ctrl-C, and 143 after SIGTERM.
+
+    All other exceptions are raised.
     """
     from awares_platform.runtime import logs, terminal
 

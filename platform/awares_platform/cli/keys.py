@@ -41,8 +41,8 @@ def added(
 ) -> KeysFile:
     """Return the keys with a new entry for `key`.
 
-    If no limit is given, the new entry gets the limits of the earlier entries of the same name. If
-    a limit is given, all entries of this name get the new limits.
+    Entries of one name share their limits. A given limit changes all of them. Without a limit, the
+    new entry takes the limits of the others.
     """
     given = {
         "requests_per_minute": requests_per_minute,

@@ -1,8 +1,7 @@
 """Defines all commands of `awares <command> --config FILE section.key=value ...`.
 
 Each command imports its module only after the arguments are parsed, so that --help is fast.
-
-guarded.py defines the exit statuses. `awares doctor` also exits with 1 if a check fails.
+guarded.py defines the exit statuses.
 """
 
 import importlib

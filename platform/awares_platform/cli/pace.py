@@ -1,13 +1,9 @@
 """Prints the progress of the quickstart's jobs, and estimates the time that is left.
 
-The progress notes of a job show its current phase, and the share of the phase that is done.
-
     slowness  = measured seconds of some phases / typical seconds of the same phases
     time left = rest of this phase + slowness * typical seconds of all later phases
 
-The typical seconds come from a quickstart on two cores. The slowness of this machine is measured
-while the jobs run. Until it is known, only the last phase of a job has an estimate: the time left
-in this job, from a count such as 12/80.
+The typical seconds come from a quickstart on two cores.
 """
 
 import re
@@ -34,18 +30,19 @@ _COUNT = re.compile(r"^(?P<done>\d+)/(?P<total>\d+)\b")
 class Phase:
     """A phase of a job.
 
-    The phase begins with the first progress note that contains `marker`. It typically takes
-    `seconds`. `telling` is true if the duration of this phase predicts the duration of other
-    phases. Phases of curation are not telling, because their duration depends more on the disk and
-    on other processes.
-
     Example:
         Phase("steps", 248.0, telling=True)
     """
 
     marker: str
+    """Text of a progress note. The first note with this text begins the phase."""
     seconds: float
+    """Typical duration."""
     telling: bool = False
+    """Whether the duration of this phase predicts the duration of other phases.
+
+    Curation predicts badly, because it depends more on the disk and on other processes.
+    """
 
 
 Phases = Mapping[str, tuple[Phase, ...]]
@@ -182,14 +179,8 @@ class Pace:
     def _rest(self, phase: Phase, slowness: float | None = None) -> float:
         """Return the estimated seconds until the phase ends.
 
-        The duration of the whole phase is a weighted mean of two estimates:
-
-        - the phase's typical seconds times `slowness`, if `slowness` is not None;
-        - the duration extrapolated from the measured part of the phase. Its weight is the share
-          of the phase that is done.
-
-        The result is this duration times the share that is not done, minus the seconds since the
-        last count. It is never negative.
+        The estimate starts with the typical seconds times `slowness`, if `slowness` is not None. As
+        the phase proceeds, the phase's measured rate counts more.
         """
         done = self._share - self._first_share
         own = (self._counted_at - self._entered) / done if done > 0 else 0.0

@@ -7,8 +7,7 @@
     python -m awares_platform.cli.probe endpoint --url http://<service>:8000
         expects an answer with AWARES_SERVE_TOKEN and a refusal without it
 
-A failed check is repeated for up to --wait seconds, because the release may still be starting. The
-command prints one line. The exit status is 0 after success, and 2 if the check still fails.
+A failed check is repeated for --wait seconds, because the release may still be starting.
 """
 
 import os
@@ -106,10 +105,10 @@ def check_ray(address: str) -> str:
 def check_endpoint(url: str) -> str:
     """Ask the endpoint at `url` a question, and return one line about its reply.
 
-    If the endpoint requires a key and AWARES_SERVE_TOKEN is unset, the function asks nothing.
+    If the endpoint requires a key and AWARES_SERVE_TOKEN is unset, nothing is asked.
 
-    Raises EndpointError or LaunchError if the endpoint does not answer. If AWARES_SERVE_TOKEN is
-    set, also raises LaunchError if the endpoint answers without the token.
+    Raises EndpointError or LaunchError if the endpoint does not answer, or LaunchError if it
+    answers without the token that AWARES_SERVE_TOKEN holds.
     """
     from PIL import Image
 

@@ -1,12 +1,7 @@
 """`awares quickstart` runs the five jobs on one machine, then asks the served policy a question.
 
-The jobs are curate, sft, grpo, evaluate and serve. The question is a held-out question, which the
-command asks over HTTP. The command then writes results.json and report.html.
-
-Each job except serve runs in a separate process (job_process.py), which frees the job's memory when
-it ends. progress.json holds the finished jobs and a digest of the setup. The next quickstart skips
-the finished jobs if its setup has the same digest. Otherwise the next quickstart runs all jobs
-again.
+Each job except serve runs in a separate process, which frees the job's memory when it ends. With an
+unchanged setup, the next quickstart skips the jobs that progress.json lists as finished.
 """
 
 import hashlib
@@ -53,9 +48,10 @@ REPORTED = (
 def run(config: PlatformConfig, fresh: bool = False) -> None:
     """Run the unfinished jobs, serve the policy, ask it a question and write the report.
 
-    The caller must have opened a session. `fresh` discards an earlier run and its labels. Raises
-    ConfigError if evaluate.policies lacks "awares". Raises JobRefused if another quickstart of this
-    run is at work. Also raises the errors of `prepare`.
+    The caller must have opened a session. `fresh` discards an earlier run and its labels.
+
+    Raises ConfigError if evaluate.policies lacks "awares", and JobRefused if another quickstart of
+    this run is at work. Also raises the errors of `prepare`.
     """
     if "awares" not in config.evaluate.policies:
         raise ConfigError(
@@ -95,13 +91,12 @@ def _run(config: PlatformConfig, fresh: bool) -> None:
 def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartState:
     """Return the state of the earlier quickstart of this run, or a new state.
 
-    The state is new if there is no earlier quickstart, if the setup differs, or if `fresh` is true.
-    In these cases, the function deletes the files and the objects of the run. If `fresh` is true,
-    it also deletes the curated data set of the earlier run and the base policy's answers.
+    The state is new without an earlier quickstart, after a change of the setup, or with `fresh`. A
+    new state deletes the run's files and objects. `fresh` also deletes its curated data set and the
+    base policy's answers.
 
-    Raises JobRefused, and deletes nothing, if a running job uses these files or objects. If `fresh`
-    is false, raises ConfigError in two cases: progress.json is damaged, or no quickstart made the
-    run.
+    Raises JobRefused, and deletes nothing, if a running job uses the files or objects.
+    Raises ConfigError, unless `fresh`, if progress.json is damaged or no quickstart made the run.
     """
     path = directory / "progress.json"
     state = QuickstartState(path, fingerprint(config))
@@ -145,9 +140,8 @@ def _check_idle(store: ObjectStore, run: str, curated: str | None) -> None:
 def fingerprint(config: PlatformConfig) -> str:
     """Return a digest of the setup and of the base policy's files.
 
-    The digest leaves out the settings that cannot change a result, such as [serve] and the ways to
-    reach the store. A run with another digest is deleted, so a new setting must not change the
-    digest of earlier runs.
+    Settings that cannot change a result do not count. New settings must not change the digests of
+    earlier runs, because a run with another digest is deleted.
     """
     from awares_platform.training.source import base_digest
 

@@ -15,10 +15,6 @@ from awares_platform.cli.cpu_time import measured
 class QuickstartState:
     """The finished jobs of a quickstart, and the seconds that each job has taken.
 
-    `path` is the path of progress.json. `fingerprint` is the digest of the setup. `wall_s` maps
-    each job to wall-clock seconds. `cpu_s` maps each job to CPU seconds by kind of process
-    (cpu_time.py). Both times include interrupted attempts.
-
     Example:
         path = Path("runs/quickstart/progress.json")
         cpu_s = {"curate": {"driver": 9.1, "engine": 50.2}}
@@ -26,10 +22,14 @@ class QuickstartState:
     """
 
     path: Path
+    """Path of progress.json."""
     fingerprint: str
+    """Digest of the setup."""
     finished: list[str] = field(default_factory=list)
     wall_s: dict[str, float] = field(default_factory=dict)
+    """Wall-clock seconds of each job, including interrupted attempts."""
     cpu_s: dict[str, dict[str, float]] = field(default_factory=dict)
+    """CPU seconds of each job by kind of process (cpu_time.py), including interrupted attempts."""
 
     def save(self) -> None:
         """Write progress.json atomically."""

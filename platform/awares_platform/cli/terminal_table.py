@@ -13,9 +13,7 @@ def for_terminal(text: str) -> str:
 
 
 def fit(text: str, width: int) -> str:
-    """Leave out columns of LEFT_OUT until the table in `text` is at most `width` characters wide.
-
-    If all columns of LEFT_OUT are left out, the table may still be wider.
+    """Leave out columns of LEFT_OUT while the table in `text` is wider than `width` characters.
 
     Example:
         fit("| policy | p95   |\\n| ------ | ----: |\\n| AwaRes | 42 ms |", 12)

@@ -1,7 +1,6 @@
 """Implements `awares weights ls|show|verify|pull|merge|pin|unpin` for the weights of a run.
 
-A version is published as an anchor, as a delta, or as both. An anchor holds the whole version. A
-delta holds the changes from an earlier version, its base.
+A version is published whole (an anchor), as changes from an earlier version (a delta), or both.
 """
 
 from collections import Counter
@@ -101,9 +100,10 @@ def details(subscriber: Subscriber, version: int) -> Iterator[str]:
 def verify(subscriber: Subscriber, version: int | None) -> None:
     """Download and verify all published anchors and deltas.
 
-    If `version` is given, check only the anchor and the deltas that lead to this version. A delta
-    is skipped if its base is damaged or no longer kept. Raises WeightsError after all downloads if
-    an anchor or a delta is damaged.
+    If `version` is given, check only what leads to this version. A delta is skipped if its base
+    version is damaged or deleted.
+
+    Raises WeightsError after all downloads if something is damaged.
     """
     hops, damaged = _hops(subscriber, version), []
     states: dict[int, Received] = {}
@@ -142,11 +142,10 @@ def pull(
 ) -> Path:
     """Write a version as a policy directory for transformers and vLLM, and return the directory.
 
-    The processor and the configuration come from the policy with which the run's GRPO started.
-    `start` (grpo.start) names this policy. The input settings come from the version's manifest. If
-    an older manifest lacks these settings, the starting policy has recorded them. Only the base
-    policy records none, and `method` then replaces them. Raises ConfigError if the directory is
-    not empty.
+    Processor and configuration come from the policy `start`, with which GRPO began. The input
+    settings come from the version's manifest, then from that policy's record, then from `method`.
+
+    Raises ConfigError if the directory is not empty.
     """
     directory = _empty(out or Path(f"{subscriber.run}-v{version}"))
     family = model_family(policy)

@@ -5,9 +5,7 @@
     images/<sha-256 of the file>                       shared by all data sets
     images/packs/, images/indexes/                     many images in one object (packs.py)
 
-A split without a manifest is unfinished. A reader skips unusable rows and files. It logs their
-number, and the key and the row of the first ten. It raises DataError if a split is missing or has
-no usable row.
+A split without a manifest is unfinished. A reader skips and logs unusable rows and files.
 """
 
 import logging
@@ -66,17 +64,17 @@ REPORTED_FAULTS = 10
 class Split:
     """The content of a split.
 
-    `samples` are the usable samples. `columns` has one dict for each sample, with the values for
-    which a Sample has no field. `faults` lists the unusable rows and files.
-
     Example:
         fault = Fault("datasets/x/train/part-00000.parquet", 3, "question: empty")
         Split((sample,), ({"verdict": "2"},), (fault,))
     """
 
     samples: tuple[Sample, ...]
+    """The usable samples."""
     columns: tuple[dict[str, Any], ...]
+    """One dict for each sample, with the values for which a Sample has no field."""
     faults: tuple[Fault, ...]
+    """The unusable rows and files."""
 
 
 def shard_key(name: str, split: str, index: int) -> str:
@@ -95,8 +93,8 @@ def write_samples(
 ) -> None:
     """Write a split: first its parquet files and its packs, then the manifest.
 
-    The manifest records `recipe`, a JSON value that describes how the split was made. `packs` holds
-    the images of the samples. It may lack images that `put_image` has stored.
+    `recipe` is a JSON value that describes how the split was made. `packs` holds the samples'
+    images, except those that `put_image` has stored.
     """
     withdraw_manifest(store, name, split)
     keys, rows, content = [], 0, SamplesDigest()
@@ -147,8 +145,8 @@ def read_split(store: ObjectStore, name: str, split: str, limit: int | None = No
 def distinct(samples: Sequence[Sample]) -> list[Sample]:
     """Rename samples so that all ids are distinct. The second sample with the id "a" becomes "a~2".
 
-    Merged sources often share ids, but jobs look samples up by their ids. Of two samples with the
-    same id, a job would use one twice and the other never.
+    Merged sources often share ids. A job that looks a sample up by a shared id would miss one of
+    the samples.
     """
     taken: set[str] = set()
     return [rename(sample, taken) for sample in samples]

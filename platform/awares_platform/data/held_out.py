@@ -16,10 +16,8 @@ _LARGEST_PART = 10
 def divide(samples: Sequence[Sample], count: int) -> tuple[list[Sample], list[Sample]]:
     """Return the samples to train on and the held-out samples, each in the order of `samples`.
 
-    At most `count` samples and at most a tenth of all samples are held out. All samples with the
-    same image go to the same side. The function considers the images in the order of the SHA-256
-    digests of their hashes. It holds out an image unless its samples would exceed the limits. The
-    division depends neither on the order of `samples` nor on a seed.
+    At most `count` samples and at most a tenth of all are held out. Samples with the same image
+    stay together. The choice of images depends only on the hashes, not on the order or a seed.
 
     Example:
         divide(samples, 256)

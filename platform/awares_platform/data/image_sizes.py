@@ -32,8 +32,9 @@ def sample_sizes(
 ) -> list[Size]:
     """Return the width and height of up to `most` images, drawn at random with `seed`.
 
-    `digests` are the hashes of all images. A hash that occurs twice can be drawn twice. The result
-    leaves out an image whose size cannot be read. Raises StoreError if the store fails.
+    `digests` are the hashes of all images, with repetitions. Unreadable images are left out.
+
+    Raises StoreError if the store fails.
     """
     drawn = random.Random(seed).sample(list(digests), min(most, len(digests)))
     found = read_sizes(images, drawn)
@@ -45,9 +46,10 @@ def read_sizes(
 ) -> dict[str, Size]:
     """Return a dict from the hash of each image to its width and height after decoding.
 
-    Several threads read the sizes. The function reads each distinct image once, and calls
-    `finished` after each image. The result lacks an image whose size cannot be read. Raises
-    StoreError if the store fails.
+    Several threads read each distinct image once, and `finished` is called after each. Unreadable
+    images are left out.
+
+    Raises StoreError if the store fails.
     """
     found: dict[str, Size] = {}
     distinct = list(dict.fromkeys(digests))

@@ -1,9 +1,7 @@
 """Reads images by their hash from memory, from local disk or from the object store.
 
-    hash --+-- in a pack index of the data set: read the pack (packs.py)
-           +-- else: read the object images/<hash>
-
-The hash of an image file is verified before the image is decoded.
+In the store, an image is part of a pack (packs.py) or the object images/<hash>. The hash of the
+file is verified before the decoding.
 """
 
 import os
@@ -37,10 +35,8 @@ _WRITE_SPLIT = "delete the manifest.json of the split and write the split again"
 class Images:
     """A callable that maps the hash of an image to the RGB image.
 
-    Callers must not modify the image, because the cache returns it again. `splits` holds pairs of a
-    data set's name and a split's name. An image is first looked up in the packs of these splits,
-    then as a separate object. An Images is thread-safe and picklable. A copy in another process has
-    its own memory cache. All copies on one machine share the disk cache.
+    Callers must not modify the image, because the cache returns it again. `splits` holds pairs of
+    data set and split. Their packs are searched first. An Images is thread-safe and picklable.
 
     Example:
         images = Images.of(store, config.data)

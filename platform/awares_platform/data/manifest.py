@@ -1,13 +1,13 @@
-"""Reads and writes the manifest of a split.
+"""Reads and writes the manifest of a split, datasets/<name>/<split>/manifest.json.
 
-    datasets/<name>/<split>/manifest.json
-        {"format", "shards", "rows", "recipe", "images", "content"}
+    format     1
+    shards     keys of the parquet files
+    rows       number of rows in all shards
+    recipe     how the split was made
+    images     key of the pack index (packs.py), or null if each image is a separate object
+    content    digest of the samples
 
-A writer writes the manifest after all other files of the split. The manifest thus marks the split
-as finished. `format` is 1. `shards` lists the keys of the parquet files, and `rows` is the total
-number of their rows. `recipe` describes how the split was made. `images` is the key of the split's
-pack index (packs.py), or null if each image is a separate object. `content` is a digest of the
-samples. It shows whether the split has been written again with other samples.
+The manifest is written last, and so marks the split as finished.
 """
 
 import hashlib
@@ -39,9 +39,8 @@ def write_manifest(
 ) -> None:
     """Write the manifest, which marks the split as finished.
 
-    `keys` are the keys of the parquet files. `rows` is the total number of their rows. `recipe` is
-    a JSON value that describes how the split was made. `images` is the key of the pack index, or
-    None. `content` is the digest of the samples, as `SamplesDigest` computes it.
+    The module's docstring lists the fields. `keys` are the shards. `content` is the digest of
+    `SamplesDigest`.
     """
     manifest = {
         "format": 1,

@@ -21,8 +21,8 @@ _LOCKS = 16
 class ObjectCache:
     """Reads objects from a local directory, or else from the store, and always verifies the hash.
 
-    The cache is thread-safe. If several threads need the same object, one of them fetches it. All
-    processes on one machine share the directory.
+    The cache is thread-safe, and one thread fetches each object. All processes of a machine share
+    the directory.
 
     Example:
         cache = ObjectCache(store, Path("/tmp/awares-images-1000"))
@@ -39,8 +39,8 @@ class ObjectCache:
     ) -> bytes:
         """Return the whole object, or only its `length` bytes from `offset` on.
 
-        `digest` is the SHA-256 that these bytes must have. Raises DataError, whose message ends
-        with `remedy`, if the bytes have another digest. Raises NotFound if the object is missing.
+        Raises DataError, whose message ends with `remedy`, if the SHA-256 of the bytes is not
+        `digest`. Raises NotFound if the object is missing.
         """
         data = self._local(key, digest, offset, length)
         if data is None:

@@ -3,8 +3,7 @@
     images/packs/<sha-256>      image files, one after the other
     images/indexes/<sha-256>    parquet rows: an image's hash, its pack, its offset and its length
 
-The manifest of a split holds the key of the split's index. Several splits can share an index. The
-key of a pack or an index ends in the hash of its content, so different content never overwrites it.
+The keys end in the hash of the content, so different content never overwrites a pack.
 """
 
 import hashlib

@@ -2,14 +2,8 @@
 
     datasets/<name>/replies/<time>-<random>.jsonl    each line is {"key", "reply"}
 
-The key is a digest of the request: of the model, its token limit, the schema and the messages. Each
-reply is stored before it is used, so a killed job loses only the requests in flight. Replies that
-arrive while an object is being written share the next object, so there are few objects.
-
-A later line replaces an earlier line with the same key. A line with the reply null deletes the
-earlier reply.
-
-`awares curate`, `awares data agreement` and `awares evaluate` share the log of a data set.
+The key is a digest of the whole request. A later line with the same key replaces the earlier line,
+or deletes it if the reply is null.
 """
 
 import asyncio
@@ -46,7 +40,7 @@ Reply = TypeVar("Reply", bound=PaidReply)
 class ReplyLog(Generic[Reply]):
     """What the judge and the grounding model have replied about one data set.
 
-    The object holds the replies in memory and in the store. `make` makes a reply from its JSON.
+    `make` makes a reply from its JSON.
 
     Example:
         log = ReplyLog.load(store, "datasets/invoices/replies/", KeptReply)

@@ -1,8 +1,6 @@
 """Encodes samples as parquet rows, and decodes files in which some rows are damaged.
 
-A damaged file or row raises no exception. It becomes a `Fault`, which names the key and the row.
-One bad row therefore costs only one sample. The reader verifies the page checksums of the parquet
-files, so a flipped bit cannot change a sample unnoticed.
+A damaged file or row becomes a `Fault` instead of an exception. Page checksums detect flipped bits.
 """
 
 import io

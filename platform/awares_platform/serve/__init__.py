@@ -1,7 +1,6 @@
 """Serves a policy over HTTP.
 
-The endpoint takes a conversation with any number of images from 0 to engine.max_images. It returns
-the answer and the token counts.
+A request passes from left to right, and then down in a replica:
 
     client --HTTP--> Serve proxy --(queue: max_queued_requests, else 503 + Retry-After)--> replica
                                                                                              |
@@ -17,6 +16,5 @@ the answer and the token counts.
                                       |
         engine/engine.py              vLLM, for at most max_ongoing_requests requests at once
 
-proxy.py cleans the headers of each request in Ray Serve's proxies. `awares serve` (job.py) and a
-RayService (app.py) build the same application.
+`awares serve` (job.py) and a RayService (app.py) build the same application.
 """

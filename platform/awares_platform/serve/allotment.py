@@ -1,9 +1,7 @@
 """Chooses views so that they fit the budget of visual tokens.
 
-A view is an image, or a region of it, at a certain resolution.
-
-first_views  the low-resolution views, or the whole images. They become smaller until they fit.
-allot        the views that answer a request. They become smaller, or fewer, until they fit.
+A view is an image, or a region of an image, at a certain resolution. Views become smaller until
+they fit. `allot` also drops views.
 """
 
 from collections.abc import Sequence
@@ -23,17 +21,17 @@ _STEPS = 80
 class ShownView:
     """One view that the policy saw.
 
-    `image` is the index of the image in the HTTP request, from 0. `region` is the name of the
-    requested region, or None for a first view. `tokens` counts the visual tokens of the view.
-
     Example:
         ShownView(0, View((0, 0, 56, 56)), "0", tokens=4)
     """
 
     image: int
+    """Index of the image in the HTTP request, from 0."""
     view: View
     region: str | None
+    """Name of the requested region, or None for a first view."""
     tokens: int
+    """Number of visual tokens."""
 
 
 def first_views(
@@ -41,9 +39,10 @@ def first_views(
 ) -> tuple[ShownView, ...]:
     """Return one view per image with at most `tokens` visual tokens in all.
 
-    If `full` is true, the views show the whole images at the largest resolution that fits.
-    Otherwise, they are the environment's first views, shrunk until they fit. Raises TooLong if even
-    the smallest views do not fit.
+    The views show whole images if `full` is true, and otherwise are the environment's first views.
+    All shrink until they fit.
+
+    Raises TooLong if even the smallest views do not fit.
     """
     views = [full_view(size) if full else spec.environment.first_view(size) for size in sizes]
     found = _shrunk(spec, [(index, None, view) for index, view in enumerate(views)], sizes, tokens)
@@ -60,9 +59,8 @@ def allot(
 ) -> tuple[ShownView, ...]:
     """Return the views of the requested regions on each image. Return () if no region fits.
 
-    The result has at most `crops` views with at most `tokens` visual tokens in all. If the views
-    have too many tokens, all of them shrink by the same factor. If there are too many views, or no
-    factor suffices, the function drops the last regions.
+    The result has at most `crops` views with at most `tokens` visual tokens in all. Too large views
+    shrink together. If that does not suffice, the last regions are dropped.
     """
     for count in range(len(request.regions), 0, -1):
         kept = replace(request, regions=request.regions[:count])

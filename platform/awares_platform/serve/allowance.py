@@ -1,8 +1,7 @@
 """Counts what each API key uses, and refuses requests over the limits of a key.
 
-    replica -- Counts.admit, Counts.spend --> Allowances, one deployment for all replicas
-
-The Allowances actor holds the counts in memory. If Ray Serve replaces it, all counts restart at 0.
+All replicas share the counts of one actor, Allowances. The counts restart at 0 if Ray Serve
+replaces this actor.
 """
 
 import asyncio
@@ -41,9 +40,8 @@ class Refusal:
 class Allowances:
     """Counts the requests and the visual tokens of each key. All replicas share one instance.
 
-    In any 60 seconds, a key may send at most its limit of requests. The limit of visual tokens
-    applies to 24 hours, which begin with the key's first answer. After they end, the next answer
-    begins the next 24 hours.
+    Requests are limited in any 60 seconds. Visual tokens are limited per 24 hours, which begin with
+    an answer of the key.
 
     Example:
         allowances = Allowances()
@@ -59,8 +57,8 @@ class Allowances:
     ) -> Refusal | None:
         """Count a request of the key `name`. If the key is over a limit, return a Refusal instead.
 
-        The visual tokens of an answer are known only afterwards. A key's last answer of the day
-        can therefore exceed the limit of visual tokens.
+        The last answer of a day can exceed the limit, because its visual tokens are known only
+        afterwards.
         """
         day = _day(name)
         if visual_tokens_per_day is not None:
@@ -87,8 +85,8 @@ class Allowances:
 class Counts:
     """Calls the Allowances deployment through its Ray Serve handle, `handle`.
 
-    It makes no call for a key without limits. If the deployment does not answer within PATIENCE_S
-    seconds, the request is admitted, because missing counts must not stop the endpoint.
+    A deployment that does not answer within PATIENCE_S admits the request. Missing counts must not
+    stop the endpoint.
 
     Example:
         await Counts(handle).admit(key)

@@ -9,8 +9,7 @@ from awares_platform.serve.deployment import build_application
 def build(config: PlatformConfig) -> Application:
     """Build the Serve application. The serveConfigV2 of a RayService refers to this function.
 
-    The `args` in serveConfigV2 hold sections of the configuration, such as `run`. Ray Serve parses
-    them into `config`.
+    Ray Serve parses the `args` of serveConfigV2 into `config`.
 
     Example:
         {

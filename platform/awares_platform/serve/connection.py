@@ -1,8 +1,7 @@
 """Limits the time and the size of request headers, and the number of connections.
 
-uvicorn itself limits neither the time nor the size of a header. A client that sends one byte per
-second could keep its connection open forever. After `use`, the uvicorn servers of this process use
-the class `Connection` for their connections.
+uvicorn itself has no such limits, so a client could keep a connection open forever by sending one
+byte per second.
 """
 
 import json
@@ -29,8 +28,7 @@ def use() -> None:
 class Connection(HttpToolsProtocol):
     """An HTTP connection that limits the headers of requests. It answers invalid HTTP in JSON.
 
-    A client may send several requests without waiting for the answers (HTTP pipelining). If one of
-    them is invalid, the earlier requests are answered first.
+    An invalid request is answered only after the earlier requests on the same connection.
     """
 
     _timer: TimerHandle | None = None

@@ -1,7 +1,7 @@
 """Answers a question about encoded images, for the endpoint. Needs neither HTTP nor Ray.
 
-prepare  decode the images, choose the first views, check that they fit the model's context
-play     play one conversation per choice (talk.py); all conversations share the rendered views
+`prepare` decodes the images and chooses the first views. `play` plays one conversation per choice
+(talk.py).
 """
 
 import asyncio
@@ -38,13 +38,6 @@ log = logging.getLogger(__name__)
 class ServedAnswer:
     """The answer of one choice, with its token counts.
 
-    `played` is the outcome of the conversation. `text` is the answer, up to the first stop string.
-    `finish` is OpenAI's finish_reason. `sizes` are the sizes of the images in pixels. `full_tokens`
-    counts the visual tokens of all images at full resolution. `rtr_pixel` is the number of pixels
-    of all views, divided by the number of pixels of all images. `decode_s` is the time for decoding
-    the images, in seconds. `total_s` is `decode_s` plus the time of the conversation. `notes` say
-    what the endpoint has changed about the request.
-
     Example:
         ServedAnswer(
             played=played, text="7", finish="stop", sizes=((112, 112),), full_tokens=16,
@@ -53,14 +46,23 @@ class ServedAnswer:
     """
 
     played: TalkResult
+    """Outcome of the conversation."""
     text: str
+    """The answer, up to the first stop string."""
     finish: str
+    """OpenAI's finish_reason."""
     sizes: tuple[Size, ...]
+    """Sizes of the images in pixels."""
     full_tokens: int
+    """Number of visual tokens of all images at full resolution."""
     rtr_pixel: float
+    """Pixels of all views, divided by the pixels of all images."""
     decode_s: float
+    """Seconds for decoding the images."""
     total_s: float
+    """`decode_s` plus the seconds of the conversation."""
     notes: tuple[str, ...]
+    """What the endpoint has changed about the request."""
 
     @property
     def visual_tokens(self) -> int:
@@ -133,8 +135,8 @@ class CropLoop:
 
         Before the decoding, wait while other requests hold too many pixels.
 
-        Raises RequestError for too many images or pixels. Raises DataError for an unreadable image.
-        Raises TooLong if the text, the smallest views and the answer do not fit the context.
+        Raises RequestError for too many images or pixels, DataError for an unreadable image, and
+        TooLong if text, smallest views and answer do not fit the context.
         """
         if len(images) > self._most_images:
             limit = (
@@ -222,9 +224,9 @@ class CropLoop:
     async def play(self, prepared: Prepared, tell: Tell | None = None) -> list[ServedAnswer]:
         """Play one conversation per choice. If a conversation fails, cancel the others.
 
-        Each time the policy gets further views in the conversation of the first choice, pass them
-        to `tell`. Raises RequestError (500) if a conversation fails. The log then states the
-        reason.
+        `tell` gets the further views of the first choice's conversation when they are shown.
+
+        Raises RequestError (500) if a conversation fails. The log then states the reason.
         """
         try:
             async with asyncio.TaskGroup() as group:

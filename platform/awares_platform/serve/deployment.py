@@ -134,8 +134,8 @@ class Replica:
     async def check_health(self) -> None:
         """Raise an error if the engine or the weight updates failed, or if the engine hangs.
 
-        Ray Serve then replaces the replica. This method does not wait for an answer of the engine,
-        because Ray Serve also replaces a replica whose health check takes too long.
+        Ray Serve then replaces the replica. It also replaces a replica with a slow health check, so
+        this method does not wait for the engine.
         """
         await self._engine.check()
         if self._watching.done():

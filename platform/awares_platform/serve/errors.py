@@ -12,9 +12,10 @@ _MOST_PARAM = 120
 class RequestError(DataError):
     """An error that the endpoint returns to the client.
 
-    `status` is the HTTP status. `param` is the wrong field, or None. `code` is a name of the error
-    that never changes, so that programs can rely on it. `retry_after_s` is the number of seconds
-    after which the same request may succeed, or None.
+    - `status` is the HTTP status.
+    - `param` is the wrong field, or None.
+    - `code` is a name of the error that never changes, so that programs can rely on it.
+    - `retry_after_s` is the number of seconds after which the same request may succeed, or None.
     """
 
     def __init__(

@@ -1,8 +1,7 @@
 """Writes Ray Serve's log lines to a file, so that the terminal shows only warnings and errors.
 
-Ray Serve logs its own steps to stderr. When Ray Serve stops, Ray also prints an error about Serve's
-controller, although the controller ends as intended. A thread of Ray prints this error some time
-later. The redirection therefore lasts until the process ends.
+The redirection lasts until the process ends, because Ray prints a false error some time after Serve
+has stopped.
 """
 
 import logging

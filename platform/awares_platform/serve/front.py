@@ -4,8 +4,7 @@
                  ^                              |
                  +-- JSON instead of text ------+   503 with Retry-After if there is no answer
 
-A client that sends its body slowly therefore occupies neither Serve's queue nor a replica. Without
-the Front, errors would be plain text, and a client whose replica dies would get no answer.
+A client that sends its body slowly thus occupies neither Serve's queue nor a replica.
 """
 
 import asyncio

@@ -3,8 +3,7 @@
     request -- Keyring: which key? -- Counts: within its limits? -- answer -- Counts: spend
                                                                           +-- access log
 
-A line of the access log holds no image, no text of a client and no key. Its fields are also
-attributes of the log record, which Ray Serve writes as JSON if RAY_SERVE_LOG_ENCODING is JSON.
+A log line holds no image, no text of a client and no key.
 """
 
 import logging

@@ -22,8 +22,8 @@ def error_response(error: RequestError, headers: dict[str, str] | None = None) -
 def as_request_error(error: BaseException) -> RequestError | None:
     """Return the error that a client gets for `error`, or None for a bug or a disconnection.
 
-    A RequestError is returned unchanged. For another DataError, the new error's code says whether
-    the question is too long or the image is unusable.
+    A RequestError is returned unchanged. Any other DataError means a too long question or a bad
+    image.
     """
     if isinstance(error, RequestError):
         return error
@@ -36,8 +36,8 @@ def as_request_error(error: BaseException) -> RequestError | None:
 def outcome(error: BaseException) -> tuple[int, str]:
     """Return the HTTP status and the error code for a request that ends with `error`.
 
-    The metrics count the request under this status and code. The client gets both, too, unless
-    a stream has begun with status 200. The stream's error event then holds only the code.
+    The client gets both, unless a stream has begun with status 200. An error event then holds the
+    code.
     """
     if (refusal := as_request_error(error)) is not None:
         return refusal.status, refusal.code

@@ -1,12 +1,7 @@
 """Starts, watches and stops the endpoint.
 
-    awares serve -- run -- serving -- checks -- Serve proxies -- build -- replicas -- ready
-                                                                   |                    |
-    RayService -- serveConfigV2: import_path, args ----------------+       SIGTERM -- drain
-
-`serving` checks the token, the autoscaling keys, the policy and the port. A RayService does not
-call `serving`. The import_path of a RayService is `awares_platform.serve.app:build`, and its args
-are the sections of the configuration.
+`awares serve` calls `run`. A RayService instead imports `awares_platform.serve.app:build`, so the
+checks of `serving` do not run there.
 """
 
 import errno
@@ -53,9 +48,9 @@ ASK_TOKEN = "AWARES_TOKEN"
 def run(config: PlatformConfig) -> None:
     """Run the endpoint until SIGTERM or Ctrl-C. Then wait until the requests in flight finish.
 
-    Before the call, Ray must be initialised and the store must be reachable. Raises JobFenced if
-    this process loses its lease on the run. This happens if the process is paused for long, and a
-    quickstart deletes the run meanwhile.
+    Ray must be initialised, and the store must be reachable.
+
+    Raises JobFenced if this process loses its lease on the run, for example after a long pause.
     """
     started, stop = time.monotonic(), threading.Event()
     store = ObjectStore.from_config(config.store)
@@ -119,13 +114,13 @@ def serving(
 ) -> Iterator[str]:
     """Start the endpoint, and yield its base URL when it is ready. Stop the endpoint at the end.
 
-    Before it starts an engine, the function checks the settings, the policy and the port. It calls
-    `say` with a line of text at each step of the start. If `stop` is set during the start, the
-    function yields early. Ray Serve's own log lines go to the run's serve.log.
+    `say` gets a line of text at each step of the start. If `stop` is set during the start, the
+    function yields early. Ray Serve logs to the run's serve.log.
 
-    Raises ConfigError for a wrong setting. Raises PolicyError if the run does not have the policy
-    that serve.policy names, or if the policy was trained with other settings of `method`. Raises
-    LaunchError if Ray Serve already runs, if the port is taken, or if the replica does not start.
+    Raises ConfigError for a wrong setting.
+    Raises PolicyError if the run lacks the policy serve.policy, or has trained it with other
+    settings of `method`.
+    Raises LaunchError if Ray Serve already runs, the port is taken, or the replica does not start.
     """
     application = build_application(config)
     keyring(config.serve)
@@ -232,13 +227,10 @@ def _check_serve_is_ours() -> None:
 def _wait_until_running(
     timeout_s: float, stop: threading.Event, say: Callable[[str], None]
 ) -> None:
-    """Wait until the application runs or `stop` is set.
+    """Wait until the application runs or `stop` is set. Call `say` every `BEAT_S` seconds.
 
-    While the application starts, the function calls `say` every `BEAT_S` seconds.
-
-    Raises LaunchError if the application fails, or if it does not start within `timeout_s` seconds.
-    The time for which a replica waits for a node does not count. The error quotes the last line of
-    Ray Serve's messages about the application.
+    Raises LaunchError with Ray Serve's last message if the application fails, or is not ready after
+    `timeout_s` seconds. Waiting for a node does not count.
     """
     deadline = time.monotonic() + timeout_s
     beat = time.monotonic() + BEAT_S

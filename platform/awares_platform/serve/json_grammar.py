@@ -1,7 +1,6 @@
 """Translates a JSON schema into a grammar. The engine samples only answers that obey the grammar.
 
-The grammar allows no optional whitespace. Otherwise, a policy that is unsure how to continue might
-write whitespace up to the token limit.
+The grammar allows no optional whitespace. An unsure policy might write whitespace without end.
 """
 
 import json

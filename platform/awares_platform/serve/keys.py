@@ -1,11 +1,10 @@
 """Reads the API keys of the endpoint, and finds the key that a request carries.
 
-The keys file is JSON. It holds the SHA-256 of each key, and never a key itself:
+The keys file is JSON, and holds only hashes. A key has 256 random bits, so plain SHA-256 is safe.
 
     {"keys": [{"name": "team-a", "sha256": "9f86d081...", "requests_per_minute": 600}]}
 
-Two entries may have the same name. Thus a team can use its new key before its old key is removed.
-A key has 256 random bits, so a plain SHA-256 protects it as well as a slow hash does.
+Two entries may share a name, so that a new key can work before the old one is removed.
 """
 
 import hashlib
@@ -34,10 +33,9 @@ _ROTATION = "the endpoint goes on with the keys that it read before"
 
 
 class ApiKey(BaseModel):
-    """One entry of the keys file.
+    """One entry of the keys file. All entries of one name share the two limits.
 
-    `sha256` is the SHA-256 of the key's UTF-8 bytes, as 64 hex digits. All entries of one name
-    share the two limits. A field that is None sets no limit.
+    `sha256` is the hash of the key in UTF-8. A limit of None means no limit.
 
     Example:
         ApiKey(name="team-a", sha256=hashed("aw-..."), visual_tokens_per_day=5_000_000)
@@ -103,9 +101,10 @@ class KeysFile(BaseModel):
 class Keyring:
     """The keys that a replica accepts. A changed keys file takes effect without a restart.
 
-    `token` is a single key without limits, or None. `path` is the keys file, or None. If both are
-    None, the endpoint needs no key. Raises ConfigError if the file is unusable at the start. If the
-    file becomes unusable later, the keys that were read before remain valid.
+    `token` is a single key without limits. `path` is the keys file. If both are None, the endpoint
+    needs no key. If the file becomes unusable later, the earlier keys stay valid.
+
+    Raises ConfigError if the file is unusable at the start.
 
     Example:
         Keyring(token="secret").caller("Bearer secret").name  # "token"

@@ -1,7 +1,6 @@
-"""Exports the endpoint's metrics to Prometheus.
+"""Exports the endpoint's metrics to Prometheus: a latency histogram and `_COUNTERS`.
 
-`_COUNTERS` lists the counters. There is also a histogram of the latency. Ray's metrics agents and
-GET /metrics of each replica export these metrics. A query for the retained token ratio is:
+This query returns the retained token ratio:
 
     sum(rate(ray_awares_serve_visual_tokens_total[5m]))
         / sum(rate(ray_awares_serve_full_tokens_total[5m]))

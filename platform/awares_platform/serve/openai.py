@@ -2,8 +2,7 @@
 
     parse_request: body -- parse_json -- drop_neutral -- ChatRequest -- _question --> ChatQuestion
 
-The endpoint refuses a field that it cannot honour. The error names the field and the reason. A
-token limit above serve.max_tokens is not refused but lowered, and the response has a note about it.
+A field that the endpoint cannot honour is refused. A token limit above serve.max_tokens is lowered.
 """
 
 from collections.abc import Sequence
@@ -36,14 +35,6 @@ _LEAST_TOP_P = 1e-6
 class ChatQuestion:
     """A chat request that the endpoint accepts.
 
-    `said` are the messages of user and assistant, and `urls` are the URLs of their images, in
-    order. `instructions` is the text of the system messages. `sampling` applies to each turn of the
-    policy. `answer_tokens` is the largest number of tokens of the answer. `choices` is the number
-    of answers. An answer ends before the first of the strings in `stops`. It obeys `grammar`,
-    unless `grammar` is None. `mode` says what the policy may see. `budget` is the largest number of
-    visual tokens, or None. `logprobs`, `stream` and `include_usage` are the options of the request
-    with these names. `notes` say what the endpoint has changed about the request.
-
     Example:
         ChatQuestion(
             said=(Said("user", "Which digit is on the red circle?", images=1),),
@@ -52,19 +43,30 @@ class ChatQuestion:
     """
 
     said: tuple[Said, ...]
+    """Messages of user and assistant."""
     urls: tuple[str, ...]
+    """URLs of the images in the messages, in order."""
     sampling: Sampling
+    """Settings for each turn of the policy."""
     answer_tokens: int
+    """Largest number of tokens of the answer."""
     instructions: str = ""
+    """Text of the system messages."""
     choices: int = 1
+    """Number of answers."""
     stops: tuple[str, ...] = ()
+    """An answer ends before the first of these strings."""
     logprobs: bool = False
     grammar: str | None = None
+    """Grammar of the answer, or None."""
     mode: Mode = "auto"
+    """What the policy may see."""
     budget: int | None = None
+    """Largest number of visual tokens, or None."""
     stream: bool = False
     include_usage: bool = False
     notes: tuple[str, ...] = ()
+    """What the endpoint has changed about the request."""
 
 
 def parse_request(body: bytes, config: ServeConfig) -> ChatQuestion:

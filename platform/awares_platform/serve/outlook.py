@@ -25,10 +25,13 @@ class Availability(Enum):
 class Outlook:
     """The state of the application and of the endpoint, as one proxy sees it.
 
-    `available` returns the availability of the application. `draining` returns whether the
-    endpoint is stopping. While it is stopping, `report` gets the number of requests in flight.
-    These three functions run in threads, so they may block. The attribute `stopping` is the last
-    result of `draining`. The caller counts the requests in flight in the attribute `ongoing`.
+    Three functions, which run in threads and may block, get or report the state:
+
+    - `available` returns the application's availability.
+    - `draining` returns whether the endpoint is stopping. `stopping` keeps the last result.
+    - `report` gets the number of requests in flight while the endpoint is stopping.
+
+    The caller counts the requests in flight in `ongoing`.
 
     Example:
         Outlook(available=availability, draining=draining.draining, report=report)

@@ -1,11 +1,9 @@
 """Serves the page at `/`, on which a person asks the policy about an image.
 
-    GET  /, /page.css, /page.js    the page; it asks /v1/chat/completions as any client does
-    GET  /examples                 questions of the AwaRes-Mini data set, with image URLs
-    GET  /examples/{number}.png    the images, which the generator of AwaRes-Mini draws
-    POST /low-view                 an image file -> the low-resolution view of the policy, as PNG
-
-The page loads nothing from other hosts. Its Content-Security-Policy forbids it.
+GET  /, /page.css, /page.js    the page; it asks /v1/chat/completions as any client does
+GET  /examples                 questions of the AwaRes-Mini data set, with image URLs
+GET  /examples/{number}.png    the images, which the generator of AwaRes-Mini draws
+POST /low-view                 an image file -> the low-resolution view of the policy, as PNG
 """
 
 import asyncio

@@ -1,10 +1,9 @@
 """Installs middlewares in Ray Serve's proxies, and cleans the headers of each request.
 
-The proxy decodes some headers as UTF-8, and answers 500 if one of them is not valid UTF-8. Other
-headers steer the proxy itself, which clients must not do. Ray Serve finds this module through an
-environment variable, which must be set in each proxy process. `VARIABLE` holds its name.
-
     client --HTTP--> Connection --> CleanHeaders --> Front --> Ray Serve's proxy --> replica
+
+Ray Serve finds this module through the environment variable `VARIABLE`. Each proxy process needs
+it.
 """
 
 import time
@@ -40,8 +39,8 @@ _MOST_ID = 128
 def middlewares() -> list[Middleware]:
     """Return the middlewares of each proxy. Ray Serve calls this function in the proxy.
 
-    The last middleware sees a request first. The function also sets uvicorn's connection class,
-    which takes effect because Ray Serve starts the proxy's HTTP server afterwards.
+    The last middleware sees a request first. The proxy's HTTP server starts after this call, and so
+    uses the connection class set here.
     """
     connection.use()
     outlook = Outlook(availability, draining.draining, _report)
@@ -60,8 +59,8 @@ def availability() -> Availability:
 def available(status: ServeStatus, now: float) -> Availability:
     """Return the availability of the application at the time `now`, in seconds since the epoch.
 
-    A running application without replicas is ready, because a request starts a replica. After
-    `UPDATE_S` seconds, an update no longer counts as UPDATING, even if Serve still starts replicas.
+    Without replicas, a running application is ready, because a request starts a replica. An update
+    counts as UPDATING for at most `UPDATE_S` seconds.
     """
     applications = status.applications.values()
     running = sum(

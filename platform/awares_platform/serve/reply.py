@@ -5,8 +5,7 @@
             for each choice    a chunk with the text, and a chunk with the finish reason
             at the end         a chunk with the usage if the client asks for it, then [DONE]
 
-The additional key `awares` describes the crops, the token counts and the times. Clients that know
-only OpenAI's formats ignore this key.
+The additional key `awares` describes crops, token counts and times.
 """
 
 import json

@@ -1,10 +1,8 @@
 """Builds the HTTP application of the endpoint: routes, API keys and size limit.
 
-    POST /v1/chat/completions   Gate -- parse_request -- fetch images -- CropLoop -- Completion
-    GET  /v1/models, /v1/models/{model}, /healthz, /readyz, /metrics
-    GET  /                      the web page (page.py), and the files that it needs
-
-The application is plain ASGI, so tests can run it without Ray.
+POST /v1/chat/completions   Gate -- parse_request -- fetch images -- CropLoop -- Completion
+GET  /v1/models, /v1/models/{model}, /healthz, /readyz, /metrics
+GET  /                      the web page (page.py), and the files that it needs
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """The fields of OpenAI's chat completions API that the endpoint reads, ignores or refuses.
 
-body -- drop_neutral --> drops fields without an effect, and refuses unsupported values
-     -- ChatRequest ---> checks the types of the other fields strictly: 1 is not accepted for true
+`drop_neutral` drops fields without an effect. ChatRequest checks the types of the others strictly:
+1 is not accepted for true.
 """
 
 from collections.abc import Mapping
@@ -185,9 +185,8 @@ class SchemaFormat(_Part):
 class AwaresOptions(_Part):
     """The options that this endpoint adds to OpenAI's API.
 
-    With the mode "auto", the policy chooses the resolution. With "low", it answers from the
-    low-resolution view, and with "full", from the image at full resolution. `budget` is the largest
-    number of visual tokens of all views of one answer.
+    `mode` names what the policy sees: "low" or "full" resolution, or its own choice ("auto").
+    `budget` limits the visual tokens of all views of one answer.
     """
 
     mode: Literal["auto", "low", "full"] | None = None

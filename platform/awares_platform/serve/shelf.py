@@ -1,7 +1,6 @@
 """Decodes images in threads, and shares them between the requests in flight.
 
-Requests that send the same file under the same name share one decoded image. Each view of this
-image is rendered once. The image is dropped when no request uses it.
+Requests with the same file under the same name share one image and its views.
 """
 
 import asyncio

@@ -8,8 +8,7 @@
                  |                     3. sample again from what it has; no request ---+
                  +------ views --------+
 
-No answer is empty, and no answer contains a request. `TalkResult.recoveries` names each problem on
-the way to the answer by a constant of this file, such as LENIENT.
+`TalkResult.recoveries` names each problem on the way to the answer by a constant such as LENIENT.
 """
 
 import time
@@ -53,11 +52,6 @@ Tell = Callable[[tuple[ShownView, ...]], Awaitable[None]]
 class Task:
     """The input of one conversation, and the limits on the conversation and its answer.
 
-    `prompt` holds token ids, with one placeholder for each view in `first`, the first views.
-    `galleries` are the images. `crops` is the largest number of views, and `tokens` the largest
-    number of visual tokens, both including the first views. `context` is the longest sequence in
-    tokens. If `asks` is false, the policy must answer without requests for crops.
-
     Example:
         Task(
             prompt=prompt_ids, galleries=(Gallery(image),), first=first, asks=True, crops=5,
@@ -67,12 +61,19 @@ class Task:
     """
 
     prompt: tuple[int, ...]
+    """Token ids, with one placeholder for each view in `first`."""
     galleries: tuple[Gallery, ...]
+    """The images."""
     first: tuple[ShownView, ...]
+    """The first views."""
     asks: bool
+    """If false, the policy must answer without requests for crops."""
     crops: int
+    """Largest number of views, including the first views."""
     tokens: int
+    """Largest number of visual tokens, including the first views."""
     context: int
+    """Longest sequence, in tokens."""
     sampling: Sampling
     answer_tokens: int
     grammar: str | None
@@ -83,38 +84,44 @@ class Task:
 class TalkResult:
     """The outcome of a conversation.
 
-    `ids` and `logprobs` belong to the answer. `cut` says whether a token limit ended the answer.
-    `shown` are all views. `regions` are the regions of all granted requests. `rounds` counts the
-    calls of the engine. `sampled` counts the sampled tokens of all rounds.
-
-    `prompt` counts the tokens of the last prompt, without the policy's earlier turns. The engine
-    took `cached` of these tokens from its cache. `prompted` counts the tokens of the prompts of all
-    rounds, with the earlier turns. The engine took `reused` of these tokens from its cache. In a
-    prompt, a view counts as its visual tokens.
-
-    `version` is the weight version of the last token. `recoveries` holds constants such as LENIENT.
-    `engine_s` and `render_s` are times in seconds.
-
     Example:
         TalkResult(text="7", ids=(17, 151645), version=3, rounds=1, sampled=2, prompt=61)
     """
 
     text: str = ""
     ids: tuple[int, ...] = ()
+    """Token ids of the answer."""
     logprobs: tuple[float, ...] = ()
+    """Log-probabilities of the answer's tokens."""
     cut: bool = False
+    """Whether a token limit ended the answer."""
     shown: tuple[ShownView, ...] = ()
+    """All views."""
     regions: tuple[str, ...] = ()
+    """Regions of all granted requests."""
     rounds: int = 0
+    """Number of calls of the engine."""
     sampled: int = 0
+    """Number of sampled tokens of all rounds."""
     prompt: int = 0
+    """Number of tokens of the last prompt, without the policy's earlier turns.
+
+    A view counts as its visual tokens.
+    """
     cached: int = 0
+    """How many tokens of `prompt` the engine took from its cache."""
     prompted: int = 0
+    """Number of tokens of the prompts of all rounds, with the policy's earlier turns."""
     reused: int = 0
+    """How many tokens of `prompted` the engine took from its cache."""
     version: int = 0
+    """Weight version of the last token."""
     recoveries: list[str] = field(default_factory=list)
+    """Constants such as LENIENT."""
     engine_s: float = 0.0
+    """Seconds in the engine."""
     render_s: float = 0.0
+    """Seconds for rendering views."""
 
 
 class Talk:

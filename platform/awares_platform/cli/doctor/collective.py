@@ -44,8 +44,7 @@ class Exchange:
 def join(address: str, rank: int, ranks: int, backend: str) -> None:
     """Join a process group. `address` is host:port of rank 0. Every rank must call this function.
 
-    The function also sets the environment variables that DeepSpeed reads. The local rank is 0,
-    because Ray hides the GPUs of other processes.
+    The function also sets the environment variables that DeepSpeed reads.
     """
     import torch.distributed
 
@@ -91,8 +90,8 @@ def exchange(backend: str, device: Any) -> Exchange:
 def judged(exchanges: Sequence[Exchange], backend: str) -> list[Finding]:
     """Return the finding on the exchanges of all ranks.
 
-    The bandwidth is the bus bandwidth that NCCL's own tests report. For n ranks, it is
-    2 (n - 1) / n * (bytes of the tensor) / (seconds of the slowest rank).
+    The reported rate is NCCL's bus bandwidth: 2 (n - 1) / n * bytes / seconds for n ranks. The
+    seconds are those of the slowest rank.
     """
     ranks, slowest = len(exchanges), max(one.seconds for one in exchanges)
     rate = 2 * (ranks - 1) / ranks * exchanges[0].size / slowest / 1e9

@@ -42,11 +42,10 @@ def examine(
     remedy: str,
     tell: Callable[[str], Any] = lambda text: None,
 ) -> list[Finding]:
-    """Run `work` for at most `limit_s` seconds, and return its findings.
+    """Run `work` in a thread for at most `limit_s` seconds, and return its findings.
 
-    `work` runs in a thread. Every ten seconds until the limit, `examine` calls `tell` with a
-    message. If `work` takes longer than the limit, the finding is a failure, and the thread
-    continues in the background.
+    While `work` runs, `tell` gets a message every ten seconds. After the limit, the finding is a
+    failure, and the thread continues in the background.
     """
     results: list[list[Finding]] = []
     thread = threading.Thread(

@@ -13,27 +13,28 @@ SEVERITY: tuple[Status, ...] = ("skip", "pass", "warn", "fail")
 class Finding:
     """The result of one check.
 
-    `check` is the name of the check. `found` states what the check has seen. `remedy` is one
-    sentence, and is empty if nothing has to be done. `seconds` is the duration of the check.
-    `metrics` maps names to measured values.
-
     Example:
         Finding("clock", "warn", "7 s behind the store", "Synchronise the clock with NTP.", 0.1)
     """
 
     check: str
+    """Name of the check."""
     status: Status
     found: str
+    """What the check has seen."""
     remedy: str = ""
+    """One sentence, or "" if nothing has to be done."""
     seconds: float = 0.0
+    """Duration of the check."""
     metrics: dict[str, Any] = field(default_factory=dict)
+    """Measured values, by name."""
 
 
 def worst(findings: Sequence[Finding]) -> list[Finding]:
     """Return the most severe finding of each check, with the metrics of all nodes.
 
-    If a check has several findings, the findings come from several nodes. Their metrics then have
-    the key "node". The result keeps the order of the checks.
+    Findings of one check come from different nodes, which the metric "node" names. The checks keep
+    their order.
     """
     grouped: dict[str, list[Finding]] = {}
     for finding in findings:

@@ -1,13 +1,7 @@
 """Runs the checks of `awares doctor` in a session, and collects their findings.
 
-The order of the checks is: run directory, nodes, each node, store, endpoints, all-reduce, trainer
-and engine together, first update, second update, clean-up. The engine's node checks the store and
-the endpoints. The first update is of the kind that the setup trains: an adapter or whole weights.
-The second update is of the other kind.
-
-A check that fails does not stop the others. A check is left out if it needs the result of a check
-that has failed. All checks share one time limit, which includes neither the wait for nodes nor the
-clean-up.
+A failed check does not stop the others, but checks that need its result are left out. All checks
+share one time limit. The wait for nodes and the clean-up do not count.
 """
 
 import logging
@@ -49,8 +43,8 @@ _STOP_S = 5.0
 def run(config: PlatformConfig, limit_s: float, wait_s: float, copy: Path | None = None) -> bool:
     """Run all checks, print and write the findings, and return whether a check has failed.
 
-    Ray must be initialised. `limit_s` is the time limit of all checks together. `wait_s` is the
-    time limit of the wait for the nodes of a cluster. `copy` is a further file for the findings.
+    Ray must be initialised. `limit_s` limits all checks together. `wait_s` limits the wait for the
+    cluster's nodes. `copy` is a further file for the findings.
     """
     diagnosis = diagnose(config, limit_s, wait_s)
     print(f"{diagnosis.table()}\n\n{diagnosis.remedies()}", flush=True)
@@ -128,8 +122,7 @@ def _actors(
 ) -> Iterator[tuple[list[Any], Any]]:
     """Start one actor for each learner rank and one for the engine, and kill them after the block.
 
-    If `group` is None, no nodes are reserved. Then no rank starts, and the engine's actor may run
-    on any node.
+    If `group` is None, no rank starts, and the engine's actor may run on any node.
     """
     count = config.grpo.learner_workers
     ranks: list[Any] = [

@@ -41,10 +41,11 @@ def check_loop(
 ) -> None:
     """Check the all-reduce, the trainer, the engine and both kinds of updates.
 
-    `store` is None if the store cannot be used. `ranks` are the actors of all learner ranks, and
-    `player` is the engine's actor. The trainer and the engine load the policy at the same time, as
-    in the grpo job. `own` is true if the setup trains an adapter, and `gpu` is true if the learner
-    uses GPUs.
+    - `store` is None if the store cannot be used.
+    - `ranks` are the actors of all learner ranks.
+    - `player` is the engine's actor.
+    - `own` is true if the setup trains an adapter.
+    - `gpu` is true if the learner uses GPUs.
     """
     joined = visit.run(collective.ALL_REDUCE, lambda: _all_reduce(ranks, gpu), collective.REMEDY)
     with ThreadPoolExecutor(1) as pool:
@@ -87,9 +88,8 @@ def _update(
 ) -> Callable[[], list[Finding]]:
     """Return the function that checks one update.
 
-    `adapter` is true for an update of an adapter, and false for an update of whole weights.
-    `other` is true if the setup trains the other kind. Trainer and engine then load the policy
-    again before the update.
+    `adapter` is true if the update is an adapter, and false if it is whole weights. `other` is true
+    if the setup trains the other kind, so the policy must be loaded again.
     """
 
     def work() -> list[Finding]:

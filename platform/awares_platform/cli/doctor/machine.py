@@ -79,8 +79,8 @@ def check_disks(
 ) -> list[Finding]:
     """Write a file to each directory, and compare the free space with the size of the policy.
 
-    `places` maps the purpose of each directory, such as "cache", to its path. `policy` is the size
-    of the base policy in GiB, or None if it is unknown.
+    `places` maps a purpose, such as "cache", to the directory. `policy` is the base policy's size
+    in GiB, or None if unknown.
     """
     free: dict[str, float] = {}
     metrics: dict[str, Any] = {"node": node, "free_gib": free}

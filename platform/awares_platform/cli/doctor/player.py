@@ -47,9 +47,10 @@ class Player:
     async def start(self, adapter: bool) -> None:
         """Start an engine for an adapter or for whole weights, unless such an engine already runs.
 
-        The engine compiles nothing, so that it starts sooner. All other settings, such as the
-        memory, come from the setup. Raises PolicyError if the policy cannot be used, and
-        EngineError if the engine does not start.
+        The engine compiles nothing, so that it starts sooner.
+
+        Raises PolicyError if the policy cannot be used, and EngineError if the engine does not
+        start.
         """
         config, method = self._config, self._config.method
         rank = policy_of(config.policy, adapter).lora_rank

@@ -17,9 +17,8 @@ _BEARER = re.compile(r"(?<=Bearer )\S+")
 def redacted(finding: Finding) -> Finding:
     """Return the finding without secrets in its texts.
 
-    Secrets are bearer tokens, passwords in URLs, and the values of secret environment variables. A
-    variable is secret if its name contains a word such as KEY or TOKEN. Short values and existing
-    paths are no secrets.
+    Secrets are bearer tokens, passwords in URLs, and long values of environment variables with
+    names such as *KEY or *TOKEN.
     """
     return replace(finding, found=hidden(finding.found), remedy=hidden(finding.remedy))
 

@@ -1,7 +1,6 @@
 """Checks the object store: round trips, conditional writes and rates.
 
-A visit is one run of the doctor. All checks of a visit write below one prefix, which no other visit
-uses. `clean` deletes all objects below this prefix.
+All checks of one run of the doctor write below one prefix, which `clean` deletes.
 """
 
 import os

@@ -1,8 +1,7 @@
 """Loads the base policy into the trainer of one rank, trains an update and publishes it.
 
-An update consists of a few optimizer steps on demonstrations of a few questions. The learning rate
-grows from step to step, until the canary's logprobs have changed enough. The relative canary can
-then compare how these logprobs change in the learner and in the engine (engine/canary_change.py).
+The learning rate grows from step to step, until the canary's logprobs have changed enough. The
+canary is a fixed episode that trainer and engine compare (engine/canary_change.py).
 """
 
 import gc
@@ -40,19 +39,19 @@ _FIRST_RATE, _GROWTH, _STEPS = 1e-5, 4.0, 8
 class Update:
     """An update that one rank has published.
 
-    `moved` is the root mean square of the changes of the canary's logprobs, in nats. `steps` is the
-    number of optimizer steps. `size` is the number of published bytes on rank 0, and 0 on any other
-    rank. `seconds` is the duration of the publication.
-
     Example:
         Update(version=1, moved=0.3, steps=4, size=135000, seconds=0.4)
     """
 
     version: int
     moved: float
+    """Root mean square of the changes of the canary's logprobs, in nats."""
     steps: int
+    """Number of optimizer steps."""
     size: int
+    """Number of published bytes on rank 0, and 0 on any other rank."""
     seconds: float
+    """Duration of the publication."""
 
 
 def policy_of(policy: PolicyConfig, adapter: bool) -> PolicyConfig:
@@ -82,8 +81,8 @@ class Trainee:
     def load(self, adapter: bool) -> int:
         """Load the base policy into DeepSpeed, and return the number of trained parameters.
 
-        If `adapter` is true, only an adapter is trained. Otherwise, the policy's own weights are
-        trained. With ZeRO-3, a rank holds only its slices of the weights, as in the grpo job.
+        `adapter` selects what is trained: an adapter if true, the policy's own weights if false.
+        With ZeRO-3, each rank holds only its slices of the weights.
         """
         self._engine = None
         gc.collect()

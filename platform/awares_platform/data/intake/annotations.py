@@ -1,7 +1,7 @@
 """Converts common formats of annotations into records.
 
-- A COCO file has the lists "images" and "annotations". An annotation refers to its image by an id.
-- A record of LLaVA or of a chat has turns instead of a question and an answer.
+- COCO: the annotations of a file refer to its images by ids.
+- LLaVA and chats: a record has turns instead of a question and an answer.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

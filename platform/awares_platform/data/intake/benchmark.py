@@ -47,8 +47,9 @@ def import_benchmark(name: str, root: str, data: DataConfig, store: ObjectStore)
 def locate(root: str, benchmark: Benchmark, config: StoreConfig) -> str:
     """Return the place of a benchmark's files below `root`, a directory or an s3:// prefix.
 
-    The function tries the data set's ids, such as lmms-lab/ChartQA, then ChartQA alone, and then
-    the benchmark's name. Raises DataError if none of these directories has files.
+    The folders tried are lmms-lab/ChartQA, then ChartQA, then the benchmark's name.
+
+    Raises DataError if no such folder has files.
     """
     names = list(_names(benchmark))
     for name in names:

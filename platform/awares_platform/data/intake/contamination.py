@@ -20,9 +20,8 @@ TRAIN = "train"
 def clean_train(store: ObjectStore, name: str, held: Seen, reason: str) -> int:
     """Remove each row that is in `held` from the split train of a data set.
 
-    Return the number of removed rows. The manifest counts them as refused for `reason`. If the
-    process is killed during the call, another call removes the rest, and counts all of them. If the
-    data set has no split train, the function does nothing.
+    Return the number of removed rows, which the manifest counts as refused for `reason`. A killed
+    call is completed by the next call.
     """
     if not is_written(store, name, TRAIN):
         return 0

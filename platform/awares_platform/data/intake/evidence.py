@@ -18,10 +18,11 @@ def read_boxes(
 ) -> tuple[Box, ...]:
     """Return the boxes in `value`, one box or a list of boxes, in pixels of the stored image.
 
-    `stored` is the size of the stored image. `original` is the size of the image before it was
-    shrunk. Boxes in pixels refer to `original`. A box is clipped to the image. Fractions of a pixel
-    are rounded outwards. Raises Refused if a box is not four finite numbers, has no area in the
-    image, or seems to have another unit.
+    `original` is the image's size before shrinking, to which boxes in pixels refer. `stored` is its
+    size in the store. Boxes are rounded outwards and clipped.
+
+    Raises Refused if a box is not four finite numbers, has no area in the image, or seems to have
+    another unit.
     """
     if isinstance(value, str):
         value = _parsed(value)

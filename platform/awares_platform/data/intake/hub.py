@@ -8,9 +8,9 @@ _SCHEME = "hf://"
 def downloaded(source: str) -> str:
     """Download a source on the hub and return its local directory. Return other sources unchanged.
 
-    A source on the hub is hf://owner/name, or hf://owner/name/folder for one folder. The hub's
-    cache keeps the files, so that a second call downloads nothing. Raises DataError if the hub does
-    not have the data set or cannot be reached.
+    A source on the hub is hf://owner/name or hf://owner/name/folder.
+
+    Raises DataError if the hub lacks the data set or cannot be reached.
     """
     if not source.startswith(_SCHEME):
         return source

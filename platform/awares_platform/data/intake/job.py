@@ -2,8 +2,7 @@
 
     reader thread -> records -> threads decode images -> this thread: duplicates, splits, steps
 
-A window bounds the number of records in memory. A step writes a shard with its images. If the
-import is killed and run again, it resumes after the last finished step.
+A step writes a shard with its images. A killed import resumes after its last finished step.
 """
 
 import contextlib
@@ -90,8 +89,9 @@ def run(
 ) -> ImportResult:
     """Import a source, or resume an interrupted import of the same source and settings.
 
-    If this import is already finished, return its result. Raises JobRefused if another job writes
-    the data set. Raises DataError if no row can be used.
+    A finished import is not repeated.
+
+    Raises JobRefused if another job writes the data set, and DataError if no row can be used.
     """
     kind, places, reader = _open(request, settings, store.config)
     log.info("reading %d files of the format %s; columns: %s", len(places), kind, reader.columns)

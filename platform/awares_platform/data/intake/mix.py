@@ -1,11 +1,10 @@
-"""Mixes several data sets into one, by weights and caps.
+"""Mixes several data sets, called parts, into one, by weights and caps.
 
     data.mix    chartqa, weight 1, most 10,000 --+
                 docvqa, weight 2 ----------------+--> datasets/<data.name>/test and train
 
-Each of the mixed data sets is called a part. The rows of a part are drawn at random without
-replacement. A train row that is in the test split of any part is left out. No image is copied: the
-mixed data set has an index that refers to the packs of its parts.
+The train rows of a part are drawn without replacement, and never from the test split of any part.
+No image is copied.
 """
 
 import random
@@ -46,8 +45,9 @@ class MixedSplit:
 def mix(store: ObjectStore, data: DataConfig) -> list[MixedSplit]:
     """Write the splits of the data set `data.name` from the parts in `data.mix`.
 
-    Raises ConfigError if there is no part, or if the data set is a part of itself. Raises DataError
-    if a part has no train split. Raises JobRefused if another job writes the data set.
+    Raises ConfigError without parts, or if the data set is its own part.
+    Raises DataError if a part has no train split.
+    Raises JobRefused if another job writes the data set.
     """
     parts = data.parts()
     if not parts or data.name in parts:
@@ -128,8 +128,8 @@ def _places(
 def shares(most: int, parts: Mapping[str, MixPart], available: Mapping[str, int]) -> dict[str, int]:
     """Divide up to `most` rows among the parts by their weights.
 
-    A part gives at most its own cap (`MixPart.most`), and at most its `available` rows. If a part
-    reaches this limit, the other parts share the remaining rows by their weights.
+    A part gives at most its cap (`MixPart.most`) and its `available` rows. The other parts share
+    what is left.
 
     Example:
         shares(90, {"a": MixPart(weight=2), "b": MixPart(most=20)}, {"a": 100, "b": 100})

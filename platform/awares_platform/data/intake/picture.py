@@ -101,9 +101,10 @@ def _short(value: Any) -> str:
 def stored_form(data: bytes, max_side: int) -> Picture:
     """Return an image as PNG or JPEG, upright, and with no side over `max_side` pixels.
 
-    The function first removes the colour profile and the texts of a PNG file. If the file then has
-    this form, it is returned unchanged. Otherwise, an image from a JPEG file is encoded as JPEG,
-    and any other image as PNG. Raises Refused if the image cannot be decoded or is too narrow.
+    A file of this form is returned unchanged, except that PNG files lose colour profile and texts.
+    Other JPEG files become JPEG, and all other images PNG.
+
+    Raises Refused if the image cannot be decoded or is too narrow.
     """
     data = without_texts(data)
     try:
@@ -151,8 +152,8 @@ def _encoded(image: Image, kind: str) -> bytes:
 def perceptual_hash(image: Image) -> int:
     """Return a hash of 256 bits that hardly changes if an image is scaled or compressed again.
 
-    The function shrinks the image to 17 x 16 grey pixels. Each bit says whether a pixel is darker
-    than the next pixel in its row (the difference hash of Krawetz, 2013).
+    The image is shrunk to 17 x 16 grey pixels. A bit says whether a pixel is darker than the next
+    one in its row (Krawetz, 2013).
     """
     width, height = _GREY_SIZE
     tones = image.convert("L").resize(_GREY_SIZE, Resampling.BOX).tobytes()

@@ -1,7 +1,6 @@
-"""Reads the records of a source's files one by one.
+"""Reads the records of a source's files one by one. Only .json files are read as a whole.
 
-A record is a dict with the columns of one row. Only a .json file is in memory as a whole. If a row
-or the rest of a file cannot be read, the reader yields an `UnreadableRow` instead.
+A record is a dict with the columns of one row. Unreadable rows become an `UnreadableRow`.
 """
 
 import csv
@@ -270,8 +269,10 @@ _SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "te
 def of_split(places: Sequence[SourceFile], split: str, source: str) -> list[SourceFile]:
     """Return the files of one split. Return all files if none is named after a split.
 
-    A file is named after a split if its own name or a folder in its path begins with the split's
-    name. Raises DataError if files are named after splits, but none after `split`.
+    A file is named after a split if its name, or a folder in its path, begins with the split's
+    name.
+
+    Raises DataError if files are named after other splits only.
     """
     chosen = [place for place in places if _names(place.name, split)]
     if chosen or len(places) == 1:

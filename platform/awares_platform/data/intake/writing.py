@@ -4,9 +4,7 @@
     datasets/<name>/import-<split>/<recipe>/00000.json     how far the source is read, and counts
     datasets/<name>/import-<split>/<recipe>/00000.index    the places of the step's images
 
-A step writes its packs first, then its shards, its index and at last its JSON file. If this file is
-missing, the next run repeats the step. After all steps, the writer writes the manifests and deletes
-the files of the steps.
+A step writes its JSON file last. If this file is missing, the next run repeats the step.
 """
 
 import hashlib
@@ -43,18 +41,18 @@ _EXAMPLES = 3
 class ImportCounts:
     """What an import has done so far.
 
-    `position` holds the indexes of the next file and of the next row in this file. `rows` counts
-    the accepted rows of each split. `refused` counts the refused rows by reason, and `examples`
-    describes the first few for each reason.
-
     Example:
         ImportCounts((0, 512), {"train": 508}, {"no answer": 4}, {"no answer": ["row 7: ..."]})
     """
 
     position: tuple[int, int] = (0, 0)
+    """Indexes of the next file and of the next row in this file."""
     rows: dict[str, int] = field(default_factory=dict)
+    """Number of accepted rows in each split."""
     refused: dict[str, int] = field(default_factory=dict)
+    """Number of refused rows for each reason."""
     examples: dict[str, list[str]] = field(default_factory=dict)
+    """Descriptions of the first few refused rows for each reason."""
     renamed: int = 0
     bytes: int = 0
 
