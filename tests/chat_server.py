@@ -21,14 +21,13 @@ def message(content: str | None, finish: str = "stop", **further: object) -> Bod
 class ChatServer:
     """An HTTP server that answers a request to /v1/chat/completions with `reply(body, count)`.
 
-    `body` is the body of the request, and `count` is the number of earlier requests. `reply`
-    returns an HTTP status and a text or a dict. With the status 200, a text becomes the content of
-    a chat message. In all other cases, the text or dict is the body of the response. `header` adds
-    headers to replies with another status than 200.
+    `count` is the number of earlier requests. `reply` returns an HTTP status and a body. With the
+    status 200, a text becomes the content of a chat message.
     """
 
     def __init__(self) -> None:
         self.reply: Reply = lambda body, count: (200, "0")
+        # Headers of the replies whose status is not 200.
         self.header: Mapping[str, str] = {}
         self.bodies: list[Body] = []
         self.headers: list[dict[str, str]] = []

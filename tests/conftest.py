@@ -36,19 +36,15 @@ _THIS_MACHINE = "localhost,127.0.0.1,127.0.0.2,::1"
 
 
 def pytest_configure() -> None:
-    """Make the tests independent of the shell that starts them.
-
-    The user's AWS variables could send S3 requests to other servers, so the function removes these
-    variables. The function also adds this machine to `no_proxy`. Requests to the tests' servers
-    therefore bypass the user's proxies.
-
-    A shell may start a background command with SIGINT ignored. Child processes of the tests would
-    then also ignore Ctrl-C. The function therefore restores Python's default handler.
-    """
+    """Make the tests independent of the shell that starts them."""
+    # The user's AWS variables could send S3 requests to other servers.
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
+    # Requests to the tests' servers bypass the user's proxies.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), _THIS_MACHINE]))
+    # A shell may start a background command with SIGINT ignored. Child processes would ignore it
+    # too.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -56,8 +52,8 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the fast tests first, then the slow tests, starting with the longest file.
 
-    Failures of fast tests then appear early. Each worker of pytest-xdist runs one file at a time.
-    If the longest file came last, one worker would still run it while the other workers are idle.
+    A worker of pytest-xdist runs a whole file. If the longest file came last, the other workers
+    would be idle.
     """
     items.sort(key=_place)
 

@@ -1,7 +1,6 @@
 """Draws document pages with questions: receipts, bar charts and forms, in many file formats.
 
-`write` makes a directory as a team would have it: one JSONL file with a row per question, and the
-images beside it. Some files are damaged, and some rows cannot be used.
+`write` makes a directory of images with a JSONL file of questions. Some files and rows are faulty.
 """
 
 import io

@@ -68,8 +68,7 @@ def proxy() -> Iterator[RefusingProxy]:
 def proxies(port: int) -> dict[str, str]:
     """Return environment variables that send all requests to a proxy at `port` on this machine.
 
-    Each variable is set in lower case and in upper case. The value of no_proxy is empty, so
-    requests to this machine also go to the proxy.
+    The empty no_proxy sends even requests to this machine to the proxy.
     """
     url = f"http://127.0.0.1:{port}"
     names = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy", "ftp_proxy")

@@ -2,15 +2,8 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/adapter_bytes.py [--readme PATH]
 
-The adapter has rank 8 and belongs to one decoder layer of the 7B model. AdamW trains it in float32,
-and each version is its copy in bfloat16. The gradients are synthetic: an element's gradient is a
-constant mean plus noise. The noise is ten times as large as the mean. The script takes ten seconds.
-
-A size is the number of encoded bytes divided by the number of unencoded bytes. A delta encodes the
-change since the step before. An anchor encodes the whole adapter.
-
-The last line that the script prints is for the steps of the rehearsal (tests/rehearsal). SFT takes
-two steps. Then GRPO publishes an anchor, takes a step with a new optimizer, and publishes a delta.
+AdamW trains an adapter of one layer of the 7B model with synthetic gradients. A size is the number
+of encoded bytes divided by the number of unencoded bytes.
 """
 
 import math

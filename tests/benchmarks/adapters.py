@@ -2,27 +2,13 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/adapters.py [--layers N ...] [--json PATH]
 
-The policy is a Qwen2.5-VL in bfloat16. Its layers have the widths of the 7B model: hidden 3,584,
-MLP 18,944, 28 heads, 4 KV heads. Its vision tower and vocabulary come from the bundled policy. All
-its weights are zero: the values do not change the times, and a file of zeros takes no space on the
-disk. SeaweedFS runs on the same machine.
+The engine either keeps an adapter separate ("adapter") or adds it to the weights ("folded").
 
-The script measures two ways of loading an adapter. In the way "adapter" the engine keeps the
-adapter separate from its weights, as it does in bfloat16. In the way "folded" the engine adds the
-adapter to its weights, as it does in float32. For each way and number of layers, the script
-publishes some versions. The engine loads them by turns while it is idle and while it generates. The
-script reports three figures. The times are medians:
+- load: median time from reading HEAD to the applied version, without a canary check
+- pause: the part of the load in which generation waits
+- memory: growth of the memory (PSS) of this process and the engine, to the peak
 
-- load: the time that an idle engine takes from reading HEAD to the applied version, without a
-  canary check. The load consists of fetching, decoding, verifying, and the pause. In the way
-  "adapter" it also includes writing the adapter's files;
-- pause: the part of the load in which generation waits. The pause is measured for an idle engine
-  and for an engine that generates, where it includes the generation step in flight;
-- memory: the growth of the proportional set size (PSS) of this process and the engine, from before
-  the first load to its peak. It includes the publisher, which runs in this process.
-
-If a way is measured with two numbers of layers below 28, the table also has a row for 28 layers.
-This row is the linear extrapolation of the two measurements.
+A row for 28 layers extrapolates two measurements with fewer layers.
 """
 
 import asyncio

@@ -2,24 +2,11 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/codec.py [--quick] [--json PATH]
 
---quick takes a minute and uses smaller tensors. Every round trip is checked bit for bit.
+- size: the encoded bytes divided by the unencoded bytes
+- floor: the size that an ideal encoder reaches if all weights change by independent random draws
+- speed: the unencoded bytes divided by the CPU seconds of one thread
 
-Updates. A synthetic update adds noise to float32 weights, such that a given share of the weights
-rounds to other bfloat16 values. A real update is the change between consecutive bfloat16 copies of
-a Qwen2.5-VL. This script trains that model with AdamW in float32, on random tokens and pixels.
-
-Sizes. A size is the number of encoded bytes divided by the number of unencoded bytes. The step of a
-weight is the number of representable values by which the weight moves. The floor is the size that
-an ideal encoder would reach if the steps of all weights were independent draws from one
-distribution. The script computes the floor from the entropy of the steps. A codec may get below the
-floor, because the distribution differs from tensor to tensor.
-
-Speeds. A speed is the number of unencoded bytes divided by the CPU seconds of one thread. The
-script reports the best of several repetitions, so other processes hardly matter. Decoding writes
-into memory that is allocated before the measurement.
-
-How to read it: compare the size of "ours" with the floor and with the other encodings at the same
-changed share. The codec is worth its time if its speed exceeds the speed of the network.
+A codec is worth its time if its speed exceeds the speed of the network.
 """
 
 import os
@@ -43,14 +30,6 @@ from tests.benchmarks.weight_update import Update, updates
 class Row:
     """The figures of one codec on one update.
 
-    - `update` and `codec`: names.
-    - `megabytes`: the unencoded size of the update.
-    - `changed`: the share of the weights that change.
-    - `one_step`: the share of the changed weights that move to a neighbouring value.
-    - `ratio`: the encoded size divided by the unencoded size.
-    - `floor`: the ratio of an ideal encoder, as the top of this file explains.
-    - `encode` and `decode`: speeds in GB/s.
-
     Example:
         Row(
             update="3.3 %", codec="ours", megabytes=128.0, changed=0.033, one_step=0.9,
@@ -61,12 +40,19 @@ class Row:
     update: str
     codec: str
     megabytes: float
+    """The unencoded size of the update."""
     changed: float
+    """The share of the weights that change."""
     one_step: float
+    """The share of the changed weights that move to a neighbouring value."""
     floor: float
+    """The ratio of an ideal encoder."""
     ratio: float
+    """The encoded size divided by the unencoded size."""
     encode: float
+    """The speed of encoding, in GB/s."""
     decode: float
+    """The speed of decoding, in GB/s."""
 
 
 def entropy(counts: NDArray[np.integer]) -> float:

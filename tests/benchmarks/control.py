@@ -1,19 +1,9 @@
 """Measures the controller of the grpo job with 10 to 1,000 simulated rollout actors.
 
-    simulated actors --pickled rollouts--> Controller, EpisodeBuffer, RewardPool, Journal
-           ^                                    |                        |
-           +-- prompts, announcements ----------+-- batches of a paced   +-- simulated workers
-                                                    learner
-
-Controller, buffer, pool, scoring and journal are the real ones, and the journal writes to a real
-SeaweedFS. The simulated actors and reward workers only sleep: in a run, they are other processes.
-The figures leave out the CPU time of this simulation. Messages are pickled and unpickled as in a
-run, but the figures leave out Ray's own work for a call. The learner takes --rate groups a second.
-The actors could play a third more groups, so most actors wait for room in the buffer.
-
-Run it with:
-
     PYTHONPATH=.:platform .venv/bin/python tests/benchmarks/control.py
+
+The controller, buffer, scoring, journal and store are real. Actors, reward workers and learner are
+simulated, and the figures leave out the CPU time of this simulation.
 """
 
 import asyncio
@@ -49,12 +39,7 @@ TICK_S = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one run of `actors` actors measured.
-
-    `groups_s` is the number of groups a second. `cpu_ms` is the CPU time of all threads of the
-    controller's process per group, without the time of the simulation. `loop_ms` is the part of
-    `cpu_ms` that the event loop's thread takes. `lag_ms` is the largest lag of the event loop, and
-    `lag_p99_ms` is the 99th percentile of the lag. All times are in milliseconds.
+    """What a run with a number of simulated actors measured.
 
     Example:
         Figures(1000, 799.8, cpu_ms=0.6, loop_ms=0.3, lag_ms=40.0, lag_p99_ms=8.0)
@@ -62,10 +47,15 @@ class Figures:
 
     actors: int
     groups_s: float
+    """Groups per second."""
     cpu_ms: float
+    """CPU milliseconds of the controller's process per group, without the simulation."""
     loop_ms: float
+    """The part of `cpu_ms` that the thread of the event loop takes."""
     lag_ms: float
+    """The largest lag of the event loop, in milliseconds."""
     lag_p99_ms: float
+    """The 99th percentile of the lag, in milliseconds."""
 
     def row(self) -> str:
         return (

@@ -79,9 +79,8 @@ def episode(version: int, number: int) -> Episode:
 class Fleet:
     """The simulated actors of a run.
 
-    `rate` is the number of groups that the learner trains in a second. The actors together could
-    play `rate` * SPARE groups a second. A reward worker takes `reward_s` seconds for each group.
-    `spent_s` is the CPU time of the simulation itself.
+    `rate` is the number of groups that the learner trains per second. The actors can play SPARE
+    times as many groups.
     """
 
     def __init__(self, settings: GrpoConfig, rate: float, reward_s: float) -> None:
@@ -89,6 +88,7 @@ class Fleet:
         slots = settings.rollout_actors * settings.groups_in_flight
         room = settings.groups_per_step * settings.staleness_bound
         self.play_s = min(slots, room) / (rate * SPARE)
+        # The CPU seconds of the simulation itself.
         self.spent_s = 0.0
         self.head = 0
         self.published = asyncio.Event()

@@ -2,16 +2,8 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/dtypes.py [--quick] [--json PATH]
 
-The main result is a ratio: the time for a number of questions in bfloat16, divided by the time for
-as many questions in float32. On a processor with bfloat16 instructions, engine.dtype "auto" takes
-bfloat16, and the ratio should be below 1. On another processor "auto" takes float32, and the ratio
-should be above 1. --quick measures fewer questions.
-
-The script starts both engines, which serve the bundled policy. One engine answers while the other
-engine waits. The script measures in windows. Four windows form a block in the order A B B A, where
-A is float32 and B is bfloat16. A steady drift of the machine's speed cancels within a block. The
-reported ratio is the median over the blocks. Each window has new questions, so that no cache holds
-their images.
+The main result is the time in bfloat16 divided by the time in float32. The two engines take turns
+in the order A B B A, so a steady drift of the machine's speed cancels out.
 """
 
 import argparse

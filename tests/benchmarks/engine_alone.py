@@ -2,10 +2,8 @@
 
     python tests/benchmarks/engine_alone.py SETUP OUTPUT
 
-SETUP is the setup of a finished run, as JSON. Before the measurement, the script reads the prompt
-and the images of each turn from the run's journal. It then keeps as many groups in flight as one
-actor of the run did. It writes the number of episodes and the episodes per second to OUTPUT, as
-JSON.
+SETUP is the setup of a finished run, as JSON. The requests come from the run's journal. OUTPUT gets
+the number of episodes and the episodes per second, as JSON.
 """
 
 import asyncio

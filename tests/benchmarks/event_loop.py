@@ -2,9 +2,8 @@
 
     python tests/benchmarks/event_loop.py [MEGAPIXELS]
 
-A task of the loop wakes up each millisecond. A gap is the time between two of its wake-ups. During
-a gap, every other client of the replica waits. A real engine runs the bundled policy, in another
-process that is not measured.
+A gap is the time between two wake-ups of a task that sleeps for a millisecond. All other clients of
+the replica wait during a gap.
 """
 
 import asyncio

@@ -2,14 +2,11 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/images_ahead.py [--steps 10] [--rounds 3]
 
-A step has two pages of 1,700 x 2,200 pixels. The policy sees two views of each page: the page at
-low resolution, and a crop. The image limits are from awares-7b. When a step's views are ready, the
-main thread computes on one core. With a Warmer (grpo/warming.py), a second thread prepares the
-views of the next step meanwhile. Each round measures first without a Warmer, and then with one.
+- wait: the median time until the images of a step are ready
+- compute: the median time of the main thread's computation
 
-How to read it: "wait" is the median time until the views of a step are ready. "Compute" is the
-median time of the main thread's computation. If "compute" is much longer with a Warmer, the second
-thread slows the main thread. The second thread needs a core of its own.
+With a Warmer, a second thread prepares the next step's images. If "compute" is then much longer,
+the second thread lacks a core of its own.
 """
 
 import argparse

@@ -2,16 +2,8 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/large_pages.py [section.key=value ...]
 
-The script writes AwaRes-Mini's pages (awares/mini/pages.py) with their labels to a local store.
-It then runs sft, grpo and evaluate twice with the mini policy: with method.crop_scale 2, and then
-with 1. It prints accuracy and RTR, the number of visual tokens relative to full resolution. It also
-writes runs/<run>/evaluate/results.json. Overrides, such as run.seed=1 or policy.train_vision=true,
-apply to both runs.
-
-How to read it: at full resolution, the processor halves the side of a page from 224 px to 112 px.
-Full resolution has an RTR of 1. With crop_scale 2, a crop shows the page's native pixels, so the
-policy can read small print. The policy's accuracy can then exceed the accuracy of full resolution.
-With crop_scale 1, a crop shows no more detail than full resolution, but takes fewer tokens.
+The script runs sft, grpo and evaluate with method.crop_scale 2, and again with 1. Only with 2 does
+a crop show more detail than full resolution.
 """
 
 import importlib

@@ -2,14 +2,8 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/resume.py [--steps 6250]
 
-The journal has one file (segment) for each step. As for awares-7b, it holds 8 groups of 8 episodes.
-An episode has two turns and about 1,700 token ids. With the default of --steps, the last checkpoint
-is 10 steps old. A new process then reads the journal from a real SeaweedFS, as a controller does
-when its learner attaches.
-
-How to read it: "seconds" is the time of the read. "MiB" is the peak of the process's memory, minus
-the process's memory before the read. Neither may grow with the number of steps, except for the time
-and memory of listing the segments.
+The journal has one file for each step. Time and memory must not grow with the number of steps,
+except by the cost of listing the files.
 """
 
 import argparse

@@ -1,12 +1,8 @@
 """Measures how many predictions each of our scorers scores per second on one core.
 
-The predictions come from tests/lmms_eval/cases.py. If lmms-eval is installed, the script also
-measures the scorers of lmms-eval. They cannot be called alone, so their rates include other work of
-lmms-eval.
-
-Run it with:
-
     PYTHONPATH=.:platform .venv/bin/python tests/benchmarks/scorers.py
+
+The rates of lmms-eval's scorers include other work, because they cannot be called alone.
 """
 
 import time
@@ -23,10 +19,7 @@ VERSION = "2026-08"
 
 @dataclass(frozen=True, slots=True)
 class ScoredRate:
-    """The number of predictions that two scorers take in a second.
-
-    `ours` is the rate of our scorer. `theirs` is the rate of the same scorer in lmms-eval, or None
-    if lmms-eval is not installed.
+    """The number of predictions that two scorers take per second.
 
     Example:
         ScoredRate("docvqa", ours=52_000.0, theirs=4_100.0)
@@ -35,6 +28,7 @@ class ScoredRate:
     name: str
     ours: float
     theirs: float | None
+    """The rate of the same scorer in lmms-eval, or None if lmms-eval is not installed."""
 
 
 def rate(score: Callable[[Sequence[ScoredPair]], object], chosen: Sequence[ScoredPair]) -> float:

@@ -2,27 +2,9 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/streaming.py [--quick] [--step-s S] [--json PATH]
 
-The main result is the ratio of two speeds of generation in tokens per second. The first speed is
-measured with a new version at each learner step, and the second speed without updates. The script
-also reports the pause per update, and the time from the return of `Publisher.begin` until the
-engine has loaded the version. --quick measures fewer windows.
-
-One vLLM engine serves the bundled policy and always has enough groups of requests. SeaweedFS runs
-on the same machine. The script measures in windows of equal length. Four windows form a block in
-the order A B B A. The engine loads updates in the windows B, and no updates in the windows A. A
-steady drift of the machine's speed cancels within a block. The reported ratio is the median over
-the blocks.
-
-An update goes through the same steps as in GRPO. A publisher in its own process encodes and uploads
-the weights. The engine polls, prefetches, pauses, applies the weights, and scores the canary. The
-publisher publishes four states in turn. From each state to the next, some weights move by one
-representable value. Every fourth update returns to the first state.
-
-The publisher shares the cores with the engine. It therefore publishes in all windows, so that it
-slows the windows A and B equally. In the windows A it publishes for a run that no engine follows.
-
-How to read it: updates cost the share (1 - ratio) of the tokens per second. The ratio leaves out
-the cost of the publisher, because the publisher runs on other nodes on a cluster.
+The main result is the tokens per second with updates, divided by the tokens per second without. The
+windows alternate in the order A B B A, so a steady drift of the machine's speed cancels out. The
+publisher shares the cores with the engine, so it publishes in all windows.
 """
 
 import argparse
@@ -92,8 +74,8 @@ class Load:
     async def run(self, groups: Iterator[GenerateRequest]) -> None:
         """Send groups one after another, each as GROUP equal requests at once.
 
-        Each item of `groups` is the request of one group. Concurrent calls of this function share
-        the iterator. Every group has a new prompt, which the prefix cache does not contain yet.
+        Concurrent calls share the iterator `groups`, which yields one request per group. No two
+        groups have the same prompt, so the prefix cache never helps a new group.
         """
         for request in groups:
             generations = await asyncio.gather(*(self.engine(request) for _ in range(GROUP)))
@@ -105,8 +87,8 @@ def learner(
 ) -> None:
     """Publish a version for the run RUNS[target] every `step_s` seconds, until the process dies.
 
-    This function is the body of the publisher's process. After each `begin` for the followed run,
-    the function puts the version and the Unix time into the queue `begun`.
+    For the run that the engine follows, the version and the Unix time of `begin` go into the queue
+    `begun`.
     """
     torch.set_num_threads(1)
     publishers = [Publisher(store, run) for run in RUNS]
@@ -153,10 +135,9 @@ async def measure(
     window_s: float,
     tell: Any,
 ) -> tuple[list[float], list[float]]:
-    """Measure all windows and return the tokens per second of each window.
+    """Return the tokens per second of the windows without updates, and of those with updates.
 
-    The first list is for windows without updates, and the second list is for windows with updates.
-    `target` is a shared integer, the index in RUNS of the run for which the learner publishes.
+    `target` is a shared integer: the index in RUNS of the run that the learner publishes.
     """
     rates: tuple[list[float], list[float]] = ([], [])
     tasks = [

@@ -2,21 +2,13 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/transfer.py [--quick] [--json PATH]
 
---quick uses smaller tensors and fewer repetitions. A SeaweedFS server runs on the same machine.
-The script sends each update in three ways, one after another:
+Each update is sent in three ways:
 
-    the bus        publish and receive a delta: encode, upload, write the manifest and HEAD, read
-                   HEAD, download, decode, verify
-    boto3          one put and one get of the same number of bytes
-    a checkpoint   the whole model as safetensors, through upload_file and download_file
+- the bus: a delta, encoded, uploaded, downloaded, decoded and verified
+- boto3: one put and one get of the same number of bytes
+- a checkpoint: the whole model as safetensors
 
-The results are medians. One run measures all three ways, so the machine's load hardly changes the
-ratios of the results. After that, the script measures how long 1, 2, 4 and 8 readers take to
-receive the same version at once. Each reader is a process.
-
-How to read it: the time of the bus divided by the time of boto3 shows the price of encoding and
-verifying. The time of the bus divided by the time of the checkpoint shows the gain of deltas. The
-store serves readers in parallel if eight readers take less than eight times the time of one reader.
+A second measurement has 1, 2, 4 and 8 readers at once.
 """
 
 import multiprocessing
@@ -48,9 +40,6 @@ READERS = (1, 2, 4, 8)
 class Transfer:
     """The median seconds of sending an update in each of the three ways.
 
-    `update` is the update's name. `full` is the size of the model, and `size` is the size of the
-    delta that the bus sends, both in bytes. `bus_s`, `boto3_s` and `checkpoint_s` are the seconds.
-
     Example:
         Transfer(
             update="3.3 % changed", full=8_388_608, size=157_000, bus_s=0.09, boto3_s=0.02,
@@ -60,7 +49,9 @@ class Transfer:
 
     update: str
     full: int
+    """The bytes of the model."""
     size: int
+    """The bytes of the delta."""
     bus_s: float
     boto3_s: float
     checkpoint_s: float
@@ -144,13 +135,12 @@ def _through_checkpoint(store: ObjectStore, values: dict[str, Tensor], directory
 def read(store: ObjectStore, start: Any, ready: Any, seconds: Any) -> None:
     """Receive version 2 as a delta to version 1, and put the seconds into the queue `seconds`.
 
-    The process first receives version 2 once without a measurement, because newly allocated memory
-    is slow at its first use. It then releases the semaphore `ready`. The measurement begins when
-    the event `start` is set.
+    The measurement begins when the event `start` is set.
     """
     torch.set_num_threads(1)
     subscriber = Subscriber(store, "scaling")
     held = subscriber.receive(1)
+    # A first receipt warms up newly allocated memory, which is slow at its first use.
     subscriber.receive(2, held)
     ready.release()
     start.wait()

@@ -2,19 +2,9 @@
 
     PYTHONPATH=.:platform .venv/bin/python tests/benchmarks/trl.py [--quick] [--json PATH]
 
-The main result is the ratio of episodes per second in the steady state: this project over TRL. Both
-sides start from the same SFT policy of AwaRes-Mini and take the same questions in the same order.
-They have the same group size, lengths, reward, optimizer settings and data type (float32). Each run
-gets all cores of this machine. TRL uses them as torch threads, and generates with transformers.
-This project uses one thread for the engine and one for the learner.
-
-A round is four runs: TRL, this project, this project with staleness 0, and the engine alone. Every
-second round has the reverse order. Only one run uses the machine at a time. --quick makes one round
-with fewer steps.
-
-TRL has a Python environment of its own, which the first call installs from trl.txt. The first call
-also labels questions and trains the SFT policy, in a few minutes. Later calls use the environment
-and the policy again.
+The main result is this project's episodes per second divided by TRL's. Both start from the same SFT
+policy, with the same questions and settings. Only one run uses the machine at a time. The first
+call installs TRL's environment from trl.txt and trains the SFT policy.
 """
 
 import argparse

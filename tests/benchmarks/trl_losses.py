@@ -2,17 +2,10 @@
 
     PYTHONPATH=. ENVIRONMENT/bin/python -P tests/benchmarks/trl_losses.py > VALUES
 
-ENVIRONMENT is a Python environment with the packages of tests/benchmarks/trl.txt, such as
-.tools/trl, which tests/benchmarks/trl.py installs. VALUES is
-tests/unit/awares_platform/grpo/trl_losses.json, with which a unit test compares this project. Run
-the script again after a change of TRL's version or of CASES.
+- ENVIRONMENT: a Python environment with the packages of trl.txt, such as .tools/trl
+- VALUES: tests/unit/awares_platform/grpo/trl_losses.json, which a unit test reads
 
-The tests' own environment does not contain TRL, because TRL needs the package `datasets`. If
-`datasets` is installed, sentence-transformers imports it in each process of a job, which takes time
-and memory.
-
-TRL's own methods compute everything from the logprobs and rewards: the advantages, the importance
-weights and the loss. This script only replaces the generation, the forward passes and the rewards.
+Run the script again after a change of TRL's version or of CASES.
 """
 
 import json

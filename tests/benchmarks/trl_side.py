@@ -2,15 +2,8 @@
 
     python -P tests/benchmarks/trl_side.py WORK
 
-This script runs in the environment of tests/benchmarks/trl.txt. WORK is the directory that
-trl_work.py writes. The script appends a line to WORK/trl.jsonl after each step.
-
-TRL runs its own loop. The argument `environment_factory` is a class with the tool `get_crops`,
-which returns crops as images. This script replaces two parts of TRL:
-
-- The parser of replies, because the policy writes requests in the grammar of this project.
-- The chat template. The new template writes the crops that the tool returns as a user message,
-  because SFT trains the policy on such messages.
+WORK is the directory that trl_work.py writes. The script replaces two parts of TRL, because the
+policy comes from this project's SFT: the parser of requests, and the chat template.
 """
 
 import io

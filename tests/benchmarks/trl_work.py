@@ -1,9 +1,7 @@
 """Prepares the work of tests/benchmarks/trl.py, and the Python environment of TRL.
 
-    curate, sft --> DIRECTORY/policy                  the policy from which all runs start
-                    DIRECTORY/work.json, images/      settings and questions in order, for TRL
-
-Curation and SFT run only if DIRECTORY/policy does not exist yet.
+- DIRECTORY/policy: the policy from which all runs start, trained only if it is missing
+- DIRECTORY/work.json, images/: the settings and the ordered questions for TRL
 """
 
 import json

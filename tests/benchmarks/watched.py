@@ -20,18 +20,18 @@ _TAIL = 2000
 class Watched:
     """The measurements of a command that has ended.
 
-    `started` is a Unix time in seconds, and `seconds` is the duration. `peak_gib` is the largest
-    sampled memory of the process and its descendants together. Memory that processes share counts
-    once. `cpu_s` maps a kind of process, such as "engine", to its CPU time in seconds.
-
     Example:
         Watched(1763800000.0, 140.2, peak_gib=3.1, cpu_s={"engine": 50.2})
     """
 
     started: float
+    """Unix time in seconds."""
     seconds: float
+    """The duration."""
     peak_gib: float
+    """The largest memory of the process and its descendants. Shared memory counts once."""
     cpu_s: Mapping[str, float]
+    """CPU seconds for each kind of process, such as "engine"."""
 
 
 def watch(command: Sequence[str], environment: Mapping[str, str], log: Path) -> Watched:

@@ -33,12 +33,12 @@ class Update:
 def synthetic(share: float, count: int) -> Update:
     """Return an update that changes `share` of the bfloat16 weights.
 
-    The float32 weights are Gaussian, and the update adds Gaussian noise to them. A bisection on the
-    first million weights finds the standard deviation with which the noise changes this share.
+    The update adds Gaussian noise to float32 weights.
     """
     random = torch.Generator().manual_seed(0)
     master = torch.randn(count, generator=random) * 0.02
     noise = torch.randn(count, generator=random)
+    # A bisection on the first million weights finds the noise that changes this share.
     few, low, high = slice(min(count, 1 << 20)), 0.0, 0.02
     for _ in range(30):
         rate = (low + high) / 2

@@ -1,7 +1,6 @@
 """Tests that helm 4 and helm 3 install, upgrade, roll back and uninstall each preset of the chart.
 
-The tests run against the simulator's API server, and no pod runs. The API server checks objects
-against the CRD schemas, sets the CRD defaults and answers the `lookup` calls of the templates.
+The simulator's API server checks the objects against the CRD schemas. No pod runs.
 """
 
 import os

@@ -1,10 +1,7 @@
-"""Tests the trial preset in the simulator, from `helm install` to `helm uninstall`.
+"""Tests the trial preset in the simulator, from `helm install` to `helm uninstall`, under helm 4.
 
-Helm, Ray, vLLM, DeepSpeed and SeaweedFS are real. All tests share one installation. Each test
-starts from the state in which the previous test left this installation.
-
-These tests run only under helm 4. The tests in tests/unit/helm check that helm 3 renders the same
-objects. Other tests in this folder run installations, hooks, upgrades and rollbacks under helm 3.
+Helm, Ray, vLLM, DeepSpeed and SeaweedFS are real. All tests share one installation, and each test
+starts where the previous one ended.
 """
 
 import json
@@ -111,8 +108,7 @@ def test_the_grpo_job_trains_to_the_end(trial: Release) -> None:
 def test_a_job_is_submitted_as_the_notes_say(trial: Release) -> None:
     """The command in the chart's notes submits a job.
 
-    The test replaces 127.0.0.1:8265 in this command with the address of the head's Service. The
-    grpo job of an earlier test has finished the run, so the submitted job finds nothing to do.
+    An earlier test has finished the run, so the submitted grpo job finds nothing to do.
     """
     notes = trial.helm.do("get", "notes", "trial")
     [command] = re.findall(r"^ *(ray job submit .*)$", notes, re.MULTILINE)

@@ -5,8 +5,6 @@ Put this file on PYTHONPATH on every node, and name the class in the setup:
     [method]
     reward = "anls_reward:AnlsReward"
     reward_settings = { call_price = 0.5 }
-
-The constructor gets `answer_weight` from [method], and `call_price` from reward_settings.
 """
 
 from collections.abc import Sequence

@@ -1,11 +1,11 @@
 """An example of a custom environment: the policy may ask for any box of the image.
 
-The coordinates of a box are thousandths of the image's width and height. To use this environment,
-name the class in the setup:
+The coordinates of a box are thousandths of the image's width and height. Name the class in the
+setup:
 
-[method]
-environment = "free_box:FreeBox"
-environment_settings = { padding = 0.05 }
+    [method]
+    environment = "free_box:FreeBox"
+    environment_settings = { padding = 0.05 }
 """
 
 import re
@@ -42,10 +42,11 @@ class FreeBox:
         return self._rule.low(size)
 
     def parse(self, text: str) -> Parsed:
-        """Parse the text of one turn as an answer, a request or a malformed request.
+        """Parse the text of one turn.
 
-        Text without "LOOK" and "[" is an answer. Text of the exact form `LOOK [x0, y0, x1, y1]` is
-        a request, unless the box is empty or out of range. All other text is malformed.
+        - An answer has neither "LOOK" nor "[".
+        - A request is exactly `LOOK [x0, y0, x1, y1]`, with a box that is not empty and in range.
+        - All other text is malformed.
         """
         if "LOOK" not in text and "[" not in text:
             return Answer(text.strip())

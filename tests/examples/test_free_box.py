@@ -175,9 +175,8 @@ def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
 def check_escalation(awares: Rows, full: Rows, escalate: Rows) -> None:
     """Check the answers and the costs of the policy `escalate`.
 
-    If the policy `awares` asks for a box, `escalate` gives the answer of the policy `full`. The
-    rtr_token of `escalate` then counts the low-resolution pass and the full-resolution pass.
-    Otherwise, `escalate` gives the answer of `awares`.
+    It gives the answer of `full` if `awares` asks for a box, and pays for both passes. Otherwise it
+    gives the answer of `awares`.
     """
     assert any(row["crops"] for row in awares)
     for asked, fresh, row in zip(awares, full, escalate, strict=True):

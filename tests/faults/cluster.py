@@ -1,7 +1,7 @@
-"""Runs a Ray cluster on this machine: a head node and one further node, which can be replaced.
+"""Runs a Ray cluster of two nodes on this machine. The second node can be killed and replaced.
 
-The head node runs the driver, the controller and the trainer. The further node runs the rollout
-actor and the learner. It stands for a spot node, which the cloud may take back at any time.
+The first node runs the driver, the controller and the trainer. The second node runs the rollout
+actor and the learner.
 """
 
 import os

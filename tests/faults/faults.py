@@ -46,30 +46,29 @@ NODE = r"(rollout actor|learner rank) 0 is gone \(.* node "
 class MatrixFault:
     """A fault that strikes a running job.
 
-    `part` is what the fault strikes, and `name` is the text in the table.
-
-    - A fault of a process sends `signal` to the process `victim`.
-    - A fault of a node sends `signal` to its raylet (Ray's main process). If the cloud gives
-      notice, the notice comes `seconds` seconds before the loss.
-    - A fault of the store or of the disk lasts `seconds` seconds. A faulty store answers with
-      `reply`.
-
-    The job must recover within `seconds` + `limit_s` seconds after the start of the fault: it must
-    print a line that matches `told`, and publish two further versions.
+    The job must recover within `seconds` + `limit_s` seconds: it prints a line that matches `told`,
+    and publishes two further versions.
 
     Example:
         MatrixFault("pod", "SIGTERM of a node, as of a deleted pod", 120, NODE),
-    MatrixFault("driver", "kill -9 of the driver", 120, "taking over from ")
+        MatrixFault("driver", "kill -9 of the driver", 120, "taking over from ")
     """
 
     part: Part
+    """What the fault strikes."""
     name: str
+    """The text in the table."""
     limit_s: float
     told: str
+    """A pattern for the line by which the job names the fault."""
     victim: str = ""
+    """The process that gets `signal`, for a fault of a process."""
     signal: Signals = SIGKILL
+    """The signal to the process. A fault of a node sends it to the raylet, Ray's main process."""
     seconds: float = 0.0
+    """How long a fault of the store or disk lasts, or how early a node's loss is announced."""
     reply: proxied.Fault | None = None
+    """What a faulty store answers."""
 
 
 def _on_processes() -> list[MatrixFault]:

@@ -15,10 +15,7 @@ COMMAND = [sys.executable, "-c", "from awares_platform.cli.main import main; mai
 
 
 class GrpoJob:
-    """A running `awares grpo`.
-
-    `said` holds all lines that the current and earlier processes of the job have printed. `store`
-    is a client that bypasses the proxy, so that the progress is visible during an outage.
+    """A running `awares grpo`, which can be started again.
 
     Example:
         job = GrpoJob(config, store, environment, directory)
@@ -31,8 +28,10 @@ class GrpoJob:
     ) -> None:
         self._setup, self._environment = at / "setup.json", environment
         self._setup.write_text(config.model_dump_json())
+        # `store` bypasses the proxy, so the progress is visible while the proxy injects faults.
         self._subscriber, self._store = Subscriber(store, config.run.name), store
         self._folder = f"runs/{config.run.name}/checkpoints/grpo/"
+        # All lines that this and earlier processes of the job have printed.
         self.said: list[str] = []
         self.start()
 

@@ -3,14 +3,11 @@
     PYTHONPATH=.:platform python -m tests.faults.matrix --part 1 --results runs/faults
     PYTHONPATH=.:platform python -m tests.faults.matrix --table runs/faults > tests/faults/README.md
 
-A part is one run of the job. Part 0 is a run without a fault. Each of the parts 1 to 4 has a
-quarter of the faults, one after another. A part with a higher number has the faults that --repeat
-names. After the job has recovered from a fault, the script waits for a random number of versions
-and a random fraction of a second. It then injects the next fault. A constant seed determines these
-numbers. The run ends after at most --seconds seconds.
+- Part 0 is a run without a fault.
+- Parts 1 to 4 have a quarter of the faults each, one fault after another.
+- Higher parts have the faults that --repeat names.
 
-The job runs on a real Ray cluster of two nodes, with a real SeaweedFS behind a proxy. The run's
-directory is a small file system in memory, so that the disk can be full. Mounting it needs root.
+The Ray cluster and SeaweedFS are real. The disk that a fault fills is mounted, which needs root.
 """
 
 import argparse

@@ -29,26 +29,25 @@ OURS = re.compile(r"grpo \[ *\d+ s\]: |[IWE] [\d:]{8} awares|awares grpo: |grpo:
 class Struck:
     """What a fault did to the job.
 
-    - `name` and `limit_s` are copied from the fault.
-    - `version` is the newest version at the moment of the strike.
-    - `gone_s` is the time from the strike to the end of the struck process. It is None if the fault
-      strikes a node, the store or the disk.
-    - `step_s` is the time from `MatrixFault.seconds` after the strike until the job has named the
-      fault and has published two further versions.
-    - `told` is the line by which the job named the fault, or "" if there is none.
-    - `failed` says why the job did not recover in time, or is "".
-
     Example:
         Struck("kill -9 of the engine", 12, 120, 0.4, 31.0, "rollout actor 0 is gone", "")
     """
 
     name: str
     version: int
+    """The newest version at the moment of the strike."""
     limit_s: float
     gone_s: float | None
+    """The seconds until the struck process ended, or None for a fault of a node, store or disk."""
     step_s: float
+    """The seconds until the job has named the fault and published two further versions.
+
+    The time starts `MatrixFault.seconds` after the strike.
+    """
     told: str
+    """The line by which the job named the fault, or ""."""
     failed: str
+    """Why the job did not recover in time, or ""."""
 
 
 def prepare(config: PlatformConfig, store: ObjectStore) -> None:
@@ -84,7 +83,7 @@ def portable(text: str) -> str:
 def check(
     config: PlatformConfig, store: ObjectStore, said: Sequence[str], status: int | None
 ) -> dict[str, str]:
-    """Return a map from the name of each check to what is wrong, or to "" if the check passes.
+    """Return a map from the name of each check to its fault, or to "" if the check passes.
 
     `status` is the exit status of the job after SIGTERM, or None if the job did not end in time.
     """

@@ -20,11 +20,10 @@ _FILL_BYTES = 2**20
 
 
 class Strike:
-    """Injects faults into a job, one in each call.
+    """Injects a fault into a job in each call.
 
-    `faults` are the rules of the store's proxy, and `disk` is the disk that a fault may fill.
-
-    `every` is the number of steps from one regular checkpoint to the next.
+    `faults` are the rules of the store's proxy. `disk` is what a fault may fill. Regular
+    checkpoints are `every` steps apart.
 
     Example:
         struck = Strike(job, nodes, faults, disk, every=10)(MATRIX[0])
@@ -37,10 +36,9 @@ class Strike:
         self._every = every
 
     def __call__(self, fault: MatrixFault) -> Struck:
-        """Strike with `fault`, and wait until the job has reported it and has taken a further step.
+        """Strike with `fault`, and wait until the job has named it and published two versions.
 
-        The first version after the strike may come from a step that was in flight. The method thus
-        waits for two versions.
+        One version is not enough, because its step may have started before the strike.
         """
         hit = {
             "process": self._process,

@@ -10,8 +10,7 @@ ANSWER_MS = 60_000
 def ask_example(url: str, key: str) -> dict[str, tuple[str, str]]:
     """Ask the page's first example question. Return each column's answer and token text.
 
-    The keys of the result are the columns "auto" and "full". `key` is the API key, which the page
-    asks for. The test is skipped without Chromium.
+    The keys of the result are the columns "auto" and "full". `key` is the API key.
     """
     driver = pytest.importorskip("playwright.sync_api", reason="no playwright: `make` installs it")
     chromium = shutil.which("chromium")

@@ -2,7 +2,6 @@
 
 Usage: `python -m tests.integration.doctor_rank <rank> <ranks> <directory> <out>`
 
-The policy is in <directory>/base, and a small policy of the same family in <directory>/small-base.
 Each rank writes its measurements to <out>/<rank>.json.
 """
 

@@ -1,7 +1,6 @@
 """Uses an actor on a spot node until Ray announces the loss of this node, and then ends the actor.
 
-The program prints a line when the actor runs, when it learns of the loss, and when the node is
-gone. The actor stands for a rollout actor, and its end for the return of the actor's groups.
+The program prints a line when the actor runs, at the announcement, and when the node is gone.
 """
 
 import asyncio

@@ -1,6 +1,4 @@
-"""Starts Ray, reports metrics of a job and of an endpoint, and prints them as Ray exports them.
-
-The output is every line of Ray's metrics page that starts with `ray_awares_`.
+"""Starts Ray, reports metrics of a job and of an endpoint, and prints Ray's lines about them.
 
 Usage: `python exporting_driver.py <directory for metrics.jsonl> <port of the metrics page>`
 """

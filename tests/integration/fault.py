@@ -79,10 +79,7 @@ class LostReply:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """The proxy calls `function` at the moment that `when` selects.
-
-    With `before`, the proxy calls `function` before it forwards the request. With `after`, the
-    proxy calls `function` when it has received the head of the server's reply.
+    """The proxy calls `function` while it handles the request.
 
     Example:
         Call(lambda: os.kill(server.pid, signal.SIGKILL))
@@ -90,6 +87,7 @@ class Call:
 
     function: Callable[[], object]
     when: Literal["before", "after"] = "before"
+    """Before the request is forwarded, or after the head of the reply is received."""
 
 
 Fault = Status | Reset | ResetAfter | Truncate | Flip | Throttle | Delay | Stall | LostReply | Call

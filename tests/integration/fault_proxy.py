@@ -2,14 +2,7 @@
 
     ObjectStore -- boto3 --> proxy --> SeaweedFS
 
-    fault.py          the faults
-    fault_rules.py    the rules that assign faults to requests, and the recorded requests
-    fault_server.py   the server, with a thread for each connection
-    faulty_body.py    functions that cut, change or slow down a body
-    http_message.py   heads and bodies of HTTP/1.1 messages
-
-The proxy passes bodies piece by piece. It keeps the Host header of each request, because the SigV4
-signature covers this header.
+The proxy keeps the Host header of each request, because the SigV4 signature covers this header.
 """
 
 import threading
@@ -25,8 +18,7 @@ from tests.integration.fault_server import Server
 def proxy(store: ObjectStore, retry_budget_s: float = 5.0) -> Iterator[Faults]:
     """Run a proxy in front of the server of `store`, and yield the proxy's Faults.
 
-    The client `Faults.store` sends its requests through the proxy. Without a rule, the proxy
-    forwards every request and every reply unchanged.
+    The client `Faults.store` sends its requests through the proxy.
 
     Example:
         with proxy(store) as faults:

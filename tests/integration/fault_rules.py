@@ -13,23 +13,24 @@ from tests.integration.fault import Fault
 class Rule:
     """A fault, and the conditions under which a request receives the fault.
 
-    `match` and `query` are fnmatch patterns for the object key and the query string. If `method`
-    is None, every HTTP method matches. Requests about the bucket (listing, delete_objects) have
-    an empty key. The pattern `?*` therefore matches only requests about objects.
-
-    At most `times` requests receive the fault, or all matching requests if `times` is None. The
-    event `cleared` is set when the rule is deleted.
-
     Example:
         Rule("runs/*/HEAD", "PUT", "*", Status(503), times=2)
     """
 
     match: str
+    """An fnmatch pattern for the object key.
+
+    A request about the bucket, such as a listing, has an empty key. `?*` excludes such requests.
+    """
     method: str | None
+    """The HTTP method, or None for every method."""
     query: str
+    """An fnmatch pattern for the query string."""
     fault: Fault
     times: int | None
+    """How many requests receive the fault, or None for all matching requests."""
     cleared: threading.Event = field(default_factory=threading.Event)
+    """Set when the rule is deleted."""
 
     def fits(self, method: str, key: str, query: str) -> bool:
         """Return whether the request meets the conditions. The limit `times` is not checked."""
@@ -44,9 +45,6 @@ class Rule:
 class Request:
     """A request that reached the proxy.
 
-    `bytes_in` is the number of body bytes that the client sent. `bytes_out` is the number of body
-    bytes that the proxy sent back. `status` is 0 if the client got no reply.
-
     Example:
         Request("GET", "runs/mini/HEAD", 206, bytes_in=0, bytes_out=17)
     """
@@ -54,8 +52,11 @@ class Request:
     method: str
     key: str
     status: int = 0
+    """The HTTP status of the reply, or 0 if the client got no reply."""
     bytes_in: int = 0
+    """The number of body bytes from the client."""
     bytes_out: int = 0
+    """The number of body bytes to the client."""
 
 
 class Faults:
@@ -82,10 +83,10 @@ class Faults:
         times: int | None = None,
         query: str = "*",
     ) -> None:
-        """Inject `fault` into the next `times` requests that match the patterns.
+        """Inject `fault` into the next `times` requests that match, or into all if `times` is None.
 
-        If `times` is None, the fault is injected into all matching requests. The class Rule
-        explains the patterns. If several rules match, the oldest rule that is not used up applies.
+        The patterns are those of Rule. If several rules match, the oldest one that is not used up
+        applies.
         """
         with self._lock:
             self._rules.append((Rule(match, method, query, fault, times), 0))

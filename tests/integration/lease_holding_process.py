@@ -1,6 +1,4 @@
-"""Holds the lease of a grpo job until a signal ends the process, as the driver of a job does.
-
-The lease is an object in the store that keeps a second job from starting.
+"""Holds the lease of a grpo job, which keeps a second job from starting, until a signal arrives.
 
 Usage: `python lease_holding_process.py <store settings as JSON> <key> <beat_s> <expiry_s>`
 """

@@ -1,12 +1,10 @@
 """Runs one rank that loads a policy, trains it, and resumes from a checkpoint, with ZeRO-3.
 
-Usage: `python -m tests.integration.loading_rank <rank> <ranks> <directory> <out> <base>
-<lora rank> <dtype> <family> <whole|partitioned>`
+Usage: `python -m tests.integration.loading_rank <rank> <ranks> <directory> <out> <base> <lora rank>
+<dtype> <family> <whole|partitioned>`
 
-In the mode `whole`, each rank loads the whole policy. In the mode `partitioned`, each rank loads
-only its part. The policy is in <directory>/<base>, and a small policy of the same family in
-<directory>/small-<base>. Each rank writes its measurements to <out>/<rank>.json. Rank 0 also writes
-the weights before and after training to <out>/before.pt and <out>/after.pt.
+A rank loads the whole policy, or only its part. It writes its measurements to <out>/<rank>.json.
+Rank 0 also writes the weights to <out>/before.pt and <out>/after.pt.
 """
 
 import copy

@@ -56,8 +56,7 @@ ROWS: dict[str, list[dict[str, Any]]] = {
 def write(root: Path, owner: str, size: tuple[int, int] = (112, 112)) -> None:
     """Write all benchmarks below `root`, each in the folder of its Hugging Face account.
 
-    `owner` is the account of all benchmarks but OCRBench, which belongs to echo840. All rows of
-    POPE share an image, and so do the two rows of DocVQA.
+    `owner` is the account of all benchmarks but OCRBench, which belongs to echo840.
     """
     for number, (place, rows) in enumerate(ROWS.items()):
         file, _, name = place.partition(" ")

@@ -3,7 +3,6 @@
 Usage: `python -m tests.integration.publishing_rank <rank> <ranks> <setup.json>`
 
 Rank 0 writes the expected weights of each version to <run.directory>/<stage>-<version>.pt.
-The versions of each stage are published under the run name <run.name>-<stage>.
 """
 
 import sys

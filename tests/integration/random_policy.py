@@ -81,10 +81,9 @@ class RandomPolicy:
         state: Mapping[str, Tensor] | None = None,
         model: Qwen2_5_VLForConditionalGeneration | None = None,
     ) -> int:
-        """Publish `state` and the logprobs of the canary in `model`, and return the new version.
+        """Publish `state` and the canary's logprobs in `model`, and return the new version.
 
-        The version is newer than the current version of `engine`. By default, `state` and `model`
-        are the weights and the model of this policy.
+        By default, `state` and `model` are the weights and the model of this policy.
         """
         if model is None:
             logprobs = self.learner
@@ -102,19 +101,16 @@ class RandomPolicy:
 def sharpened(
     model: Qwen2_5_VLForConditionalGeneration, blocked: tuple[int, ...]
 ) -> Qwen2_5_VLForConditionalGeneration:
-    """Change the random model so that its output depends on every tensor, and return the model.
-
-    Norm weights of one and biases of zero do not affect the output, so noise is added to them.
-    The logits of the blocked ids are tripled, so that a test notices if the engine does not mask
-    them.
-    """
+    """Change the random model so that its output depends on every tensor, and return the model."""
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
+            # Norm weights of one and biases of zero do not affect the output.
             if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.3)
             elif "visual" in name:
                 parameter.normal_(std=0.12)
+        # With large logits, a test notices if the engine does not mask these ids.
         model.lm_head.weight[list(blocked)] *= 3.0
     return model.eval()
 

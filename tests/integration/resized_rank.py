@@ -2,12 +2,8 @@
 
 Usage: `python -m tests.integration.resized_rank <rank> <ranks> <directory> <part>`
 
-Each training of CHAINS has three parts of STEPS steps. A part starts from the checkpoint of the
-part before it, which had more ranks. The process trains the part number <part> of every training.
-If <part> is -1, it trains the steps of all parts at once, without a checkpoint.
-
-The directory holds the policy `base`. Rank 0 appends the losses to <directory>/<name>-True.jsonl if
-<part> is -1, and to <directory>/<name>-False.jsonl otherwise.
+Each training of CHAINS has three parts. Each part after the first starts from the checkpoint of the
+part before. If <part> is -1, the process trains all parts at once, without a checkpoint.
 """
 
 import json

@@ -96,8 +96,8 @@ def chat_body(served: Served, image: bytes | None = None, **fields: Any) -> dict
 def exported(served: Served) -> dict[tuple[str, str], float]:
     """Return the endpoint's metrics from the metrics page of its Ray node.
 
-    Each key is a pair: the name after `ray_awares_serve_`, and the HTTP status. The status is "" if
-    the metric has no status. Each value is the sum over all other labels.
+    A key is the name after `ray_awares_serve_` and the HTTP status, or "" without a status. A value
+    is the sum over all other labels.
     """
     agents = descendants(
         lambda command: command.startswith("ray::DashboardAgent"), served.process.pid

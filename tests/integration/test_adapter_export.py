@@ -141,8 +141,7 @@ def test_an_engine_in_float32_plays_an_update_that_bfloat16_loses(
 ) -> None:
     """Export a small update as an adapter, and merged into bfloat16 weights, which lose most of it.
 
-    An engine in float32 must apply the whole update. The test takes the logprobs of version 0 from
-    transformers, because the engine computes almost the same logprobs.
+    The logprobs of version 0 come from transformers, which computes almost the same as the engine.
     """
     small = TrainedAdapter.attach(POLICY, trained.processor, trained.canary, torch.float32)
     small.step(trained.canary, 1e-5)

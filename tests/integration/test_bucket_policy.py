@@ -1,7 +1,6 @@
 """Tests that the writer's bucket policy allows every request of ObjectStore and of Ray Train.
 
-A proxy in front of a real S3 server records the requests. The required permission of a request
-depends on its HTTP method, and on whether the request names an object or only the bucket.
+A proxy in front of a real S3 server records the requests.
 """
 
 from pathlib import Path

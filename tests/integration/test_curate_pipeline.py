@@ -1,7 +1,6 @@
 """Tests that a killed curate job resumes, and that it replaces an engine or actor that hangs.
 
-An actor is a Ray Data worker that answers the questions of shards with its engine. The test uses
-real Ray Data, vLLM and SeaweedFS.
+An actor is a Ray Data worker with its own engine. Ray Data, vLLM and SeaweedFS are real.
 """
 
 import asyncio
@@ -103,10 +102,9 @@ def named(name: str) -> list[psutil.Process]:
 
 
 def stop_both(store: ObjectStore) -> None:
-    """Stop an actor while its engine starts, and later stop the engine of the next actor.
+    """Stop an actor while its engine starts, and stop the next engine after a further shard.
 
-    Each process is stopped with SIGSTOP, and the job must then kill it. The engine is stopped once
-    a further shard is finished.
+    The job must kill both processes, because SIGSTOP only stops them.
     """
     wait_for(lambda: named(ENGINE), "an engine")
     stop(ACTOR)

@@ -1,7 +1,6 @@
 """Tests on a real store that curation keeps the readable replies of models, and asks only once.
 
-HTTP servers stand in for a judge model and a grounding model. A further test checks the same for
-the answers of an engine.
+HTTP servers stand in for the judge model and the grounding model.
 """
 
 import asyncio

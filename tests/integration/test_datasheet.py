@@ -40,8 +40,8 @@ def server() -> Iterator[ChatServer]:
 def reply(body: Body, count: int) -> tuple[int, str]:
     """Reply as the judge model or as the grounding model, which locates the answer in the image.
 
-    The judge refuses sample 0, and calls the two answers to sample 1 equally good. For all other
-    samples, it prefers the answer at full resolution. The grounding model always returns one box.
+    The judge refuses sample 0, calls the answers to sample 1 equal, and prefers full resolution
+    otherwise.
     """
     if body["messages"][0]["role"] != "system":
         return 200, "[[100, 200, 300, 400]]"
@@ -93,9 +93,8 @@ def test_a_spent_budget_stops_and_a_larger_one_goes_on_to_the_datasheet(
     setup = config(seaweed, server, 100.0)
     counts = label(setup, samples)
     assert (counts["failure"], counts["hr"], counts["lr"]) == (b"", COUNT - 2, 1)
-    # The judge gets one request for each sample, and a second request for the sample that it
-    # refuses. The grounding model gets one request for each of the COUNT - 2 samples with the label
-    # HR (needs high resolution). No two requests are equal.
+    # The judge is asked COUNT times, and once more about the sample that it refuses. The grounding
+    # model is asked about the COUNT - 2 samples with the label HR.
     assert len(server.bodies) == len({json.dumps(body) for body in server.bodies})
     assert len(server.bodies) == COUNT + 1 + COUNT - 2
 

@@ -1,7 +1,7 @@
 """Tests that Ray announces the loss of a node whose pod Kubernetes deletes.
 
-The chart sets the time of the drain, and relies on `ray start` for the rest. After SIGTERM, `ray
-start` tells Ray that its node is taken back, and ends when the node is idle or the time is over.
+After SIGTERM, `ray start` waits until the node is idle, but no longer than the time that the chart
+sets.
 """
 
 import os

@@ -52,14 +52,11 @@ def test_a_store_that_refuses_conditional_writes_fails(store: ObjectStore) -> No
 
 @pytest.mark.parametrize("ignored", ["If-None-Match", "If-Match", "If-None-Match and If-Match"])
 def test_a_store_that_ignores_conditions_fails(store: ObjectStore, ignored: str) -> None:
-    """The test makes a real store, which respects conditions, look like a store that ignores them.
-
-    The doctor writes an object with an If-None-Match condition and then with an If-Match condition.
-    Both conditions are false. The test makes a condition true just before the write, so the store
-    accepts the write.
-    """
+    """A real store respects conditions. The test makes it look as if it ignored them."""
     count = itertools.count(1)
 
+    # Each condition of the doctor's writes is false. This function makes the ignored one true
+    # before the write.
     def accept() -> None:
         number = next(count)
         if number == 3 and "If-None-Match" in ignored:

@@ -1,10 +1,7 @@
 """Tests an engine that runs a tiny random Qwen2.5-VL on real vLLM, with weights from SeaweedFS.
 
-Transformers computes the reference values. The engine computes in float32, which is fast on every
-processor. test_engine_canary.py and test_engine_tied.py load versions in bfloat16.
-
-All tests in this file share one engine, because an engine starts slowly. Each test in
-test_engine_failures.py starts its own engine.
+Transformers computes the reference values, in float32. All tests in this file share one engine,
+because an engine starts slowly.
 """
 
 import asyncio

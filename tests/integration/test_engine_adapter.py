@@ -1,11 +1,7 @@
 """Tests that a bfloat16 engine applies the whole update of a LoRA run, and never mixes versions.
 
-One engine runs the bundled policy in bfloat16, and keeps the adapter separate from its weights. The
-learner has the policy and the adapter in float32, and takes steps like Adam's first step.
-
-The tests measure the slope that engine/canary_change.py defines: how much the engine's logprobs of
-the canary prompts change, relative to the learner's. It is 1 if the engine applies the whole
-update.
+The tests compare the change of the logprobs in the engine with the change in the learner. The ratio
+is the slope (engine/canary_change.py). It is 1 if the engine applies the whole update.
 """
 
 import asyncio

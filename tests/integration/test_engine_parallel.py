@@ -1,8 +1,6 @@
 """Tests engines of two tensor-parallel processes on the CPU, with weights from SeaweedFS.
 
-An engine of one process, or transformers, gives the expected values. A float32 engine loads all
-weights of a version, or adds the version's adapter to its weights. A bfloat16 engine keeps the
-adapter separate, and adds the adapter's output to the output of the layer.
+An engine of one process, or transformers, gives the expected values.
 """
 
 import subprocess
@@ -80,8 +78,8 @@ def answers(running: Running, policy: RandomPolicy) -> list[Generation]:
 def assert_same(pair: tuple[Running, Running], policy: RandomPolicy) -> None:
     """Check that both engines return the same tokens, and equal logprobs except for rounding.
 
-    If two tokens are almost equally likely, rounding can decide which of them is greedy. The test
-    ignores the rest of such an answer, but it must compare more than 70 % of all tokens.
+    Rounding can decide between two tokens that are almost equally likely. The rest of such an
+    answer is ignored, but more than 70 % of all tokens must be compared.
     """
     compared = sampled = 0
     for one, two in zip(*(answers(running, policy) for running in pair), strict=True):

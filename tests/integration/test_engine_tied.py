@@ -1,7 +1,7 @@
 """Tests that a running engine loads weights of a policy with a tied output head.
 
-A tied output head shares its tensor with the embedding. Transformers computes the reference
-logprobs. The engine runs in bfloat16, because the canary's bound is chosen for bfloat16.
+A tied output head shares its tensor with the embedding. Transformers computes the expected
+logprobs.
 """
 
 import math

@@ -1,7 +1,6 @@
 """Tests on a real store how an evaluation asks a judge, which may cost money.
 
-The evaluation first stores all answers of the policies. It pays for no reply of the judge twice,
-and keeps the budget. Benchmarks need no judge.
+The evaluation pays for no reply twice, and keeps the budget.
 """
 
 import io

@@ -44,11 +44,10 @@ def strike_twice(store: ObjectStore, struck: list[str]) -> None:
 
 
 def test_every_policy_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> None:
-    """Policies `low` and `awares` have equal weights, so most of their first turns must be equal.
+    """Evaluate every policy, while the engine is killed and later the evaluator is stopped.
 
-    Policy `sft` has other weights, so some of its first turns must differ from those turns. During
-    the evaluation, the engine is killed, and later the evaluator is stopped. The job must replace
-    both, and lose no episode.
+    The policies `low` and `awares` have equal weights, so most of their first turns must be equal.
+    The policy `sft` has other weights.
     """
     settings = {
         "run": {

@@ -154,10 +154,10 @@ def kill_job_after_first_checkpoint(
 
 
 def disturb(config: PlatformConfig, store: ObjectStore, faults: Faults, killed: list[int]) -> None:
-    """Kill the rollout actor while it validates a version that the resumed learner has published.
+    """Kill the rollout actor while it validates a version of the resumed learner.
 
-    Append the number of this version, and the process id of each killed actor, to `killed`. Then
-    reset every request to the store for OUTAGE_S seconds.
+    Append this version and the process id of each killed actor to `killed`. Then reset all requests
+    to the store for OUTAGE_S seconds.
     """
     subscriber = Subscriber(store, config.run.name)
     before = subscriber.head() or 0

@@ -1,9 +1,7 @@
 """Tests a LoRA run in bfloat16, from SFT to evaluation.
 
-The run has real Ray, vLLM, DeepSpeed and SeaweedFS. The learning rate is large, so that the first
-versions change the logprobs of the canary prompts by more than rounding does. Three of four
-questions do not fit the engine's context, so the run leaves these questions out. The loss is GSPO,
-not the default.
+Ray, vLLM, DeepSpeed and SeaweedFS are real, and the loss is GSPO. Three of four questions do not
+fit the engine's context, so the run leaves them out.
 """
 
 import asyncio
@@ -141,8 +139,7 @@ def export_again_after_half_an_export(config: PlatformConfig, store: ObjectStore
 def begins_with_the_adapter_of_sft(config: PlatformConfig, subscriber: Subscriber) -> None:
     """Check that the first version is the adapter of SFT, and that GRPO exports an adapter.
 
-    The job must not start from the merged weights of SFT, because rounding to bfloat16 loses a part
-    of the adapter. Both adapters belong to the same base policy.
+    The merged weights of SFT are no start: rounding to bfloat16 loses a part of the adapter.
     """
     store, base, family = subscriber.store, config.policy.base, QWEN2_5_VL
     found = resolve_adapter(store, "grpo-adapter", "sft", base, family)
@@ -160,11 +157,9 @@ def begins_with_the_adapter_of_sft(config: PlatformConfig, subscriber: Subscribe
 
 
 async def score_despite_a_kill(config: PlatformConfig) -> None:
-    """Score ten groups with each of three reward workers, which replace one another.
+    """Score ten groups with three reward workers, of which one is killed and one is stopped.
 
-    The first worker is killed, and the second one is stopped with SIGSTOP. All answers differ, so
-    the workers encode each answer with the sentence encoder. The workers' rewards must equal the
-    rewards that this process computes, bit for bit.
+    The rewards must equal those of this process, bit for bit.
     """
     torch.set_num_threads(1)  # The encoder's last bits depend on the number of threads.
     method, workers = MethodConfig(), list[RemoteWorker]()
@@ -213,11 +208,8 @@ def answered(number: int) -> tuple[Prompt, GroupRollout]:
 
 
 async def evaluate(config: PlatformConfig) -> None:
-    """Evaluate the policy, and then damaged adapters, which the evaluation must refuse.
-
-    The bound of the mean logprob difference is very large. Only the check of the change since
-    version 0 can therefore refuse an adapter that the engine has loaded.
-    """
+    """Evaluate the policy, and then damaged adapters, which the evaluation must refuse."""
+    # With this bound, only the check of the change since version 0 can refuse a loaded adapter.
     engine = config.engine.model_copy(update={"canary_bound": 5.0})
     store = ObjectStore.from_config(config.store)
     samples = read_samples(store, "awares-mini", "test")

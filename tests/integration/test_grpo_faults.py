@@ -173,8 +173,8 @@ def test_sigterm_keeps_unfinished_groups_for_the_next_job(
 ) -> None:
     """Send SIGTERM after the first step, when some episodes are unfinished.
 
-    The policy is random, so it rarely ends an answer. The engine runs only six requests at a time,
-    so that the actor cannot finish all groups before the signal.
+    A random policy rarely ends an answer, and the engine runs only six requests at a time. The
+    actor therefore cannot finish all groups.
     """
     rows, policy = config.run.directory / "drained" / "grpo" / "metrics.jsonl", tmp_path / "random"
     tokenizer = train_tokenizer()

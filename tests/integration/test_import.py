@@ -41,17 +41,15 @@ def page(number: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write a directory with ROWS images and the file rows.jsonl, which has a row for each image.
-
-    Three further rows follow: another question with the image and the id of row 3, a copy of row 4,
-    and a row whose image is missing.
-    """
+    """Write a directory with ROWS images and the file rows.jsonl, with a row for each image."""
     top = tmp_path_factory.mktemp("pages")
     rows = []
     for number in range(ROWS):
         (top / f"{number}.png").write_bytes(page(number))
         rows.append({"id": number, "image": f"{number}.png", "question": "Why?", "answer": number})
+    # Another question about the image of row 3, with the same id.
     rows.append({"id": 3, "image": "3.png", "question": "When?", "answer": "7"})
+    # A copy of row 4, and a row whose image is missing.
     rows += [{**rows[4]}, {**rows[5], "image": "missing.png"}]
     (top / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     return top

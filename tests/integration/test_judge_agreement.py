@@ -57,9 +57,8 @@ def test_the_kappa_by_hand_and_nothing_is_paid_twice(
         }
     )
     found = measure(seaweed, DataConfig(name="forms"), curate, NAME)
-    # The judges agree on 4 of 5 samples. The first judge says TIE 2 times, LOW once and FULL 2
-    # times. The second judge says TIE once, LOW once and FULL 3 times. By chance they would agree
-    # on the share (2 * 1 + 1 * 1 + 2 * 3) / 25 = 0.36.
+    # The judges agree on 4 of 5 samples. Their counts of TIE, LOW and FULL are 2, 1, 2 and 1, 1, 3.
+    # Chance agreement is (2 * 1 + 1 * 1 + 2 * 3) / 25 = 0.36.
     assert (found.samples, found.unreadable, found.observed) == (5, 1, 0.8)
     assert found.kappa == pytest.approx((0.8 - 0.36) / (1 - 0.36))
     assert "match and second agree on 80.0% of 5 samples; Cohen's kappa is 0.688" in found.summary()

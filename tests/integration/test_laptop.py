@@ -1,7 +1,6 @@
 """Tests a session and small jobs in a hostile environment, as on a company's laptop.
 
-Paths contain spaces, and TMPDIR is too long for a Unix socket. The environment variables for a
-proxy and for AWS would send requests to other servers.
+Paths contain spaces, TMPDIR is very long, and environment variables name other servers.
 """
 
 import os

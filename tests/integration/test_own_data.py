@@ -1,8 +1,7 @@
-"""Tests the journey of the README's section "Your own data", from a directory to an answer.
+"""Tests the commands of the README's section "Your own data", from a directory to an answer.
 
-The test runs the section's own commands, as a shell would. It begins with 200 document pages in ten
-formats, and ends with a served policy. The judge and the grounding model sometimes send faulty
-replies, as real models do.
+The directory has 200 document pages in ten formats. The judge and the grounding model sometimes
+send faulty replies.
 """
 
 import json
@@ -53,15 +52,16 @@ latency_questions = 1
 
 
 class Models:
-    """The judge and the grounding model of the journey.
+    """The judge and the grounding model of the test.
 
-    A checksum of the question decides which fault the reply has. `asked` counts the requests
-    about each question, by the kind of model. `refused` has the questions that the judge refuses.
+    A checksum of the question decides which fault the reply has.
     """
 
     def __init__(self, pages: list[document_pages.Page]) -> None:
         self.pages = {page.question: page for page in pages}
+        # The number of requests about each question, for each of the two models.
         self.asked: dict[str, Counter[str]] = {"judge": Counter(), "grounder": Counter()}
+        # The questions that the judge refuses.
         self.refused: set[str] = set()
         self._lock = threading.Lock()
 

@@ -1,9 +1,7 @@
 """Tests that an endpoint serves a policy with its LoRA adapter, and follows a LoRA run.
 
-The tests run the endpoint's replica in this process, without Ray Serve. The bfloat16 engine and the
-HTTP application are real. An adapter changes the logprobs of the canary prompts. The tests compare
-this change in the replica's engine with the change in the learner. The ratio of the two changes,
-called slope, is 1 if the engine applies the whole adapter.
+The endpoint's replica runs in this process, without Ray Serve. The bfloat16 engine and the HTTP
+application are real.
 """
 
 import asyncio
@@ -155,8 +153,8 @@ async def until(started: Any, version: int) -> None:
 async def slope(started: Any, learner: Learner, learned: Logprobs) -> float:
     """Return how much the logprobs change in the engine, relative to the change in the learner.
 
-    The learner's logprobs of version 0 also stand for the engine's. Rounding makes the two differ
-    by 0.04 nats, but both changes are at least 0.2 nats.
+    The learner's logprobs of version 0 also stand for the engine's. They differ by 0.04 nats, but
+    both changes are at least 0.2 nats.
     """
     canary = learner.trained.canary
     rows = [started._engine.score(ids, images) for ids, images in canary.prompts]

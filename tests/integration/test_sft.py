@@ -100,8 +100,7 @@ def session(config: PlatformConfig) -> Iterator[PlatformConfig]:
 def polls_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make Ray Train poll its workers often, in processes that start after this call.
 
-    Ray Train records a checkpoint only when it polls. With the default interval of 2 s, all ten
-    steps could end before the first poll.
+    Ray Train records a checkpoint only when it polls, which is every 2 s by default.
     """
     monkeypatch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
 

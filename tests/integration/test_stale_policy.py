@@ -1,7 +1,7 @@
 """Tests which stale policies a job waits for, and which ones it refuses at once.
 
-`awares sft` trains a stale policy again, so a job in a queue waits for it. `awares grpo` refuses to
-replace a policy, so waiting for it does not help.
+A job waits for a stale policy of `awares sft`, which trains it again. `awares grpo` never replaces
+a policy.
 """
 
 import shutil

@@ -73,8 +73,7 @@ def _losses(model: Any, step: int) -> Iterator[Tensor]:
 def _plain(model: Any, steps: Sequence[int]) -> dict[str, Tensor]:
     """Train `model` with plain PyTorch for the given steps, and return the trained weights.
 
-    AdamW minimizes the sum of a step's losses, without weight decay for norms and biases.
-    The gradient's norm is clipped to 1. LoRA adapters are merged into the returned weights.
+    AdamW has no weight decay for norms and biases. The returned weights include LoRA adapters.
     """
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [

@@ -1,7 +1,6 @@
 """Tests that two ranks can each load a part of a policy under ZeRO-3, with unchanged results.
 
-The policies are so large that their weights dominate the memory of a rank. The largest tensor has
-about a twelfth of a policy's bytes.
+The policies are so large that their weights dominate the memory of a rank.
 """
 
 import json

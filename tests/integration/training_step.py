@@ -13,8 +13,7 @@ from awares_platform.engine.canary import Canary
 def first_step(model: Any, processor: Any, batch: Canary) -> dict[str, Tensor]:
     """Return the direction of Adam's first step towards the answers of `batch`, for each tensor.
 
-    The result has one value per element: the sign of its gradient of the answers' mean logprob,
-    times the root mean square of the tensor. Callers multiply this value by a step size. The call
+    A direction is the sign of the gradient, times the root mean square of the tensor. The call
     converts `model` to float32.
     """
     model = model.float()

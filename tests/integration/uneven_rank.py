@@ -2,8 +2,7 @@
 
 Usage: `python -m tests.integration.uneven_rank <rank> <ranks> <directory>`
 
-The directory holds the policy `base`. Rank 0 writes the gradient norm and the weights after one
-step to <directory>/<ZeRO stage>-<ranks>.pt.
+Rank 0 writes the gradient norm and the weights to <directory>/<ZeRO stage>-<ranks>.pt.
 """
 
 import sys

@@ -1,11 +1,9 @@
 """Writes table.json: generated pairs with the scores of the installed lmms-eval, and its prompts.
 
-Run it once for each version, in an environment that has this version of lmms-eval:
+Run the script once for each version of lmms-eval. The table keeps the scores of the other version.
 
     pip install lmms-eval==0.7.1
     PYTHONPATH=.:platform python -m tests.lmms_eval.make_table
-
-The table keeps the scores of the other version.
 """
 
 import json

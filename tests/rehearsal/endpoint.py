@@ -1,7 +1,6 @@
-"""Serves an endpoint that stands in for two models of curation, the judge and the grounding model.
+"""Serves an endpoint that stands in for the judge model and the grounding model of curation.
 
-The endpoint runs no model. A request with an image is for the grounding model, and always gets the
-reply BOXES. Any other request is for the judge, and gets a verdict computed from its text.
+A request with an image is for the grounding model. No model runs.
 """
 
 import json

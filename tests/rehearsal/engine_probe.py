@@ -1,8 +1,7 @@
 """Makes each engine process record its memory before it loads the model.
 
-Python's forkserver starts the engine processes. It first imports the module `vllm_module` of the
-model family, so that no engine has to import it. ProbedQwen names this file as `vllm_module`. This
-file imports vLLM's module of Qwen2.5-VL, and replaces the method by which vLLM loads the model.
+Python's forkserver imports this file before it starts the engines, because ProbedQwen names the
+file as `vllm_module`.
 """
 
 from typing import Any

@@ -1,8 +1,6 @@
 """Reduces what the rehearsal recorded about a job to the figures that the table needs.
 
-run.py writes seen/<job>.json, which has the samples of all processes and may take a megabyte.
-`compact` reduces it to a few hundred numbers. The reduced files of the committed table are in the
-folder figures, beside the policy's config.json.
+`compact` reduces seen/<job>.json, with up to a megabyte of samples, to a few hundred numbers.
 """
 
 from collections.abc import Sequence
@@ -21,13 +19,6 @@ METRICS += ("weights/bytes", "weights/share", "call/rate")
 class Pass:
     """One forward pass of a trainer, as the probe recorded it.
 
-    - `rows` and `width`: the shape of the batch.
-    - `tokens`: its number of tokens without padding.
-    - `patches`: the number of patches of its images.
-    - `scored`: the number of positions that the head scores.
-    - `gradient`: true for a pass with gradients.
-    - `layers`: the number of runs of the first decoder layer, including recomputations.
-
     Example:
         Pass(
             rows=2, width=1290, tokens=2025, patches=6240, scored=21, gradient=True, layers=2
@@ -35,35 +26,40 @@ class Pass:
     """
 
     rows: int
+    """The number of sequences in the batch."""
     width: int
+    """The padded length of the sequences."""
     tokens: int
+    """The number of tokens without padding."""
     patches: int
+    """The number of patches of the images."""
     scored: int
+    """The number of positions that the head scores."""
     gradient: bool
+    """Whether the pass computes gradients."""
     layers: int
+    """The number of runs of the first decoder layer, including recomputations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """The figures of one job.
 
-    - `seconds`: the duration of the job.
-    - `engine` and `trainer`: peak memories in bytes, or None if the job has no engine or no
-      trainer.
-    - `passes`: the passes of the trainer.
-    - `metrics`: one dict with the values of METRICS for each step.
-    - `replies`: the number of questions that the served policy answered.
-
     Example:
         Figures(164.0, engine=6_750_000_000, trainer=None, passes=[], metrics=[], replies=0)
     """
 
     seconds: float
+    """The duration of the job."""
     engine: int | None
+    """The engine's peak memory in bytes, or None if the job has no engine."""
     trainer: int | None
+    """The trainer's peak memory in bytes, or None if the job has no trainer."""
     passes: list[Pass]
     metrics: list[dict[str, float]]
+    """The values of METRICS for each step."""
     replies: int
+    """The number of questions that the served policy answered."""
 
 
 def compact(report: dict[str, Any]) -> Figures:
@@ -109,14 +105,12 @@ def passes(events: Sequence[dict[str, Any]]) -> list[Pass]:
 def trainer_peak(report: dict[str, Any]) -> int:
     """Return a trainer's peak memory in bytes: its weights, and the most that a pass adds.
 
-    The weights are the growth of the process's memory during the load of the model, plus the
-    weights that it maps from files. (Memory samples leave mapped files out.) Libraries, the
-    tokenizer and cached images do not count, because a GPU would hold none of them. The gradients
-    and the optimizer's state of an adapter are too small to count.
+    Libraries, the tokenizer and cached images do not count, because a GPU would hold none of them.
     """
     events = [event for event in report["events"] if event["event"] != "engine"]
     first = {event["event"]: event for event in reversed(events)}
     process = ProcessMemory(**report["processes"][str(first["pass"]["pid"])])
+    # Memory samples leave out the weights that the process maps from files.
     weights = first["loaded"]["memory"] - first["load"]["memory"] + first["loaded"]["mapped"]
     starts = [event for event in events if event["event"] == "pass"]
     ends = [event["time"] for event in (*starts[1:], events[-1])]

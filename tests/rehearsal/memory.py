@@ -30,16 +30,14 @@ def anonymous_bytes(pid: int) -> int:
 class ProcessMemory:
     """The sampled anonymous memory of one process.
 
-    `name` is the start of the process's command line. Each of the `samples` is a pair of a Unix
-    time in seconds and a number of bytes. A new sample is left out if it differs from the last kept
-    sample by less than STEP bytes.
-
     Example:
         ProcessMemory("VLLM::EngineCore", [(1.75e9, 500_000_000), (1.75e9 + 2, 9_000_000_000)])
     """
 
     name: str
+    """The start of the process's command line."""
     samples: list[tuple[float, int]]
+    """Pairs of a Unix time in seconds and a number of bytes."""
 
     def add(self, memory: int) -> None:
         """Keep `memory` as a sample, unless it differs from the last sample by less than STEP."""

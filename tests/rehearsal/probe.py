@@ -1,8 +1,6 @@
 """Records the memory, forward passes and recomputations of trainers, and the memory of engines.
 
-A setup uses the probe with policy.family = "tests.rehearsal.probe:ProbedQwen". The probe appends
-one JSON object per event to a file. The environment variable AWARES_REHEARSAL_EVENTS names the
-file.
+The probe appends one JSON object per event to the file $AWARES_REHEARSAL_EVENTS.
 """
 
 import json
@@ -34,15 +32,11 @@ def record(event: str, **values: Any) -> None:
 class ProbedQwen(Qwen25VL):
     """Qwen2.5-VL whose trainers and engines record events.
 
-    A trainer records these events:
-
-    - "load" before it loads its model;
-    - "loaded" after it has loaded its model, with the bytes of weights that it maps from files;
-    - "pass" at the start of each forward pass, with the sizes of the batch;
-    - "head" after the output head has run, with the number of scored positions;
-    - "layer" at each run of the first decoder layer. Gradient checkpointing runs it a second time.
-
-    An engine records the event "engine" before it loads its model.
+    - "load", "loaded": a trainer starts to load its model, and has loaded it
+    - "pass": a trainer starts a forward pass
+    - "head": the output head has run
+    - "layer": the first decoder layer runs. Gradient checkpointing runs it twice
+    - "engine": an engine starts to load its model
     """
 
     # Python's forkserver, which starts the engines, imports this module. See engine_probe.py.

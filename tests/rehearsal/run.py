@@ -2,8 +2,7 @@
 
     PYTHONPATH=.:platform python -m tests.rehearsal.run [--directory runs/rehearsal] [JOB ...]
 
-Without a JOB, all jobs run in order. A job needs the results of the jobs before it. A file
-seen/<job>.json holds the job's duration, memory, events, metrics and replies.
+Without a JOB, all jobs run in order. A job needs the results of the jobs before it.
 """
 
 import argparse
@@ -75,8 +74,8 @@ def write_pages(config: PlatformConfig) -> None:
 def rehearse(job: str, directory: Path, overrides: Sequence[str]) -> None:
     """Run one job, and write what the probe and the sampler saw to seen/<job>.json.
 
-    Raises SystemExit if the job fails, or if the probe records no forward pass of a training job.
-    A training job without a forward pass was already finished in `directory` by an earlier call.
+    Raises SystemExit if the job fails, or if a training job runs no forward pass, because an
+    earlier call has finished it.
     """
     events = directory / f"{job}.events"
     events.unlink(missing_ok=True)

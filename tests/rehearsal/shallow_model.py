@@ -2,13 +2,8 @@
 
     PYTHONPATH=.:platform python -m tests.rehearsal.shallow_model DIRECTORY
 
-The language model has 1 of 28 layers, and the vision tower 2 of 32 blocks: one with window
-attention and one with full attention. The tokenizer has the vocabulary size of the 7B model, and
-the same ids of special tokens. The tokenizer learns its merges from the text of this repository,
-because some machines cannot download the merges of the 7B model.
-
-A policy with random weights would never write a request or end an answer. `plant` therefore changes
-the weights, so that each turn is one of a few texts: a request for a crop, or a short answer.
+The language model has 1 of 28 layers, and the vision tower 2 of 32 blocks. `plant` changes the
+weights, so that the policy writes requests and ends its answers.
 """
 
 import json
@@ -98,8 +93,8 @@ CHAT_TEMPLATE = (
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Return a byte-level BPE tokenizer with the same layout of ids as the 7B model.
 
-    No text encodes to the ids between the learned tokens and the special tokens. These ids decode
-    to words of four letters, because a policy with random weights can sample them.
+    The ids without a learned token decode to words of four letters, because a random policy can
+    sample them.
     """
     learned = Tokenizer(models.BPE())
     pieces = [
@@ -189,18 +184,15 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
 
 
 def plant(model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
-    """Change the weights, so that the policy writes each text of TURNS about equally often.
-
-    The last hidden state is close to the embedding of the last token. For each pair of tokens in
-    TURNS, the function adds the first token's direction to the second token's row of the head. The
-    second token is then likely after the first token.
-    """
+    """Change the weights, so that the policy writes each text of TURNS about equally often."""
     with torch.no_grad():
         embeddings_VD, head_VD = model.get_input_embeddings().weight, model.lm_head.weight
         embeddings_VD.mul_(LOUD)
         for layer in model.model.language_model.layers:
             layer.self_attn.o_proj.weight.mul_(QUIET)
             layer.mlp.down_proj.weight.mul_(QUIET)
+        # The last hidden state is close to the embedding of the last token. The added direction
+        # makes `after` likely after `before`.
         for before, after in successions(tokenizer):
             direction_D = embeddings_VD[before].float()
             step_D = PLANTED * direction_D / direction_D.norm() / len(direction_D) ** 0.5

@@ -2,15 +2,8 @@
 
     PYTHONPATH=.:platform python -m tests.rehearsal.table [--directory runs/rehearsal]
 
-The script reads the reports of run.py, writes their figures to the folder figures, and prints the
-whole text of this folder's README.md.
-
-The measured memory of an engine is the peak of its anonymous resident memory, minus its memory
-before it loads the model. The measured memory of a trainer is the memory of its weights, plus the
-most that a pass adds.
-
-The planned memory is for the shallow model. For a trainer, it is for the largest pass that ran. The
-plan's overhead for libraries is 0 here, because the measured memory leaves the libraries out.
+The script reads the reports of run.py, and prints the whole text of this folder's README.md. The
+planned memory is for the shallow model, without the plan's overhead for libraries.
 """
 
 import argparse
@@ -45,18 +38,19 @@ FIGURES = Path(__file__).with_name("figures")
 class Row:
     """One line of the table.
 
-    `what` is the name of the figure. `found` is the measured value and `planned` the plan's value,
-    both in `unit`. `planned` is None if the plan has no value to compare.
-
     Example:
         Row("grpo", "trainer, peak memory", "GB", 7.61, 7.9)
     """
 
     job: str
     what: str
+    """The name of the figure."""
     unit: str
+    """The unit of both values."""
     found: float
+    """The measured value."""
     planned: float | None
+    """The plan's value, or None if the plan has no value to compare."""
 
     def __str__(self) -> str:
         cells = [self.job, self.what, *(self._cell(value) for value in (self.found, self.planned))]
@@ -95,43 +89,37 @@ def planned_engine(engine: EngineMemory, dtype: str, shape: Geometry, scored: in
     """Return the bytes that the plan states for an engine, corrected for a CPU.
 
     `scored` is the number of positions of a canary's longest prompt, or 0 if the engine scores
-    none. The function adds two terms that exist only on a CPU: vLLM packs every matrix for oneDNN,
-    but also keeps the originals of the embedding and of the head; and log_softmax copies 16-bit
-    logits to float32.
+    none.
     """
     element = element_bytes(dtype)
+    # On a CPU, vLLM packs the embedding and the head for oneDNN, but keeps the originals too.
     kept = 2 * element * shape.vocab * shape.hidden
+    # On a CPU, log_softmax copies 16-bit logits to float32.
     copied = 4 * scored * shape.vocab if element < 4 else 0
     scoring = engine.scoring + copied if scored else 0.0
     return replace(engine, scoring=scoring).total + kept
 
 
 def longest_prompt(config: PlatformConfig, job: str, tokens: Lengths) -> int:
-    """Return the number of tokens of the longest canary prompt, or 0 if a job scores no canary.
-
-    Every prompt of a canary shows the image at low resolution. The first two prompts also show a
-    crop of a quarter of the image, and the next two show a crop of a half. A canary has at most as
-    many prompts as the job has questions.
-    """
+    """Return the number of tokens of the longest canary prompt, or 0 if a job scores no canary."""
     prompts = {"grpo": config.data.train_samples, "evaluate": config.evaluate.questions}.get(job)
     if prompts is None:
         return 0
+    # The third prompt is the first one with a crop of half of the image. A canary has no more
+    # prompts than the job has questions.
     return tokens.called + (tokens.crop if prompts > 2 else 0)
 
 
 def job_engine(
     config: PlatformConfig, job: str, shape: Geometry, tokens: Lengths, assumed: Assumptions
 ) -> EngineMemory:
-    """Return the planned memory of a job's engine, for the requests of the job in the rehearsal.
-
-    On a CPU, the engine has no chunked prefill, so one forward pass may have engine.max_model_len
-    tokens. The jobs evaluate and serve send too few requests to fill such a pass. Their largest
-    pass has the prompts of all requests at once, each with a whole image.
-    """
+    """Return the planned memory of a job's engine, for the requests of the job in the rehearsal."""
     settings, grpo = config.engine, config.grpo
     wanted, requests = grpo.groups_in_flight * grpo.group_size, settings.max_requests
+    # On a CPU, vLLM has no chunked prefill, so one pass may have `max_model_len` tokens.
     most = max(settings.max_batched_tokens, settings.max_model_len)
     at_once = {"evaluate": config.evaluate.questions, "serve": 1}.get(job)
+    # The jobs evaluate and serve send too few requests to fill such a pass.
     if at_once is not None:
         wanted, requests = at_once, min(requests, at_once)
         most = min(most, at_once * (tokens.text + tokens.full))

@@ -1,16 +1,11 @@
 """Counts the FLOPs of a rehearsed GRPO step with the formulas of `awares plan`.
 
-The plan states seconds of GPUs, and the rehearsal measures seconds of a CPU. The table therefore
-compares the share of each part in a step. If all parts compute equally fast, the share of a part in
-the seconds is its share in the FLOPs. The parts are the metrics of the learner:
+The plan is for GPUs and the rehearsal runs on a CPU, so the table compares the shares of these
+parts of a step:
 
     time/wait     the engine scores the canary and generates, and the learner waits
     time/learn    passes with gradients, which recompute each layer, and reference passes
     time/publish  the learner scores the canary
-
-While the engine and the learner both compute, they share the cores equally: for each FLOP of the
-learner, the engine also computes one. The learner's parts then take longer, so these FLOPs of the
-engine are added to the learner's parts.
 """
 
 from collections.abc import Sequence
@@ -35,9 +30,7 @@ def step_work(
 ) -> tuple[float, float, float]:
     """Return the FLOPs of waiting, learning and publishing, over all steps of the run.
 
-    `done` are the passes of the learner, and `metrics` the metrics of its steps. The engine scores
-    the canary after each load, and once before the first load. The learner scores the canary twice
-    at its start, and these two scores belong to no step.
+    `done` are the passes of the learner, and `metrics` are those of its steps.
     """
     canary, steps = split(done)
     prompts = canary[: len(canary) // scorings(canary)]
@@ -46,6 +39,7 @@ def step_work(
     waits = learns = publishes = 0.0
     for index, (passes, line) in enumerate(zip(steps, metrics, strict=True)):
         learn = sum(update(one, shape) if one.gradient else forward(one, shape) for one in passes)
+        # The engine scores the canary after each load, and once before the first load.
         scores = ("time/load" in line) + (index == 0)
         engine = scores * scoring + rollouts(grpo, shape, tokens)
         awaited = engine if line.get("time/load", 0.0) <= line["time/wait"] else 0.0
@@ -58,9 +52,8 @@ def step_work(
 def split(done: Sequence[Pass]) -> tuple[list[Pass], list[list[Pass]]]:
     """Return the passes that score canaries, and the passes that learn in each step.
 
-    A pass without gradients is a reference pass if a pass with gradients on the same batch follows.
-    Reference passes are listed with the passes that learn. All other passes without gradients score
-    canaries.
+    A pass without gradients scores a canary, unless a pass with gradients on the same batch
+    follows. Then it is a reference pass of the step.
     """
     following = [later for _, later in pairwise(done)]
     learns = [
@@ -76,7 +69,6 @@ def scorings(canary: Sequence[Pass]) -> int:
     """Return how often the learner has scored its canary.
 
     Each scoring consists of the same passes, so the function finds the shortest period of `canary`.
-    It cannot count how often the first pass occurs, because two prompts may have the same shape.
     """
     count = len(canary)
     periods = (size for size in range(1, count + 1) if count % size == 0)
@@ -91,11 +83,8 @@ def forward(one: Pass, shape: Geometry) -> float:
 
 
 def update(one: Pass, shape: Geometry) -> float:
-    """Return the FLOPs of a pass that computes the gradients of an adapter.
-
-    The layers run `one.layers` times forward and once backward, and the head runs once in each
-    direction. The reference pass has computed the tower already (awares/tower.py).
-    """
+    """Return the FLOPs of a pass that computes the gradients of an adapter."""
+    # The tower does not count, because the reference pass has computed it (awares/tower.py).
     layers = one.rows * language_flops(shape, one.width, Work(one.layers, 1, 0))
     return layers + 2 * _head(one.scored, shape)
 

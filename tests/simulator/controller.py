@@ -1,14 +1,12 @@
 """Simulates a Kubernetes cluster with KubeRay. Each container runs as a process of this machine.
 
-    helm --> ApiServer --> Objects <-- Controller: one thread, which in each round runs
-                                         Services      loopback addresses that forward to pods
-                                         Workloads     Deployment, StatefulSet, Job -> Pods
-                                         RayClusters   RayCluster -> Pods that run `ray start`
-                                         RayJobs       RayJob -> RayCluster, Jobs API
-                                         RayServices   RayService -> RayCluster, Serve's REST API
-                                         Kubelet       Pods -> processes
-
-README.md says what the simulator proves and what it does not prove.
+helm --> ApiServer --> Objects <-- Controller, which reconciles in each round:
+                                     Services      loopback addresses that forward to pods
+                                     Workloads     Deployment, StatefulSet, Job -> Pods
+                                     RayClusters   RayCluster -> Pods that run `ray start`
+                                     RayJobs       RayJob -> RayCluster, Jobs API
+                                     RayServices   RayService -> RayCluster, Serve's REST API
+                                     Kubelet       Pods -> processes
 """
 
 import os
@@ -38,18 +36,18 @@ _LOOK_S = 0.4
 class Controller:
     """Reconciles all objects until `stop` is called.
 
-    `mark` identifies the processes of this simulator. `job_logs` maps the namespace and name of a
-    RayJob to the output of its last driver. `faults` holds the traceback of each exception that a
-    reconciler raises. The context manager `simulator` raises AssertionError if `faults` is not
-    empty.
+    `mark` identifies the processes of this simulator.
     """
 
     def __init__(self, objects: Objects, base: Path) -> None:
         self.objects, self.mark = objects, base.name
         self.kubelet = Kubelet(objects, base, self.mark)
+        # The output of the last driver, for each namespace and name of a RayJob.
         self.job_logs: dict[tuple[str, str], str] = {}
         parts = [self.kubelet.services, Workloads(objects), *self._ray(objects), self.kubelet]
         self._parts = tuple(part.reconcile for part in parts)
+        # The traceback of each exception of a reconciler. The simulator fails at its end if there
+        # is one.
         self.faults: list[str] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="controller")

@@ -1,8 +1,6 @@
 """Checks and completes a custom resource before it is stored, as an API server does.
 
-This module prunes or refuses unknown fields, fills in the CRD's defaults, and checks the object
-against the CRD's schema. Unlike an API server, this module ignores CEL rules and webhooks. The unit
-tests of the chart evaluate the CEL rules (tests/unit/helm/crd.py). No test needs webhooks.
+CEL rules and webhooks are ignored. tests/unit/helm/crd.py evaluates the CEL rules.
 """
 
 import copy
@@ -29,8 +27,7 @@ class Invalid(Exception):
 def admit(kind: Kind, body: dict[str, Any], strict: bool) -> dict[str, Any]:
     """Return the object as the API server stores it: with defaults and without unknown fields.
 
-    If the kind has no schema, return `body` unchanged. Raises Invalid if the object breaks the
-    schema. If `strict` is set, also raises Invalid for unknown fields.
+    Raises Invalid if the object breaks the schema, or if `strict` is set and a field is unknown.
     """
     if kind.schema is None:
         return body

@@ -17,19 +17,19 @@ VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update
 class Kind:
     """One kind of object in one version of an API group.
 
-    `group` is empty for the core group. `plural` is the kind's name in URLs. `schema` is the CRD's
-    openAPIV3Schema, or None for a built-in kind.
-
     Example:
         Kind("apps", "v1", "Deployment", "deployments")
     """
 
     group: str
+    """The API group, or "" for the core group."""
     version: str
     name: str
     plural: str
+    """The kind's name in URLs."""
     namespaced: bool = True
     schema: dict[str, Any] | None = field(default=None, repr=False, compare=False, hash=False)
+    """The CRD's openAPIV3Schema, or None for a built-in kind."""
 
     @property
     def api_version(self) -> str:

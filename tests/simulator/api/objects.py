@@ -1,7 +1,6 @@
 """Holds every object of the simulated cluster, with resource versions, owners and an event log.
 
-The API server (server.py) and the controllers share one instance of Objects. Each method call is
-atomic. A returned object is a copy, which the caller may change.
+The methods are atomic, and return copies that callers may change.
 """
 
 import base64
@@ -55,18 +54,16 @@ def now() -> str:
 
 
 class Objects:
-    """Stores all objects by kind, namespace and name.
-
-    `changed` is the lock of all objects, and a condition that is notified of each change. `events`
-    lists all changes in order. `version` is the resourceVersion of the last change. `applied` maps
-    an object's uid and a field manager to the body that this manager has applied last.
-    """
+    """Stores all objects by kind, namespace and name."""
 
     def __init__(self, kinds: Kinds) -> None:
         self.kinds = kinds
+        # The lock of all objects, and a condition that is notified of each change.
         self.changed = threading.Condition(threading.RLock())
+        # For an object's uid and a field manager, the body that this manager has applied last.
         self.applied: dict[tuple[str, str], Body] = {}
         self.events: list[Event] = []
+        # The resourceVersion of the last change.
         self.version = 1
         self._items: dict[Key, tuple[Kind, Body]] = {}
         for name in ("default", "kube-system"):
@@ -106,12 +103,10 @@ class Objects:
     def create(self, kind: Kind, namespace: str, body: Body) -> Body:
         """Store a new object, and return it.
 
-        If the object has owners and none of the owners exists, remove the object at once.
-        Kubernetes' garbage collector does the same. A controller may create such an object just
-        after the owner's deletion.
+        If none of the object's owners exists, remove the object at once, as Kubernetes' garbage
+        collector does.
 
-        Raises Conflict if the object already exists. Raises NotFound if its namespace does not
-        exist.
+        Raises Conflict if the object exists, and NotFound if its namespace does not exist.
         """
         body = copy.deepcopy(body)
         metadata = body.setdefault("metadata", {})

@@ -1,11 +1,7 @@
 """Applies Kubernetes' four patch formats: merge, JSON, strategic merge and server-side apply.
 
-Helm 3 sends strategic merge patches for built-in kinds, and merge patches for custom resources.
-Helm 4 uses server-side apply. This module's server-side apply merges objects, and removes fields
-that the same manager applied before and now omits.
-
-Unlike a real server, server-side apply here replaces each list as a whole, and finds no conflicts
-between managers. If an object has only one manager, this manager sees no difference.
+Server-side apply removes fields that the same manager applied before and now omits. Unlike a real
+server, it replaces whole lists, and finds no conflicts between managers.
 """
 
 import copy
@@ -62,12 +58,12 @@ def _without(live: Any, previous: Any, wanted: Any) -> Any:
 def strategic(target: Any, patch: Any, field: str = "") -> Any:
     """Apply a strategic merge patch.
 
-    If _MERGE_KEYS contains the name of a list field, the lists are merged item by item. Otherwise
-    the patch replaces the whole list. These directives are supported, and all others are ignored:
+    Lists in _MERGE_KEYS are merged item by item, and other lists are replaced. These directives are
+    supported:
 
-    - `$patch: replace` in an object;
-    - `$patch: delete` in an item of a list;
-    - `$retainKeys` and `$deleteFromPrimitiveList`.
+    - `$patch: replace` in an object
+    - `$patch: delete` in an item of a list
+    - `$retainKeys` and `$deleteFromPrimitiveList`
     """
     if isinstance(patch, dict):
         return _strategic_object(target, patch)
@@ -114,8 +110,8 @@ def _strategic_list(target: list[Any], patch: list[Any], keys: tuple[str, ...]) 
 def json_patch(document: Any, operations: list[dict[str, Any]]) -> Any:
     """Apply a JSON patch (RFC 6902) with the operations add, remove, replace and test.
 
-    Raises KeyError or IndexError if a path does not exist, or if `add` inserts beyond the end of a
-    list. Raises ValueError if a `test` fails, or for any other operation.
+    - Raises KeyError or IndexError for a path that does not exist.
+    - Raises ValueError for a `test` that fails, and for any other operation.
     """
     document = copy.deepcopy(document)
     for operation in operations:

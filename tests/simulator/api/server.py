@@ -2,9 +2,7 @@
 
     helm -- discovery, CRUD, patches, watch --> ApiServer --> Objects <-- controllers (no HTTP)
 
-The server has no authentication, RBAC, webhooks, quotas or conversion. It keeps all objects in
-memory. It does not check the fields of built-in kinds. It checks custom resources against the CRD's
-schema, fills in defaults, and prunes or refuses unknown fields.
+Custom resources are checked against the CRD's schema. The fields of built-in kinds are not checked.
 """
 
 import json
@@ -39,9 +37,8 @@ _REASONS = {
 class ApiServer(ThreadingHTTPServer):
     """An API server on a free loopback port.
 
-    `logs` takes the namespace and the name of a pod, and returns the pod's log. The commands
-    `kubectl logs` and `helm test --logs` request this log. `stopping` is set when the server stops,
-    and ends all watch requests.
+    `logs` returns a pod's log from its namespace and name, for `kubectl logs` and `helm test
+    --logs`.
     """
 
     daemon_threads = True

@@ -1,7 +1,7 @@
 """Answers watch requests with a chunked stream of JSON lines.
 
-The stream sends the events after the client's resourceVersion. If this version is missing or 0, or
-if the request sets sendInitialEvents, the stream first sends all existing objects that match.
+The stream sends all later events. If the client names no resourceVersion, the stream first sends
+all existing objects.
 """
 
 import json

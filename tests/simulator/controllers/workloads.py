@@ -57,7 +57,7 @@ class Workloads:
         """Make the pods of `owner` match the spec of `body`, and return these pods.
 
         `owner` is a ReplicaSet or StatefulSet. `body` is the Deployment or StatefulSet with the
-        spec. First delete surplus pods, and pods from an older template. Then create missing pods.
+        spec.
         """
         namespace, spec = owner["metadata"]["namespace"], body["spec"]
         digest = hashlib.sha256(json.dumps(spec["template"], sort_keys=True).encode()).hexdigest()[

@@ -1,8 +1,7 @@
 """Turns a RayCluster into a head Service, a head pod and worker pods.
 
-Workers start after the head's dashboard answers. New pods replace pods that have ended. Autoscaling
-is not simulated: the spec alone decides how many workers a group has. A changed pod template
-affects only new pods, as in KubeRay without `upgradeStrategy: Recreate`.
+The spec alone decides how many workers a group has, because autoscaling is not simulated. A changed
+pod template affects only new pods.
 """
 
 import base64

@@ -1,18 +1,11 @@
 """Turns a RayJob into a RayCluster and a submitted job, and copies the job's status.
 
-The phase of a RayJob is the value of jobDeploymentStatus:
-
     Initializing ---> Running ---+--> Complete --+--> the TTL and the deletion rules apply
     (the cluster      (the job   +--> Failed ----+
      starts)           runs)     +--> Retrying -----> Initializing, with a new cluster, at most
                                                       backoffLimit times
 
-If `suspend` becomes true before the job has ended, the phase becomes Suspended. The RayJob's own
-cluster is then deleted.
-
-The RayJob owns its cluster, unless clusterSelector selects an existing cluster. The submitter pod
-of K8sJobMode is not simulated. Instead, the controller submits the job with the same command and
-token.
+The controller submits the job itself, without the submitter pod of K8sJobMode.
 """
 
 import time

@@ -1,14 +1,10 @@
 """Turns a RayService into a RayCluster, its Serve applications, and the head and serve Services.
 
-    serveConfigV2 changed -----> the new configuration is sent to Serve on the active cluster
-    rayClusterConfig changed --> with upgradeStrategy None: nothing happens
-                                 otherwise: a second cluster starts. When it serves, the Services
-                                 select it. The first cluster is deleted after
-                                 rayClusterDeletionDelaySeconds.
+- A change of serveConfigV2 is sent to Serve on the active cluster.
+- A change of rayClusterConfig starts a second cluster, which the Services select when it serves.
 
-The simulator has no Gateway, so even an incremental upgrade moves all traffic at once. Several
-clusters share this machine. The Serve proxies of each cluster therefore listen on a different port,
-not on 8000. The annotation PORTS of each pod maps 8000 to this port.
+Clusters share this machine, so each has its own port for Serve. The annotation PORTS of a pod maps
+8000 to this port.
 """
 
 import hashlib
@@ -121,9 +117,7 @@ class RayServices:
     def _deploy(self, service: Body, cluster: Body) -> tuple[dict[str, Body], str]:
         """Deploy the RayService's configuration, unless the cluster already has it.
 
-        Return the statuses of Serve's applications, and a message. The message says why the
-        deployment failed: the cluster is not ready, does not answer or refuses the configuration.
-        After a successful deployment, the message is empty.
+        Return the statuses of Serve's applications, and the reason for a failed deployment, or "".
         """
         dashboard = (
             self._clusters.dashboard(cluster)

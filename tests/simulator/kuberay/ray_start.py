@@ -1,7 +1,6 @@
 """Builds the pod of a Ray node as KubeRay does, with labels, token and the `ray start` command.
 
-The command contains rayStartParams, except for the flags in _OWN. Several Ray nodes share this
-machine, so the simulator chooses their addresses, ports and directories itself.
+The simulator chooses addresses, ports and directories, because the Ray nodes share this machine.
 """
 
 import json
@@ -118,8 +117,7 @@ def _listening(
 def _capacity(group: Body, container: Body) -> Flags:
     """Return the flags for CPUs, GPUs, memory, object store, custom resources and labels.
 
-    Like KubeRay, this function reads the values from fields of the RayCluster. Unlike KubeRay, it
-    ignores the GPU limits of containers, and limits the object store to _STORE_BYTES.
+    Unlike KubeRay, the function ignores the GPU limits of containers, and limits the object store.
     """
     params, own = group.get("rayStartParams") or {}, dict(group.get("resources") or {})
     resources = container.get("resources", {})

@@ -1,8 +1,7 @@
 """Hands out loopback addresses and free ports. Every pod and every Service has its own address.
 
-Ray binds some ports on all addresses of the machine, so this module checks that a port is free on
-all of them. Each Ray node gets a range of 100 ports for its workers. All ports lie outside the
-kernel's default range of ephemeral ports.
+All ports lie outside the kernel's default range of ephemeral ports. A free port is free on all
+addresses, because Ray binds some ports on all of them.
 """
 
 import random

@@ -1,9 +1,7 @@
 """Runs Services: each Service has a loopback address and forwards connections to its ready pods.
 
-The simulator has no DNS. Instead, it replaces the name of a Service in a pod's command, environment
-and files with the Service's address. It also replaces the port in `name:port` if it differs from
-the actual port, because the declared port is privileged or in use. NetworkPolicies are not
-enforced.
+There is no DNS. Instead, the simulator replaces the name of a Service in a pod's command,
+environment and files with the Service's address.
 """
 
 import contextlib
@@ -126,9 +124,8 @@ class Services:
 def _pattern(namespace: str, name: str, near: bool) -> re.Pattern[str]:
     """Return a pattern that matches the names of a Service.
 
-    A name that includes the namespace matches anywhere. A name without the namespace may be a
-    common word, so it matches only before a port, and only if `near` is true. `near` says whether
-    the text belongs to a pod in the Service's namespace.
+    If `near` is true, the text is of a pod in the Service's namespace. The name alone then matches
+    before a port.
     """
     domain = r"(?:\.svc(?:\.cluster\.local)?)?"
     full = rf"{re.escape(name)}\.{re.escape(namespace)}{domain}(?::(?P<port>\d+))?"

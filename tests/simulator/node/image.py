@@ -70,11 +70,10 @@ def declared(command: list[str], flag: str) -> int:
 
 
 def arguments(command: list[str], ports: Mapping[str, int]) -> list[str]:
-    """Return the command as it runs on this machine.
+    """Return the command as it runs on this machine. Only a SeaweedFS command changes.
 
-    Only a SeaweedFS command changes. Its port flags get the values of `ports`, and its telemetry is
-    off by default. Missing address flags are set to 0.0.0.0, which RunningPod then replaces with
-    the pod's address. Without them, SeaweedFS would listen on the machine's address.
+    Its port flags get the values of `ports`. RunningPod replaces the address 0.0.0.0 with the pod's
+    address.
     """
     if not ports:
         return command

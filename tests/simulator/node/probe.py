@@ -17,11 +17,10 @@ def passes(
     port: Resolve,
     command: Callable[[Sequence[str]], tuple[list[str], dict[str, str], Path]],
 ) -> bool:
-    """Return whether the probe succeeds now.
+    """Return whether the probe succeeds now. A gRPC probe always succeeds.
 
-    `port` takes the name or declared number of a port, and returns the port's actual number.
-    `command` takes the probe's command, and returns the command line, environment and working
-    directory of the probe's process. A gRPC probe always succeeds.
+    - `port` maps the name or declared number of a port to the actual number.
+    - `command` maps a command to the arguments, environment and directory of its process.
     """
     if "httpGet" in probe:
         return _http(address, port(probe["httpGet"]["port"]), probe["httpGet"].get("path", "/"))

@@ -25,12 +25,6 @@ _LONGEST_BACKOFF_S = 30.0
 class Place:
     """The loopback address, the directories and the helpers that one pod uses.
 
-    - `root`: the pod's own directory.
-    - `claims`: the directory of the volumes of PersistentVolumeClaims, which all pods share.
-    - `mark`: identifies the processes of the simulator.
-    - `names`: takes a text and a namespace, and replaces the names of Services with addresses.
-    - `twin`: returns a free port p such that port p + 10000 is free too.
-
     Example:
         Place(
             "127.80.3.4", Path("/tmp/aw-x/4"), Path("/tmp/aw-x/claims"), "aw-x",
@@ -40,10 +34,15 @@ class Place:
 
     address: str
     root: Path
+    """The pod's own directory."""
     claims: Path
+    """The directory of the volumes of PersistentVolumeClaims, which all pods share."""
     mark: str
+    """Identifies the processes of the simulator."""
     names: Callable[[str, str], str]
+    """Replaces the names of Services in a text with addresses. Takes the text and a namespace."""
     twin: Callable[[], int]
+    """Returns a free port p such that port p + 10000 is free too."""
 
 
 class RunningPod:

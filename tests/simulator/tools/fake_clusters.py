@@ -11,18 +11,18 @@ from tests.simulator.kuberay.dashboard import Unanswered
 class FakeDashboard:
     """A fake dashboard that all fake clusters share.
 
-    `statuses` holds the status of each job, in the order of submission. `serves` is the status of
-    the Serve application. `deployed` holds the configurations that `deploy` has accepted.
-    `submitted` holds the requests that `submit` has received.
-
     Example:
         FakeDashboard(["FAILED", "SUCCEEDED"])
     """
 
     statuses: list[str] = field(default_factory=list)
+    """The status of each job, in the order of submission."""
     serves: str = "RUNNING"
+    """The status of the Serve application."""
     deployed: list[dict[str, Any]] = field(default_factory=list)
+    """The configurations that `deploy` has accepted."""
     submitted: list[dict[str, Any]] = field(default_factory=list)
+    """The requests that `submit` has received."""
     host: str = "127.0.0.2"
     port: int = 8265
 
