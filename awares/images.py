@@ -41,27 +41,23 @@ _HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """The limits on an image file that may be decoded.
-
-    `max_pixels` is the largest number of pixels. `formats` lists the allowed formats by the names
-    that Pillow gives them.
-
-    A small file can decode to billions of pixels. The size in the file's header is therefore
-    checked before decoding.
+    """The limits on an image file that may be decoded. They are checked before decoding.
 
     Example:
         DecodeLimits(max_pixels=50_000_000, formats=("PNG",))
     """
 
     max_pixels: int = 80_000_000
+    """The largest number of pixels. A small file can decode to billions of pixels."""
     formats: tuple[str, ...] = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+    """The allowed formats, by the names that Pillow gives them."""
 
 
 def decode(data: bytes, limits: DecodeLimits = DecodeLimits(), *, source: str = "image") -> Image:
     """Return the first frame of an image file as RGB, rotated by the file's EXIF orientation.
 
-    Transparent pixels become white. Raises DataError if the format is not allowed, if there are too
-    many pixels, or if the data are truncated or corrupt. The error message starts with `source`.
+    Raises DataError for a format that is not allowed, too many pixels, or corrupt data. The message
+    starts with `source`.
     """
     with _opened(data, limits, source) as file:
         file.load()
@@ -154,9 +150,8 @@ def _on_white(image: Image) -> Image:
 def _grey(tones: np.ndarray) -> Image:
     """Return 32-bit tones (height, width) as 8-bit grey.
 
-    A tone that is not a finite number counts as 0. If there are tones below 0, all tones are
-    shifted until the lowest one is 0. Black is then 0, and white is the smallest of 1, 255, 65,535
-    and 2**31 - 1 that no tone exceeds. If tones exceed all four numbers, the highest tone is white.
+    The lowest tone is black, if it is below 0. White is the smallest of 1, 255, 65,535 and
+    2**31 - 1 that no tone exceeds.
     """
     finite = np.where(np.isfinite(tones), tones, 0.0)
     finite = finite - min(0.0, float(finite.min()))
@@ -173,9 +168,8 @@ def low_view(image: Image, ratio: float = 0.5) -> Image:
 def render(image: Image, view: View, ratio: float = 0.5) -> Image:
     """Return the pixels of `view`, cut from the original `image`.
 
-    `ratio` is the side of a low-resolution view with `View.scale` 1, divided by the image's side.
-    The processor refuses aspect ratios above 200. A view with a larger aspect ratio is therefore
-    padded with black pixels on the right or at the bottom.
+    `ratio` is the low-resolution view's side, divided by the image's side. A long and narrow view
+    gets black pixels, because the processor refuses aspect ratios above 200.
     """
     if view.box is None:
         return _pad(low_view(image, ratio * view.scale))

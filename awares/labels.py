@@ -32,18 +32,19 @@ class Verdict(IntEnum):
 class Case:
     """The texts that a judge compares.
 
-    `truth` is the true answer, and `further_truths` are right as well. `low_answer` and
-    `full_answer` are the policy's answers at low and at full resolution.
-
     Example:
         Case("digit on the red circle?", truth="7", low_answer="1", full_answer="7")
     """
 
     question: str
     truth: str
+    """The true answer."""
     low_answer: str
+    """The policy's answer at low resolution."""
     full_answer: str
+    """The policy's answer at full resolution."""
     further_truths: tuple[str, ...] = ()
+    """Other answers that are right as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +62,12 @@ class Judgement:
 class Judge(Protocol):
     """Judges whether the low-resolution answer to a case is good enough.
 
-    Curation calls the judge for every sample, with many concurrent calls. The judge sees texts,
-    never the image. The judge raises DataError for a case that it cannot judge, and the sample then
-    gets no label. A judge may be an async context manager. Curation then enters this context before
-    the first call and leaves it after the last.
+    Curation calls the judge concurrently for every sample. If the judge raises DataError, the
+    sample gets no label. A judge may be an async context manager, which encloses all calls.
 
     To use a judge of your own, set `curate.judge = "module:attribute"`. Curation calls this
-    attribute with all settings of the table [curate.judge_settings]. If the attribute's signature
-    has the parameter `endpoint`, curation passes the table [curate.judge_endpoint], too.
+    attribute with all settings of the table [curate.judge_settings]. A parameter `endpoint` gets
+    the table [curate.judge_endpoint].
 
     Example:
         class LongerIsBetter:
@@ -102,9 +101,8 @@ def _compare(case: Case) -> Judgement:
 def label(judgement: Judgement, both_wrong: BothWrong = "LR", *, sure: bool = True) -> Label | None:
     """Return HR if the full-resolution answer is better, and otherwise LR, with two exceptions.
 
-    If both answers are wrong and `both_wrong` is "drop", the result is None, and the sample is left
-    out. If both answers are right and `sure` is false, the result is HR. `sure` is false if the
-    low-resolution answer may be a guess. A right guess does not prove that low resolution suffices.
+    - If both answers are wrong and `both_wrong` is "drop", the result is None.
+    - If both are right and `sure` is false, the result is HR: the low answer may be a guess.
     """
     if judgement.verdict is Verdict.FULL:
         return Label.HR

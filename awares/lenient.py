@@ -1,16 +1,14 @@
 """Parses requests for the ten crops in the forms that models really write, for serving.
 
-Training uses `awares.protocol.parse_turn`, which accepts far fewer forms. Both parsers return only
-regions that the turn names. A call is the name GET_CROPS, in any spelling, with its arguments. The
-steps of the lenient parser are:
+Training uses the stricter `awares.protocol.parse_turn`. A call is the name GET_CROPS, in any
+spelling, with its arguments:
 
     text --_plain--> ASCII punctuation, no tags or code fences --_marker--> before | call | after
         before   must be empty, or a lead-in such as "I need a closer look."
         call     has a bracketed list, or the bare names of regions up to the end of the line
         after    must be empty, another call, or an explanation such as "to read the sign"
 
-If the text that `_plain` returns contains a call, the turn is never an answer. If the parser cannot
-read the call, the turn is Malformed.
+A turn with an unreadable call is Malformed, never an answer.
 """
 
 import re
@@ -230,8 +228,7 @@ def _bracketed(text: str, start: int) -> tuple[str, str, bool]:
 def _items(inside: str, closed: bool) -> list[CropId]:
     """Return the crops of a list's items. `closed` is true if the list has a closing bracket.
 
-    Raises _Unreadable if there is no item, or if an item is empty or names no crop. Also raises it
-    if the last item of an open list may be the start of a longer name.
+    Raises _Unreadable if an item is missing, empty, unknown, or possibly cut off.
     """
     if re.search(r"\.\.|''|\"\"", inside):
         raise _Unreadable("an item of the list is empty")

@@ -26,9 +26,8 @@ def policy_logprobs(
 ) -> Tensor:
     """Run one forward pass and return logprobs_BT of the sampled tokens, with gradient.
 
-    Positions of tokens that were not sampled hold 0. `temperature` and `blocked_ids` must be the
-    values with which the engine sampled the tokens. Otherwise the returned logprobs are not
-    comparable to the engine's logprobs. `sampled_logits` explains `packed`.
+    Other positions hold 0. `temperature` and `blocked_ids` must be the values with which the engine
+    sampled. `sampled_logits` explains `packed`.
     """
     rows_K, positions_K, logits_KV = sampled_logits(model, batch, packed=packed)
     ids_K = batch.input_ids_BT[rows_K, positions_K]
@@ -41,13 +40,11 @@ def sampled_logits(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run one forward pass, and return rows_K, positions_K and logits_KV of the sampled tokens.
 
-    `model` is a transformers model, or a wrapper with the model as `module`. Sampled token k is
-    input_ids_BT[rows_K[k], positions_K[k]], and logits_KV[k] predicts this token. The language head
-    computes only these K rows. The vocabulary is large, so the logits of all positions would take
-    most of the memory.
+    Sampled token k is input_ids_BT[rows_K[k], positions_K[k]], and logits_KV[k] predicts it. Only
+    these K rows get logits, because the logits of all positions would take most of the memory.
 
-    If `packed` is true, the pass computes one row that holds all sequences without padding. In a
-    packed pass, the model's attention must not connect tokens of different sequences.
+    If `packed` is true, one row holds all sequences without padding. The model's attention must
+    then not connect tokens of different sequences.
     """
     inner = getattr(model, "module", model)
     rows_K, before_K = batch.action_mask_BT[:, 1:].nonzero(as_tuple=True)
@@ -70,9 +67,8 @@ def sampled_logits(
 def _packed_inputs(model: Any, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the inputs of a packed pass: one row of all sequences, without an attention mask.
 
-    The text position counts the tokens of a sequence from 0, so the model sees where each sequence
-    starts. transformers expects the text position as the first of four axes. The other three axes
-    are the M-RoPE positions.
+    transformers expects the text position as the first of four axes. This position restarts at 0
+    where a sequence starts.
     """
     real_BT = inputs.pop("attention_mask").bool()
     names = ("input_ids", "mm_token_type_ids")
@@ -94,11 +90,10 @@ def token_logprobs(
     temperature: float = 1.0,
     blocked_ids: Sequence[int] = (),
 ) -> Tensor:
-    """Return logprobs_BT in float32, aligned with the ids.
+    """Return logprobs_BT in float32. Position t holds log p(token t | tokens before t).
 
-    Position t holds log p(token t | tokens before t). Position 0 holds 0. The rows are computed one
-    by one. Under `torch.no_grad`, memory therefore holds only one row of logits in float32 at a
-    time. If you need the gradient, prefer `policy_logprobs`.
+    Position 0 holds 0. The rows are computed one by one to save memory, which works only under
+    `torch.no_grad`. For the gradient, prefer `policy_logprobs`.
     """
     rows = [
         chosen_logprobs(logits_TV[:-1], ids_T[1:], temperature, blocked_ids)

@@ -10,8 +10,7 @@ from awares.view import View, full_view
 class OneTurn:
     """Shows one view, at low or at full resolution, and allows one turn.
 
-    `environment` parses the turn, so that a request for crops does not count as an answer. A
-    request ends the episode without an answer.
+    A request for crops, as `environment` parses it, ends the episode without an answer.
 
     Example:
         OneTurn(TenCrops(), full=True).first_view((112, 56))  # View((0, 0, 112, 56))

@@ -2,9 +2,8 @@
 
     sequences --longest first--> cut into passes of similar cost --deal--> ranks
 
-The sequences are sorted by length, so the sequences of one pass have similar lengths and need
-little padding. The n-th passes of all ranks are neighbours in this order, so no rank waits long for
-another rank.
+The sequences of one pass have similar lengths, so they need little padding. The n-th passes of all
+ranks have similar costs, so no rank waits long.
 """
 
 from collections.abc import Sequence
@@ -15,26 +14,25 @@ Indices = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class PassBudget:
-    """The limits of one forward pass: at most `rows` sequences and `tokens` tokens.
-
-    If `tokens` is None, the number of tokens has no limit. If `packed` is true, a pass has no
-    padding. Otherwise every sequence costs as many tokens as the longest sequence of its pass. A
-    sequence with more than `tokens` tokens gets a pass of its own.
+    """The limits of one forward pass.
 
     Example:
         PassBudget(rows=8, tokens=16_384, packed=False)
     """
 
     rows: int
+    """The largest number of sequences."""
     tokens: int | None = None
+    """The largest number of tokens, or None for no limit. A longer sequence gets its own pass."""
     packed: bool = False
+    """Whether a pass has no padding. Otherwise every sequence costs as much as the longest one."""
 
 
 def deal(lengths: Sequence[int], budget: PassBudget, ranks: int) -> list[list[Indices]]:
     """Return a list of passes for each rank. A pass is a tuple of indices into `lengths`.
 
-    `lengths` holds the number of tokens of each sequence. All ranks get the same number of passes
-    if there are enough sequences. Otherwise the last ranks get one pass fewer.
+    `lengths` holds the number of tokens of each sequence. If there are too few sequences, the last
+    ranks get one pass fewer.
     """
     if not lengths:
         return [[] for _ in range(ranks)]

@@ -39,8 +39,7 @@ def prepare(
 ) -> tuple[Tensor, Tensor]:
     """Return the pixel values (N, D) and the grids (I, 3) of the `wanted` views, in their order.
 
-    The other arguments are those of `awares.batch.collate`. A view that occurs several times is
-    rendered once. Raises PolicyError if an image has another size than its view states.
+    Raises PolicyError if an image has another size than its view states.
     """
     rendered: dict[ImageView, Image] = {}
     for one in wanted:

@@ -1,7 +1,7 @@
 """Removes the parts of a PNG file that hold no pixels but can make a decoder fail.
 
-Pillow refuses a colour profile or a text that is over 1 MB after decompression, although the pixels
-of such a file are sound. `awares.images.decode` uses neither profiles nor texts.
+Pillow refuses a file whose colour profile or text is over 1 MB after decompression, although its
+pixels are sound.
 """
 
 import struct

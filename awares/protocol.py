@@ -1,10 +1,7 @@
 """The grammar of the ten crops: a turn is an answer, or a request like `GET_CROPS: ['0', '5']`.
 
-The parser accepts this form with or without the colon, and with other spaces, quotes and letter
-case. It also accepts names of crops, such as top-left, instead of ids. A repeated crop counts once.
-A turn that contains GET_CROPS, but is not exactly one request, is Malformed. The parser never
-guesses: it returns only crops that the turn names, and never replaces an unreadable request by the
-whole image.
+The parser accepts other spaces, quotes and letter case, and names such as top-left instead of ids.
+A turn with GET_CROPS that is not exactly one request is Malformed: the parser never guesses.
 """
 
 import re

@@ -2,7 +2,7 @@
 
     episodes, samples --Reward--> a total and named parts for each episode
 
-`Reward` is the Protocol of all rewards. `CropReward` is the paper's reward (section 3.4):
+`CropReward` is the paper's reward (section 3.4):
 
     total = answer_weight * answer_reward(answer, truth) - cost
 
@@ -12,10 +12,8 @@
     any    crops      alpha_use + lambda_area * area
     any    malformed  malformed_cost
 
-A call is a request for crops. `area` is the sum of the crops' shares of the image's area. A
-malformed first turn costs malformed_cost and nothing else. If the turn after a call is malformed,
-malformed_cost is added to the cost of the call. A call in a turn that allows only an answer counts
-as malformed. If an episode has no answer, its answer_reward is 0.
+A call is a request for crops, and `area` is the sum of the crops' shares of the image's area. A
+malformed turn after a call adds malformed_cost. Without an answer, answer_reward is 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -51,15 +49,11 @@ class RewardValue(Carried):
 class Reward(Protocol):
     """Returns one RewardValue for each pair of an episode and its sample.
 
-    GRPO calls the reward with the G episodes of one sample. Evaluation calls it with all episodes
-    of a policy. A reward that runs a model can therefore score many answers in one batch.
+    GRPO calls the reward with the G episodes of one sample, and evaluation with all episodes of a
+    policy. If the reward raises an exception, the job stops.
 
-    A failed episode (StopReason.ERROR) has no answer, and the caller does not use its value. If the
-    reward raises an exception, the job stops.
-
-    To use a reward of your own, set `method.reward = "module:attribute"`. If a parameter of the
-    attribute has the name of a setting in [method], the parameter gets this setting. The attribute
-    also gets all settings of the table [method.reward_settings].
+    To use a reward of your own, set `method.reward = "module:attribute"`. The attribute gets the
+    settings of [method] that it has parameters for, and all of [method.reward_settings].
 
     Example:
         class RightAnswer:
@@ -83,10 +77,8 @@ class Reward(Protocol):
 class CropReward:
     """The paper's reward with the parts `answer` and `cost`, as defined at the top of this module.
 
-    The argument `answer` is an answer reward, or a name that `answer_reward` knows. The defaults
-    are the paper's, except `malformed_cost`, for which the paper has no value. The answer weight of
-    10 appears only in the paper's supplement. Raises ConfigError if the answer reward is unknown or
-    the sentence encoder cannot be loaded.
+    The paper has no value for `malformed_cost`. Raises ConfigError if the answer reward is unknown
+    or the sentence encoder cannot be loaded.
 
     Example:
         CropReward("exact", alpha_miss=1.0)([episode], [sample])
@@ -167,7 +159,7 @@ def answer_reward(name: str, similarity_model: str = BUNDLED) -> AnswerReward:
 
     - similarity: cosine of sentence embeddings, -1 to 1 (paper, section 3.4)
     - exact: 1 if the answer equals the truth after normalising, else 0
-    - anls: normalised Levenshtein similarity, 0 to 1; a value below 0.5 becomes 0 (as in DocVQA)
+    - anls: normalised Levenshtein similarity, 0 to 1
 
     Example:
         answer_reward("anls")(["seven"], ["sevan"])  # [0.8]

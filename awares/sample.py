@@ -26,30 +26,28 @@ _LATER = ("further_answers", "scorer")
 class Sample(Carried):
     """One question about one image.
 
-    - `image`: hex SHA-256 of the image file's bytes.
-    - `answer`: the answer that demonstrations give. The `further_answers` are right as well.
-    - `kind`: the kind of question, by which reports group samples.
-    - `evidence`: boxes around the evidence for the answer, in pixels of the original image.
-    - `label`: set by curation.
-    - `crops`: set by curation for an HR sample: the names of the regions that the policy should
-      request. The environment defines these names.
-    - `scorer`: a name in `awares.evaluation.scorers`. If it is empty, evaluation uses the scorer
-      that the setting evaluate.scorer names.
-
     Example:
         Sample("mini/train/17", "9f2c...", "digit on the red circle?", "7", label=Label.LR)
     """
 
     sample_id: str
     image: str
+    """The hex SHA-256 of the image file's bytes."""
     question: str
     answer: str
+    """The answer that demonstrations give."""
     kind: str = ""
+    """The kind of question, by which reports group samples."""
     evidence: tuple[Box, ...] = ()
+    """Boxes around the evidence for the answer, in pixels of the original image."""
     label: Label | None = None
+    """LR or HR, set by curation."""
     crops: tuple[str, ...] = ()
+    """The regions that the policy should request, set by curation for an HR sample."""
     further_answers: tuple[str, ...] = ()
+    """Other answers that are right as well."""
     scorer: str = ""
+    """A name in `awares.evaluation.scorers`. "" means the setting evaluate.scorer."""
 
     @property
     def answers(self) -> tuple[str, ...]:

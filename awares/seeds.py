@@ -9,10 +9,9 @@ from collections.abc import Iterable
 
 
 def derive(run_seed: int, job: str, sample_id: str = "", epoch: int = 0, index: int = 0) -> int:
-    """Return a seed in [0, 2^63) that depends on the arguments only.
+    """Return a seed in [0, 2^63) that depends only on the arguments, on every machine.
 
-    `index` distinguishes several seeds with the same purpose, such as one seed per engine. The seed
-    is the same in every process, on every machine and in every version of awares.
+    `index` distinguishes several seeds with the same purpose, such as one seed per engine.
 
     Example:
         derive(0, "grpo", "mini/train/17", epoch=1, index=3)

@@ -20,10 +20,8 @@ so loading needs no network."""
 class SentenceSimilarity:
     """Computes the cosine similarity of the embeddings of two texts.
 
-    A cache keeps the embeddings of up to `remember` texts, because answers recur. The result of a
-    pair depends neither on the cache nor on other pairs. On one machine, all processes with the
-    same number of torch threads therefore return the same bits. `model` is "minilm", a Hugging Face
-    model id or a directory. Raises ConfigError if the model cannot be loaded.
+    `model` is "minilm", a Hugging Face model id or a directory. A cache keeps up to `remember`
+    embeddings. Raises ConfigError if the model cannot be loaded.
 
     Example:
         SentenceSimilarity()(["seven"], ["7"])  # [0.6...]

@@ -25,23 +25,24 @@ PAPER_IOU = 0.5
 class TenCrops:
     """Offers the ten crops. A request is `GET_CROPS: ['0', '5']`, for example (paper, section 3.1).
 
-    - `allow_all`: if false, a request for the whole image is malformed.
-    - `mapping`: the rule by which `awares.crops.target_crops` maps evidence boxes to target crops.
-    - `coverage_tau`: the share of a box's area that a crop must contain to cover the box.
-    - `small_images`: if "whole", any request returns the whole of an image with a side below 100
-      pixels, as in the authors' script. If "crops", a small image is treated like any other image.
-    - `rule`: chooses the resolution of the views.
-
     Example:
         TenCrops(allow_all=False).parse("GET_CROPS: ['0']")  # Request(("0",))
     """
 
     allow_all: bool = True
+    """Whether the policy may request the whole image."""
     mapping: CropMapping = "min_cover"
+    """The rule by which `awares.crops.target_crops` maps evidence boxes to target crops."""
     coverage_tau: float = 0.9
+    """The share of a box's area that a crop must contain to cover the box."""
     max_turns: int = 2
     small_images: SmallImages = "crops"
+    """If "whole", any request returns the whole of an image with a side below 100 pixels.
+
+    The authors' script does so. "crops" treats a small image like any other image.
+    """
     rule: ViewRule = RELATIVE
+    """Chooses the resolution of the views."""
 
     @property
     def system_prompt(self) -> str:

@@ -1,8 +1,7 @@
 """Normalises texts, so that texts that look the same compare as equal.
 
-Two texts that look the same can differ in their characters: an accent can be a character of its
-own, a digit can be full-width, and some characters are invisible. The normalisation here keeps the
-meaning. Unicode's normal form NFKC can change the meaning: it turns 10² into 102.
+Equal-looking texts can have different accents, widths or invisible characters. Unicode's NFKC would
+change the meaning: it turns 10² into 102.
 """
 
 import re
@@ -46,8 +45,7 @@ def _ordinary(character: str) -> str:
 def normalise(text: str) -> str:
     """Return the text as `one_form` normalises it, in lower case and with single spaces.
 
-    Spaces and full stops at the start and at the end are removed. The full stop of a decimal
-    fraction such as ".5" stays.
+    Spaces and full stops at both ends are removed, but the point of ".5" stays.
 
     Example:
         normalise(" Seven  Apples. ")  # "seven apples"

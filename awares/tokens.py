@@ -1,12 +1,8 @@
 """Counts the visual tokens of a view, and computes the retained token ratio (RTR).
 
-The counts follow the image processor of Qwen2.5-VL: `smart_resize` in transformers'
-image_processing_qwen2_vl.py. It rounds both sides to multiples of patch * merge, and scales the
-image until its area is between min_pixels and max_pixels.
-
-`smart_resize` refuses aspect ratios above 200, which a crop of a long and narrow image can have.
-Such a crop is padded first: `padded_size` computes its new size, and `awares.images.render` pads
-the pixels.
+The counts follow `smart_resize`, the rule of Qwen2.5-VL's image processor in transformers: it
+rounds both sides to multiples of patch * merge, within bounds on the area. Aspect ratios above 200
+are padded first.
 """
 
 import math
@@ -24,20 +20,23 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class VisionLimits:
-    """The limits of the processor: patch size, merge size, and bounds of the area in pixels.
+    """The limits of the processor. The defaults come from the authors' evaluation script.
 
-    `patch` is the side of a patch in pixels. `merge` x `merge` patches become one token. The
-    defaults come from the authors' released evaluation script. Raises ConfigError if a value is
-    below 1, or if `max_pixels` is below `min_pixels` or below the area of one token.
+    Raises ConfigError if a value is below 1, or if `max_pixels` is below `min_pixels` or below the
+    area of one token.
 
     Example:
         VisionLimits(min_pixels=28 * 28, max_pixels=448 * 448)
     """
 
     patch: int = 14
+    """The side of a patch in pixels."""
     merge: int = 2
+    """`merge` x `merge` patches become one token."""
     min_pixels: int = 32 * 28 * 28
+    """The smallest area of an image."""
     max_pixels: int = 2048 * 28 * 28
+    """The largest area of an image."""
 
     def __post_init__(self) -> None:
         if self.patch < 1 or self.merge < 1:

@@ -6,9 +6,6 @@ The tower runs once per batch, and computes each distinct view once.
                          +--> tower.forward ----+
     reference's forward -+                      +--> other calls: the same features
 
-If training leaves the tower frozen, the towers of the policy and the reference have equal weights.
-The G episodes of a group share the low-resolution view, and often share crops.
-
 Axes of the tensors:
     I  images in the prompts of the batch, in order of appearance
     U  distinct views among these images
@@ -30,8 +27,7 @@ from awares.batch import Batch
 class SharedTower:
     """Shares the vision features of a batch among `models` whose vision towers have equal weights.
 
-    `path` is the module path of the tower in each model. Outside a `batch` block, each tower
-    computes as usual. If any weight of the towers is trained, nothing is shared at all.
+    `path` is the module path of the tower. If a weight of a tower is trained, nothing is shared.
 
     Example:
         tower = SharedTower([policy, reference], "model.visual")
@@ -85,9 +81,8 @@ class SharedTower:
 def repeated(output: Any, patches: Sequence[int], views: Sequence[int]) -> Any:
     """Return a tower's output for all images, built from its output for the distinct views.
 
-    `output` is the tower's output for each distinct view once, and `patches` holds the number of
-    patches of each distinct view. `views` holds the index of the view that each image shows. The
-    tensors of `output` have one row per patch, or one row per group of merged patches.
+    `patches` holds the number of patches of each distinct view. `views` holds the index of the
+    view that each image shows.
     """
 
     def repeat(value: Any) -> Any:

@@ -13,16 +13,17 @@ from awares.crops import Box, CropId, clamp, crop_box
 class View(Carried):
     """Describes one picture that the policy sees, by a region of the original image and a scale.
 
-    If `box` is None, the view is the low-resolution view: the whole image, with each side scaled by
-    the method's low ratio and by `scale`. Otherwise the view is the region `box`, with each side
-    scaled by `scale`. A `scale` of 1 keeps native pixels.
-
     Example:
         View(None), View((0, 0, 56, 56)), View((0, 0, 112, 112), scale=0.25)
     """
 
     box: Box | None = None
+    """The region, or None for the whole image at low resolution."""
     scale: float = 1.0
+    """Multiplies each side. With 1, a region keeps native pixels.
+
+    Each side of the low-resolution view is also multiplied by the method's low ratio.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,7 @@ def full_view(size: tuple[int, int]) -> View:
 def view_size(view: View, size: tuple[int, int], low_ratio: float = 0.5) -> tuple[int, int]:
     """Return the width and height of a view in pixels, before the processor resizes the view.
 
-    `size` is the size of the original image. `low_ratio` is the side of a low-resolution view with
-    the scale 1, divided by the side of the image. Sides are rounded down, but are at least 1.
+    `size` is the size of the original image. Sides are rounded down, but are at least 1.
     """
     if view.box is None:
         return _scaled(size, low_ratio * view.scale)

@@ -1,7 +1,6 @@
 """The rule by which an environment chooses the resolution of its views.
 
-At full resolution, the processor multiplies each side of an image by a scale s, so that the image
-has at most max_pixels pixels. If the image already fits, s is 1. The rules are:
+The processor multiplies each side of a too large image by a scale s < 1. The rules are:
 
     "relative"  the low view has the scale low_ratio * s; a crop has the scale crop_scale * s,
                 but at most 1
@@ -9,10 +8,7 @@ has at most max_pixels pixels. If the image already fits, s is 1. The rules are:
     "released"  like "paper", with the crop boxes of the authors' script; an image with a side
                 above 20,000 pixels is first reduced until its longer side has 20,000 pixels
 
-The scales refer to the ORIGINAL image, from which every view is cut. By the rule "relative" with a
-crop_scale of 1, a crop of a quarter of the image costs about a quarter of the full image's tokens.
-By the other rules, a crop can cost as many tokens as the full image: the processor shrinks a very
-large image, its low view and its crops to about the same number of tokens.
+Except with "relative", a crop of a very large image can cost as many tokens as the full image.
 """
 
 import math
@@ -34,21 +30,20 @@ _SCRIPT_SIDE = 20_000
 class ViewRule:
     """Chooses the resolution of the low view and of each region.
 
-    `views` names the rule. `max_pixels` is the processor's limit on the pixels of an image.
-
-    `crop_scale` matters only to the rule "relative". The processor shrinks a large image to
-    `max_pixels`. `crop_scale` is the side of a region in its view, divided by the side of this
-    region in the shrunk image. With 1, a quarter of the image costs about a quarter of the full
-    image's tokens. With 2, it costs four times as many, and shows finer detail. With None, a region
-    keeps native pixels. No region is enlarged beyond native pixels.
-
     Example:
         ViewRule(max_pixels=50_176).low((448, 448))  # View(None, scale=0.5)
     """
 
     views: Views = "relative"
+    """The name of the rule."""
     crop_scale: float | None = 1.0
+    """A region's side in its view, divided by its side in the image at full resolution.
+
+    With 1, a quarter of the image costs about a quarter of the full image's tokens. With None, a
+    region keeps native pixels. Only the rule "relative" uses this value.
+    """
     max_pixels: int = VisionLimits().max_pixels
+    """The processor's limit on the pixels of an image."""
 
     def low(self, size: Size) -> View:
         """Return the low-resolution view of an image of `size`."""
@@ -85,9 +80,8 @@ RELATIVE = ViewRule()
 def script_box(crop: CropId, size: Size) -> Box:
     """Return the box of `crop` as the authors' released script computes it.
 
-    Where a crop takes half of the image's side, the half is rounded down, but is at least 100
-    pixels. Right and bottom crops end at the image's edge. `awares.crops.crop_box` instead rounds
-    the half up, and has no minimum.
+    Half of a side is rounded down, but is at least 100 pixels. `awares.crops.crop_box` rounds up,
+    and has no minimum.
     """
     left, top, right, bottom = crop_box(crop, size)
     (x0, x1), (y0, y1) = (

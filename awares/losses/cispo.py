@@ -17,20 +17,18 @@ class Cispo:
 
         min(r, ratio_cap) * A * logprob
 
-    and the mean is over all sampled tokens of an optimizer step. The weight is a constant without
-    gradient. A token whose ratio is cut thus keeps the gradient of its logprob, which a clip would
-    remove. As in the paper, the ratio has no lower bound.
-
-    `ratio_cap` is the paper's 1 + epsilon_high, and the epsilon_max of ScaleRL (arXiv 2510.13786).
-    The default is the value that TRL's documentation recommends for `epsilon_high` with
-    `loss_type="cispo"`. TRL's own default of `epsilon_high`, 0.2, would cut the weight of nearly
-    every token to 0.2.
+    and the mean is over all sampled tokens of an optimizer step. The weight has no gradient.
 
     Example:
         Cispo(ratio_cap=5.0)
     """
 
     ratio_cap: float = 5.0
+    """The paper's 1 + epsilon_high, and the epsilon_max of ScaleRL (arXiv 2510.13786).
+
+    TRL's documentation recommends 5. TRL's default of `epsilon_high`, 0.2, would cut the weight of
+    nearly every token to 0.2.
+    """
 
     def gain(self, tokens: SampledTokens) -> Gain:
         """Return the objective of each token."""

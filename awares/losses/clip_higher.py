@@ -13,15 +13,16 @@ from awares.losses.policy_loss import BatchTotals, Gain, SampledTokens
 class ClipHigher:
     """Clips the ratio of each token to [1 - `clip`, 1 + `clip_high`]. All episodes weigh the same.
 
-    The higher upper bound lets rare tokens gain more probability in one step. The defaults are
-    DAPO's. TRL calls the two fields `epsilon` and `epsilon_high`, and sets both to 0.2 by default.
+    The higher upper bound lets rare tokens gain more probability in one step.
 
     Example:
         ClipHigher(clip=0.2, clip_high=0.28)
     """
 
     clip: float = 0.2
+    """DAPO's default. TRL names this field `epsilon`."""
     clip_high: float = 0.28
+    """DAPO's default. TRL names this field `epsilon_high`, with the default 0.2."""
 
     def gain(self, tokens: SampledTokens) -> Gain:
         """Return the clipped objective of each token."""

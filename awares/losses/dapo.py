@@ -13,11 +13,8 @@ from awares.losses.policy_loss import BatchTotals, Gain, SampledTokens
 class Dapo:
     """Clips like ClipHigher, and gives all sampled tokens of an optimizer step the same weight.
 
-    A long episode therefore weighs more than a short one. The paper takes the mean over the tokens
-    of each group. TRL and this class take the mean over the tokens of all groups of the step.
-
-    The defaults are the paper's. TRL's default loss is `loss_type="dapo"`, but its default of
-    `epsilon_high` is the value of `epsilon`, 0.2.
+    The paper takes the mean over the tokens of each group; TRL and this class take it over all
+    tokens of the step.
 
     Example:
         Dapo(clip=0.2, clip_high=0.28)
@@ -25,6 +22,7 @@ class Dapo:
 
     clip: float = 0.2
     clip_high: float = 0.28
+    """The paper's default. TRL's default is 0.2."""
 
     def gain(self, tokens: SampledTokens) -> Gain:
         """Return the clipped objective of each token."""

@@ -11,21 +11,18 @@ from awares.losses.policy_loss import BatchTotals, Gain, SampledTokens
 
 @dataclass(frozen=True, slots=True)
 class DrGrpo:
-    """Divides the sum over an episode's tokens by the constant `loss_length`, in tokens.
+    """Divides the sum over an episode's tokens by a constant, so all tokens weigh the same.
 
-    In GRPO, a token of a long episode weighs less than a token of a short one. Here all tokens of a
-    step weigh the same. The paper also does not divide advantages by the standard deviation, so
-    combine this loss with the scale "none" of `awares.advantages`.
-
-    TRL names this loss `loss_type="dr_grpo"`, and divides by `max_completion_length`. The default
-    of `clip` is TRL's `epsilon`.
+    As in the paper, combine this loss with the scale "none" of `awares.advantages`.
 
     Example:
         DrGrpo(loss_length=512, clip=0.2)
     """
 
     loss_length: int
+    """The constant, in tokens. TRL divides by `max_completion_length`."""
     clip: float = 0.2
+    """The default of TRL's `epsilon`."""
 
     def gain(self, tokens: SampledTokens) -> Gain:
         """Return the clipped objective of each token."""

@@ -13,15 +13,14 @@ from awares.losses.policy_loss import BatchTotals, Gain, SampledTokens
 class Grpo:
     """Clips the ratio of each token to [1 - `clip`, 1 + `clip`]. All episodes weigh the same.
 
-    This is the loss of the paper's section 3.4. The paper names no clip range. The default of
-    `clip` is TRL's `epsilon`. TRL 1.16 names this loss `loss_type="grpo"`, which is not its
-    default.
+    This is the loss of the paper's section 3.4, and `loss_type="grpo"` in TRL 1.16.
 
     Example:
         Grpo(clip=0.2)
     """
 
     clip: float = 0.2
+    """The default of TRL's `epsilon`. The paper names no value."""
 
     def gain(self, tokens: SampledTokens) -> Gain:
         """Return the clipped objective of each token."""

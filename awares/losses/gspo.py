@@ -13,9 +13,7 @@ from awares.losses.policy_loss import BatchTotals, Gain, SampledTokens
 class Gspo:
     """Clips one ratio per episode to [1 - `clip`, 1 + `clip_high`].
 
-    The ratio of an episode is the geometric mean of the ratios of its tokens. It varies far less
-    than the ratio of a token, so its clip range is narrow. The defaults are those of the paper's
-    section 5.1. TRL computes this loss with `loss_type="grpo"` and
+    The ratio is the geometric mean of the episode's token ratios. TRL computes this loss with
     `importance_sampling_level="sequence"`.
 
     Example:
@@ -23,7 +21,9 @@ class Gspo:
     """
 
     clip: float = 3e-4
+    """The value of the paper's section 5.1. The ratio of an episode varies little."""
     clip_high: float = 4e-4
+    """The value of the paper's section 5.1."""
 
     def gain(self, tokens: SampledTokens) -> Gain:
         """Return, for each token, the clipped objective of the token's episode."""

@@ -1,11 +1,8 @@
 """Computes the importance weights, which correct for asynchronous sampling.
 
-The behaviour policy is the policy that sampled a token. The proximal policy is the policy from
-which a step may not move far. The weight of a token is the ratio of its probabilities under the
-proximal and the behaviour policy, with an upper bound. The decoupled PPO objective multiplies this
-weight by the ratio of policy to proximal policy (arXiv 2110.00641; AReaL, arXiv 2505.24298).
-
-Axes: B episodes, T tokens. A tensor with the axes B1 has one value per episode.
+The weight of a token is its probability under the proximal policy, from which a step may not move
+far, divided by its probability under the policy that sampled it. Sources: arXiv 2110.00641; AReaL,
+arXiv 2505.24298.
 """
 
 from typing import Literal
@@ -28,9 +25,8 @@ TRL 1.16 has the same names in `vllm_importance_sampling_mode`, and its default 
 def importance_weights(lags_BT: Tensor, rule: ImportanceRule, cap: float) -> tuple[Tensor, Tensor]:
     """Return the weight of each token, and whether the rule has cut or masked the weight.
 
-    `lags_BT` holds the logprob of each token under the proximal policy, minus its logprob under the
-    behaviour policy. At positions that were not sampled, `lags_BT` must be 0, because the
-    sequence rules sum whole rows.
+    `lags_BT` holds the proximal logprob minus the behaviour logprob, and 0 at positions that were
+    not sampled.
     """
     if rule == "token_truncate":
         ratios_BT = ratio(lags_BT)

@@ -20,12 +20,8 @@ def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
         its tangent at d = 5       for 5 < d <= 20, with the slope e^5 - 1 = 147
         constant                   for d > 20
 
-    Without these bounds, the gradient would be 2e8 for d = 19, and one token would decide a whole
-    step.
-
-    TRL's estimate has no such bounds. By default, TRL 1.16 also multiplies it by the ratio of
-    policy to proximal policy (arXiv 2512.02556). With `use_bias_correction_kl=False`, TRL's
-    estimate equals this one for d <= 5.
+    Without these bounds, one token with d = 19 would decide a whole step. TRL has no bounds. Its
+    estimate equals this one for d <= 5 with `use_bias_correction_kl=False`.
     """
     difference = (reference - logprobs).clamp(max=LOG_BOUND)
     slope = math.exp(_K3_BOUND) - 1

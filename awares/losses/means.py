@@ -1,7 +1,7 @@
 """Computes means over the sampled tokens of an optimizer step.
 
-Each function gets the values of one micro-batch and the totals of the whole step. It returns the
-micro-batch's part of the mean. The parts of all micro-batches add up to the mean.
+Each function returns the part of the mean that one micro-batch contributes. The parts of all
+micro-batches add up to the mean.
 """
 
 from torch import Tensor

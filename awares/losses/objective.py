@@ -18,33 +18,22 @@ from awares.losses.policy_loss import BatchTotals, PolicyLoss, SampledTokens
 class GrpoSettings:
     """Settings of the GRPO loss.
 
-    `kl_beta` is the weight of the KL term. Its default is the paper's; TRL's default of `beta` is
-    0. `importance` and `importance_cap` bound the importance weight, which is the ratio of the
-    proximal policy to the behaviour policy. Their defaults are choices of this project. TRL 1.16
-    has the default `vllm_importance_sampling_mode="sequence_mask"` with a cap of 3.
-
     Example:
         GrpoSettings(Grpo(clip=0.2), kl_beta=0.05, importance_cap=2.0)
     """
 
     policy_loss: PolicyLoss = Grpo()
     kl_beta: float = 0.05
+    """The weight of the KL term. The default is the paper's; TRL's default of `beta` is 0."""
     importance: ImportanceRule = "token_truncate"
+    """The rule that bounds the importance weight. TRL 1.16 has "sequence_mask" with a cap of 3."""
     importance_cap: float = 2.0
+    """The largest importance weight, a choice of this project."""
 
 
 @dataclass(frozen=True, slots=True)
 class GrpoStats:
     """Figures of a batch: the loss, the number of sampled tokens, and means over these tokens.
-
-    - `kl`: the k3 estimate of the KL divergence from the reference policy.
-    - `ratio`: a token's probability under the policy, divided by its probability under the proximal
-      policy. GSPO has the ratio of the episode.
-    - `clip_fraction`: the share of tokens whose objective is changed by the clip.
-    - `truncated_share`: the share of tokens whose importance weight is cut or masked.
-    - `behaviour_gap`: the absolute difference between the proximal and the behaviour logprob, in
-      nats.
-    - `surprise`: the negative logprob of a token under the policy.
 
     Example:
         GrpoStats(
@@ -55,11 +44,20 @@ class GrpoStats:
 
     loss: float
     kl: float
+    """The k3 estimate of the KL divergence from the reference policy."""
     ratio: float
+    """A token's probability under the policy, divided by that under the proximal policy.
+
+    GSPO has the ratio of the episode.
+    """
     clip_fraction: float
+    """The share of tokens whose objective is changed by the clip."""
     truncated_share: float
+    """The share of tokens whose importance weight is cut or masked."""
     behaviour_gap: float
+    """The absolute difference between the proximal and the behaviour logprob, in nats."""
     surprise: float
+    """The negative logprob of a token under the policy."""
     tokens: int
 
 
@@ -75,21 +73,17 @@ def grpo_loss(
 ) -> tuple[Tensor, GrpoStats]:
     """Return the GRPO loss (paper, section 3.4) and the figures of the batch.
 
-    The objective of one sampled token is
+    The loss is the negative mean of this objective over the sampled tokens:
 
         w * gain - beta * k3
 
     gain  the objective of `settings.policy_loss`; for Grpo it is min(r * A, clip(r) * A)
     r     the policy's probability, divided by the proximal policy's probability
     A     the advantage of the episode
-    w     proximal / behaviour probability, bounded by `settings.importance`, which corrects for
-          asynchronous sampling; w is 1 if the proximal policy sampled the token
-    k3    e^d - d - 1, where d is the reference logprob minus the policy's logprob;
-          the function `k3` bounds it for large d
+    w     the importance weight, which corrects for asynchronous sampling
+    k3    the estimate of the KL divergence from the reference policy
 
-    The policy loss also averages the objective over the tokens. The loss is the negative of this
-    mean. If several micro-batches or ranks share an optimizer step, `totals` are the totals of the
-    step. The behaviour, proximal and reference logprobs are constants.
+    `totals` are the totals of an optimizer step of several micro-batches or ranks.
     """
     mask_BT = action_mask_BT.bool()
     policy_BT = _kept(logprobs_BT, mask_BT)

@@ -13,34 +13,34 @@ from torch import Tensor
 class SampledTokens:
     """The tokens of B episodes, as a policy loss sees them.
 
-    `logprobs_BT` are the logprobs under the policy. `log_ratios_BT` are these logprobs minus the
-    logprobs under the proximal policy. Both tensors carry the gradient, and are 0 outside
-    `mask_BT`, which is true for sampled tokens. `advantages_B1` holds the episodes' advantages.
-
     Example:
         SampledTokens(logprobs_BT, log_ratios_BT, advantages_B1, mask_BT)
     """
 
     logprobs_BT: Tensor
+    """The logprobs under the policy, with the gradient, and 0 outside `mask_BT`."""
     log_ratios_BT: Tensor
+    """The same logprobs minus the logprobs under the proximal policy."""
     advantages_B1: Tensor
+    """The episodes' advantages."""
     mask_BT: Tensor
+    """True for sampled tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gain:
     """The objective of each token, without importance weight and KL term.
 
-    `values_BT` are the objectives. `ratios_BT` are the probability ratios that the loss uses.
-    `clipped_BT` is true for a token whose objective is changed by a clip.
-
     Example:
         Gain(values_BT, ratios_BT, clipped_BT)
     """
 
     values_BT: Tensor
+    """The objectives."""
     ratios_BT: Tensor
+    """The probability ratios that the loss uses."""
     clipped_BT: Tensor
+    """True for a token whose objective is changed by a clip."""
 
 
 @dataclass(frozen=True, slots=True)

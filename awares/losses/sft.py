@@ -7,13 +7,10 @@ from torch import Tensor
 def sft_loss(
     logprobs_BT: Tensor, weights_BT: Tensor, normaliser: float | Tensor | None = None
 ) -> Tensor:
-    """Return the weighted negative log-likelihood, with gradient.
+    """Return the weighted negative log-likelihood, -sum(w * logprob) / sum(w), with gradient.
 
-        -sum(w * logprob) / sum(w)
-
-    w is the weight of a token: the paper's w_t (section 3.3) for a token of a request, 0 for a
-    token of context or padding, and 1 for all others. `normaliser` replaces sum(w) if several
-    micro-batches or ranks share one optimizer step. If all weights are zero, the loss is 0.
+    w is the paper's w_t (section 3.3). `normaliser` replaces sum(w) if several micro-batches or
+    ranks share one optimizer step. If all weights are 0, the loss is 0.
     """
     weighed_BT = weights_BT != 0
     total = torch.where(weighed_BT, logprobs_BT, 0.0).mul(weights_BT).sum()

@@ -17,12 +17,8 @@ from awares.seeds import derive
 def generate_split(split: SplitName, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
     """Yield `count` scenes as PNG files, each with one question.
 
-    The two splits share no handwritten digit. The function `kind` computes `Sample.kind`, such as
-    "sum/small". The label of a question depends on the digits that its answer needs:
-
-    - LR: no digit, or only large digits;
-    - HR: a digit that is illegible at low resolution. The target crops cover the evidence;
-    - no label: all remaining questions.
+    The label is LR if the answer needs no small digit, HR if it needs a digit that is illegible at
+    low resolution, and otherwise None. The splits share no handwritten digit.
     """
     return ask_about(sample_scene, "mini", split, count, seed)
 
@@ -72,8 +68,7 @@ def encode(scene: Scene) -> bytes:
 def annotation(question: Question) -> Label | None:
     """Return the label of a question, or None if the label is uncertain.
 
-    The label is LR if the answer needs no digit or only large ones. The label is HR if the answer
-    needs a digit that is illegible at low resolution.
+    LR: the answer needs no digit, or only large digits. HR: it needs an illegible digit.
     """
     if not question.reads or question.height >= LARGE[0]:
         return Label.LR

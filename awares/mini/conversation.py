@@ -8,11 +8,8 @@ A conversation has one of five forms:
     closer   the low-resolution view, then crops of the evidence
     command  the low-resolution view, and a command that names the places to request
 
-A command teaches the policy how to write a request, but not when to write one or which crops to
-request. The other forms ask questions. Instead of a question, the forms "full" and "low" may ask
-for a description of the whole scene, by place or by colour. A description lists the items in random
-order, so that the model learns to find the item that the previous word names. Single questions
-alone do not teach this skill.
+A command teaches the policy how to write a request, but not when. The forms "full" and "low" may
+ask for a description of the scene, which lists the items in random order.
 """
 
 from collections.abc import Sequence
@@ -47,15 +44,13 @@ ONE_CROP = (
 
 @dataclass(slots=True)
 class Conversation:
-    """Token ids, one flag for each id, and the pixels of the images in order.
-
-    The flag in `learned` is true if the loss counts the id as a target. The placeholder of an image
-    is repeated once for each visual token of the image.
-    """
+    """Token ids, with one image placeholder for each visual token of an image."""
 
     ids: list[int] = field(default_factory=list)
     learned: list[bool] = field(default_factory=list)
+    """One flag for each id, which is true if the loss counts the id as a target."""
     images: list[np.ndarray] = field(default_factory=list)
+    """The pixels of the images in order."""
 
     def add(self, ids: Sequence[int], learned: bool = False) -> None:
         """Append `ids`, all with the flag `learned`."""
@@ -78,24 +73,23 @@ class Conversation:
 class Lesson:
     """The tasks of a stage of pre-training.
 
-    `described` is the share of conversations that ask for a description. The other conversations
-    ask one question, whose kind is in `kinds`. About a low-resolution view, the question asks only
-    for digits that are at least `legible` pixels high at full resolution.
-
-    Conversations of the form "closer" ask questions of the kinds in `closer`, and may show the
-    crops in a second message. The policy's turn before this message is a real request if `requests`
-    is true, and otherwise the text "Look closer." A real request contains digits, the ids of crops.
-    The model learns not to copy them into its answer.
-
     Example:
         Lesson(described=0.2, legible=16)
     """
 
     described: float
+    """The share of conversations that ask for a description. The others ask one question."""
     legible: int
+    """The height in pixels of the smallest digits that a question about a low view asks for."""
     kinds: tuple[Kind, ...] = tuple(KINDS)
+    """The kinds of questions."""
     closer: tuple[Kind, ...] = READING
+    """The kinds of questions in conversations of the form "closer"."""
     requests: bool = False
+    """Whether a real request precedes the crops, and not the text "Look closer."
+
+    A request contains digits, the ids of crops. The model learns not to copy them.
+    """
 
 
 def converse(
@@ -190,9 +184,8 @@ def _look_closer(
 ) -> None:
     """Append the question with the low-resolution view, then crops of the evidence, and the answer.
 
-    The low-resolution view and the crops come in one message or in two. One conversation in ten
-    shows the whole image instead of the crops. Almost one in ten shows an additional random crop.
-    Up to two further questions ask for digits inside the crops.
+    One conversation in ten shows the whole image instead of the crops. Up to two further questions
+    ask for digits inside the crops.
     """
     crops = list(min_cover([item.box for item in question.items], SIZE))
     if rng.random() < 0.1:

@@ -1,13 +1,7 @@
 """Trains the vision tower to classify the items of a scene by colour, shape, digit and place.
 
-The features of an item are the mean of the merged tokens under the item's box, weighted by area. A
-logit is the dot product of these features and the word embedding of a class, such as " red". The
-place is classified only in views of the whole scene. With this training, the tower learns to read
-digits within minutes. With conversations alone, a model of this size learns it late or never.
-
-This training is the stage "glyphs" of `awares.mini.pretrain`. Afterwards, the features of a red
-circle contain the embeddings of " red" and " circle". Attention can therefore find the item of a
-question by comparing embeddings, and the model can answer by copying an embedding.
+With this training, the tower learns to read digits within minutes. With conversations alone, a
+model of this size learns it late or never.
 
 Axes: R items (records), T merged tokens, D width, K values of an attribute, N views of one size, P
 patches of a view, F values of a patch.
@@ -59,25 +53,21 @@ view, only central items lie across four tokens.
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """The patches of views of one size, and the items in these views.
-
-    `grid` is the number of rows and columns of merged tokens in a view. Each item has an entry in
-    these tensors:
-
-    view_R    index of the item's view
-    share_RT  share of the item's area under each token
-    labels_R4 classes of the item: colour, shape, digit and place
-    weight_R  weight of the item's digit in the loss
-    height_R  height of the item's digit in pixels
-    """
+    """The patches of views of one size, and the R items in these views."""
 
     grid: tuple[int, int]
+    """The number of rows and columns of merged tokens in a view."""
     patches_NPF: Tensor
     view_R: Tensor
+    """The index of the item's view."""
     share_RT: Tensor
+    """The share of the item's area under each token."""
     labels_R4: Tensor
+    """The classes of the item: colour, shape, digit and place."""
     weight_R: Tensor
+    """The weight of the item's digit in the loss."""
     height_R: Tensor
+    """The height of the item's digit in pixels."""
 
 
 def glyph_batch(split: SplitName, rng: np.random.Generator) -> tuple[Sight, ...]:

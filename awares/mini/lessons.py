@@ -62,10 +62,8 @@ def talk_batch(
 ) -> list[TalkBatch]:
     """Return batches of new conversations, each about a new scene.
 
-    `forms` maps each form of conversation to the number of its conversations. Each conversation has
-    the system prompt of `chat` or of `plain`, with equal chances. The conversations are sorted by
-    length and split into BUCKETS batches. In one batch, the padding would cost more than the
-    conversations.
+    `forms` maps each form of conversation to a count. The conversations are sorted by length and
+    split into BUCKETS batches, because one batch would be mostly padding.
     """
     talks = []
     for form, count in forms.items():

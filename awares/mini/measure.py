@@ -29,16 +29,17 @@ GROUPS = ("all", "LR", "uncertain", "HR")
 
 @dataclass(frozen=True, slots=True)
 class Exam:
-    """The accuracy by view ("full", "low", "closer") and by group of questions.
-
-    Every question belongs to "all", to its label ("LR", "uncertain" or "HR"), and to its kind. A
-    question about a single digit also belongs to the group of the digit's height, such as "9 px".
+    """The accuracy of a policy on questions about scenes.
 
     Example:
         Exam({"full": {"all": 0.95}})
     """
 
     accuracy: dict[str, dict[str, float]]
+    """The accuracy by view ("full", "low", "closer") and by group of questions.
+
+    A group is "all", a label, a kind of question, or the height of a single digit, such as "9 px".
+    """
 
     def lines(self) -> list[str]:
         """Return one line for each view, which lists the accuracy of each group."""
@@ -58,8 +59,7 @@ def examine(
 ) -> Exam:
     """Measure greedy exact match on `count` questions in each view.
 
-    Greedy decoding gives the true answer if and only if each id of the answer has the highest logit
-    after the true ids before it. One forward pass per conversation checks this for all ids.
+    One forward pass over the true answer suffices: each of its ids must have the highest logit.
     """
     rng = np.random.default_rng((seed, 77))
     questions = []

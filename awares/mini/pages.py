@@ -5,9 +5,7 @@
     low view     56 px
     crop        112 px of a quadrant at native pixels, if method.crop_scale is 2
 
-The shapes and the large digits are twice as large as in a scene. The low and the full view of a
-page therefore look like the views of a scene. The small print is about as high as the small digits
-of a scene. The full view halves the height of the small print, so that the policy cannot read it.
+A page is a scene of twice the size, whose small print stays as high as the small digits of a scene.
 Only a crop shows small print at a legible size.
 """
 
@@ -30,10 +28,8 @@ FULL_PIXELS = SIDE * SIDE
 def generate_pages(split: SplitName, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
     """Yield `count` pages as PNG files, each with one labelled question.
 
-    The questions are of the same kinds as in `awares.mini.benchmark.generate_split`. A question has
-    the label HR if its answer needs small print, and LR otherwise. Curation cannot find the label
-    HR: it compares the low view with the full view, and the policy cannot read small print in
-    either of them.
+    A question has the label HR if its answer needs small print, and LR otherwise. Curation cannot
+    find these labels, because small print is illegible in the full view, too.
 
     Example:
         data, sample = next(generate_pages("train", 1, seed=0))

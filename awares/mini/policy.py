@@ -30,8 +30,7 @@ SPACE = "\u0120"
 def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
     """Return a configuration with 4 text layers and 4 vision blocks, each 128 wide.
 
-    The embeddings are untied; `build_model` gives the reason. `initializer_range` is 0.08. With the
-    usual 0.02, attention in a model of this width stays uniform for many steps.
+    `initializer_range` is 0.08. With the usual 0.02, attention stays uniform for many steps.
     """
     ids: Any = tokenizer.convert_tokens_to_ids
     return Qwen2_5_VLConfig(
@@ -78,13 +77,10 @@ def build_model(
 ) -> Qwen2_5_VLForConditionalGeneration:
     """Return a newly initialised model in float32.
 
-    - For each token, the initial vectors in the embedding and in the language head are parallel,
-      and a word has the same vector with or without a space before it. To copy a word from the
-      question or the image to the answer, the model need not learn which output vector belongs to
-      which word.
+    - A token's vectors in the embedding and in the language head start parallel, so copying a word
+      to the answer need not be learned.
     - The embedding and the head are not tied, so training may change each of them alone.
-    - The embeddings are scaled up, and the output matrices of the layers are scaled down.
-      Otherwise, the random initial outputs of the layers would hide the embeddings.
+    - The embeddings start large, so the layers' random initial outputs do not hide them.
     """
     torch.manual_seed(seed)
     model: Any = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer))

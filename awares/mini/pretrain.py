@@ -49,19 +49,18 @@ MUON_RATE = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stage of pre-training.
-
-    `forms` maps each form of conversation to its count in a batch, and is empty for the stage
-    "glyphs". The learning rate of the vision tower is `vision` * `learning_rate`. `vision` is 0 in
-    the stages "words" and "questions", because the gradients of the untrained language model would
-    damage the tower.
-    """
+    """A stage of pre-training."""
 
     name: str
     steps: int
     learning_rate: float
     vision: float
+    """The vision tower's learning rate, divided by `learning_rate`.
+
+    0 in the stages "words" and "questions", where the untrained language model would damage it.
+    """
     forms: dict[LessonForm, int]
+    """The count of each form of conversation in a batch. Empty for the stage "glyphs"."""
     lesson: Lesson
 
 

@@ -25,9 +25,6 @@ KINDS: dict[Kind, float] = {
 class Question:
     """A question about a scene.
 
-    `items` are the items that the answer depends on, in the order in which `text` names them.
-    `reads` is true if the answer depends on the digits of these items.
-
     Example:
         Question("digit on", "What digit is on the red circle?", "7", (item,), True)
     """
@@ -36,7 +33,9 @@ class Question:
     text: str
     answer: str
     items: tuple[Item, ...]
+    """The items that the answer depends on, in the order in which `text` names them."""
     reads: bool
+    """Whether the answer depends on the digits of these items."""
 
     @property
     def height(self) -> int:

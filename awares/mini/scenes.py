@@ -1,10 +1,7 @@
 """The scenes of AwaRes-Mini: coloured shapes in the quadrants and the centre, each with a digit.
 
-A scene is 112 px square and costs 16 visual tokens. Its low-resolution view is 56 px square and
-costs 4 tokens, and so does a quadrant. Colours and shapes are legible in the full and in the
-low-resolution view. In the low-resolution view, large digits are always legible, middle digits
-sometimes, and small digits never. Whether a crop is needed therefore depends on the image. Digits
-of the training split are randomly warped. Digits of the test split are not.
+A scene is 112 px square and costs 16 visual tokens. A quadrant and the low-resolution view are
+56 px square and cost 4 tokens each. At low resolution, small digits are illegible.
 """
 
 from dataclasses import dataclass
@@ -62,9 +59,6 @@ NOISE = 10
 class Item:
     """A shape with a digit on it.
 
-    `scan` is the index of the digit's handwritten scan in the split. `height` is the height of the
-    digit in pixels. `box` bounds the shape.
-
     Example:
         Item("northwest", "red", "circle", 7, 412, 11, (3, 2, 37, 36))
     """
@@ -74,25 +68,28 @@ class Item:
     shape: str
     digit: int
     scan: int
+    """The index of the digit's handwritten scan in the split."""
     height: int
+    """The height of the digit in pixels."""
     box: Box
+    """The bounding box of the shape."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
     """The description of a scene.
 
-    `split` names the split from which the handwritten scans come. `seed` determines the background,
-    the warping of the digits and the noise. `side` is the side of the image in pixels.
-
     Example:
         Scene("train", 17, (item,))
     """
 
     split: SplitName
+    """The split from which the handwritten scans come."""
     seed: int
+    """Determines the background, the warping of the digits and the noise."""
     items: tuple[Item, ...]
     side: int = SIDE
+    """The side of the image in pixels."""
 
 
 def sample_scene(split: SplitName, rng: np.random.Generator) -> Scene:

@@ -1,9 +1,7 @@
 """Runs the vision tower of Qwen2.5-VL on a batch of small images of one size.
 
-transformers computes attention in a loop over images. For small images the loop costs more than the
-arithmetic. An image whose sides are at most 112 px lies within one attention window. With one
-window, the sorting of patches by window changes nothing, and every block attends to the whole
-image. This module can therefore compute the same function for all images of a batch at once.
+transformers computes attention in a loop over images, which costs more than the arithmetic for
+small images. Images up to 112 px fit one attention window, so this module computes all at once.
 
 Axes: N images, P patches (14 px), T = P / 4 merged tokens, D hidden, H heads.
 """

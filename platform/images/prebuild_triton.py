@@ -1,17 +1,7 @@
 """Compiles a C file of Triton during the build of the container image.
 
-Without this step, Triton would compile the file on every GPU node, and the image would need a
-compiler.
-
-The build stage runs `python prebuild_triton.py DIR`, which writes DIR/cuda_utils.so and DIR/cc. At
-run time, Triton calls DIR/cc as its C compiler, because CC names this script. The script copies
-cuda_utils.so for Triton, and refuses to compile other files.
-
-The C file belongs to triton.backends.nvidia.driver. Triton 3.7 compiles no other C file.
-
-The linker needs libcuda.so.1, which only the driver on a GPU node provides. The build therefore
-links against a stub library, which defines the symbols that the C file uses. The linker would drop
-a stub without these symbols as unused, and a node could not load cuda_utils.so.
+Without this step, Triton would compile the file on every GPU node. `python prebuild_triton.py DIR`
+writes DIR/cuda_utils.so, and DIR/cc, which Triton calls as its C compiler.
 """
 
 import os
@@ -43,6 +33,7 @@ def main(target: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         source, stub = Path(driver.dirname, "driver.c"), Path(scratch, "stub.c")
         names = sorted(set(re.findall(r"\bcu[A-Z]\w+(?=\()", source.read_text())))
+        # The linker needs libcuda.so.1, which only GPU nodes have. This stub takes its place.
         stub.write_text("".join(f"int {name}(void) {{ return 999; }}\n" for name in names))
         compiler = os.environ.get("CC", "gcc")
         options = ["-shared", "-fPIC", "-Wl,-soname,libcuda.so.1", "-o", f"{scratch}/libcuda.so.1"]

@@ -145,8 +145,7 @@ class CurateConfig(Section):
     def dropping_needs_a_judge_that_tells_wrong_from_right(self) -> Self:
         """Refuse `both_wrong` = "drop" with an LLM judge that compares the two answers.
 
-        Such a judge gives the verdict 0 if both answers are right, and also if both are wrong. This
-        verdict thus does not show which samples to drop.
+        The verdict 0 of such a judge means both right or both wrong.
         """
         if self.both_wrong == "drop" and self.judge == "endpoint" and self.judge_form != "each":
             raise ValueError(

@@ -17,10 +17,8 @@ learner go on from the best validated version."""
 class GuardsConfig(Section):
     """Bounds on the means of a run's metrics.
 
-    A guard compares the mean over the last `window` steps with its bounds. Its action is "off",
-    "warn" or "stop". Some guards, such as `kl`, may also have the action "restore-best": the
-    learner loads the weights and the optimizer of the best version of grpo.validation, publishes
-    them as a new version, and goes on.
+    Each guard has an action: "off", "warn" or "stop". Some guards also have "restore-best", which
+    lets the learner go on from the best validated version.
     """
 
     window: PositiveInt = 10

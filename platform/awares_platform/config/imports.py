@@ -13,8 +13,7 @@ SourceFormat = Literal["auto", "parquet", "arrow", "jsonl", "json", "csv", "tar"
 class ImportsConfig(Section):
     """Settings of `awares import`, which turns rows of a source into questions about images.
 
-    If a column name is empty, the command guesses the column, and prints its guess. A dotted name,
-    such as meta.question, names a value within a column.
+    An empty column name is guessed. A dotted name, such as meta.question, names a nested value.
     """
 
     format: SourceFormat = "auto"

@@ -3,9 +3,8 @@
     prompt + max_visual_tokens + replies + max_turns * max_tokens <= engine.max_model_len
     low-resolution view + max_crops                               <= engine.max_images
 
-A reply is the message that returns the crops of a request. The tokenizer is not loaded yet, so the
-length of the prompt is an estimate. A job checks each question exactly, and leaves out a question
-that is too long.
+A reply is the message that returns the crops of a request. The length of the prompt is an estimate,
+because the tokenizer is not loaded yet.
 """
 
 from collections.abc import Mapping
@@ -29,18 +28,18 @@ IMAGE = 2
 class LargestRequest:
     """The number of images in the longest legal episode, and the number of each kind of token.
 
-    `prompt` counts the system message and the room for a question. `visual` counts the visual
-    tokens of all images. `replies` counts the other tokens of the messages that return crops, and
-    the tokens that enclose each image. `sampled` counts the sampled tokens of all turns.
-
     Example:
         LargestRequest(prompt=163, visual=4096, replies=26, sampled=1024, images=5)
     """
 
     prompt: int
+    """The tokens of the system message, and the room for a question."""
     visual: int
+    """The visual tokens of all images."""
     replies: int
+    """The other tokens of the messages that return crops, and the tokens around each image."""
     sampled: int
+    """The sampled tokens of all turns."""
     images: int
 
     @property
@@ -68,8 +67,7 @@ def largest(method: MethodConfig, max_tokens: int, prompt: str) -> LargestReques
 def _known_prompt(method: MethodConfig) -> str:
     """Return the part of the policy's system message that is known without user code.
 
-    A text in the configuration is known, and so is the prompt of the built-in environment with ten
-    crops. For any other environment, only the sentence about the budget is known.
+    For an environment of the user, this is only the sentence about the budget.
     """
     if method.system_prompt != OWN_PROMPT:
         return method.system_prompt

@@ -1,14 +1,8 @@
 """Reads a setup, which consists of all configuration sections.
 
 `load` reads a TOML file, or a shipped setup by its name, and applies overrides such as
-grpo.learning_rate=1e-5. A file may extend a shipped setup: extends = "awares-7b". A job writes the
-resulting PlatformConfig to <run>/<job>/config.json.
-
-The directory setups/ beside this package is a link to jobs/configs. A wheel contains copies of
-these files instead of the link.
-
-A mistake in a setup raises a ConfigError that names the key. If the key is unknown, the error
-suggests a similar valid key.
+grpo.learning_rate=1e-5. The directory setups/ beside this package is a link to jobs/configs. A
+mistake in a setup raises a ConfigError that names the key.
 """
 
 import json
@@ -79,8 +73,8 @@ class PlatformConfig(Section):
 def load(path: str | Path, overrides: Sequence[str] = ()) -> PlatformConfig:
     """Read the setup at `path` and apply `overrides` of the form "section.key=value".
 
-    The file is TOML or a run's config.json. `path` may also be the name of a shipped setup. Raises
-    ConfigError for an unreadable file, an unknown key, or an invalid value.
+    `path` is a TOML file, a run's config.json, or the name of a shipped setup. Raises ConfigError
+    for an unreadable file, an unknown key, or an invalid value.
 
     Example:
         load("mini", ["grpo.learning_rate=1e-5"])
@@ -102,11 +96,9 @@ def shipped() -> dict[str, Path]:
 
 
 def _located(path: Path) -> Path:
-    """Return the file to read for `path`.
+    """Return the file to read for `path`, which may be the name of a shipped setup.
 
-    If `path` is the name of a shipped setup, the result is the file of this setup. The path
-    jobs/configs/<name>.toml also names a shipped setup if the working directory has no such file.
-    Otherwise the result is `path` itself.
+    jobs/configs/<name>.toml also names a shipped setup if no such file exists.
     """
     setups = shipped()
     if str(path) in setups:
@@ -224,8 +216,8 @@ def _shown(value: Any) -> str:
 def _candidates(loc: tuple[int | str, ...]) -> list[str]:
     """Return the valid keys that an error may suggest instead of an unknown key.
 
-    `loc` holds the parts of the unknown key. The result has all keys with the same last part. It
-    also has all keys of the same section, or all section names if `loc` has only one part.
+    `loc` holds the parts of the unknown key. The result has the keys with the same last part or in
+    the same section.
     """
     if len(loc) == 1:
         sections = list(PlatformConfig.model_fields)

@@ -1,7 +1,7 @@
 """Makes a job wait until the results of earlier jobs are in the store.
 
-A queue such as Kueue starts jobs in any order. A job whose input is missing or stale prints a
-message. It then reads the store again every few seconds, for at most run.wait_s seconds.
+A queue such as Kueue starts jobs in any order. A job whose input is missing or stale therefore
+reads the store again every few seconds.
 """
 
 import time
@@ -26,9 +26,8 @@ def awaited(
 ) -> Found:
     """Call `find` until it finds its input in the store, and return its result.
 
-    `find` must raise MissingPolicy or MissingData while another job can still bring the input.
-    After `wait_s` seconds, this function raises the last of these errors. It raises any other error
-    at once, because waiting does not help.
+    `find` raises MissingPolicy or MissingData while another job can still bring the input. After
+    `wait_s` seconds, this function raises the last of these errors.
     """
     ends, reminds, told = time.monotonic() + wait_s, 0.0, ""
     while True:

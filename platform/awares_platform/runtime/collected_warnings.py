@@ -2,7 +2,7 @@
 
     log.warning --> CollectedWarnings --Sign, the answer to a ping--> driver --> terminal
 
-The logs of Ray's processes do not reach the terminal, unless run.worker_logs is true.
+Without run.worker_logs, the logs of Ray's processes do not reach the terminal.
 """
 
 import logging
@@ -20,15 +20,14 @@ _MOST = 50
 class Sign:
     """The answer of a process to a ping.
 
-    `waiting` is the number of processes that wait for a node. A trainer counts all its workers as
-    one. `warnings` are the warnings that the answering process has logged since its last answer.
-
     Example:
         Sign(1, ("rollout actor 0 is gone (...)",)).tell(progress.say)
     """
 
     waiting: int
+    """The number of processes that wait for a node. A trainer's workers count as one."""
     warnings: tuple[str, ...] = ()
+    """The warnings that the process has logged since its last answer."""
 
     def tell(self, say: Callable[[str], None]) -> None:
         """Call `say` with each warning."""

@@ -44,9 +44,8 @@ def needs(cpus: float, gpus: float, labels: Mapping[str, str]) -> str:
 async def reply(name: str, reference: Awaitable[T]) -> T:
     """Await a result of the actor `name`, and return it.
 
-    Raises PartLost if the actor's process or its node is dead, or if Ray has lost the result. If
-    the actor's method raises PartLost, this function raises it without Ray's wrapper. If the method
-    raises any other error, this function raises Ray's RayTaskError.
+    Raises PartLost if the actor or its node is dead, if Ray has lost the result, or if the actor
+    raises PartLost. Other errors of the actor are raised as Ray's RayTaskError.
     """
     try:
         return await reference
@@ -63,7 +62,7 @@ async def reply(name: str, reference: Awaitable[T]) -> T:
 class Watched:
     """Lets a driver without an event loop wait for an actor that holds an engine.
 
-    The actor has an asynchronous method `ping`. `name` is the actor's name in messages.
+    The actor needs an asynchronous method `ping`.
 
     Example:
         watched = Watched("the evaluator", actor, config.run.hang_timeout_s)

@@ -5,17 +5,14 @@
     quickstarts/<run>/lease.json       held by a quickstart, which may delete all objects of the run
     runs/<run>/serve/<id>/lease.json   held by one endpoint; a run may have many endpoints
 
-A thread of the holder rewrites the lease every BEAT_S seconds. Such a write is called a beat. It
-fails if another job has written the lease since the last beat. Another job that finds the lease
-watches it, and acts as follows:
+A thread of the holder rewrites the lease every BEAT_S seconds, which is called a beat. Another job
+that finds the lease watches it:
 
     the lease changes                                    the holder works: refuse to run
     the holder ran in this PID namespace, and is gone    take the lease over at once
     the lease does not change for EXPIRY_S seconds       take the lease over
 
-The watching job measures these seconds with its own monotonic clock, so the clocks of two machines
-are never compared. A holder that has lost its lease stops its job, and names the new holder. Each
-write is conditional, so two jobs can never take over the same lease.
+Each write is conditional, so two jobs can never take over the same lease.
 """
 
 import contextlib
@@ -102,14 +99,12 @@ def hold(
 ) -> Iterator[LeaseClaim]:
     """Hold the lease `key` while the block runs.
 
-    `job` is the name of the command. `rename` is the setting with which the user can give the job
-    another part of the store. The message of JobRefused names this setting. `expiry_s` must be
-    several times `beat_s`.
+    `job` names the command. The message of JobRefused names `rename`, the setting that gives the
+    job another part of the store.
 
-    Raises JobRefused if another job holds the lease. Raises StoreError if the store ignores
-    conditional writes, because two jobs could then hold the lease. If another job takes the lease
-    over, the process gets SIGTERM, whose handler must end the block. This function then raises
-    JobFenced.
+    Raises JobRefused if another job holds the lease, and StoreError if the store ignores
+    conditional writes. If another job takes the lease over, the process gets SIGTERM, whose handler
+    must end the block; then raises JobFenced.
     """
     holder, beats = LeaseHolder.here(job), _for_beats(store)
     _require_conditions(store, key, holder)
@@ -139,8 +134,7 @@ def require_held(store: ObjectStore, claim: LeaseClaim) -> None:
 def _for_beats(store: ObjectStore) -> ObjectStore:
     """Return a copy of the store that retries a write for at most _BEAT_BUDGET_S seconds.
 
-    The function also creates the S3 client of the copy. This can take seconds on a busy machine,
-    and would otherwise delay the first beat.
+    It already has an S3 client, because creating one can take seconds and would delay a beat.
     """
     beats = store.hurried(_BEAT_BUDGET_S)
     _ = beats.client

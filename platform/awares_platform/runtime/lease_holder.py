@@ -21,11 +21,6 @@ The indices count only the fields after the command's name.
 class LeaseHolder:
     """The process of the job that holds a lease.
 
-    `token` is unique to each request for a lease, and `since` is the time of the request as text.
-    `place` identifies the boot of the machine, the PID namespace and the user. Only holders with
-    the same `place` have comparable values of `pid`. `born` is the start time of the process, in
-    ticks since the boot.
-
     Example:
         LeaseHolder(
             "9f2c...", "grpo", "node-3", 4242, "2026-11-29 21:10:05 UTC", "6a1f/pid:[4026]/0", 77
@@ -33,12 +28,16 @@ class LeaseHolder:
     """
 
     token: str
+    """A random text, unique to each request for a lease."""
     job: str
     host: str
     pid: int
     since: str
+    """The time of the request for the lease, as text."""
     place: str
+    """The boot of the machine, the PID namespace and the user, within which `pid` is comparable."""
     born: int
+    """The start time of the process, in ticks since the boot."""
 
     @classmethod
     def here(cls, job: str) -> Self:

@@ -19,9 +19,8 @@ _RAY_TOKEN = "ray._private.authentication.authentication_token_setup"
 def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> None:
     """Send this process's log records to stderr.
 
-    Records of this project appear from `level` up. Records of other packages appear from WARNING
-    up, and records of a few noisy packages only from ERROR up. If `json_lines` is true, each record
-    is a JSON object on one line. If `json_lines` is None, records are JSON only on Kubernetes.
+    `level` is for records of this project; other packages appear from WARNING up. If `json_lines`
+    is None, records are JSON only on Kubernetes.
     """
     if json_lines is None:
         json_lines = "KUBERNETES_SERVICE_HOST" in os.environ

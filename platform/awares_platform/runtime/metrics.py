@@ -3,8 +3,7 @@
     job -- report(step, {"area/name": value}) --+-- metrics.jsonl -- read -- report.html
                                                 +-- Ray's metrics agent -- Prometheus
 
-If the disk or the exporter fails, the failure is logged and the run continues. Rows that
-cannot be written wait in memory. The package `tracking` sends the values to other trackers.
+If the disk or the exporter fails, the run continues, and the rows wait in memory.
 """
 
 import json
@@ -42,8 +41,7 @@ class Row:
 class MetricsWriter:
     """Appends rows to `<directory>/metrics.jsonl`, and copies the values to `gauges` if given.
 
-    If a write fails, such as on a full disk, the row waits in memory. The next report writes it,
-    too. Of several successive failures, only the first is logged.
+    If a write fails, such as on a full disk, the row waits in memory for the next report.
     """
 
     def __init__(self, directory: Path, gauges: Gauges | None = None) -> None:

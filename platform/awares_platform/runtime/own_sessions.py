@@ -2,8 +2,7 @@
 
     shell --SIGTERM to the group--> awares serve --after the last answer, stops--> Ray's servers
 
-A shell, a terminal and `timeout` signal the whole process group of a command. Without this module,
-SIGTERM would end Ray's node manager at once, and the command could not finish its work.
+Without this module, SIGTERM to the group would end Ray's node manager before the command finishes.
 """
 
 import os
@@ -17,8 +16,7 @@ from ray._private import utils
 def own_sessions() -> Iterator[None]:
     """Start each of Ray's servers in a Unix session of its own within the block.
 
-    Ray has no option for this. The block therefore replaces a function that Ray calls in each new
-    process before the server runs. The servers still end if the calling process ends.
+    Ray has no option for this, so the block replaces a function that Ray calls in new processes.
 
     Example:
         with own_sessions():

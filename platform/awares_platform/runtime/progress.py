@@ -14,11 +14,9 @@ QUIET_S = 5.0
 
 
 class Progress:
-    """A context manager that shows a job's progress.
+    """A context manager that shows a job's progress, counted in `unit`.
 
-    `unit` names what the job counts, such as steps. `total` is the number of all units, or None if
-    it is unknown. Without a terminal, `advance` prints a line only if the last line is at least
-    `quiet_s` seconds old.
+    Without a terminal, it prints at most one line in `quiet_s` seconds.
 
     Example:
         with Progress("grpo", total=40, unit="steps") as progress:

@@ -3,12 +3,9 @@
     Run.metrics({"reward/mean": 8.4}) -- Gauges ----------+-- Ray's agent -- :8080/metrics
     a request to the endpoint -- serve/metrics.py --------+
 
-Prometheus then holds this sample:
+Prometheus then holds, for example, ray_awares_reward_mean{job="grpo", run="awares-7b"} 8.4.
 
-    ray_awares_reward_mean{job="grpo", run="awares-7b"} 8.4
-
-If this process is not connected to Ray, this module exports nothing and does not import Ray. It
-logs the first failure of an exporter, and the run continues.
+If this process is not connected to Ray, this module exports nothing.
 """
 
 import logging

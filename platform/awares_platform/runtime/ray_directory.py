@@ -1,11 +1,10 @@
 """Chooses the directory for the files and Unix sockets of the Ray that a session starts.
 
-The directory is <parent>/awares-ray-xxxxxxxx. The longest path of a socket is this one:
+Linux limits the length of a socket's path, and the longest path is this one:
 
     <parent>/awares-ray-xxxxxxxx/session_<time>_<pid>/sockets/plasma_store
 
-Linux limits the length of such a path. <parent> is TMPDIR if TMPDIR is short enough and writable,
-and needs no quotes in a shell. Otherwise <parent> is /tmp or /var/tmp.
+<parent> is TMPDIR if that path is short, writable and plain, and otherwise /tmp or /var/tmp.
 """
 
 import logging
@@ -37,9 +36,8 @@ _SHORT = (Path("/tmp"), Path("/var/tmp"))
 def python(directory: Path) -> str:
     """Return a path of the running Python that a shell reads as one word without quotes.
 
-    Ray starts its workers with an unquoted shell command. If sys.executable needs quotes, the
-    function creates a symlink in `directory` to the Python environment. It then returns the path of
-    the Python executable below the symlink.
+    Ray starts its workers with an unquoted shell command. A path with spaces, for example, is
+    replaced by a path through a symlink in `directory`.
     """
     if _is_plain(sys.executable):
         return sys.executable
@@ -63,10 +61,10 @@ def plain_executable(directory: Path) -> Iterator[None]:
 
 
 def parent(others: Sequence[Path] = _SHORT) -> Path:
-    """Return the directory in which the caller can create Ray's directory. Create nothing.
+    """Return the directory in which the caller can create Ray's directory.
 
-    The candidates are TMPDIR and `others`. A candidate must be writable, and its path must be short
-    and need no quotes in a shell. Raises LaunchError if no candidate is suitable.
+    The result is TMPDIR or one of `others`. Raises LaunchError if none is writable with a short
+    path that needs no quotes.
     """
     temporary = Path(tempfile.gettempdir())
     for candidate in (temporary, *others):
@@ -92,8 +90,7 @@ def create(parent: Path) -> Path:
 def variables(directory: Path) -> dict[str, str]:
     """Return the environment variables that this session must set for Ray's processes.
 
-    The result has TMPDIR if the present TMPDIR is too long for sockets. It has RAY_AUTH_TOKEN if
-    Ray finds no token and cannot save one in the home directory.
+    The result has TMPDIR if its path is too long, and RAY_AUTH_TOKEN if Ray cannot get a token.
 
     Example:
         variables(Path("/tmp/awares-ray-a1b2c3d4"))  # {} on most machines

@@ -1,9 +1,7 @@
 """Fetches image files from URLs, with a guard against server-side request forgery.
 
-This module fetches a URL only if the host is allowlisted and all addresses of the host are public.
-It then connects to an address that it has checked, without a second DNS lookup. Otherwise, an
-attacker could give another address after the check (DNS rebinding). The module follows no redirects
-and ignores the proxies in the environment. It limits the time and the bytes of a fetch.
+The host must be allowlisted, and all its addresses must be public. The module connects to an
+address that it has checked, because a second DNS lookup could give another one (DNS rebinding).
 """
 
 import asyncio
@@ -49,21 +47,22 @@ class FetchRefused(DataError):
 
 @dataclass(frozen=True, slots=True)
 class RemoteFiles:
-    """Fetches files from the hosts in `hosts`. If `hosts` is empty, it refuses every URL.
-
-    It also refuses a file of more than `max_bytes` bytes, and a fetch that takes more than
-    `timeout_s` seconds. `resolve` looks up the addresses of a host. `permitted` returns whether
-    a fetch may connect to an address.
+    """Fetches files from allowlisted hosts, with limits on the bytes and the time of a fetch.
 
     Example:
         RemoteFiles(hosts=("images.example.com",), max_bytes=2**24, timeout_s=5.0)
     """
 
     hosts: tuple[str, ...]
+    """The allowlisted hosts. Without hosts, every URL is refused."""
     max_bytes: int
+    """The largest size of a file."""
     timeout_s: float
+    """The longest time of a fetch."""
     resolve: Resolve = resolve
+    """Looks up the addresses of a host."""
     permitted: Callable[[Address], bool] = is_public
+    """Returns whether a fetch may connect to an address."""
 
     async def fetch(self, url: str) -> bytes:
         """Fetch the content of `url`.

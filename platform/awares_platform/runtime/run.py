@@ -1,8 +1,7 @@
 """Keeps the record of one job of a run: its configuration, package versions and metrics.
 
-The record consists of config.json, recipe.json, versions.json and metrics.jsonl in the directory
-<run.directory>/<run.name>/<job>/. These files are copied to runs/<run.name>/<job>/ in the store: at
-the start, at most once a minute, and at the end.
+The files of the record are in the directory <run.directory>/<run.name>/<job>/. They are copied to
+runs/<run.name>/<job>/ in the store at most once a minute, and at the end.
 """
 
 import importlib.metadata
@@ -45,9 +44,8 @@ _FILES = ("config.json", "recipe.json", "versions.json", "metrics.jsonl")
 class Run:
     """A context manager that keeps the record of one job of a run, and sends it to trackers.
 
-    A resumed job appends to its metrics.jsonl. If this file is missing locally, it is first
-    downloaded from the store. `recipe` holds everything that the job's result depends on. The
-    `with` statement raises ConfigError if the package of a configured tracker is missing.
+    A resumed job appends to its metrics.jsonl. `recipe` holds all that the job's result depends on.
+    Raises ConfigError on entry if the package of a tracker is missing.
 
     Example:
         with Run(config, "grpo") as run:

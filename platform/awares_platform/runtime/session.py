@@ -5,9 +5,7 @@
               +-- RAY_ADDRESS unset: start Ray on this machine
                   else: connect to that cluster
 
-A session stops the Ray that it has started, also after Ctrl-C, SIGTERM and errors. It never stops a
-server that it only connected to. Sessions on the same directory share one SeaweedFS server, which
-ends with the last session.
+A session stops the Ray that it has started, also after Ctrl-C, SIGTERM and errors.
 """
 
 import json
@@ -74,12 +72,10 @@ _MISTAKES = (ConfigError, DataError, PolicyError)
 
 @contextmanager
 def session(config: PlatformConfig, *, check_store: bool = True) -> Iterator[PlatformConfig]:
-    """Connect to the store and to Ray. Yield `config` with the address of the store.
+    """Connect to the store and to Ray. Yield `config` with values for this machine.
 
-    If engine.dtype is "auto", the yielded configuration has the data type for this machine.
-
-    Raises LaunchError if a server does not start. Raises StoreError if the bucket cannot be used,
-    unless `check_store` is false.
+    Raises LaunchError if a server does not start, and StoreError if the bucket cannot be used. With
+    `check_store` false, the bucket is not checked.
     """
     variables = _variables(config.engine.threads)
     # If no directory is suitable for Ray, raise LaunchError here, before the store starts.
@@ -113,9 +109,7 @@ def _variables(threads: int) -> dict[str, str]:
 def _store(config: StoreConfig, directory: Path, *, check: bool = True) -> Iterator[StoreConfig]:
     """Start or join a private server if the endpoint is "local", and yield the store's settings.
 
-    If `check` is true, check that the bucket can be used. The private server keeps its data in
-    `directory`/.store, and serves all sessions on `directory`. A file in .store holds the access
-    keys, and an environment variable holds the path of this file.
+    All sessions on `directory` share the private server in `directory`/.store.
     """
     with ExitStack() as stack:
         if config.endpoint == "local":
@@ -214,8 +208,8 @@ def _stop_ray(others: set[psutil.Process]) -> None:
 def _connected(worker_logs: bool, address: str, common: Mapping[str, str]) -> Iterator[None]:
     """Connect to a running Ray cluster.
 
-    Ray logs the environment variables that it passes to workers. To keep the credentials of the
-    private store out of this log, a variable holds only the path of the file with the credentials.
+    Workers get only the path of the file with the private store's credentials, because Ray logs
+    their environment variables.
     """
     if address.startswith(("http://", "https://")):
         raise LaunchError(
@@ -289,8 +283,7 @@ def _initialise(worker_logs: bool, **options: Any) -> None:
 def _check_sources(nodes: Sequence[str] = ()) -> None:
     """Raise LaunchError unless every node has the same source files as the driver.
 
-    `nodes` are ids of nodes; by default, they are all living nodes. If a node is lost during the
-    check, the function logs this and skips the node.
+    `nodes` are ids of nodes; by default, they are all living nodes. A lost node is skipped.
     """
     driver = source_tree.here()
     task = ray.remote(num_cpus=0)(source_tree.here)
@@ -328,9 +321,8 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 def _sigterm_unwinds() -> Iterator[Callable[[], object]]:
     """Turn SIGTERM into SystemExit, so that SIGTERM causes the same cleanup as Ctrl-C.
 
-    The exit status is TERMINATED. Yields a function that installs the signal handler again. After
-    the block, SIGTERM and Ctrl-C have the same handlers as before. Outside the main thread, both
-    this function and the yielded function do nothing.
+    Yields a function that installs the signal handler again. Outside the main thread, both
+    functions do nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None

@@ -1,7 +1,6 @@
 """Checks that all nodes run the same source files, and that these files come from one tree.
 
-Ray adds an uploaded working directory to a worker's sys.path. The container image may have the
-project installed, too. Without this check, a worker could import `awares` from the upload and
+Without this check, a worker could import `awares` from an uploaded working directory and
 `awares_platform` from the container image.
 """
 

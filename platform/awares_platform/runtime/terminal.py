@@ -1,11 +1,7 @@
 """Hides chosen lines of C++ libraries from the terminal.
 
-C++ libraries write to descriptor 2, which normally leads to the terminal. In a block of
-`without_line`, descriptor 2 leads to a file. After the block, `without_line` prints the lines of
-this file, except the lines to hide.
-
-Python's log, progress and tracebacks use a copy of descriptor 2, which `separate_stderr` makes.
-They therefore appear at once, even within the block.
+In a block of `without_line`, descriptor 2, where C++ libraries write, leads to a file. Python's own
+lines use a copy of the descriptor and appear at once.
 """
 
 import os

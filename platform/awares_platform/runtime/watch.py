@@ -1,8 +1,7 @@
 """Notices processes of a job that are dead or hang, and counts failures within the last hour.
 
-A watched process is called a part of the job. `watch` pings a part every few seconds. It raises
-PartLost if the part gives no answer within `within_s` seconds. The ping of a dead part must raise
-PartLost, too. This module does not import Ray: the caller passes a function that pings the part.
+A watched process is called a part of the job. `watch` pings a part every few seconds, and raises
+PartLost if it gives no answer in time.
 """
 
 import asyncio
@@ -102,11 +101,8 @@ def restarting(
 ) -> T:
     """Return the result of `attempt`. Call `attempt` again each time it raises PartLost.
 
-    `say` prints a line for each loss. The line says that the job goes on from `kept`, such as "its
-    last checkpoint".
-
-    Raises LaunchError if parts are lost more often than `losses` accepts. `key` is the name of the
-    setting that holds this limit.
+    `say` prints a line for each loss. Raises LaunchError if parts are lost more often than `losses`
+    accepts; `key` names the setting with this limit.
     """
     while True:
         try:
@@ -128,8 +124,7 @@ async def watch(
 ) -> None:
     """Ping a process again and again, and call `heard` with each answer. Never return.
 
-    Raises PartLost if the process gives no answer within `within_s` seconds. `name` is the
-    name of the process in this error. Errors of `ping` are raised unchanged.
+    Raises PartLost if the process `name` gives no answer within `within_s` seconds.
     """
     while True:
         heard(await answer_of(name, ping(), within_s))
@@ -139,8 +134,7 @@ async def watch(
 async def answer_of(name: str, asked: Awaitable[Answer], within_s: float) -> Answer:
     """Return the result of `asked`. Raise PartLost if it takes longer than `within_s` seconds.
 
-    The function counts short waits instead of reading a clock. If this process itself is stopped
-    for minutes, the stop counts as one wait and causes no PartLost.
+    The function counts short waits, not seconds, so a stop of this process causes no PartLost.
     """
     answer = asyncio.ensure_future(asked)
     pause = min(_SLICE_S, within_s / _SLICES)

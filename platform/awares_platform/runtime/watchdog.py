@@ -2,8 +2,8 @@
 
     Ray Data's process --beat--> child --SIGKILL after `within_s` without a beat--> the process
 
-Ray Data owns its actors and tasks, so the driver cannot ping them. Ray Data starts them again if
-their process dies, but it waits without limit for a stopped process.
+The driver cannot ping the processes of Ray Data. Ray Data replaces a dead process, but waits
+without limit for a stopped one.
 """
 
 import os
@@ -24,8 +24,7 @@ _SLICES = 20
 def watchdog(within_s: float) -> Iterator[None]:
     """Start a child process that kills this process if this process is stopped in the block.
 
-    A thread of this process sends signs of life to the child. After `within_s` seconds without a
-    sign, the child kills this process. The block itself may take any time.
+    The child acts after `within_s` seconds without a sign of life from a thread of this process.
 
     Example:
         with watchdog(config.run.hang_timeout_s):
@@ -54,8 +53,8 @@ def _beat(pipe: int, every_s: float, done: threading.Event) -> None:
 def wait_and_kill(process: int, within_s: float) -> None:
     """Kill the parent, whose id is `process`, if no byte arrives on stdin for `within_s` seconds.
 
-    Return when stdin is closed. The function counts short waits instead of reading a clock. If the
-    machine or this process itself is stopped, the stop counts as one wait.
+    Return when stdin is closed. The function counts short waits, not seconds, so a stop of the
+    machine kills nothing.
     """
     silent = 0
     while silent < _SLICES:

@@ -1,8 +1,7 @@
 """Reads and writes single objects below one prefix of an S3 bucket, with boto3.
 
-After a transient error, a call is retried for at most store.retry_budget_s seconds. If it still
-fails, it raises an error from store/errors.py, which states the object's s3:// address. Only the
-method `date` neither retries nor translates errors. Keys are relative to the prefix.
+Keys are relative to the prefix. Transient errors are retried for at most store.retry_budget_s
+seconds. An error states the object's s3:// address.
 """
 
 import logging
@@ -85,10 +84,8 @@ class Bucket:
     ) -> str:
         """Write an object and return its etag.
 
-        With `if_none_match`, the object must not exist. With `if_match`, the object must exist and
-        have this etag. Raises PreconditionFailed if the condition is not met. If the reply to a
-        conditional write is lost and the object holds exactly `data`, the write counts as
-        successful.
+        With `if_none_match`, the object must not exist. With `if_match`, it must have this etag.
+        Raises PreconditionFailed if the condition is not met.
         """
         attempts = 0
 

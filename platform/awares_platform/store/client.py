@@ -1,9 +1,7 @@
 """Creates the boto3 client of a store.
 
-The client of a private server uses the server's own keys, and ignores the environment and the files
-in ~/.aws. For any other server, boto3 searches as usual for credentials, certificates and proxies.
-
-Calls to an address on this machine bypass all proxies.
+The client of a private server uses the server's own keys. For any other server, boto3 searches as
+usual for credentials, certificates and proxies.
 """
 
 import os
@@ -26,8 +24,7 @@ def connect(
 ) -> Any:
     """Return an S3 client for the server at `endpoint`, or for AWS if `endpoint` is None.
 
-    `keys` are the keys of a private server. By default, they come from StoreKeys.of(endpoint). If
-    the server is not private, boto3 searches for the user's credentials.
+    `keys` are the keys of a private server, by default those of `endpoint`.
     """
     keys = keys or StoreKeys.of(endpoint)
     # Let only store.endpoint choose the server. Otherwise boto3 also reads AWS_ENDPOINT_URL.

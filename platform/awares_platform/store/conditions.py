@@ -15,9 +15,8 @@ _NO_ETAG = f'"{"0" * 32}"'
 def ignored_conditions(store: Bucket, key: str, data: bytes, *, stale: str = _NO_ETAG) -> list[str]:
     """Return the names of the headers that the store ignores.
 
-    The object `key` must exist, and `stale` must not be its etag. The function writes `data` to the
-    object twice, each time with a condition that is not met. A correct store refuses both writes.
-    Raises StoreError if a write fails for another reason.
+    The function writes `data` twice to the object `key`, which must exist, with conditions that are
+    not met. A correct store refuses both writes.
     """
     writes: dict[str, Callable[[], str]] = {
         "If-None-Match": lambda: store.put(key, data, if_none_match=True),

@@ -4,9 +4,8 @@
     <directory>/lock    the server and its keeper hold an exclusive lock on this file, which
                         contains the server's process id
 
-The keeper (seaweed_keeper.py) waits for an exclusive lock on `users`, which it gets after the last
-user. It then stops the server. This also works for killed users, because the kernel releases the
-locks of a killed process.
+The keeper (seaweed_keeper.py) stops the server when it gets an exclusive lock on `users`. The
+kernel releases the locks of a killed user.
 """
 
 import contextlib
@@ -27,8 +26,8 @@ POLL_S = 0.1
 def in_use(directory: Path) -> Iterator[None]:
     """Create the directory, and keep its server alive while the block runs.
 
-    At the end of the block, the last user waits until the server has ended. Raises LaunchError if
-    the directory cannot be written, or if an earlier server does not stop within GONE_S.
+    Raises LaunchError if the directory cannot be written, or if an earlier server does not stop
+    within GONE_S.
     """
     _create(directory)
     with (directory / "users").open("a+b") as users:

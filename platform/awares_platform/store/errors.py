@@ -11,8 +11,7 @@ StoreError
 
 LaunchError              A part that a run needs, such as Ray, did not start or has failed.
 
-MissingBucket is not a NotFound, because callers handle NotFound as a normal case. A missing bucket
-is never normal.
+MissingBucket is not a NotFound, because callers handle NotFound as a normal case.
 """
 
 from awares.errors import AwaresError

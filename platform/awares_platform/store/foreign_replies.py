@@ -1,8 +1,7 @@
 """Defines a boto3 event handler that refuses replies which no S3 server sends.
 
-A wrong store.endpoint may lead to a web server, the console of a store, or a proxy with a login
-page. botocore takes such replies for empty listings, missing objects or redirects. To a job, the
-store would then seem empty.
+A wrong store.endpoint may lead to a web server or a login page, whose replies botocore takes for
+empty listings or missing objects.
 """
 
 import re

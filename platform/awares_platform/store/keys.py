@@ -1,11 +1,7 @@
 """Shares the keys of a private S3 server with all processes of a run.
 
-The process that starts the server writes its address and keys to a file that only this user can
-read. Every session on the directory sets the environment variable AWARES_STORE_KEYS to the path of
-this file. Jobs, Ray workers and engines inherit the variable.
-
-The keys are used only for the private server. The AWS environment variables stay unchanged, because
-they hold the user's keys for other servers.
+The process that starts the server writes the keys to a file that only this user can read. The
+environment variable AWARES_STORE_KEYS holds the file's path for all processes of the run.
 """
 
 import json

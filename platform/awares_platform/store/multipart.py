@@ -109,9 +109,8 @@ def _complete(
 ) -> str:
     """Complete the upload and return the object's etag.
 
-    `upload` consists of the upload's id and the random token in the object's metadata. If the
-    server's reply is lost and the stored object has this token, the upload counts as completed.
-    Raises PreconditionFailed if `condition` is not met. IfMatch is not met if no object exists.
+    `upload` holds the upload's id and a random token. If the reply is lost, but the stored object
+    has this token, the upload counts as completed. Raises PreconditionFailed if `condition` fails.
     """
     upload_id, token = upload
     request = {

@@ -18,9 +18,8 @@ _RANGE = re.compile(r"bytes (\d+)-(\d+)/")
 def send_at_once(params: dict[str, Any], **_: object) -> None:
     """Send the body of a write together with its headers. This is a `before-call` handler.
 
-    Without this handler, botocore sends the headers, waits for "100 Continue", then sends the body.
-    If the process is killed during this wait, SeaweedFS stores an empty object. The wait also costs
-    a round trip.
+    botocore would send the body later. If the process is killed in between, SeaweedFS stores an
+    empty object.
     """
     if isinstance(params.get("body"), BytesIO):
         params["body"] = params["body"].getvalue()
@@ -39,9 +38,7 @@ def send_md5(params: dict[str, Any], **_: object) -> None:
 def require_whole(operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:
     """Raise ResponseStreamingError, a transient error, for a truncated reply.
 
-    This is a `before-parse` handler. botocore does not check the length of a body that is not
-    streamed, and even parses a truncated listing as an empty listing. A streamed body is read
-    after this handler, which therefore checks only the headers of such a reply.
+    This is a `before-parse` handler. botocore itself parses a truncated listing as an empty one.
     """
     headers, body = response_dict["headers"], response_dict["body"]
     status = response_dict["status_code"]

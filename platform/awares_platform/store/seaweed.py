@@ -1,9 +1,7 @@
 """Runs a private S3 server on this machine: SeaweedFS ("weed mini") on free loopback ports.
 
-If no server runs on a directory, `serve` writes random credentials to the directory's keys.json,
-and starts a keeper process (seaweed_keeper.py), which starts the server. If a server already runs
-on the directory, `serve` reads keys.json and uses that server. The server ends after its last user,
-even if the process that started it has ended before.
+`serve` joins the server that runs on the directory, or starts a keeper process (seaweed_keeper.py),
+which starts one. The server ends after its last user.
 """
 
 import contextlib
@@ -64,8 +62,7 @@ class Server:
 def serve(directory: Path, bucket: str) -> Iterator[Server]:
     """Yield a server that keeps its data in `directory` and has the bucket `bucket`.
 
-    If a server already runs on the directory, yield that server. The server ends after its last
-    user. Raises LaunchError if the server does not start or does not answer.
+    The server ends after its last user. Raises LaunchError if it does not start or answer.
     """
     with in_use(directory):
         yield _join_or_start(directory.resolve(), bucket)

@@ -4,6 +4,5 @@
                                       +-- courier.py -- weights_and_biases.py    tracking.wandb
                                       +-- courier.py -- mlflow_runs.py           tracking.mlflow
 
-The last column states when a tracker is used: if it is installed, or if a setting names it. A
-tracker that fails or hangs loses only its own values. metrics.jsonl holds all metrics.
+The last column states when a tracker is used. If it fails or hangs, only its own values are lost.
 """

@@ -18,8 +18,7 @@ CLOSE_S = 30.0
 class Courier:
     """Runs calls on a tracker, in order, in a daemon thread.
 
-    If calls raise exceptions, the courier logs the first exception and goes on with the next call.
-    If the tracker's method `start` fails, the courier calls it again before the next call.
+    Errors of calls do not stop the thread; only the first error is logged.
 
     Example:
         courier = Courier("MLflow", tracker)

@@ -19,12 +19,10 @@ _LIMITS = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES
 
 
 class MlflowRuns:
-    """A Tracker for MLflow. tracking.project names the experiment. Each job is one MLflow run.
+    """A Tracker for MLflow. Each job is one MLflow run, which a resumed job continues.
 
-    A resumed job finds its run by two tags, and continues the curves. `address` is the URL of a
-    server or a local directory.
-
-    Raises ImportError if mlflow is not installed.
+    `address` is the URL of a server or a local directory. Raises ImportError if mlflow is not
+    installed.
     """
 
     def __init__(self, job: TrackedJob, address: str) -> None:

@@ -17,12 +17,8 @@ _PAUSE_S = 60.0
 class TensorBoard:
     """A Tracker that writes events to <job>/tensorboard.
 
-    Each series has a directory of its own, so that TensorBoard draws one line for each series in
-    one chart. If a resumed job repeats steps, TensorBoard hides the earlier values of these steps.
-    After an error, such as a full disk, the tracker drops values for `pause_s` seconds. It then
-    opens a new file.
-
-    Raises ImportError if TensorBoard is not installed.
+    After an error, such as a full disk, it drops values for `pause_s` seconds. Raises ImportError
+    if TensorBoard is not installed.
     """
 
     def __init__(self, job: TrackedJob, pause_s: float = _PAUSE_S) -> None:

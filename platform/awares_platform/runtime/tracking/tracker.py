@@ -12,9 +12,6 @@ from PIL.Image import Image
 class TrackedJob:
     """The facts about one job of a run that a tracker shows.
 
-    `directory` is the job's local directory. `settings` is the configuration as JSON values.
-    `project` is the name of the project in W&B, and of the experiment in MLflow.
-
     Example:
         TrackedJob("mini", "grpo", Path("runs/mini/grpo"), "awares-train", {"run": {...}})
     """
@@ -22,8 +19,11 @@ class TrackedJob:
     run: str
     job: str
     directory: Path
+    """The job's local directory."""
     project: str
+    """The name of the project in W&B, and of the experiment in MLflow."""
     settings: Mapping[str, Any]
+    """The configuration as JSON values."""
 
     @property
     def name(self) -> str:
@@ -50,22 +50,23 @@ def _flat(settings: Mapping[str, Any], prefix: str) -> list[tuple[str, Any]]:
 class SampleRow:
     """One episode in a table of samples.
 
-    `image` is the resized image with frames around the received crops. `crops` is a text with the
-    names of the requested crops. `answer` is None if the episode has no answer. `reward` is None if
-    it is unknown. `parts` maps the name of each part of the reward to its value.
-
     Example:
         SampleRow(image, "which digit?", "7", "7", True, "0", 9.75, {"answer": 10.0, "cost": 0.25})
     """
 
     image: Image
+    """The resized image, with frames around the received crops."""
     question: str
     truth: str
     answer: str | None
+    """The answer, or None if the episode has none."""
     correct: bool
     crops: str
+    """The names of the requested crops."""
     reward: float | None
+    """The total reward, or None if it is unknown."""
     parts: Mapping[str, float]
+    """The value of each part of the reward."""
 
 
 class Tracker(Protocol):

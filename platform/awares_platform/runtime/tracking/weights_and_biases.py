@@ -14,13 +14,10 @@ W&B's own step cannot be used: it must never decrease, but a resumed job repeats
 
 
 class WeightsAndBiases:
-    """A Tracker for W&B. Each job is one W&B run. The jobs of `run.name` form one W&B group.
+    """A Tracker for W&B. Each job is one W&B run, which a resumed job continues.
 
-    A resumed job has the same id, so it continues the curves. Without a network, set
-    WANDB_MODE=offline: W&B then writes to <job>/wandb, and `wandb sync --append` sends the files
-    later.
-
-    Raises ImportError if wandb is not installed.
+    Without a network, users set WANDB_MODE=offline and send the files later with `wandb sync
+    --append`. Raises ImportError if wandb is not installed.
     """
 
     def __init__(self, job: TrackedJob) -> None:
