@@ -21,8 +21,8 @@ def message(content: str | None, finish: str = "stop", **further: object) -> Bod
 class ChatServer:
     """An HTTP server that answers a request to /v1/chat/completions with `reply(body, count)`.
 
-    `count` is the number of earlier requests. `reply` returns an HTTP status and a body. With the
-    status 200, a text becomes the content of a chat message.
+    `count` is the number of earlier requests. `reply` returns a status and a body. With status 200,
+    a text becomes a chat message.
     """
 
     def __init__(self) -> None:

@@ -2,8 +2,8 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/adapter_bytes.py [--readme PATH]
 
-AdamW trains an adapter of one layer of the 7B model with synthetic gradients. A size is the number
-of encoded bytes divided by the number of unencoded bytes.
+The adapter belongs to one layer of the 7B model, and its gradients are synthetic. A size is encoded
+bytes / unencoded bytes.
 """
 
 import math

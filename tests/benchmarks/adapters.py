@@ -2,13 +2,11 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/adapters.py [--layers N ...] [--json PATH]
 
-The engine either keeps an adapter separate ("adapter") or adds it to the weights ("folded").
+The engine keeps the adapter separate ("adapter") or adds it to the weights ("folded").
 
-- load: median time from reading HEAD to the applied version, without a canary check
+- load: the time from reading HEAD to the applied version
 - pause: the part of the load in which generation waits
-- memory: growth of the memory (PSS) of this process and the engine, to the peak
-
-A row for 28 layers extrapolates two measurements with fewer layers.
+- memory: the growth of this process and the engine (PSS), at its peak
 """
 
 import asyncio

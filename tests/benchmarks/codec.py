@@ -2,11 +2,9 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/codec.py [--quick] [--json PATH]
 
-- size: the encoded bytes divided by the unencoded bytes
-- floor: the size that an ideal encoder reaches if all weights change by independent random draws
-- speed: the unencoded bytes divided by the CPU seconds of one thread
-
-A codec is worth its time if its speed exceeds the speed of the network.
+- size: encoded bytes / unencoded bytes
+- floor: the size of an ideal encoder, if all weights change by independent random draws
+- speed: unencoded bytes / CPU seconds of one thread
 """
 
 import os

@@ -2,8 +2,7 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/dtypes.py [--quick] [--json PATH]
 
-The main result is the time in bfloat16 divided by the time in float32. The two engines take turns
-in the order A B B A, so a steady drift of the machine's speed cancels out.
+Two engines take turns in the order A B B A, so a steady drift of the machine's speed cancels out.
 """
 
 import argparse

@@ -5,8 +5,7 @@
 - wait: the median time until the images of a step are ready
 - compute: the median time of the main thread's computation
 
-With a Warmer, a second thread prepares the next step's images. If "compute" is then much longer,
-the second thread lacks a core of its own.
+With a Warmer, a second thread prepares the next step's images while the main thread computes.
 """
 
 import argparse

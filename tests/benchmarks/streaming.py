@@ -2,9 +2,9 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/streaming.py [--quick] [--step-s S] [--json PATH]
 
-The main result is the tokens per second with updates, divided by the tokens per second without. The
-windows alternate in the order A B B A, so a steady drift of the machine's speed cancels out. The
-publisher shares the cores with the engine, so it publishes in all windows.
+The main result is the tokens per second with updates / without updates. The publisher shares the
+cores with the engine, so it also publishes in the windows without updates, for a run that no engine
+follows.
 """
 
 import argparse
@@ -74,8 +74,7 @@ class Load:
     async def run(self, groups: Iterator[GenerateRequest]) -> None:
         """Send groups one after another, each as GROUP equal requests at once.
 
-        Concurrent calls share the iterator `groups`, which yields one request per group. No two
-        groups have the same prompt, so the prefix cache never helps a new group.
+        Concurrent calls share the iterator `groups`, which yields a new prompt for each group.
         """
         for request in groups:
             generations = await asyncio.gather(*(self.engine(request) for _ in range(GROUP)))

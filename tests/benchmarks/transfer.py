@@ -4,11 +4,9 @@
 
 Each update is sent in three ways:
 
-- the bus: a delta, encoded, uploaded, downloaded, decoded and verified
+- the bus: encode a delta, upload it, download it, decode it and verify the weights
 - boto3: one put and one get of the same number of bytes
-- a checkpoint: the whole model as safetensors
-
-A second measurement has 1, 2, 4 and 8 readers at once.
+- a checkpoint: upload and download the whole model as safetensors
 """
 
 import multiprocessing

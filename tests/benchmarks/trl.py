@@ -2,9 +2,8 @@
 
     PYTHONPATH=.:platform .venv/bin/python tests/benchmarks/trl.py [--quick] [--json PATH]
 
-The main result is this project's episodes per second divided by TRL's. Both start from the same SFT
-policy, with the same questions and settings. Only one run uses the machine at a time. The first
-call installs TRL's environment from trl.txt and trains the SFT policy.
+The main result is this project's episodes per second / TRL's. The first call installs TRL from
+trl.txt, and trains the SFT policy from which both sides start.
 """
 
 import argparse

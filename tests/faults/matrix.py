@@ -4,10 +4,9 @@
     PYTHONPATH=.:platform python -m tests.faults.matrix --table runs/faults > tests/faults/README.md
 
 - Part 0 is a run without a fault.
-- Parts 1 to 4 have a quarter of the faults each, one fault after another.
-- Higher parts have the faults that --repeat names.
-
-The Ray cluster and SeaweedFS are real. The disk that a fault fills is mounted, which needs root.
+- Each of the parts 1 to 4 has a quarter of the faults.
+- Later parts have the faults that --repeat names.
+- The script mounts a disk that can be filled, which needs root.
 """
 
 import argparse

@@ -85,7 +85,7 @@ def check(
 ) -> dict[str, str]:
     """Return a map from the name of each check to its fault, or to "" if the check passes.
 
-    `status` is the exit status of the job after SIGTERM, or None if the job did not end in time.
+    `status` is the job's exit status after SIGTERM, or None if the job did not end in time.
     """
     session = config.model_copy(
         update={

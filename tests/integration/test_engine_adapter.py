@@ -1,7 +1,7 @@
 """Tests that a bfloat16 engine applies the whole update of a LoRA run, and never mixes versions.
 
-The tests compare the change of the logprobs in the engine with the change in the learner. The ratio
-is the slope (engine/canary_change.py). It is 1 if the engine applies the whole update.
+The slope is the change of the logprobs in the engine / in the learner. It is 1 if the engine
+applies the whole update.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Tests that the canary check detects a family of modules that is one training step behind.
 
-Mean absolute logprob differences between engine and learner, if one family lacks a step of 0.03
-(measured on a CPU in bfloat16; the bound is 0.06):
+The table gives the mean absolute logprob difference, by the family that is behind. The check's
+bound is 0.06. Measured on a CPU in bfloat16:
 
     none (exact)        0.030
     text families       0.33 to 2.3

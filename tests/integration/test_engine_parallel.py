@@ -78,8 +78,7 @@ def answers(running: Running, policy: RandomPolicy) -> list[Generation]:
 def assert_same(pair: tuple[Running, Running], policy: RandomPolicy) -> None:
     """Check that both engines return the same tokens, and equal logprobs except for rounding.
 
-    Rounding can decide between two tokens that are almost equally likely. The rest of such an
-    answer is ignored, but more than 70 % of all tokens must be compared.
+    Answers are compared until rounding makes their tokens differ, but more than 70 % of all tokens.
     """
     compared = sampled = 0
     for one, two in zip(*(answers(running, policy) for running in pair), strict=True):

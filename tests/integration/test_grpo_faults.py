@@ -144,11 +144,11 @@ def test_a_step_with_gradients_that_are_not_finite_publishes_nothing(
 def test_killed_and_stopped_processes_are_replaced(config: PlatformConfig) -> None:
     """Check that each signal ends the process that gets it, and that the training goes on.
 
-    Two more training steps must end within 180 seconds after the signal. At the end, a second
-    SIGTERM cuts the stop of the job short.
+    After each signal, two more training steps must end within 180 seconds.
     """
     rows = config.run.directory / "struck" / "grpo" / "metrics.jsonl"
     settings = ("grpo.steps=2000", "grpo.learner_restarts=9", f"run.hang_timeout_s={HANG_S}")
+    # At the end, a second SIGTERM cuts the stop of this job short.
     job = start("grpo", config, "run.name=struck", *settings)
     processes = {psutil.Process(job.pid)}
     try:

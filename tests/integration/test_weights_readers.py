@@ -59,8 +59,7 @@ def read(
 ) -> None:
     """Read version 1, and then version 3 by two deltas, as one rank of a process group.
 
-    `damaged` maps a rank to the number of its first delta reads that return damaged bytes. The
-    results go into the queue `found`.
+    `damaged` maps a rank to the number of its first reads of deltas that return damaged bytes.
     """
     with process_group(directory / "meeting", rank, RANKS):
         readers, store = HostReaders(), DamagingStore(config, directory / "reads")

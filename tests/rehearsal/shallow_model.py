@@ -2,8 +2,8 @@
 
     PYTHONPATH=.:platform python -m tests.rehearsal.shallow_model DIRECTORY
 
-The language model has 1 of 28 layers, and the vision tower 2 of 32 blocks. `plant` changes the
-weights, so that the policy writes requests and ends its answers.
+The language model has 1 of 28 layers. `plant` changes the weights, so that the policy writes
+requests and ends its answers.
 """
 
 import json

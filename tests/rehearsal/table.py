@@ -2,8 +2,7 @@
 
     PYTHONPATH=.:platform python -m tests.rehearsal.table [--directory runs/rehearsal]
 
-The script reads the reports of run.py, and prints the whole text of this folder's README.md. The
-planned memory is for the shallow model, without the plan's overhead for libraries.
+The script reads the reports of run.py, and prints the whole text of this folder's README.md.
 """
 
 import argparse

@@ -1,10 +1,9 @@
 """Counts the FLOPs of a rehearsed GRPO step with the formulas of `awares plan`.
 
-The plan is for GPUs and the rehearsal runs on a CPU, so the table compares the shares of these
-parts of a step:
+The table compares shares of a step, because the plan is for GPUs and the rehearsal runs on a CPU:
 
     time/wait     the engine scores the canary and generates, and the learner waits
-    time/learn    passes with gradients, which recompute each layer, and reference passes
+    time/learn    passes with gradients, and reference passes
     time/publish  the learner scores the canary
 """
 
@@ -52,8 +51,8 @@ def step_work(
 def split(done: Sequence[Pass]) -> tuple[list[Pass], list[list[Pass]]]:
     """Return the passes that score canaries, and the passes that learn in each step.
 
-    A pass without gradients scores a canary, unless a pass with gradients on the same batch
-    follows. Then it is a reference pass of the step.
+    A pass without gradients is a reference pass if a pass with gradients on the same batch follows.
+    Otherwise it scores a canary.
     """
     following = [later for _, later in pairwise(done)]
     learns = [

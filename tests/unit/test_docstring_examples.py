@@ -19,10 +19,9 @@ def parsed() -> dict[str, ast.Module]:
 
 
 def parameters(modules: dict[str, ast.Module]) -> dict[str, list[str] | None]:
-    """Return a map from the name of each class to the names of its parameters, in order.
+    """Return a map from the name of each class to its parameters, in order.
 
-    The value is None if two classes have the same name, or if the source of a class does not show
-    its parameters.
+    The value is None if two classes share the name, or if the source does not show the parameters.
     """
     found: dict[str, list[str] | None] = {}
     for module in modules.values():

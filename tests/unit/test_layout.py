@@ -46,8 +46,7 @@ def test_platform_is_no_package() -> None:
 def test_no_file_holds_a_path_of_a_developers_machine() -> None:
     """Check that no file contains a home directory, or an absolute path of a Python traceback.
 
-    Homes of the users `awares` and `me` may occur, because the container images and the examples
-    have them. Traceback paths below /opt may occur, too.
+    The container images and the examples have the homes of `awares` and `me`, and paths below /opt.
     """
     foreign = re.compile(
         rb"(?<![\w.])/(?:root|home/(?!awares/|me/)\w+|Users/\w+)/|File \\*\"/(?!opt/)|"
@@ -208,8 +207,8 @@ def test_functions_take_the_sections_that_they_use() -> None:
 def narrow_uses(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[set[str]]:
     """Return one set for each PlatformConfig argument that `function` takes without need.
 
-    The set holds the names of the sections that `function` uses. An argument is needed if the
-    function passes it on, or if the function uses at least FEWEST_SECTIONS of its sections.
+    The set names the used sections. An argument is needed if it is passed on whole, or if at least
+    FEWEST_SECTIONS sections are used.
     """
     narrow = []
     for argument in [*function.args.args, *function.args.kwonlyargs]:

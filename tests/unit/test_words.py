@@ -35,9 +35,7 @@ def tracked(*suffixes: str) -> list[str]:
 def long_lines(name: str) -> list[int]:
     """Return the numbers of the lines with more than 100 bytes in UTF-8.
 
-    A line of ASCII has as many bytes as columns. Other characters have more bytes than columns, so
-    a line with such characters can be too long even with fewer than 100 columns. In Markdown, the
-    function checks only the lines that `prose` keeps.
+    In Markdown, only the lines that `prose` keeps count.
     """
     lines = (ROOT / name).read_text("utf-8").splitlines()
     kept = prose(lines) if name.endswith(".md") else lines
@@ -47,9 +45,8 @@ def long_lines(name: str) -> list[int]:
 def prose(lines: Sequence[str]) -> list[str]:
     """Return the lines of a Markdown file. Each line that is allowed to be long becomes empty.
 
-    The empty lines keep the line numbers right. A line is allowed to be long if it is a table row,
-    quotes a message, or is the output of a command. Such output is in a fenced block, or between
-    the marks `<!-- NAME:begin -->` and `<!-- NAME:end -->`.
+    Lines may be long in tables, quotes and fenced blocks, and between `<!-- NAME:begin -->` and
+    `<!-- NAME:end -->`.
     """
     kept, fenced, filled = [], False, False
     for line in lines:

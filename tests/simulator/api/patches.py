@@ -58,8 +58,8 @@ def _without(live: Any, previous: Any, wanted: Any) -> Any:
 def strategic(target: Any, patch: Any, field: str = "") -> Any:
     """Apply a strategic merge patch.
 
-    Lists in _MERGE_KEYS are merged item by item, and other lists are replaced. These directives are
-    supported:
+    Lists in _MERGE_KEYS are merged item by item, and other lists are replaced. Supported
+    directives:
 
     - `$patch: replace` in an object
     - `$patch: delete` in an item of a list

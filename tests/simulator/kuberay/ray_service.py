@@ -1,10 +1,9 @@
 """Turns a RayService into a RayCluster, its Serve applications, and the head and serve Services.
 
-- A change of serveConfigV2 is sent to Serve on the active cluster.
-- A change of rayClusterConfig starts a second cluster, which the Services select when it serves.
+- A changed serveConfigV2 is sent to Serve on the active cluster.
+- A changed rayClusterConfig starts a second cluster, unless upgradeStrategy is None.
 
-Clusters share this machine, so each has its own port for Serve. The annotation PORTS of a pod maps
-8000 to this port.
+The annotation PORTS of a pod maps Serve's port 8000 to the port that Serve has on this machine.
 """
 
 import hashlib

@@ -1,7 +1,6 @@
 """Hands out loopback addresses and free ports. Every pod and every Service has its own address.
 
-All ports lie outside the kernel's default range of ephemeral ports. A free port is free on all
-addresses, because Ray binds some ports on all of them.
+A port is free only if it is free on all addresses, because Ray binds some ports on all of them.
 """
 
 import random

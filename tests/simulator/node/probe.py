@@ -19,8 +19,8 @@ def passes(
 ) -> bool:
     """Return whether the probe succeeds now. A gRPC probe always succeeds.
 
-    - `port` maps the name or declared number of a port to the actual number.
-    - `command` maps a command to the arguments, environment and directory of its process.
+    - `port` maps the name or declared number of a port to its actual number.
+    - `command` returns the arguments, environment and directory of a command's process.
     """
     if "httpGet" in probe:
         return _http(address, port(probe["httpGet"]["port"]), probe["httpGet"].get("path", "/"))

@@ -12,12 +12,9 @@ PLAIN = GrpoSettings(Grpo(clip=0.2), kl_beta=0.0, importance_cap=2.0)
 def run(ratios, advantages, settings=PLAIN, *, lags=None, references=None, mask=None, totals=None):
     """Return the loss, the statistics and the gradient for given ratios of probabilities.
 
-    Each ratio is a quotient of two probabilities of the same token. The lags and references are 1
-    by default.
-
-        ratios      probability under the policy / probability under the proximal policy
-        lags        probability under the proximal policy / under the behaviour policy
-        references  probability under the reference policy / under the policy
+    ratios      probability under the policy / probability under the proximal policy
+    lags        probability under the proximal policy / under the behaviour policy
+    references  probability under the reference policy / under the policy
     """
     ratio_BT = tensor(ratios)
     proximal_BT = torch.full_like(ratio_BT, -1.0)

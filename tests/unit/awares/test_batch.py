@@ -69,10 +69,8 @@ def as_episode(item: Demonstration) -> Episode:
 
 def test_ids_expand_to_exactly_one_image_token_per_feature(chat, processor, limits):
     batch = collate([direct(chat), called(chat)], IMAGES.__getitem__, processor, limits)
-    # A token covers 28 x 28 pixels. The low view and the quadrant have 70 x 56 pixels.
-    # 70 / 28 = 2.5 is rounded down to 2, because halves are rounded to even numbers.
-    # The low view and the quadrant therefore have 2 x 2 tokens.
-    # The right half has 70 x 112 pixels and therefore 2 x 4 tokens.
+    # A token covers 28 x 28 pixels. The low view and the quadrant (70 x 56 pixels) have 2 x 2
+    # tokens, because 2.5 is rounded to 2. The right half (70 x 112 pixels) has 2 x 4 tokens.
     assert batch.image_grid_thw_I3.tolist() == [[1, 4, 4], [1, 4, 4], [1, 4, 4], [1, 8, 4]]
     images_B = (batch.input_ids_BT == chat.image_token_id).sum(1)
     assert images_B.tolist() == [4, 4 + 4 + 8]

@@ -106,9 +106,8 @@ def test_padding_grows_by_a_share_of_the_box_and_clamps():
         # The boxes lie in opposite corners, so no half contains both boxes.
         ([(4, 4, 24, 24), (90, 90, 110, 110)], (CropId.TOP_LEFT, CropId.BOTTOM_RIGHT)),
         ([(4, 4, 24, 24), (46, 46, 66, 66)], (CropId.TOP_LEFT, CropId.CENTER)),
-        # Two sets of crops cover the three corners with the same area:
-        # the bottom left quadrant with the top half, or the top right quadrant with the left half.
-        # The second set is chosen, because the top right quadrant comes first in crop order.
+        # Two sets of crops cover the three corners with the same area. The set with the top right
+        # quadrant wins, because this quadrant comes before the bottom left one.
         ([(4, 4, 24, 24), (90, 4, 110, 24), (4, 90, 24, 110)], (CropId.TOP_RIGHT, CropId.LEFT)),
         ([(0, 0, 112, 112)], (CropId.ALL,)),
         # The box spans the middle of the image from left to right, so no half contains the box.

@@ -27,8 +27,8 @@ IMAGE = Image.linear_gradient("L").resize((112, 112)).convert("RGB")
 class Script:
     """An engine that plays the given turns in order.
 
-    A turn is a text, a Generation, or an exception, which the engine raises. Each token of a text
-    has the number of its turn (from 1) as its weight version.
+    A turn is a text, a Generation, or an exception to raise. A token's weight version is the number
+    of its turn.
     """
 
     chat: ChatFormat

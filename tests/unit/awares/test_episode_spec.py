@@ -44,8 +44,7 @@ ENVIRONMENTS = st.one_of(
 def prompts(spec, size, request, chat):
     """Return how many tokens and images turn 2's prompt has, or None for a malformed request.
 
-    The prompt consists of turn 1's prompt, the request and the reply. The request is assumed to
-    have the largest number of tokens that a turn may have.
+    The request is assumed to have the largest number of tokens that a turn may have.
     """
     first = spec.environment.first_view(size)
     granted = grant(spec, request, [first], size)
@@ -123,8 +122,7 @@ def test_only_serving_shrinks_a_first_view_that_leaves_no_room():
 def test_four_crops_of_a_page_are_malformed_if_they_exceed_the_budget(chat):
     """Check that the budget refuses four halves of a page, which exceed 8,192 tokens.
 
-    By the paper's rule for views, half of a page costs about as much as the whole page. By the rule
-    "relative", four quarters of the page stay below 8,192 tokens.
+    By the paper's rule for views, half of a page costs about as much as the whole page.
     """
     spec = replace(SPEC, environment=TenCrops(rule=ViewRule("paper")))
     halves = Request(("5", "6", "7", "8"))

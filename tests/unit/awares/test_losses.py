@@ -41,17 +41,15 @@ def test_sft_ignores_garbage_and_survives_no_weight():
 
 
 def test_grpo_clips_by_hand():
-    # A is the advantage of an episode. Ratios are clipped to the interval from 0.8 to 1.2.
-    #   Episode 1: A = 2, terms min(1.5*2, 1.2*2) = 2.4 and min(0.5*2, 0.8*2) = 1.0, mean 1.7
-    #   Episode 2: A = -1, terms min(-1.5, -1.2) = -1.5 and min(-0.5, -0.8) = -0.8, mean -1.15
-    # The loss is -(1.7 - 1.15) / 2.
+    # Ratios are clipped to the interval from 0.8 to 1.2.
+    #     Advantage 2:   min(1.5*2, 1.2*2) = 2.4   min(0.5*2, 0.8*2) = 1.0    mean 1.7
+    #     Advantage -1:  min(-1.5, -1.2) = -1.5    min(-0.5, -0.8) = -0.8     mean -1.15
     loss, stats, gradient = run([[1.5, 0.5], [1.5, 0.5]], [2.0, -1.0])
     assert loss == pytest.approx(-0.275)
     assert stats.loss == pytest.approx(-0.275)
     assert stats.clip_fraction == 0.5 and stats.ratio == pytest.approx(1.0) and stats.tokens == 4
-    # The gradient d loss / d logprob is 0 if the minimum is the clipped term. Otherwise it is
-    # -A * r / (T * B), where r is the ratio. T = 2 is the number of tokens of each episode, and
-    # B = 2 is the number of episodes.
+    # d loss / d logprob is 0 if the minimum is the clipped term. Otherwise it is -advantage * ratio
+    # / 4, for 2 * 2 tokens.
     assert gradient.tolist() == [[0.0, pytest.approx(-2 * 0.5 / 4)], [pytest.approx(1.5 / 4), 0.0]]
 
 
@@ -68,12 +66,13 @@ def test_each_episode_weighs_the_same_whatever_its_length():
 
 
 def test_kl_to_the_reference_by_hand():
-    # The estimate k3 of a token is r - log r - 1, where r is the token's probability under the
-    # reference policy divided by its probability under the policy. For r = 2, k3 is 2 - log 2 - 1.
-    # For r = 0.5, k3 is 0.5 + log 2 - 1. The mean is 0.25.
+    # k3 of a token is r - log r - 1, with the ratio r of the reference policy to the policy.
+    #     r = 2:    2 - log 2 - 1
+    #     r = 0.5:  0.5 + log 2 - 1
     loss, stats, gradient = run(
         [[1.0, 1.0]], [0.0], replace(PLAIN, kl_beta=0.05), references=[[2.0, 0.5]]
     )
+    # The mean of the two is 0.25.
     assert stats.kl == pytest.approx(0.25) and loss == pytest.approx(0.05 * 0.25)
     # The derivative d k3 / d logprob is 1 - r.
     assert gradient.tolist() == [
@@ -82,10 +81,9 @@ def test_kl_to_the_reference_by_hand():
 
 
 def test_importance_weights_are_truncated_and_carry_no_gradient():
-    # A lag is the probability of a token under the proximal policy, divided by its probability
-    # under the behaviour policy. The weight of a token is its lag, but at most 2. The lags 0.5, 1.5
-    # and 8 give the weights 0.5, 1.5 and 2. The advantage is 3 and the ratios are 1, so the terms
-    # are 1.5, 4.5 and 6. Their mean is 4.
+    # The weight of a token is its lag, but at most 2: 0.5, 1.5 and 2. The advantage is 3 and the
+    # The lags 0.5, 1.5 and 8 give the weights 0.5, 1.5 and 2, because a weight is at most 2.
+    # Multiplied by the advantage 3, the terms are 1.5, 4.5 and 6, with mean 4.
     loss, stats, gradient = run([[1.0, 1.0, 1.0]], [3.0], lags=[[0.5, 1.5, 8.0]])
     assert loss == pytest.approx(-4.0)
     assert stats.truncated_share == pytest.approx(1 / 3)

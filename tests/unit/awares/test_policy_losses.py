@@ -1,9 +1,9 @@
 """Compares each policy loss, and each rule for importance weights, with hand-computed values.
 
-In these tests, A is the advantage of an episode. The ratio r of a token is its probability under
-the policy, divided by its probability under the proximal policy. The lag of a token is its
-probability under the proximal policy, divided by its probability under the behaviour policy. w is
-the importance weight of a token. A gradient is d loss / d logprob.
+A    the advantage of an episode
+r    a token's probability under the policy / under the proximal policy
+lag  a token's probability under the proximal policy / under the behaviour policy
+w    the importance weight of a token
 """
 
 import math
@@ -41,8 +41,8 @@ def about(rows):
 
 def test_clip_higher_has_two_bounds():
     # Ratios are clipped to the interval from 0.8 to 1.28.
-    # Episode 1 has A = 1. Its terms are 1.25 and 1.28, and their mean is 1.265.
-    # Episode 2 has A = -1. Its terms are min(-0.7, -0.8) = -0.8 and -0.9, and their mean is -0.85.
+    #     A = 1:   1.25 and 1.28, mean 1.265
+    #     A = -1:  min(-0.7, -0.8) = -0.8 and -0.9, mean -0.85
     loss, stats, gradient = run(
         [[1.25, 1.3], [0.7, 0.9]], [1.0, -1.0], with_loss(ClipHigher(0.2, 0.28))
     )
@@ -54,8 +54,8 @@ def test_clip_higher_has_two_bounds():
 
 
 def test_dr_grpo_divides_by_a_constant():
-    # The sums are 2 for one token with A = 2, and -3 for three tokens with A = -1.
-    # The constant is 4, and there are two episodes: the loss is -(2 - 3) / (4 * 2).
+    # The terms of the two episodes sum to 2 and -3, and the constant is 4.
+    #     loss = -(2 - 3) / (4 * 2)
     loss, _, gradient = run([[1.0] * 3] * 2, [2.0, -1.0], with_loss(DrGrpo(4)), mask=ONE_OR_THREE)
     assert loss == pytest.approx(1 / 8)
     assert gradient.tolist() == about([[-2 / 8, 0.0, 0.0], [1 / 8] * 3])
@@ -74,9 +74,9 @@ def test_dapo_weighs_all_tokens_alike():
 
 
 def test_gspo_clips_the_ratio_of_an_episode():
-    # The ratio of an episode is the geometric mean of its r. The clip range is 0.8 to 1.28.
-    # Episode 1 has the ratio sqrt(1.5 * 0.6) = sqrt(0.9) and A = 2, so its term is
-    # 2 * sqrt(0.9). Episode 2 has the ratio sqrt(2 * 1.125) = 1.5 and A = 1, so its term is 1.28.
+    # The ratio of an episode is the geometric mean of its r. It is clipped to 0.8 to 1.28.
+    #     A = 2:  ratio sqrt(1.5 * 0.6) = sqrt(0.9), term 2 * sqrt(0.9)
+    #     A = 1:  ratio sqrt(2 * 1.125) = 1.5, term 1.28
     settings = with_loss(Gspo(0.2, 0.28))
     loss, stats, gradient = run([[1.5, 0.6], [2.0, 1.125]], [2.0, 1.0], settings)
     assert loss == pytest.approx(-(2 * math.sqrt(0.9) + 1.28) / 2)
@@ -117,9 +117,9 @@ def test_cispo_averages_over_tokens():
 
 
 def test_a_product_of_importance_ratios_is_truncated():
-    # The product of the lags is 0.5 * 1.5 * 8 = 6 in episode 1, and 0.5 * 1.5 = 0.75 in episode 2.
-    # The cap of the product is 2, A is 3, and all r are 1. Each term is therefore 2 * 3 = 6 in
-    # episode 1, and 0.75 * 3 = 2.25 in episode 2.
+    # The product of the lags is truncated to 2. A is 3, and all r are 1.
+    #     Episode 1:  product 0.5 * 1.5 * 8 = 6, terms 2 * 3 = 6
+    #     Episode 2:  product 0.5 * 1.5 = 0.75, terms 0.75 * 3 = 2.25
     settings = replace(PLAIN, importance="sequence_truncate")
     lags, mask = [[0.5, 1.5, 8.0], [0.5, 1.5, 9.0]], [[True] * 3, [True, True, False]]
     loss, stats, gradient = run([[1.0] * 3] * 2, [3.0, 3.0], settings, lags=lags, mask=mask)
@@ -129,14 +129,14 @@ def test_a_product_of_importance_ratios_is_truncated():
 
 
 def test_an_episode_with_a_large_product_is_masked_but_has_its_kl_term():
-    # The product of the lags is 4 in episode 1. This exceeds the cap, so the importance weight is
-    # 0. The product is 0.75 in episode 2, and so is the importance weight.
-    # k3, the KL estimate of a token, is 2 - log 2 - 1 in episode 1 and 0 in episode 2.
+    # The product of the lags is 4 in episode 1, which exceeds the cap, so w is 0. In episode 2 the
+    # product and w are 0.75.
     settings = replace(PLAIN, importance="sequence_mask", kl_beta=0.1)
     lags, references = [[0.5, 8.0], [0.5, 1.5]], [[2.0, 2.0], [1.0, 1.0]]
     loss, stats, gradient = run(
         [[1.0, 1.0]] * 2, [3.0, 3.0], settings, lags=lags, references=references
     )
+    # The KL estimate of a token is 2 - log 2 - 1 in episode 1, and 0 in episode 2.
     assert loss == pytest.approx(-(2.25 - 0.1 * (1 - math.log(2))) / 2)
     # The derivative of k3 by the logprob is 1 - 2 in episode 1.
     assert gradient.tolist() == about([[-0.1 / 4] * 2, [-2.25 / 4] * 2])

@@ -1,7 +1,7 @@
 """Tests that the scorers of the versions 2026-03 and 2026-08 give the same scores as lmms-eval.
 
-tests/lmms_eval/table.json holds the scores that lmms-eval gave to pairs of a prediction and its
-accepted answers. If lmms-eval is installed, a test also compares the scores of fresh pairs.
+tests/lmms_eval/table.json holds scores of lmms-eval. If lmms-eval is installed, a test also
+compares fresh pairs.
 """
 
 from importlib.metadata import PackageNotFoundError, version

@@ -97,9 +97,8 @@ def test_counts_by_hand(size, tokens):
 def test_published_ratios():
     """Compare ratios of tokens and of pixels with published values.
 
-    A view with half the width and height has 0.25 of the full image's pixels. In these examples it
-    has more than 0.25 of the tokens, because the processor shrinks the full image or enlarges the
-    view.
+    A half-size view has 0.25 of the pixels, but here more than 0.25 of the tokens: the processor
+    shrinks the full image or enlarges the view.
     """
     released = VisionLimits(min_pixels=25_088, max_pixels=1_605_632)
     full, low, quadrant = (2246, 1582), (1123, 791), (1123, 791)

@@ -144,8 +144,7 @@ def test_a_default_without_a_clear_type_needs_an_annotation() -> None:
 def test_every_value_is_described() -> None:
     """Check that every value of values.yaml has a comment, or is below a key with a comment.
 
-    The values of a single group or job need no comment, because the comments of groupDefaults and
-    jobDefaults describe the same keys.
+    The comments of groupDefaults and jobDefaults describe the values of single groups and jobs.
     """
     entries = ("cluster.groups.", "endpoint.groups.", "jobs.")
 

@@ -1,7 +1,6 @@
 """Tests that the README and platform/docs name only things that exist, and make true claims.
 
-The tests run the documented example of a reward, and compare the documented layout with the
-repository. They also recompute the table of results from the results.json of each published run.
+The tests recompute the table of results from the results.json of each published run.
 """
 
 import importlib

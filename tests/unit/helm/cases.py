@@ -1,7 +1,6 @@
 """Lists the cases for which the tests render the chart. Each case covers a feature of the chart.
 
-A case has values, which may override a preset, and the objects that the user creates, such as
-Secrets and service accounts.
+A case has values and the objects that the user creates, such as Secrets.
 """
 
 import copy
@@ -35,10 +34,6 @@ REDIS = {"enabled": True, "redisAddress": "redis.example.org:6379", "existingSec
 class Case:
     """One set of values with which the chart is rendered.
 
-    `preset` is the name of the preset that `values` override, or None. `given` maps each object
-    that the user creates for this case, such as "Secret/keys", to the object's keys. The Secrets in
-    SECRETS exist in every case, so `given` leaves them out.
-
     Example:
         Case("trial", preset="trial")
     """
@@ -46,7 +41,12 @@ class Case:
     name: str
     values: dict[str, Any] = field(default_factory=dict)
     preset: str | None = None
+    """The name of the preset that `values` override, or None."""
     given: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Maps an object that the user creates, such as "Secret/keys", to the object's keys.
+
+    The Secrets in SECRETS exist in every case, so they are left out.
+    """
 
     @property
     def outside(self) -> dict[str, frozenset[str]]:

@@ -3,10 +3,7 @@
     AWARES_CRDS/*.yaml --> schema of a kind --+-- closed schema -- jsonschema --+--> faults
                                               +-- CEL rules ------ celpy -------+
 
-The environment variable AWARES_CRDS names the directory with the CRDs. A fault is, for example, an
-unknown field, a wrong type or a broken CEL rule (x-kubernetes-validations). A closed schema is a
-schema that refuses unknown fields. CEL rules about the previous object (oldSelf) are not evaluated.
-Each CRD is parsed once per test session.
+A closed schema refuses unknown fields. CEL rules about the previous object (oldSelf) are skipped.
 """
 
 import copy

@@ -1,8 +1,7 @@
 """Decides whether NetworkPolicies let a source connect to a port of a target.
 
-The source's egress policies and the target's ingress policies must both allow the connection. If
-no policy selects a pod for a direction, all traffic in this direction is allowed. The module
-assumes that pods and IP addresses outside the release's namespace have no policies of their own.
+The source's egress policies and the target's ingress policies must both allow the connection. Ends
+outside the release's namespace are assumed to have no policies.
 """
 
 import ipaddress
@@ -18,9 +17,6 @@ from tests.unit.helm.selectors import matches, port_of
 class Peer:
     """One end of a connection: a pod of the release, another pod, or an outside IP address.
 
-    `namespace` is empty for an outside IP address. `pod` is the document of a pod of the release,
-    or None for any other end. The module looks up named ports in this document.
-
     Example:
         Peer("DNS", {"k8s-app": "kube-dns"}, "kube-system")
         Peer("S3", address="52.216.0.1", namespace="")
@@ -29,8 +25,10 @@ class Peer:
     name: str
     labels: dict[str, str] = field(default_factory=dict)
     namespace: str = NAMESPACE
+    """The pod's namespace, or "" for an outside IP address."""
     address: str = "10.1.2.3"
     pod: Doc | None = None
+    """The document of a pod of the release, in which named ports are looked up."""
 
     @classmethod
     def of(cls, pod: Doc) -> "Peer":
@@ -119,11 +117,9 @@ def _port(entry: dict[str, Any], target: Peer, port: int, protocol: str) -> bool
 
 
 def unused(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
-    """Yield a message for each NetworkPolicy that selects none of `pods`.
+    """Yield a message for each NetworkPolicy, and each podSelector in a rule, that matches no pod.
 
-    Also check each podSelector in a rule, and yield a message if it matches none of `pods`. If a
-    selector matches no pod in any test case, its labels are wrong. Peers with a namespaceSelector
-    are not checked, because their pods may be outside the release.
+    A selector with a namespaceSelector is not checked, because its pods may be outside the release.
     """
     labels = [pod["metadata"].get("labels") or {} for pod in pods]
     for policy in of_kind(docs, "NetworkPolicy"):

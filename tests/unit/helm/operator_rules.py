@@ -1,12 +1,9 @@
 """Checks documents against the rules that the KubeRay 1.7 operator enforces beyond its CRDs.
 
-    RayCluster --> cluster rules
-    RayService --> service rules; its rayClusterConfig --> cluster rules
-    RayJob ------> job rules; its rayClusterSpec --------> cluster rules
-    RayCronJob --> cron rule; its jobTemplate -----------> the rules of a RayJob
-
-Each rule is a function that yields one message for each violation. `gates` are the operator's
-enabled feature gates.
+RayCluster --> cluster rules
+RayService --> service rules; its rayClusterConfig --> cluster rules
+RayJob ------> job rules; its rayClusterSpec --------> cluster rules
+RayCronJob --> cron rule; its jobTemplate -----------> the rules of a RayJob
 """
 
 import re

@@ -1,13 +1,10 @@
 """Lists the pods of a rendered chart, including pods that controllers create from templates.
 
-    RayCluster, RayJob,        headGroupSpec, workerGroupSpecs, submitterPodTemplate -+
-    RayService, RayCronJob                                                            |
-    Deployment, StatefulSet,   template ----------------------------------------------+-- Pods
-    Job, CronJob                                                                      |
-    Pod ------------------------------------------------------------------------------+
-
-A linter for pods ignores pod templates in custom resources. The tests therefore pass the listed
-pods to the linter.
+RayCluster, RayJob,        headGroupSpec, workerGroupSpecs, submitterPodTemplate -+
+RayService, RayCronJob                                                            |
+Deployment, StatefulSet,   template ----------------------------------------------+-- Pods
+Job, CronJob                                                                      |
+Pod ------------------------------------------------------------------------------+
 """
 
 import copy
@@ -48,11 +45,9 @@ def _of(doc: Doc) -> Iterator[Doc]:
 
 
 def _cluster(doc: Doc, spec: Doc) -> Iterator[Doc]:
-    """Yield the pods of a Ray cluster.
-
-    KubeRay adds a random suffix to the name of a RayJob's or RayService's cluster. This function
-    adds a fixed suffix, so that a selector which expects the name without a suffix fails a test.
-    """
+    """Yield the pods of a Ray cluster."""
+    # KubeRay adds a random suffix here. With a fixed suffix, a selector for the name without a
+    # suffix fails a test.
     name = doc["metadata"]["name"] + ("" if doc["kind"] == "RayCluster" else "-x7k2p")
     labels = {
         "ray.io/cluster": name,

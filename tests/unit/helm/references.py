@@ -2,8 +2,7 @@
 
     documents --> World (documents, pods) --> one function for each kind of reference --> messages
 
-A reference names a Secret, a key of a ConfigMap, a port, a pod (by a selector) or a path. `outside`
-maps each object that the user creates, such as "Secret/<name>", to the object's keys.
+A reference names a Secret, a key of a ConfigMap, a port, a pod (by a selector) or a path.
 """
 
 import re

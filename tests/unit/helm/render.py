@@ -2,8 +2,7 @@
 
     values, preset -- helm template -- YAML -- documents
 
-All tests share the documents, so a test must change only copies of them. Helm has no access to a
-cluster. Helm keeps its files in a temporary directory and does not use the home directory.
+All tests share the documents, so a test must change only copies of them.
 """
 
 import atexit

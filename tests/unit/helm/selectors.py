@@ -177,10 +177,9 @@ def clusters(docs: Sequence[Doc]) -> Iterator[str]:
 def addresses(
     docs: Sequence[Doc], pods: Sequence[Doc], outside: Collection[str] = ()
 ) -> Iterator[str]:
-    """Yield a message for each address whose Service does not exist in the release's namespace.
+    """Yield a message for each address in the release whose Service or port does not exist.
 
-    Also yield a message for each address with a port that its Service does not have. The
-    addresses come from variables, commands, arguments and TOML files. Hosts in `outside` are
+    The addresses come from variables, commands, arguments and TOML files. Hosts in `outside` are
     accepted.
     """
     known = service_ports(docs)

@@ -83,18 +83,15 @@ def nodes(spec: Doc) -> list[Node]:
 
 
 def unplaced(bundles: list[Bundle], places: list[Node]) -> list[Bundle]:
-    """Place the bundles on the nodes `places`. Return the bundles for which no node has room.
-
-    Bundles are placed in this order: most labels first, then most GPUs, then most CPUs. Of the
-    nodes that can take a bundle, the function picks the node with the fewest free GPUs. Among nodes
-    with equally many free GPUs, the function picks the node with the fewest free CPUs.
-    """
+    """Place the bundles on the nodes `places`. Return the bundles for which no node has room."""
     left = []
+    # The bundles with the most labels, then GPUs, then CPUs come first.
     for bundle in sorted(bundles, key=lambda one: (-len(one.selector), -one.gpus, -one.cpus)):
         fitting = [node for node in places if node.takes(bundle)]
         if not fitting:
             left.append(bundle)
             continue
+        # Pick the node with the fewest free GPUs, then CPUs.
         node = min(fitting, key=lambda node: (node.gpus - bundle.gpus, node.cpus - bundle.cpus))
         node.cpus, node.gpus = node.cpus - bundle.cpus, node.gpus - bundle.gpus
     return left

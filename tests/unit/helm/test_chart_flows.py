@@ -210,9 +210,8 @@ def test_every_policy_selects_a_pod() -> None:
 def test_a_policy_is_evaluated_as_kubernetes_does() -> None:
     """Check that `allowed` evaluates policies as Kubernetes does.
 
-    Without policies, every flow passes. If only policies without rules select a pod, all flows to
-    and from the pod are blocked. In all other cases, a flow passes if the source's egress policies
-    and the target's ingress policies both allow its two ends, its port and its protocol.
+    Without policies, every flow passes. Otherwise the source's egress policies and the target's
+    ingress policies must both allow the flow.
     """
     web, client = Peer("web", {"app": "web"}), Peer("client", {"app": "client"})
     assert allowed([], client, web, 80)

@@ -1,7 +1,6 @@
 """Tests that the chart refuses values with which a release would install, but never work.
 
-Without the refusal, for example, a pod, an actor or a request would wait for ever. In other cases
-KubeRay's operator would report an error only after the installation.
+For example, a pod would wait for ever, or KubeRay's operator would report an error too late.
 """
 
 from typing import Any

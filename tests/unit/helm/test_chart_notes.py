@@ -54,8 +54,8 @@ REMOVAL = re.compile(r"kubectl.* delete (\S+) --cascade=foreground .*?--selector
 def test_the_command_before_an_uninstall_finds_every_custom_resource(case: Case) -> None:
     """Check that the command deletes every kind of custom resource that the chart renders.
 
-    KubeRay cleans up when such a resource is deleted. Without the command, `helm uninstall` could
-    delete a ConfigMap or KubeRay's operator before the clean-up has ended.
+    KubeRay cleans up when such a resource is deleted. `helm uninstall` alone could delete the
+    operator too early.
     """
     [(kinds, label, value)] = REMOVAL.findall(notes(case))
     assert (label, value) == ("app.kubernetes.io/instance", RELEASE)
@@ -106,8 +106,7 @@ def umbrella(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_umbrella_renders_the_same_documents(umbrella: Path, preset: str) -> None:
     """Check that the umbrella chart renders the same documents as the chart itself.
 
-    The umbrella's values contain the chart's values below the key awares-train. Helm also passes
-    the key `global` to the chart, so the chart's schema must accept this key.
+    Helm also passes the umbrella's key `global` to the chart, so the chart's schema must accept it.
     """
     file = str(CHART / "presets" / f"{preset}.yaml")
     above = yaml.safe_load(Path(file).read_text())

@@ -177,10 +177,9 @@ OUTSIDE = {"Secret/store": {"id"}, "Secret/token": {"auth_token"}}
 
 
 def changed(part: str, path: str, value: object) -> list[Doc]:
-    """Return a copy of the valid documents in GREEN, with one key of one document changed.
+    """Return a copy of the documents in GREEN, with one key of the document `part` changed.
 
-    The function sets the key `path` of the document `part` to `value`. `path` is a dotted key, in
-    which a number is the index of a list item.
+    `path` is a dotted key, in which a number is the index of a list item.
     """
     docs = copy.deepcopy(GREEN)
     *parents, last = path.split(".")

@@ -307,8 +307,7 @@ def test_a_release_name_that_is_too_long_is_refused(major: int) -> None:
 def test_the_longest_accepted_release_name_fits_kuberays_limits() -> None:
     """Check that the operator accepts all object names of a release with the longest allowed name.
 
-    The test first searches for the longest release name that the chart accepts. The release
-    includes a RayCronJob, because the limit for RayCronJob names is the smallest.
+    The release includes a RayCronJob, because the limit for RayCronJob names is the smallest.
     """
     from tests.unit.helm.operator_rules import DEFAULT_GATES, faults
 

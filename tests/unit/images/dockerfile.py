@@ -1,7 +1,6 @@
 """Parses a Dockerfile into stages, and checks the rules of this project's container images.
 
-The linter hadolint checks the style. This module checks what the chart relies on: the user, the
-writable directories, and the contents of the container image.
+The rules are what the chart relies on: the user, the writable directories, and the contents.
 """
 
 import re
@@ -42,16 +41,15 @@ _SECRET = re.compile(r"(SECRET|PASSWORD|TOKEN|ACCESS_KEY|CREDENTIAL)", re.IGNORE
 class Stage:
     """One stage of a Dockerfile: a FROM and the instructions after it.
 
-    `base` is the image or the stage from which this stage starts. `steps` holds the name and the
-    argument text of each instruction.
-
     Example:
         Stage("final", "base", [("USER", "1000:1000")])
     """
 
     name: str
     base: str
+    """The image or the stage from which this stage starts."""
     steps: list[tuple[str, str]] = field(default_factory=list)
+    """The name and the argument text of each instruction."""
 
     def all(self, instruction: str) -> list[str]:
         """Return the argument texts of all instructions with this name."""

@@ -4,9 +4,7 @@
                   \\         |                |           /
                    +------> Pool: labels, taints, sizes of nodes, limit of GPUs
 
-An autoscaler adds the first node to an empty pool only for a pod whose node selector matches the
-labels in the pool's manifest. The sizes of cloud instance types are the vendors'
-numbers. The sizes of nodes on premises are examples.
+The sizes of cloud nodes are the vendors' numbers. The sizes of nodes on premises are examples.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,19 +56,18 @@ Labels = Mapping[str, str]
 class Pool:
     """One pool of nodes that have the same labels and taints.
 
-    `labels` maps the key of each label to its possible values. `sizes` has one mapping for each
-    instance type, from a resource to the amount that one node offers to pods. `gpus` is the most
-    GPUs that the pool can offer; it is infinite if the pool sets no limit.
-
     Example:
         Pool("awares-cpu", {"awares-train/pool": {"cpu"}}, (), ({"cpu": 14.4},), 0.0)
     """
 
     name: str
     labels: Mapping[str, set[str]]
+    """Maps the key of each label to its possible values."""
     taints: Sequence[Labels]
     sizes: Sequence[Mapping[str, float]]
+    """For each instance type, the amounts of each resource that a node offers to pods."""
     gpus: float
+    """The most GPUs that the pool can offer, or infinity without a limit."""
 
     def refusal(self, pod: Doc) -> str | None:
         """Return why no node of the pool takes the pod, or None if a node takes it."""
@@ -202,10 +199,9 @@ def faults(docs: Sequence[Doc], target: str) -> Iterator[str]:
 
 
 def used(docs: Sequence[Doc], resource: str = "nvidia.com/gpu") -> dict[str, dict[str, float]]:
-    """Return how much of a resource the pods of each Ray cluster request in total.
+    """Return how much of a resource the pods of each Ray cluster request at most.
 
-    The outer key is the name of the cluster's owner, and the inner key is the pool. Each worker
-    group counts with its largest number of replicas. A pod without a pool counts under "".
+    The outer key is the cluster's owner. The inner key is the pool, or "" without a pool.
     """
     totals: dict[str, dict[str, float]] = {}
     for doc in docs:

@@ -1,8 +1,6 @@
-"""Evaluates the IAM policies of this repository.
+"""Evaluates the IAM policies of this repository, with only the features that they use.
 
-This module supports only the features that these policies use: statements with the effect Allow,
-actions, resources with `*`, and a few condition operators. AWS's IAM reference defines these
-features in "Policy evaluation logic" and "Condition operators".
+AWS's IAM reference defines these features in "Policy evaluation logic" and "Condition operators".
 """
 
 import json

@@ -1,7 +1,6 @@
 """Tests every manifest: its file name, its first line, its schema and its references.
 
-The name of a file starts with the object's kind. The first line is a comment that says what the
-manifest is for, or which command applies it.
+The first line is a comment that says what the manifest is for, or which command applies it.
 """
 
 import os

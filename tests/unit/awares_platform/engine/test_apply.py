@@ -1,12 +1,11 @@
 """Tests that new weights can be applied to a small model that consists of vLLM's layers.
 
-vLLM stores the weights of linear layers in a layout that depends on the processor. The tests
-produce each of these layouts on any processor:
+vLLM's layout of the weights depends on the processor. The tests produce each layout:
 
-    plain     The layout on GPUs. vLLM does not process the layers after loading.
-    closure   The layout on CPUs without oneDNN (AVX2). A closure computes with the weight itself.
-    packed    The layout on CPUs with oneDNN (AVX-512). Layers have a packed copy and no weight.
-    native    The layout of the processor that runs the test.
+    plain     on GPUs: the layers are as loaded
+    closure   on CPUs without oneDNN: a closure computes with the weight itself
+    packed    on CPUs with oneDNN: layers have a packed copy and no weight
+    native    on the processor that runs the test
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,6 @@
 """Tests the canary: its prompts, its compared tokens, and the bound on the logprob difference.
 
-The canary is a few fixed prompts. The engine's logprobs of these prompts must agree with the
-learner's logprobs after each load of weights.
+The canary is a few fixed prompts, on which engine and learner must agree after each load.
 """
 
 import asyncio

@@ -121,9 +121,8 @@ def test_the_threshold_spends_as_many_tokens_as_awares() -> None:
     }
     joined = join(("full", "low", "threshold", "escalate", "awares"), rows, {}, SPEC)
     assert [one.episode.answer for one in joined["escalate"] if one.episode] == ["awares", "full"]
-    # The two episodes of `awares` have the token ratios 0.25 and 0.5. The budget is 0.75 in total.
-    # The first passes of `threshold` cost 2 * 0.25 = 0.5. A second pass costs 1.0, which exceeds
-    # the budget, so `threshold` plays no question a second time.
+    # The budget is 0.75, the cost of `awares`. The first passes of `threshold` cost 2 * 0.25 = 0.5.
+    # A second pass costs 1.0, so `threshold` plays none.
     assert joined["threshold"] == rows["low"]
     assert join(("low",), {"low": rows["low"]}, {}, SPEC) == {"low": rows["low"]}
 

@@ -34,13 +34,8 @@ class Bus:
 class FakeActor:
     """A fake rollout actor, which plays every prompt with the weight version that it has loaded.
 
-    dies_at          the actor dies while it plays the prompt with this number
-    dies_validating  the actor dies while it validates this version
-    frozen_at        from this prompt number on, the actor hangs like a process after SIGSTOP
-    slow_from        from this prompt number on, `rollout` waits for a call of `drain`, and then
-                     returns a group whose last episode is unfinished
-    mismatch_at      the actor raises an error when it loads this version, as after a mismatch
-    placed           an event that is set once the actor has a node
+    `dies_at` is the number of the prompt during which the actor dies. `placed` is set once the
+    actor has a node.
     """
 
     def __init__(
@@ -55,11 +50,16 @@ class FakeActor:
         self.bus, self.episode, self.log, self.name, self.dies_at = bus, episode, log, name, dies_at
         self.version = -1
         self.dead = asyncio.Event()
+        # The version whose load raises an error, as after a canary mismatch.
         self.mismatch_at: int | None = None
+        # The number of the prompt at which the actor begins to hang.
         self.frozen_at: int | None = None
+        # The version during whose validation the actor dies.
         self.dies_validating: int | None = None
         # The errors that the next validations raise, one each.
         self.validation_errors: list[Exception] = []
+        # The number of the first prompt whose `rollout` waits for `drain`, and then returns an
+        # unfinished group.
         self.slow_from: int | None = None
         self.drained = asyncio.Event()
         # The episodes of earlier actors that this actor has continued, by the prompt's number.

@@ -101,14 +101,8 @@ class MemoryBook:
 class Stage:
     """A controller with its settings, its fake actors and its fake journal.
 
-    dies_at      the number of the prompt at which each actor dies, or None
-    slow_from    the value of `FakeActor.slow_from` for each actor, or None
-    mismatch_at  the version at which the actors report a canary mismatch
-    outcome      the outcome of all groups that can be played and have finite rewards
-    held_out     the questions of validation
-    book         the record of validated versions
-    reported     the versions whose validation the run's metrics already show
-    rewards      a map from an answer to its reward, which is 1 for all other answers
+    `held_out` are the questions of validation. `book` records the validated versions. `reported`
+    are the versions whose validation the run's metrics already show.
     """
 
     def __init__(
@@ -137,10 +131,14 @@ class Stage:
         self.placed.set()
         self.journal = journal or MemoryJournal()
         self.spawned: list[FakeActor] = []
+        # The number of the prompt at which each actor dies, or None.
         self.dies_at: list[int | None] = []
+        # The version at which the actors report a canary mismatch.
         self.mismatch_at: int | None = None
+        # The value of `FakeActor.slow_from` for each actor, or None.
         self.slow_from: list[int | None] = []
         self.episode = episode
+        # The outcome of all groups that can be played and have finite rewards.
         self.outcome = Outcome.READY
         # The ids of the samples that cannot be played, because the question is too long.
         self.unplayable: set[str] = set()
@@ -151,6 +149,7 @@ class Stage:
         )
         held: Any = self.journal
         self.book = book or MemoryBook()
+        # The reward of an answer, which is 1 for all other answers.
         self.rewards: dict[str | None, float] = {}
         steps, validation = self.settings.steps, self.settings.validation
         self.controller = Controller(
@@ -222,10 +221,10 @@ class Stage:
         return [int(line.split()[-1]) for line in self.log if "plays" in line]
 
     async def rest(self, prompts: int) -> list[int]:
-        """Wait until the actors have begun to play `prompts` prompts, and then 0.05 s more.
+        """Wait until the actors have begun `prompts` prompts, and then 0.05 s more.
 
-        Return the numbers of all prompts that the actors have begun. The list has more than
-        `prompts` numbers if the controller issues too many prompts.
+        Return the numbers of the begun prompts: more than `prompts` if the controller issues too
+        many.
         """
         async with asyncio.timeout(30):
             while len(self.played()) < prompts:
@@ -243,10 +242,10 @@ class Stage:
         await run
 
     async def step(self, step: int, version: int) -> list[int] | None:
-        """Take one learner step, publish `version` + 1, and return the numbers of settled prompts.
+        """Take one learner step and publish `version` + 1, or return None if there is no batch.
 
-        A prompt is settled once the learner has its group, or once its group turns out to be
-        useless. Return None if the controller hands out no batch.
+        Return the numbers of settled prompts: the learner has their group, or their group is
+        useless.
         """
         shard = await self.controller.batch(step, version, 0, 1)
         if not isinstance(shard, StepShard):

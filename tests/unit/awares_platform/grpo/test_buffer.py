@@ -145,8 +145,7 @@ def test_restart_loses_nothing_and_counts_nothing_twice(
 ) -> None:
     """Check which groups a new learner gets after the first learner has died.
 
-    The dead learner took two steps, but its checkpoint contains only the first step. At its death
-    the groups of prompts 4 and 5 were ready, and prompt 6 was in flight.
+    The first learner took two steps, but its checkpoint contains only the first step.
     """
     buffer = make_buffer(bound=4)
     buffer.restore(Position(), [], Lineage(first=0))
@@ -160,8 +159,8 @@ def test_restart_loses_nothing_and_counts_nothing_twice(
     fresh = make_buffer(bound=4)
     fresh.restore(committed, journal, Lineage(((0, 1),), first=2))
     batches = [numbers(fresh.take(step, version=2)) for step in (1, 2)]
-    # The groups 2 and 3 of the lost step come first, and then the groups 4 and 5, which waited in
-    # the buffer. The groups 0 and 1 do not come again, because the checkpoint contains their step.
+    # The groups 2 and 3 of the lost step come first, then the waiting groups 4 and 5. The
+    # checkpoint contains the step of the groups 0 and 1.
     assert batches == [
         [2, 3],
         [4, 5],
@@ -205,13 +204,13 @@ def test_groups_of_an_abandoned_branch_are_issued_again_at_the_next_attempt(
 ) -> None:
     """Check the groups after a restart that abandons versions 4 to 9.
 
-    The lost learner published versions 1 to 9, and its checkpoint holds version 3. The new learner
-    publishes the weights of version 3 again as version 10. The group of prompt 0 has tokens of
-    versions 1 to 3. The group of prompt 1 has tokens of versions 2 to 4.
+    The new learner publishes the weights of version 3 again as version 10.
     """
     buffer = make_buffer(bound=4)
     buffer.restore(Position(), [], Lineage(first=1))
     kept, abandoned, flying = (buffer.issue() for _ in range(3))
+    # The tokens of the first group have versions 1 to 3. Those of the second group have versions 2
+    # to 4.
     groups = [make_group(kept, version=1), make_group(abandoned, version=2)]
     assert all(buffer.add(one) for one in groups)
     buffer.restore(Position(), groups, Lineage(((1, 3),), first=10), stale={7: 1})

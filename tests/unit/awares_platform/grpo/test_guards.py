@@ -97,7 +97,7 @@ def test_the_mean_counts_and_a_guard_speaks_once_until_its_metric_returns() -> N
     values = (9.0, 0.0, 5.0, 5.0, 0.0, 0.0, 5.0)
     found = said(guards(), *({"policy/kl": value} for value in values))
     # The means over two steps are 4.5, 2.5, 5, 2.5, 0 and 2.5, and the bound is 2. The guard warns
-    # at 4.5. It warns again only at the last 2.5, after the mean has fallen below the bound.
+    # again only after the mean has fallen below the bound.
     assert [len(one) for one in found] == [0, 1, 0, 0, 0, 0, 1]
 
 

@@ -36,8 +36,8 @@ class Method:
 class Part:
     """A fake Ray actor, which runs in this process and is its own handle.
 
-    If `silent_after` is set, the part answers this number of pings and then no more. After `kill`,
-    each answer is Ray's error for a dead actor.
+    It answers only `silent_after` pings if this number is set. After `kill`, it raises Ray's error
+    for a dead actor.
     """
 
     def __init__(self, silent_after: int | None = None) -> None:
@@ -259,10 +259,10 @@ def test_more_than_the_most_actors_are_refused_as_the_fewest() -> None:
 
 
 def far(restored: list[int | None]) -> Start:
-    """Return a function that makes a controller and a trainer.
+    """Return a function that makes a controller with a too large KL divergence, and a trainer.
 
-    The controller reports a too large KL divergence in every step. Its calls of `restore` restore
-    the versions in `restored`, one each. None stands for a call that can restore no version.
+    Each call of the controller's `restore` takes the next version of `restored`. With None, no
+    version can be restored.
     """
 
     def start() -> tuple[ShortController, ShortTrainer]:

@@ -73,8 +73,7 @@ def test_a_synchronous_run_has_no_forecast(stage: Callable[..., Stage]) -> None:
     """Check that `upcoming` returns no views if the next batch cannot be ready ahead of its step.
 
     With the staleness bound 0, a batch becomes ready only after the learner has published the
-    version that its step updates. `upcoming` then returns when the batch is handed out, another
-    learner attaches, or the run ends.
+    version that its step updates.
     """
 
     async def scene() -> None:

@@ -72,8 +72,7 @@ def test_a_refusal_costs_its_sample_only(
 ) -> None:
     """Check that a reply without a verdict becomes an Unreadable with its reason.
 
-    The judge asks once more after most replies that it cannot read. After status 400, it sends the
-    request again without a JSON schema, because the server may not support one.
+    The judge asks a second time after most such replies. After status 400, it sends no JSON schema.
     """
     server.reply = lambda body, count: (status, said)
     [found], _ = judge(endpoint(server))

@@ -175,11 +175,7 @@ def test_settings_that_cannot_work_are_refused() -> None:
 
 
 def test_a_failure_travels_as_a_row_and_nothing_is_written() -> None:
-    """Check that `label_shard` does not raise a failure, but returns it in the column "failure".
-
-    In the first call, the batch says that the engine has failed. In the second call, `label_shard`
-    itself fails, because no local store is running.
-    """
+    """Check that `label_shard` does not raise a failure, but returns it in the column "failure"."""
     rows = encode_rows(
         [SAMPLE], {"low_answer": ["1"], "full_answer": ["7"], "confidence": [0.5], "fault": [""]}
     )
@@ -195,5 +191,6 @@ def test_a_failure_travels_as_a_row_and_nothing_is_written() -> None:
         isinstance(pickle.loads(engine["failure"][0]), EngineFailure)
         and engine["lr"][0] == engine["hr"][0] == 0
     )
+    # This batch has no failure, but `label_shard` itself fails, because no local store is running.
     store = label_shard(batch, PlatformConfig())
     assert "names no server yet" in str(pickle.loads(store["failure"][0]))

@@ -34,9 +34,11 @@ def chat() -> ChatFormat:
 class FakeEngine:
     """A fake engine whose reply depends on the images of the request.
 
-    The reply is "7" if the last image is 112 pixels wide or if there are several images.
-    Otherwise, the reply is a request for the top left crop if `asks` is true, and "1" if not.
-    After `dies_after` requests, every further request raises an error.
+    - "7" for several images, or if the last image is 112 pixels wide
+    - a request for the top left crop, if `asks` is true
+    - "1" otherwise
+
+    After `dies_after` requests, the engine raises an error.
     """
 
     def __init__(self, chat: ChatFormat, asks: bool = False, dies_after: int | None = None) -> None:
@@ -164,8 +166,7 @@ def test_both_answers_come_from_one_turn_each(chat: ChatFormat) -> None:
 def test_a_question_without_room_for_a_request_is_a_fault_of_the_data(chat: ChatFormat) -> None:
     """Check that a sample has a fault if its crops would not fit into a second turn.
 
-    The context is one token too short for two turns of the long question. The base policy still
-    answers this question, because its single turn fits.
+    The context is one token too short. The base policy still answers, because its single turn fits.
     """
     long = Sample("long", "a" * 64, "why " * 50, "7")
     budget = episode_budget(CONFIG.method, context=0)

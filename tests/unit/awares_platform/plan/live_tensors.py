@@ -12,8 +12,7 @@ from torch.utils._pytree import tree_leaves
 class LiveTensors(TorchDispatchMode):
     """Counts the bytes of all tensors that operations create within a `with` block.
 
-    `peak` is the largest number of bytes that existed at the same time. Tensors in `known` exist
-    before the block and do not count.
+    `peak` is the largest number of bytes at any time. The tensors in `known` do not count.
 
     Example:
         with LiveTensors(model.parameters()) as live:

@@ -190,9 +190,9 @@ def test_the_towers_time(
 ) -> None:
     """Check how often the vision tower runs.
 
-    With two minibatches, the proximal policy adds a run of the tower. With ZeRO stage 3 or a
-    trained tower, the reference needs its own run, and every sequence needs its own low view. Each
-    of the two gradients of a trained tower costs as much as a run.
+    - With two minibatches, the proximal policy adds a run.
+    - With ZeRO stage 3 or a trained tower, the reference adds a run, and low views are not shared.
+    - A trained tower has two gradients, each as costly as a run.
     """
     whole = ("policy.lora_rank=0", "grpo.micro_tokens=none", "grpo.micro_batch=64")
     config = setup(*whole, "grpo.learner_workers=1", override)

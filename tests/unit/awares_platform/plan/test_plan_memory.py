@@ -216,10 +216,11 @@ def test_the_encoder_cache_holds_the_tokens_of_a_pass() -> None:
 def test_temporary_tensors_are_those_of_a_pass_or_of_a_canary() -> None:
     """Check that the plan counts the larger of two peaks: `workspace` and `scoring`.
 
-    `workspace` is the peak of a forward pass. `scoring` is the peak while the engine scores a
-    canary, whose longest prompt has a crop of 1,040 tokens, twice as many as a typical crop.
+    `workspace` is the peak of a forward pass, and `scoring` is the peak while the engine scores a
+    canary.
     """
     tokens, wide = tokens_of(setup()), engine_of(setup())
+    # The canary's longest prompt has a crop of 1,040 tokens, twice as many as a typical crop.
     prompt = tokens.called + 520
     assert wide.scoring == prompt * 152_064 * (2 + 4 + 2 + 4 + 1) > wide.workspace
     assert wide.temporary == wide.scoring

@@ -1,7 +1,7 @@
 """Tests the planned memory of a training pass against the tensors of a real pass.
 
-The model of the real pass has an eighth of the 7B's widths, and few layers. All tensors of a layer
-grow with the width, so the comparison holds for the 7B, too.
+The real model has an eighth of the 7B's widths. The comparison holds for the 7B too, because all
+tensors grow with the width.
 """
 
 import shutil

@@ -66,8 +66,8 @@ def test_the_first_pass_waits_for_its_images_and_others_only_for_slow_ones() -> 
     assert hidden.images_s == pytest.approx(3 + 1)
     assert hidden.seconds == pytest.approx(4 + computing)
     longer = slow(30_000)
-    # The first pass waits 31 s for an image and a crop. Then it computes for 22 s, while the thread
-    # prepares the image of the second pass for 30 s. The second pass waits for the remaining 8 s.
+    # The first pass waits 31 s and computes for 22 s. Meanwhile, the thread prepares the second
+    # pass's image for 30 s, so the second pass waits 8 s.
     assert longer.images_s == pytest.approx(31 + (30 - 22))
     assert longer.prepared_s == pytest.approx(31 + 30)
 
@@ -79,9 +79,8 @@ def test_across_steps_only_slow_images_make_the_ranks_wait() -> None:
         return rank_time(4, 1, budget, LENGTHS, assumed, LANGUAGE, across_steps=True)
 
     assert (slow(3000).images_s, slow(3000).seconds) == (0, 2 * 11 + 2 * 7)
-    # The first pass needs two images and a crop, which take 17 s. The thread prepares them during
-    # the last pass of the previous step, which takes only 14 s. The second pass does not wait,
-    # because its two images take 16 s and the first pass takes 22 s.
+    # The images of the first pass take 17 s, of which 14 s pass during the previous step. Those of
+    # the second pass take 16 s, and are ready after the 22 s of the first pass.
     assert slow(8000).images_s == pytest.approx(17 - 14)
 
 

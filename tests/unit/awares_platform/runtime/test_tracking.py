@@ -209,19 +209,18 @@ def records(directory: Path) -> list[Any]:
 
 
 def _entries(data: bytes) -> Iterator[bytes]:
-    """Yield the entries of a file in LevelDB's log format.
+    """Yield the entries of a file in LevelDB's log format, after W&B's own header of 7 bytes.
 
-    The file begins with W&B's own header of 7 bytes. An entry consists of one or more fragments.
-    Each fragment has a header of 7 bytes: a checksum, the length, and the kind (1 whole, 2 first, 3
-    middle, 4 last). The file consists of blocks of 32 KiB. If fewer than 7 bytes are left in a
-    block, they are zeros.
+    An entry is one or more fragments.
     """
     at, entry = 7, b""
     while at < len(data):
         left = 32768 - at % 32768
+        # The file has blocks of 32 KiB. Fewer than 7 bytes at the end of a block are padding.
         if left < 7:
             at += left
             continue
+        # The header of a fragment: checksum, length, and kind (1 whole, 2 first, 3 middle, 4 last).
         _, length, kind = struct.unpack_from("<IHB", data, at)
         entry += data[at + 7 : at + 7 + length]
         at += 7 + length

@@ -37,10 +37,10 @@ SPECIAL = [
 
 
 class ScriptedEngine:
-    """An engine that answers each request with the next line of `script`.
+    """An engine that answers each request with the next line of `script`, and records all requests.
 
-    If the line is an exception, the engine raises it. If the sampling settings of the request block
-    the line's first token, the engine answers "blocked". The engine records all requests.
+    A line that is an exception is raised. The answer is "blocked" if the request blocks the line's
+    first token.
     """
 
     def __init__(self, chat: ChatFormat) -> None:

@@ -78,8 +78,8 @@ def address(crop_loop) -> Iterator[Callable[..., str]]:
 def tab(browser) -> Iterator[Callable]:
     """Yield a function that opens an address in a new tab.
 
-    At the end of the test, check that no script raised an error, and that the console shows no
-    errors. Errors in the console are allowed if the function is called with `errors=True`.
+    The test fails at its end if a script raised an error or the console shows one. `errors=True`
+    allows errors in the console.
     """
     contexts, said = [], []
 

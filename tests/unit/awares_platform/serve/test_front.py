@@ -32,24 +32,21 @@ HOST = b"host: a\r\n"
 
 @dataclass
 class Behind:
-    """The ASGI application behind the front, in place of Ray Serve's proxy.
-
-    port          the port of the server
-    kind          how the application answers
-    availability  the state of the replicas, as the front sees it
-    draining      whether the endpoint is about to stop, as the front sees it
-    bodies        the sizes of the request bodies that the application got
-    reports       the numbers of requests in flight that the front reported
-    left          the number of clients that left a hanging request
-    """
+    """The ASGI application behind the front, in place of Ray Serve's proxy."""
 
     port: int
     kind: str = "answer"
+    """How the application answers."""
     availability: Availability = Availability.READY
+    """The state of the replicas, as the front sees it."""
     draining: bool = False
+    """Whether the endpoint is about to stop, as the front sees it."""
     bodies: list[int] = field(default_factory=list)
+    """The sizes of the request bodies that the application got."""
     reports: list[int] = field(default_factory=list)
+    """The numbers of requests in flight that the front reported."""
     left: int = 0
+    """The number of clients that left a hanging request."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         message = await receive()

@@ -1,7 +1,6 @@
 """Tests that a layer in 16 bits does not lose updates of its adapter to rounding errors.
 
-The layer has the width of the 7B model, and the adapter is initialised as in training. After k
-steps, every element of `up` (the matrix B of LoRA) has moved by k learning rates.
+After k steps, every element of `up` (the matrix B of LoRA) has moved by k learning rates.
 """
 
 import math
@@ -23,8 +22,8 @@ WIDTH, RANK, TOKENS, SCALE, RATE = 3584, 8, 64, 2.0, 1e-5
 def layer() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return a weight, the inputs of a few tokens, `down`, and the signs of the elements of `up`.
 
-    `down` and `up` are the matrices A and B of LoRA. The sign of an element says whether each step
-    raises or lowers this element.
+    `down` and `up` are the matrices A and B of LoRA. Each step moves an element of `up` by its
+    sign.
     """
     torch.manual_seed(0)
     return (

@@ -1,7 +1,7 @@
 """Tests the decoder on damaged, truncated and hostile blobs.
 
-The decoder must either refuse a damaged blob or return a tensor of the right shape. It must never
-allocate more memory than the content of a blob can fill.
+The decoder must refuse a blob or return the right shape, without allocating more memory than the
+blob's content can fill.
 """
 
 import numpy as np
@@ -41,8 +41,8 @@ def samples() -> list[tuple[Tensor | None, bytes]]:
 def survives(base: Tensor | None, blob: bytes) -> bool:
     """Return True if the blob can be decoded, and False if the decoder raises WeightsError.
 
-    The test fails if the decoder raises another exception. It also fails if the decoded tensor does
-    not have the dtype and shape of `base`.
+    The test fails for any other exception, and for a result with another dtype or shape than
+    `base`.
     """
     try:
         result = decode(base, blob)
@@ -82,8 +82,7 @@ def test_garbage_is_refused_or_harmless(tail: bytes, which: int) -> None:
 def test_no_word_is_written_beyond_the_end() -> None:
     """Check that the decoder refuses damaged streams, and writes only to the first 100 words.
 
-    In a stream, the gap of a change is the number of unchanged words before it. The move is a code
-    of two bits that says by how many steps the word changes.
+    A change has a gap, the number of unchanged words before it, and a move, the code of its steps.
     """
     words = np.zeros(200, np.int16)
     for streams in (

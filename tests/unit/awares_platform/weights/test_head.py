@@ -43,8 +43,8 @@ def test_head_survives_json_and_finds_versions() -> None:
 
 
 def test_the_path_with_the_fewest_bytes_is_chosen() -> None:
-    # The anchor of version 13 and the delta to version 14 have 100 + 12 bytes. The path from the
-    # anchor of version 10 to version 14 has 90 + 9 + 10 + 11 + 12 bytes.
+    # Version 14 costs 100 + 12 bytes from the anchor of version 13, but 90 + 9 + 10 + 11 + 12 bytes
+    # from the anchor of version 10.
     assert HEAD.path(14) == hops((13, "a13"), (14, "d14"))
     assert HEAD.path(12) == hops((10, "a10"), (11, "d11"), (12, "d12"))
     assert HEAD.path(14, have=12) == hops((13, "d13"), (14, "d14"))
