@@ -1,8 +1,5 @@
 """Serves the adapters of a run with vLLM, without changing the base weights.
 
-    subscriber --verified tensors--> PEFT directory of the version --add_lora--> engine process
-    request --Adapters.playing--> LoRARequest of the current version, until the request ends
-
 Adding a small LoRA update to bfloat16 weights would round most of it away, so vLLM keeps adapters
 apart. A request "plays" an adapter if vLLM computes the request with this adapter.
 """
@@ -49,7 +46,7 @@ def stays_adapter(dtype: str, rank: int) -> bool:
     """Return whether an engine keeps an adapter apart from its weights.
 
     `dtype` is the engine's data type. `rank` is the adapters' rank, or 0 without adapters. An
-    engine in float32 adds the adapter to its weights: the sum is exact enough, and faster on CPUs.
+    engine in float32 adds the adapter to its weights, because the sum is exact enough.
     """
     return rank > 0 and dtype != "float32"
 
@@ -146,8 +143,8 @@ class Adapters:
     async def apply(self, version: int, vision: bool = False) -> tuple[float, float]:
         """Add the version that `prefetch` prepared to vLLM, and remove unused older versions.
 
-        Only new requests use the added version. Return the seconds of the load twice, because
-        generation pauses for the whole load. `vision` has no effect.
+        Only new requests use the added version. Return the seconds of the load, and the equal
+        seconds of the pause. `vision` has no effect.
 
         Raises WeightsError if the last `prefetch` was for another version.
         """

@@ -1,11 +1,7 @@
 """Compares the engine's change of the canary's logprobs with the learner's change.
 
-    learner:  version 0, version v --> change --\\
-                                                 slope: engine's change / learner's change
-    engine:   version 0, version v --> change --/
-
-The slope reveals an update that the engine did not load, even if the update is smaller than the
-rounding errors of single logprobs.
+The change is the difference between the logprobs of version v and version 0. It reveals an update
+that the engine did not load, even one smaller than the rounding errors of single logprobs.
 """
 
 import math

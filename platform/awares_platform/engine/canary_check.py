@@ -30,8 +30,8 @@ class CanaryCheck:
     async def measure_start(self, canary: Canary, manifest: Manifest, version: int) -> None:
         """Score the canary with version 0, so that `verify` can check the change since version 0.
 
-        Do nothing if the engine's present `version` is not 0, or if `manifest` lacks the learner's
-        logprobs of version 0. Raises WeightsError in the same cases as `canary.expected`.
+        `version` is the engine's present version; unless it is 0, do nothing. Raises WeightsError
+        in the same cases as `canary.expected`.
         """
         # `start_of` renders all images of the canary. In the event loop, this work would block all
         # other tasks.

@@ -1,9 +1,6 @@
 """Wraps vLLM's AsyncLLM in the interface `awares.generate.Generate`, and loads new weights into it.
 
-    episodes --GenerateRequest--> Engine --ids, images--> AsyncLLM  <--zmq-->  engine process
-                                    |                  (this process)     worker.StoreTransfer
-                                    |
-    load_version(subscriber, v): prefetch (generating) -> pause -> apply -> resume -> canary
+    load_version:  prefetch while generating -> pause -> apply -> resume -> check the canary
 
 The engine returns the logprobs of the sampling distribution. A learner that recomputes the logprobs
 must use the same temperature, and mask the same ids.
@@ -214,8 +211,7 @@ class Engine:
     ) -> LoadReport:
         """Load a published version while the engine generates.
 
-        Requests in flight continue with the new version. If the versions are adapters, requests in
-        flight instead keep their version.
+        Requests in flight continue with the new version, or keep their version if it is an adapter.
 
         Raises StoreError if the store fails, and WeightsError if the version is unusable. Both
         errors leave the engine unchanged.

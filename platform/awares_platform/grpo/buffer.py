@@ -1,12 +1,9 @@
 """Keeps finished groups for the learner, and bounds the groups' staleness.
 
-    issue() -> in flight -> add() -> ready -> take(version) -> learner
-       ^          |                    |
-       +--reissue-+        stale ------+
-       +-----------------+ unfinished: the next actor continues the episodes
+    issue() --> in flight --> add() --> ready --> take() --> learner
 
-A group is stale if one of its tokens is more than grpo.staleness_bound updates old, or comes from a
-version that a restarted learner has abandoned.
+A stale group has a token that is more than grpo.staleness_bound updates old. Prompts of stale
+groups are issued again.
 """
 
 import heapq
@@ -71,10 +68,9 @@ class EpisodeBuffer:
         """Fill the buffer with stored groups after the learner has started or restarted.
 
         - `position` holds the settled prompts (see the class Position).
-        - `groups` holds the stored groups. Groups of settled prompts, and of prompts in flight, are
-          ignored.
+        - `groups` holds the stored groups. The method ignores prompts that are settled or in flight.
         - `lineage` is the lineage of the learner's versions.
-        - `stale` maps the number of a prompt with a stale or damaged group to the group's attempt.
+        - `stale` maps a prompt's number to the attempt whose group is stale or damaged.
 
         `issue` will first return the issued prompts that have no usable group.
         """

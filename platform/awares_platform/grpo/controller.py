@@ -1,11 +1,7 @@
 """Keeps the rollout actors busy, scores their groups, and hands batches to the learner.
 
-    one task per actor:  start --> follow the weights  ||  issue prompts while there is room
-                           ^                           |
-                           +-- requeue its prompts <---+ the actor dies
-
-The run survives up to grpo.actor_restarts deaths of actors an hour. Any other error stops the run,
-and `run` raises the error.
+If an actor dies, another one replaces it and gets its prompts. More than grpo.actor_restarts deaths
+an hour, or any other error, stop the run.
 """
 
 import asyncio

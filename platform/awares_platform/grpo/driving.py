@@ -1,9 +1,5 @@
 """Uses the running rollout actors: they follow the weights, validate, and roll out groups.
 
-    drive:  follow  ||  validate  ||  issue --> roll --> score --> receive(group)
-                                        |         |                    ^
-            hand_back --- stops it -----+         +---- unfinished ----+
-
 A drained actor hands back its groups: it stops sampling, and returns the tokens so far. Another
 actor or job continues these groups.
 """

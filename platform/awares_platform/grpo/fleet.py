@@ -49,8 +49,7 @@ class Fleet:
         """Run the actor with this index, and replace the actor each time it is lost.
 
         `drive` uses the actor until an error occurs. Raises every error except ActorLost. Raises
-        LaunchError after more than grpo.actor_restarts losses within an hour; losses that a cloud
-        announces do not count.
+        LaunchError after more than grpo.actor_restarts unannounced losses within an hour.
         """
         while True:
             actor = self._spawn(index)

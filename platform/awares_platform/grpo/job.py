@@ -1,24 +1,13 @@
-"""Runs the grpo job. The diagram shows the parts of the job and the data that they exchange.
+"""Runs the grpo job. The diagram shows the data that its parts exchange.
 
-                  prompts, while the buffer has room
-    Controller -----------------------------------------------> RolloutActor x N
-      |  ^  ^                                                      |       ^
-      |  |  +-- G episodes: ids, logprobs, versions, views --------+       | follow HEAD:
-      |  |                                                                 | load, then check
-      |  RewardPool: rewards, advantages, in reward workers                | the canary
-      |  v                                                                 |
-      | EpisodeBuffer --> Journal (S3, one segment per step)            weights (S3)
-      |  |                                                                 ^
-      |  +-- batch(step, version): the oldest groups --> Learner x M       | publish
-      |        the learner waits here, and only here     (Ray Train,       |
-      |                                                   DeepSpeed) ------+
-      |                                                     |     |
-      +<-- learned(step, metrics) --------------------------+     +-- every k steps: checkpoint
-      |                                                               (S3): weights, optimizer,
-      +--- record() --> this driver: metrics.jsonl, progress          step, position
+    controller --prompts--> rollout actors --episodes--> controller
+    controller --episodes--> reward workers --rewards, advantages--> controller
+    controller --batch--> learner --metrics--> controller
+    controller --finished groups--> journal in the store
+    learner --weights--> store --weights--> rollout actors
 
 Lost actors are replaced. A lost learner, controller or trainer resumes from the last checkpoint and
-the journal. After SIGTERM, the next job continues the unfinished groups.
+the journal.
 """
 
 import asyncio

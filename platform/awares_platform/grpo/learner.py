@@ -1,12 +1,9 @@
 """Runs one rank of the learner, a data-parallel trainer (Ray Train V2, DeepSpeed ZeRO).
 
-    restore --> publish --> attach --> [ steps ] --> chosen --> export --> close
+    start --> [ batch --> update --> publish weights --> report metrics ] --> export
 
-    a step:  batch --> (snapshot) --> update --> publish --> learned --> (checkpoint)
-               ^ the only place where the learner waits for rollouts
-
-The learner gets batches from the controller, and publishes weights to the object store. A killed
-learner resumes from its last checkpoint, and publishes the next free version.
+The learner waits for rollouts only at `batch`. A killed learner resumes from its last checkpoint,
+and publishes the next free version.
 """
 
 import time

@@ -1,9 +1,5 @@
 """Lets rollout actors wait for room in the buffer, and wakes only those that get a prompt.
 
-    Line.prompt(index) --> waits, by the version of the actor's weights --> Prompt
-                                  ^
-    advance() --------------------+ issues prompts while the buffer has room
-
 The actors with the newest weights come first, because the buffer lets them start the most groups.
 """
 

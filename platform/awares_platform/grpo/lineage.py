@@ -1,11 +1,10 @@
 """Says how many updates lie between two weight versions of a run.
 
-A restarted learner resumes from its checkpoint, abandons the later versions, and goes on with new
-numbers:
+A restarted learner abandons the versions after its checkpoint, and goes on with new numbers:
 
     1 -- 2 -- 3 -- 4 -- 5      the lost learner; its checkpoint holds version 3
               |
-              +-- 6 -- 7       its successor; version 6 has the weights of version 3
+              +-- 6 -- 7       the restarted learner; 6 has the weights of 3
 """
 
 from collections.abc import Collection

@@ -1,10 +1,8 @@
 """Computes the GRPO losses of one rank's forward passes (section 3.4 of the paper).
 
-    sequences --collate, one pass ahead--> batch --> logprobs of the current policy --+
-                                             |  --> logprobs of the reference policy -+--> loss
-    before the first update of a step -------+----> logprobs of the proximal policy --+
+    sequences --> batch --> logprobs of the current, reference and proximal policy --> loss
 
-The proximal policy is chosen by grpo.proximal.
+grpo.proximal chooses the proximal policy.
 
 Axes: B episodes, S distinct token sequences among them (S <= B), T tokens.
 """

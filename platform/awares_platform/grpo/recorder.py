@@ -60,9 +60,8 @@ class Recorder:
     ) -> tuple[Lineage, Recovered]:
         """Return the latest groups of the prompts that are not settled in `position`.
 
-        The first value is `lineage` with the run's first version as its root. The second value
-        combines the journal with the unwritten groups. `bound` is grpo.staleness_bound. Raises
-        StoreError if the store fails.
+        Also return `lineage` with the run's first version as its root. `bound` is
+        grpo.staleness_bound. Raises StoreError if the store fails.
         """
         journal = self._journal
 

@@ -1,8 +1,6 @@
 """Scores groups in worker processes, so that a slow reward does not hold up the controller.
 
-    controller --score(prompt, rollout)--> queue --several groups at once--> worker 0 .. n-1
-        ^                                                                       |
-        +---- Group: rewards, advantages <--- one list of rewards a group ------+
+    controller --episodes--> queue --> worker --rewards--> Group --> controller
 
 The number of workers does not change the rewards. Another worker scores the groups of a lost
 worker.

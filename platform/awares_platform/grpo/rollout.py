@@ -1,9 +1,5 @@
 """Runs many episodes on one engine, which loads new weights meanwhile.
 
-    rollout(prompt) x many -- run_episode x G --> Engine <-- load_version -- follow <-- weights (S3)
-                                 |
-                                 +-- cuts crops from the original image in this process
-
 A killed actor loses no state of the run: the controller issues its prompts again.
 """
 
@@ -156,8 +152,7 @@ class RolloutActor:
     async def rollout(self, prompt: Prompt, begun: Sequence[Episode] = ()) -> GroupRollout:
         """Run the G episodes of `prompt` concurrently. A failed episode has StopReason.ERROR.
 
-        `begun` has the episodes of a drained actor, which this method continues, or is empty. The
-        result's `fault` is set if the data allow no episode.
+        `begun` has the episodes of a drained actor, which this method continues, or is empty.
 
         Raises EngineError if the engine is lost, and CanaryMismatch if it failed the canary check.
         """

@@ -1,10 +1,7 @@
 """Validates a version on held-out questions, and chooses the best of the validated versions.
 
-    played questions --measured--> Validated --better--> the best version
-
-The leader has the highest mean of grpo.validation.metric. A version is tied with the leader if the
-leader's mean lead is at most one standard error. A new tied version becomes the best one, unless
-the best one so far is tied, too, and spends fewer visual tokens.
+The leader has the highest mean of grpo.validation.metric. A version ties with the leader if its
+distance is at most one standard error. Of tied versions, fewer visual tokens win, then newer ones.
 """
 
 import asyncio

@@ -1,10 +1,6 @@
 """Decides which versions are validated, and keeps the best one, in the controller's event loop.
 
-    learner asks for a batch --register--> pending --published--> queue --next--> an actor plays
-                                                                   ^                    |
-                                       the actor dies: give_back --+                 deliver
-                                                                                        v
-            record in the store, metrics <-- the better version stays <-- figures <-- results
+    register() --> pending --> an actor plays held-out questions --> figures --> record
 
 A version is pending until its validation is complete. Meanwhile the store keeps its weights.
 """

@@ -1,10 +1,7 @@
 """Prepares the views of the next batch while the rank trains on the current batch.
 
-    learner:  begin --> update, publish --> the next batch --> end --> collate
-                |                                                        |
-    thread:     +--> upcoming views --decode, render, process--> ViewCache
-
-`collate` itself prepares the views that are not ready in time.
+A thread puts the prepared views into a ViewCache. `collate` itself prepares the views that are not
+ready in time.
 """
 
 import logging

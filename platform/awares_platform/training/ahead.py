@@ -12,10 +12,8 @@ Made = TypeVar("Made")
 def one_ahead(make: Callable[[Given], Made], given: Iterable[Given]) -> Generator[Made, None, None]:
     """Yield `make(item)` for each item, in order.
 
-    A second thread makes the next value while the caller works on the current value. The generator
-    keeps no reference to the current value. If `make` fails for an item, its exception is raised
-    when the caller asks for this item's value. Closing the generator waits until `make` returns,
-    and then ends the thread.
+    A second thread makes the next value while the caller works on the current one. An exception of
+    `make` is raised in place of the item's value.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as thread:
         coming: deque[Future[Made]] = deque()

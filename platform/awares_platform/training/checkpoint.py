@@ -1,15 +1,7 @@
 """Saves checkpoints from all ranks to the store through Ray Train, and restores them.
 
-On every rank, shards.py writes the rank's slices to a local directory. A thread then uploads them
-to runs/<run>/checkpoints/<job>/step-00000050/, while the next steps train. ObjectStore repeats
-failed requests of the upload.
-
-Ray Train's snapshot file names the newest complete checkpoint, from which a killed job resumes.
-Ray Train writes this file up to 2 seconds (RAY_TRAIN_HEALTH_CHECK_INTERVAL_S) after the upload. If
-the store fails meanwhile, the file still names the previous checkpoint.
-
-A checkpoint can be restored with another number of workers, and at another ZeRO stage. Frozen
-weights are not saved. A resumed run loads them from the policy from which training started.
+A thread uploads each checkpoint while training goes on. Any number of workers, at any ZeRO stage,
+can restore a checkpoint, which holds only the trained weights.
 """
 
 import hashlib
@@ -47,18 +39,18 @@ _PREFIX = f"awares-checkpoint-{uuid4().hex}-"
 class Saved:
     """The description that is stored in a checkpoint.
 
-    The checkpoint was saved after `step` steps. `parameters` is the result of `parameter_digest`.
-    `identity` holds the settings that must be the same when the run resumes. `state` holds JSON
-    values that only the job reads.
-
     Example:
         Saved(step=50, parameters="9f2c...", identity={"seed": 0}, state={})
     """
 
     step: int
+    """The number of finished steps."""
     parameters: str
+    """The result of `parameter_digest`."""
     identity: dict[str, Any]
+    """The settings that must be the same when the run resumes."""
     state: dict[str, Any]
+    """JSON values that only the job reads."""
 
 
 def run_config(
@@ -66,9 +58,8 @@ def run_config(
 ) -> ray.train.RunConfig:
     """Return Ray Train's configuration for the job `job` of the run `run`.
 
-    Ray Train keeps its files and the newest `keep` checkpoints in the store. It restarts failed
-    workers until `too_many` returns true (see FailFast). `worker` is the noun for a worker in
-    messages, such as "learner rank".
+    The store keeps the newest `keep` checkpoints. Failed workers restart until `too_many` returns
+    true. `worker` is the noun for a worker in messages.
     """
     parts = (store.bucket, store.prefix, "runs", run, "checkpoints")
     path = "/".join(part for part in parts if part)
@@ -87,8 +78,8 @@ def run_config(
 class Due:
     """Says after which steps a checkpoint is due.
 
-    A checkpoint is due after every `every` steps, after the last of `steps` steps, and once after
-    each notice that the cloud takes a worker's node back.
+    A checkpoint is due every `every` steps, after step `steps`, and when a cloud takes a worker's
+    node back.
 
     Example:
         due = Due(every=10, steps=120)
@@ -118,14 +109,10 @@ def save(
     state: Mapping[str, Any],
     suffix: str = "",
 ) -> None:
-    """Save a checkpoint after `step` finished steps.
+    """Save a checkpoint after `step` finished steps, and upload it in a thread.
 
-    A second checkpoint of the same step needs a `suffix` that makes its name unique. Ray Train
-    deletes old checkpoints by name, so it would otherwise delete the second one with the first.
-
-    The function returns when the shards are on this machine's disk. A thread uploads them while
-    training goes on. If the upload fails, Ray Train ends this worker. Every rank must call this
-    function, and the number of calls must be the same on all ranks.
+    Every rank must call this function equally often. A second checkpoint of a step needs a
+    `suffix`, because Ray Train deletes checkpoints by name. A failed upload ends this worker.
     """
     wait()
     directory = tempfile.mkdtemp(prefix=_PREFIX)
@@ -163,11 +150,10 @@ def _upload(local: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
 
 
 def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
-    """Load the newest complete checkpoint into `engine`, and return its description.
+    """Load the newest complete checkpoint into `engine`, and return its description, or None.
 
-    Every rank must call this function. The result is None if there is no checkpoint yet. Raises
-    PolicyError if the checkpoint is damaged or belongs to another model. Raises PolicyError if a
-    setting in the checkpoint's identity differs from `identity`, and states both values.
+    Every rank must call this function. Raises PolicyError if the checkpoint is damaged, or belongs
+    to another model or `identity`.
     """
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:
@@ -179,8 +165,8 @@ def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
 def load_directory(engine: Any, directory: Path, path: str, identity: Mapping[str, Any]) -> Saved:
     """Load the checkpoint in `directory` into `engine`, and return its description.
 
-    The function returns when every rank has read its files, so that the caller may delete them.
-    `path` names the checkpoint in errors. Raises the errors of `restore`.
+    `path` names the checkpoint in errors. All ranks have read their files when the function
+    returns.
     """
     saved = _read_meta(directory / META, path)
     _check(saved, describe(engine, saved.step, identity, saved.state), path)
@@ -220,8 +206,7 @@ def stored(store: ObjectStore, run: str, job: str) -> Iterator[tuple[str, Saved]
 def stored_identity(store: ObjectStore, run: str, job: str) -> tuple[str, dict[str, Any]] | None:
     """Return the key and the identity of a stored checkpoint, or None if there is none.
 
-    All checkpoints of a job have the same identity, so the function takes the first readable one.
-    Before the driver starts a worker, it compares this identity with the present settings.
+    All checkpoints of a job have the same identity, so any readable one will do.
     """
     found = next(stored(store, run, job), None)
     return None if found is None else (found[0], found[1].identity)

@@ -2,9 +2,8 @@
 
     datasets/<data.name>-curated-<digest of the recipe>/train/
 
-The name of a set contains a digest of its recipe (recipe.py). Runs with different settings or
-samples thus never write the same keys. A job finds the name when it starts, and passes it to its
-processes as data.labels. A restarted process thus reads the same set again.
+The digest in the name keeps apart sets of different settings or samples. A job passes the name to
+its processes as data.labels.
 """
 
 import json
@@ -35,10 +34,8 @@ def set_name(data: DataConfig, recipe: Recipe) -> str:
 def with_labels(config: PlatformConfig, store: ObjectStore) -> PlatformConfig:
     """Return the configuration with the name of its curated set in data.labels.
 
-    If the store has no set with the configuration's recipe, the function uses the set
-    <data.name>-curated. This set holds the user's own labels, or labels that an older version of
-    this project has written with the same recipe. Raises MissingData if there is no set, or only
-    sets with another recipe. Raises PolicyError if the base policy cannot be read.
+    <data.name>-curated, with the user's own labels, is used if no set has the configuration's
+    recipe. Raises MissingData if no set fits, and PolicyError if the base policy is unreadable.
     """
     data = config.data
     if data.labels:
@@ -106,9 +103,8 @@ def recorded_labels(
 ) -> DataConfig:
     """Return `data` with the curated set of the run's earlier jobs in data.labels.
 
-    The name of the set comes from the first job in `jobs` whose stored configuration names a set.
-    If no configuration names one, return `data` unchanged. For example, an endpoint needs the
-    learner's set, because it verifies the learner's versions on the samples of this set.
+    The first job in `jobs` that has stored a set's name decides. Return `data` unchanged if none
+    has.
     """
     for job in jobs:
         try:

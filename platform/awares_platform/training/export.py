@@ -1,17 +1,7 @@
 """Exports policies to runs/<run>/policies/<name>/ in the store, and reads their manifests.
 
-The directory <name> always holds all weights. If training used LoRA, these are merged weights: the
-sums of the base policy and the adapter in float32, rounded once. The job then also exports
-<name>-adapter. This is a PEFT directory, from which merge.py can make the merged weights again.
-
-    manifest.json   {"files": {name: blake3}, "meta": {"digest", "trained_from", ...the job's own}}
-
-The manifest is written last, and readers treat a policy without a manifest as absent. `digest` is
-the digest of the policy itself. `trained_from` is the digest of the policy from which training
-started (see identity.py).
-
-If the weights are merged, `adapter` is true in the manifest. The policy is then complete only
-together with its adapter, because engines load the starting policy and the adapter instead.
+LoRA training also exports its adapter to <name>-adapter/. Each manifest.json is written last: a
+policy without a manifest counts as absent.
 """
 
 import json
@@ -69,10 +59,9 @@ def export_policy(
 ) -> str:
     """Publish a policy with the weights `state` (from zero.full_state). Return its key.
 
-    `source` is the directory of the policy from which training started. `method` is the section
-    [method] of the training's configuration. The JSON values in `meta` become part of the manifest.
-    The manifest's "trained_from" is the digest of `source`, unless `meta` has this key. If
-    `adapter` is true, the policy is complete only after `export_adapter`.
+    - `source` is the directory of the policy from which training started.
+    - `meta` holds JSON values for the manifest.
+    - If `adapter` is true, the policy is complete only after `export_adapter`.
     """
     key = policy_key(run, name)
     # An older adapter does not belong to these weights. Without its manifest it counts as absent.
@@ -98,10 +87,8 @@ def export_adapter(
 ) -> str:
     """Publish the LoRA adapter of the policy `name` as a PEFT directory. Return its key.
 
-    peft and vLLM load the directory on top of the policy in `source`, from which training started.
-    `start` is the name of this starting policy: base or sft. Call `export_policy` before this
-    function, because `export_policy` deletes the adapter. See `export_policy` for `method` and
-    `meta`.
+    `start` names the starting policy in `source`: base or sft. Callers first call `export_policy`,
+    which deletes the adapter.
     """
     key = adapter_key(run, name)
     with tempfile.TemporaryDirectory(prefix="awares-export-") as staged:
@@ -141,8 +128,8 @@ def write_policy(
 ) -> None:
     """Write the weights `state` to an empty directory, and copy the other files from `source`.
 
-    A weight gets the name that it has in `source`, so that other tools can load the policy like its
-    base. The function also records `method` in the directory (see `inputs.write`).
+    Weights get their names in `source`, so that other tools can load the policy like its base.
+    `method` is recorded, too.
     """
     from safetensors.torch import save_file
 

@@ -1,9 +1,7 @@
 """Decides which failures Ray Train may retry, and finds the cause behind Ray's exceptions.
 
-A restart from the newest checkpoint may succeed after a lost worker, a full disk or an unreachable
-store. It would fail again after a wrong setting, unreadable data, an unusable policy or gradients
-that are not finite. Such an error ends the run at once. The run also ends at once if another job
-has taken it over.
+A restart helps after a lost worker or a full disk, but not after a wrong setting or unreadable
+data.
 """
 
 import logging
@@ -64,9 +62,8 @@ other job's learner.
 class FailFast(UserCallback):
     """Ends training after an error of a type in FINAL, or if workers fail too often.
 
-    `too_many` counts a failure, and returns whether too many lie within the last hour. `worker` is
-    the noun for a worker in messages. The class ends training by raising an error in a callback of
-    Ray Train. Ray Train treats this error as a failure of its controller, and never retries.
+    `too_many` counts a failure, and returns whether the last hour has too many. `worker` is the
+    noun for a worker in messages.
 
     Example:
         FailFast(FailureRate(3).count, "learner rank")
@@ -78,9 +75,8 @@ class FailFast(UserCallback):
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Raise the error that must end the training, if there is one.
 
-        An error of a type in FINAL ends the training at once. After too many failures, any error
-        ends it. The loss of a node that the cloud takes back does not count as a failure. Ray
-        Train's controller calls this method after workers have failed.
+        Ray Train's controller calls this method after workers have failed. The announced loss of a
+        node is no failure.
         """
         errors = list(worker_exceptions.values())
         for error in errors:
@@ -132,10 +128,10 @@ def unwrapped() -> Iterator[None]:
 
 
 def cause(error: Exception) -> Exception:
-    """Return the error of the Ray task or Ray Train worker that `error` wraps.
+    """Return the error of the Ray task or Ray Train worker that `error` wraps, or else `error`.
 
-    If `error` wraps nothing, the function returns `error` itself. If the error of a task is not an
-    AwaresError, this error stays wrapped, because Ray's wrapper contains the remote traceback.
+    A task's error stays wrapped unless it is an AwaresError, because the wrapper has the remote
+    traceback.
     """
     inner: Exception | None = None
     if isinstance(error, RayTaskError):

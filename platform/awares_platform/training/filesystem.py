@@ -2,11 +2,8 @@
 
     Ray Train -- pyarrow.fs --> StoreHandler --> ObjectStore -- boto3 --> S3
 
-Arrow's own S3 client is not used, because it may give up after 2 seconds. It also reads other
-environment variables than boto3. Here every call has the retries and the errors of ObjectStore.
-
-Paths have the form bucket/prefix/key, as in Arrow's own S3 file system. S3 has no directories. A
-path is a directory if an object's key begins with the path and a slash.
+Arrow's own S3 client is not used, because it may give up after 2 seconds. Paths have the form
+bucket/prefix/key.
 """
 
 import io
@@ -34,9 +31,8 @@ def store_of(files: Any) -> ObjectStore:
 class StoreHandler(FileSystemHandler):
     """Carries out the operations of a pyarrow file system on an ObjectStore.
 
-    A written file is held in memory until it is closed. The large files of checkpoints do not go
-    through this class: checkpoint.py uploads them with `ObjectStore.upload_directory`. Operations
-    that Ray Train does not use are refused.
+    A written file is held in memory until it is closed. Operations that Ray Train does not use are
+    refused.
     """
 
     def __init__(self, store: ObjectStore) -> None:

@@ -1,12 +1,7 @@
-"""Computes the digest of a policy from the content of its files.
+"""Computes the digest of a policy: the blake3 hash of the names and digests of its files.
 
-The digest of a file is the blake3 hash of its content. The digest of a policy is the blake3 hash of
-the names and digests of all files. The manifest of an exported policy holds the file digests, so
-the digest of such a policy can be computed without reading its weights.
-
-Hashing gigabytes takes seconds, so the digest of each file is cached on disk. The key of a cache
-entry is the file's device and inode. The entry is valid only while the file's size, mtime and ctime
-(in nanoseconds) are the same.
+Hashing gigabytes takes seconds, so file digests are cached on disk. A cached digest is valid while
+the file's size, mtime and ctime are the same.
 """
 
 import json
@@ -73,9 +68,8 @@ def file_digest(path: Path) -> str:
 def cache_directory() -> Path:
     """Return the directory in which this machine keeps downloaded policies and file digests.
 
-    The environment variable AWARES_CACHE overrides the default, ~/.cache/awares. If the default
-    cannot be written, the cache is a directory of the current user in the system's temporary
-    directory.
+    The environment variable AWARES_CACHE overrides the default ~/.cache/awares. If the default
+    cannot be written, use a temporary directory.
     """
     if chosen := os.environ.get("AWARES_CACHE"):
         return Path(chosen)

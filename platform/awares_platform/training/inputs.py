@@ -1,11 +1,6 @@
-"""Records in a policy's directory the settings that decided what the policy saw in training.
+"""Records in a policy's directory (awares.json) what the policy saw in training.
 
-    awares.json             {"format": 1, "method": {key of [method]: value}}
-    preprocessor_config.json, processor_config.json
-                            the bounds on an image's area, where other tools read them
-
-A policy that sees other inputs than in training answers worse, without any error. `check` and
-`check_stored` therefore refuse a configuration that differs from awares.json.
+With other settings, the policy would answer worse without any error, so `check` refuses them.
 """
 
 import json
@@ -91,8 +86,8 @@ def check_stored(
 ) -> None:
     """Check the exported policy below `key` in the store as `check` does, without a download.
 
-    `again` is the command that replaces the policy, or None if no command does. With a command, the
-    error about other values is MissingPolicy, because a job can wait for the command.
+    `again` is the command that replaces the policy, or None. With a command, the error is
+    MissingPolicy instead of PolicyError.
     """
     try:
         content = store.get(f"{key}/{FILE}")

@@ -2,12 +2,8 @@
 
     policy.base <--trained_from-- policies/sft <--trained_from-- policies/awares
 
-The manifest of a trained policy records the digest of the starting policy, from which training
-started. If the starting policy is trained again, or policy.base changes, the recorded digest no
-longer matches. The trained policy is then stale.
-
-`awares sft` trains a stale policy again, but `awares grpo` does not. A job may therefore wait until
-the policy sft is replaced.
+A trained policy is stale if the digest `trained_from` in its manifest differs from the present
+digest of the starting policy.
 """
 
 from awares.errors import MissingPolicy, PolicyError
@@ -23,9 +19,8 @@ def check_lineage(
 ) -> None:
     """Raise PolicyError if the policy `name` is stale, or if its starting policy is stale.
 
-    `base` is policy.base. `start` is grpo.start, the name of the policy from which GRPO starts. A
-    policy that does not exist is not stale. The error is MissingPolicy if `awares sft` is enough to
-    replace the stale policy.
+    `base` is policy.base, and `start` is grpo.start. The error is MissingPolicy if `awares sft` is
+    enough to replace the stale policy.
     """
     if name == "base":
         return

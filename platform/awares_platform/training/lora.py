@@ -1,12 +1,8 @@
 """Attaches LoRA adapters with peft, switches them off, and merges them into the weights.
 
-A layer with an adapter computes y = base(x) + scale * B(A(x)), where `base` is frozen. peft
-replaces layers of the model in place. Each peft layer contains linear layers, which ZeRO-3 gathers
-and partitions like any other layer. Source: Hu et al., arXiv 2106.09685.
+A layer with an adapter computes y = base(x) + scale * B(A(x)), where `base` is frozen.
 
-The reference policy of GRPO's KL term is the policy at the start of the training. The model
-computes it with its adapters off. If the training continues a trained adapter, the model computes
-the reference with a copy of this adapter's first values.
+Source: Hu et al., arXiv 2106.09685.
 """
 
 from collections.abc import Iterator, Mapping
@@ -48,10 +44,8 @@ def attach(
 ) -> int:
     """Freeze `model`, attach adapters to its linear layers, and return the number of adapters.
 
-    A linear layer gets an adapter if the last part of its name is in `targets`. Layers of the
-    vision tower get no adapter. If `targets` is empty, the family's lora_targets are used. The
-    matrix B starts at zero, so new adapters do not change the output. The same seed gives the same
-    adapters on every rank. Raises PolicyError if no layer matches.
+    The layers are those in `targets`, or else in the family's lora_targets, outside the vision
+    tower. Equal seeds give equal adapters. Raises PolicyError if no layer matches.
     """
     import peft
 
@@ -104,9 +98,8 @@ def attach_trained(
 def continue_from(model: nn.Module, adapter: Mapping[str, Tensor], trained_scale: float) -> None:
     """Copy the values of the trained `adapter` into the new adapters of `model`.
 
-    `read_peft` returns `adapter` and `trained_scale`. The model keeps a second copy of the values
-    for `reference`. Call this function before DeepSpeed partitions the adapters. Raises PolicyError
-    unless trained and new adapters have the same layers, ranks and scale.
+    Call this function before DeepSpeed partitions the adapters. Raises PolicyError unless trained
+    and new adapters have the same layers, ranks and scale.
     """
     own = {name: tensor for name, tensor in model.named_parameters() if is_adapter(name)}
     if shapes_of(own) != shapes_of(adapter) or scale(model) != trained_scale:

@@ -1,11 +1,7 @@
 """Merges the exported adapter of a LoRA run into the policy from which its training started.
 
-    policies/<name>-adapter  (PEFT) --+-- fold in float32, round once --> a policy directory
-    base or policies/sft -------------+
-
-`write_merged` keeps the data type of the starting policy, for engines and trainers that do not
-support LoRA. In 16 bits, this merge rounds small updates away, so an engine with an unmerged
-adapter is more exact. `folded` keeps the sums in float32, for engines in float32.
+`write_merged` keeps the data type of the starting policy. `folded` keeps float32, because 16 bits
+would lose small updates.
 """
 
 from pathlib import Path
@@ -29,13 +25,11 @@ def write_merged(
 ) -> None:
     """Merge the adapter of `run` into the policy from which its training started.
 
-    The result is written to `out`, which is an empty directory or does not exist yet. The sums are
-    computed in float32 and rounded once to the data type of the weights. Tensors have the names
-    that they have in the starting policy. The settings in the new awares.json come from the
-    adapter's awares.json, or from `method` if there is no such file.
+    - `out` is the directory of the result, which is empty or missing.
+    - `base` is policy.base.
+    - `method` becomes part of the new awares.json if the adapter has no such file.
 
-    `base` is policy.base. Raises PolicyError if the run has exported no adapter, or if the adapter
-    belongs to another policy.
+    Raises PolicyError if the run has no adapter, or if the adapter belongs to another policy.
     """
     name = "awares"
     found = resolve_adapter(store, run, name, base, family)
@@ -52,9 +46,8 @@ def write_merged(
 def folded(source: Path, adapter: Path, family: ModelFamily, method: MethodConfig) -> Path:
     """Return a directory with the policy in `source`, to which the PEFT adapter has been added.
 
-    All weights are in float32, so that no update is lost. See `write_merged` for `method`. The
-    directory is in the local cache, and the function writes it at most once for the same content.
-    Raises WeightsError if the adapter is damaged or does not fit the policy.
+    The weights are in float32, in the local cache. See `write_merged` for `method`. Raises
+    WeightsError if the adapter is damaged or does not fit.
     """
     files = {"policy": content_digest(source), "adapter": content_digest(adapter)}
     name = combined({**files, "dtype": "float32"})[:24]
@@ -68,8 +61,8 @@ def folded(source: Path, adapter: Path, family: ModelFamily, method: MethodConfi
 def check_complete(source: Path, adapter: Path, merged: Path, family: ModelFamily) -> None:
     """Raise PolicyError if the training changed a weight that the adapter does not change.
 
-    `merged` is the exported policy with the adapter folded in, and `source` is the policy before
-    the training. An engine that loads `source` and the adapter would lack this change.
+    `merged` is the exported policy with the adapter added, and `source` is the policy before the
+    training.
     """
     tensors, _ = read_peft(adapter)
     changed = {

@@ -1,14 +1,7 @@
 """Loads a policy for ZeRO-3, so that no rank ever holds the whole model.
 
-transformers first builds the model from config.json, without values. Rank 0 then reads one tensor
-after the other from the safetensors files, and sends it to all ranks. Each rank keeps its slice of
-the tensor. During loading, a rank thus holds only one whole tensor at a time. GRPO's frozen
-reference policy is partitioned in the same way.
-
-transformers has its own partitioned loading, which an HfDeepSpeedConfig switches on. In version
-5.19, transformers' loading has three faults, so it is not used here. It rounds the rotary
-frequencies to bfloat16, although they must be float32. It does not report unexpected tensors or
-tensors of a wrong shape. After an error on rank 0, the other ranks wait forever.
+Rank 0 reads one tensor after the other, and sends it to all ranks, which keep their slices. The
+partitioned loading of transformers 5.19 is not used: it rounds rotary frequencies to bfloat16.
 """
 
 from collections.abc import Iterator, Mapping
@@ -31,8 +24,7 @@ def load_partitioned(
     """Return the model in `path`, partitioned over all ranks, and transformers' loading report.
 
     `options` are transformers' arguments for `family.load_model`. Every rank must call this
-    function. Rank 0 reads the weights, and DeepSpeed sends them to the other ranks. Raises
-    PolicyError if a parameter of the model is not in the files.
+    function. Raises PolicyError if the files lack a parameter.
     """
     prepare_process(gpu)
     model, report = family.load_model(path, device_map="meta", **options)
@@ -121,9 +113,7 @@ def _parameters(model: nn.Module) -> Iterator[list[str]]:
 def _fill_buffers(model: Any, stored: Checkpoint, names: Mapping[str, str]) -> None:
     """Give each buffer of `model` its values, from `stored` or from transformers.
 
-    transformers computes the buffers that are in no checkpoint, such as the rotary frequencies.
-    Call this function while the parameters have no values, because transformers may initialise
-    parameters, too.
+    Call this function while the parameters have no values: transformers may initialise them, too.
     """
     for path, module in model.named_modules():
         own = [name for name, _ in module.named_buffers(recurse=False)]

@@ -1,7 +1,6 @@
 """Loads the model and the processor of a policy, and computes digests of its input processing.
 
 A policy is a Hugging Face directory: config.json, safetensors, tokenizer and processor files.
-source.py finds a policy, export.py publishes a policy, and identity.py computes its digest.
 """
 
 import json
@@ -32,15 +31,11 @@ def load_policy(
 ) -> "nn.Module":
     """Load the model of the policy in the directory `path`, ready to train.
 
-    The weights get the data type policy.dtype. If `partitioned` is false, the result is the whole
-    model on the CPU. If `partitioned` is true, the model is loaded for ZeRO-3. Every rank must then
-    call this function, and each rank holds its slice of each weight. The slices are on the GPU if
-    `gpu` is true.
+    - The weights have the data type policy.dtype.
+    - `seed` initialises LoRA adapters if policy.lora_rank > 0.
+    - If `partitioned` is true, every rank must call this function, and gets its slice for ZeRO-3.
 
-    If policy.lora_rank > 0, only LoRA adapters are trained, and `seed` initialises them. Otherwise
-    the language model is trained, and also the vision tower if policy.train_vision is true. Raises
-    PolicyError if the policy's files cannot be loaded, or if the weights do not fit the
-    architecture in config.json.
+    Raises PolicyError if the files cannot be loaded or do not fit each other.
     """
     import torch
 
@@ -111,9 +106,8 @@ def load_processor(path: Path, family: ModelFamily, min_pixels: int, max_pixels:
 def interface(path: Path) -> tuple[str, str]:
     """Return two blake3 hex digests, one of the image processor's files and one of the text files.
 
-    The text files are the files of the tokenizer and the chat template. Policies with the same two
-    digests turn text into the same ids. The digests leave out the bounds on an image's area. With
-    equal bounds, such policies also turn images into the same pixels.
+    Policies with the same two digests turn text into the same ids, and images, within equal bounds
+    on their area, into the same pixels.
     """
     processor = [
         (name, _without_bounds(path / name))

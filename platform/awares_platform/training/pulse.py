@@ -1,8 +1,7 @@
 """Ends a process of a trainer whose step makes no progress.
 
-Ray Train replaces a worker that answers no health check (trainer.py). But a process may answer
-these checks while its training hangs, for example in a collective that another rank never joins. A
-Pulse ends a process that hangs like this.
+A process may answer Ray Train's health checks while its training hangs, for example in a
+collective.
 """
 
 import faulthandler
@@ -17,9 +16,8 @@ _STDERR = 2
 class Pulse:
     """Ends this process if one pass of a training step takes longer than `within_s` seconds.
 
-    The process then writes the stacks of its threads to stderr, and exits with status 1. The timer
-    runs in a C thread, so it also works while another thread holds the interpreter's lock. The
-    first step has no limit, because it may compile kernels.
+    The process exits with status 1 and writes its threads' stacks to stderr. The first step, which
+    may compile kernels, has no limit.
 
     Example:
         pulse = Pulse(90.0)

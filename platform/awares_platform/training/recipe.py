@@ -1,19 +1,12 @@
 """Defines recipes: everything that the result of a job depends on.
 
-    "run.seed", ...                  settings that change the job's result, by dotted key
-    "base policy",                   the digest of the files of the policy from which the job
-    "starting policy"                starts
-    "starting adapter"               the digest of the adapter that GRPO trains further
-    "data"                           the name of the data set, and a digest of its samples
-    "code of method.reward", ...     the digest of the file that defines a class of the user
+    "run.seed", ...                      settings that change the result
+    "base policy", "starting policy"     the digest of the policy's files
+    "starting adapter"                   the digest of the adapter that GRPO trains further
+    "data"                               the name and a digest of the samples
+    "code of method.reward", ...         the digest of a user's file
 
-A recipe is a flat JSON object. Every setting of a job's section belongs to the recipe, unless a
-list in this file leaves it out. Most lists hold the settings that decide only where a job runs, how
-fast it runs, when it stops, or what it keeps. Such a setting changes a result by rounding errors at
-most. A setting in _ADDED is left out while it has the value with which older releases worked.
-
-Checkpoints, exported policies and curated shards record the recipe of their job. A job compares
-this record with its own recipe before it resumes, and before it reports that nothing is to be done.
+A job compares the recipe that an earlier result records with its own recipe before it resumes.
 """
 
 import hashlib
@@ -226,8 +219,8 @@ def grpo_recipe(
 ) -> Recipe:
     """Return the recipe of the policy awares.
 
-    `start` is the digest of the policy from which GRPO starts. `samples` is the digest of the
-    curated samples. `adapter` is the digest of the adapter that GRPO trains further, or None.
+    `start`, `samples` and `adapter` are digests: of the starting policy, of the curated samples,
+    and of the adapter that GRPO trains further (or None).
     """
     return _with_code(
         {
@@ -285,8 +278,7 @@ def digest(recipe: Recipe) -> str:
 def changes(before: Recipe, now: Recipe, where: str = "in the run") -> list[str]:
     """Return a text for each key whose value differs, such as "run.seed is 0 in the run and 1 now".
 
-    An absent key counts as null, or as its value in _ADDED. `where` says where the recipe `before`
-    comes from.
+    An absent key counts as its value in _ADDED, or as null. `where` describes the recipe `before`.
     """
     before, now = ({**_ADDED, **recipe} for recipe in (before, now))
     return [

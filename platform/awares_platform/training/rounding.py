@@ -1,13 +1,8 @@
 """Adds an adapter's output to the output of its layer, so that a small change is not lost.
 
-peft and vLLM round a layer's output to 16 bits and then add the adapter's output. A change
-below half a unit in the last place (ulp) then always vanishes. An early LoRA update is that small:
-in a layer of width 3,584, only 1.7 % of the update is left after one step at learning rate 1e-5.
+In 16 bits, plain rounding loses a change below half a unit in the last place. `add_once` adds noise
+before it rounds, so the mean change is exact.
 
-The layer has already rounded its output, so the exact output is not known. `add_once` replaces the
-lost remainder by a fixed pseudo-random number between -1/2 ulp and 1/2 ulp, and then rounds the sum
-once. Most small changes still vanish, but some move the result by a whole ulp, and the mean change
-is the adapter's output. Without a change the result is the layer's output, bit for bit.
 Source: Gupta et al., arXiv 1502.02551, section 3.1 (stochastic rounding).
 """
 
@@ -28,8 +23,7 @@ def add_once(output: Tensor, change: Tensor) -> Tensor:
     """Return output + change in the data type of `output`, rounded without bias.
 
     Both tensors have the shape (..., width). In float32 the result is the plain sum. The gradient
-    is always the gradient of the plain sum. A row of the result depends only on the same row of
-    both tensors, and not on the rest of the batch.
+    is always that of the plain sum. Rows do not affect each other.
     """
     if output.dtype not in _MANTISSA:
         return output + change
@@ -75,8 +69,8 @@ def _sum(output: Tensor, change: Tensor) -> Tensor:
 def _remainder(output: Tensor) -> Tensor:
     """Return a pseudo-random number in (-0.5, 0.5) for each element.
 
-    The number is a hash of the element's value and column. It has only a few bits, so that the sum
-    element + number * ulp is exact in float32.
+    The number is a hash of the element's value and column, short enough to keep the sum exact in
+    float32.
     """
     bits = 22 - _MANTISSA[output.dtype]
     columns = torch.arange(output.shape[-1], device=output.device, dtype=torch.int32)

@@ -1,11 +1,9 @@
 """Writes the training state of all ranks as slices, and reads it with any number of ranks.
 
-    rank r --its slices--> state-0000r.json, state-0000r.bin      of each trained parameter:
-    rank q <--every slice that overlaps its own-- all files       weight, exp_avg, exp_avg_sq
+    rank r --its slices--> state-0000r.json, state-0000r.bin
 
-Unlike DeepSpeed's own checkpoints, these files can be read by any number of ranks at any ZeRO
-stage, because they say where each slice lies in its parameter. All values are float32, as the
-optimizer holds them. No rank ever copies more than one slice at a time.
+A slice holds float32 values of a trained parameter: weight, exp_avg and exp_avg_sq. The files say
+where each slice lies, so any ZeRO stage can read them.
 """
 
 import json
@@ -30,18 +28,20 @@ _WEIGHT, _UPDATES = "weight", "step"
 class Slice:
     """The elements of one trained parameter for which this rank holds the optimizer's state.
 
-    The slice begins at the element `start` of the flattened parameter `name`. Its values are the
-    `length` elements of the optimizer's tensor `flat` that begin at `offset`.
-
     Example:
         Slice("lm_head.weight", 0, flat, offset=128, length=64)
     """
 
     name: str
+    """The name of the parameter."""
     start: int
+    """The first element of the slice in the flattened parameter."""
     flat: Tensor
+    """The optimizer's tensor that contains the values of the slice."""
     offset: int
+    """The first element of the slice in `flat`."""
     length: int
+    """The number of elements."""
 
     def of(self, values: Tensor) -> Tensor:
         """Return the view of this slice in `values`, a tensor with the shape of `flat`."""
@@ -119,9 +119,8 @@ def write(engine: Any, directory: Path) -> None:
 def read(engine: Any, directory: Path, path: str | None = None) -> None:
     """Load the state in `directory` into the optimizer and the model.
 
-    Any number of ranks at any ZeRO stage may have written the state. `path` is the checkpoint's
-    path in the store, for the error message. Every rank must call this function. Raises PolicyError
-    if a part of the state is missing.
+    Every rank must call this function. `path` names the checkpoint in errors. Raises PolicyError if
+    a part of the state is missing.
     """
     stored = StoredSlices(directory, path or str(directory))
     states = engine.basic_optimizer.state

@@ -1,12 +1,7 @@
 """Keeps the training state of chosen steps in the store, until the job deletes it.
 
-    every rank --its slices (shards.py)--> a local directory
-               --in a thread--> runs/<run>/snapshots/<job>/v00000020/
-               --last--> .../done/<rank>, which holds the number of ranks
-
-A snapshot has the files of a checkpoint (checkpoint.py). Checkpoints serve to resume a job, and
-older checkpoints are deleted. A snapshot serves to export or restore the best state, which may be
-old. A snapshot is complete once every rank has written its file in done/.
+A snapshot serves to export or restore the best state, when newer checkpoints have replaced the old
+ones. A snapshot is complete if every rank has written its file in done/.
 """
 
 import shutil
@@ -26,7 +21,7 @@ from awares_platform.training import checkpoint, shards
 class Snapshots:
     """One rank's access to the snapshots of a job. All ranks must call each method together.
 
-    `identity` holds the settings that must be the same when a snapshot is loaded.
+    A snapshot can be loaded only with the same `identity`.
 
     Example:
         snapshots = Snapshots(engine, store, "mini", "grpo", recipe)

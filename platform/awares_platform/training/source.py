@@ -3,8 +3,7 @@
     base          mini | local directory | s3:// directory | Hugging Face model id
     sft, awares   runs/<run>/policies/<name>/ in the store, where the run's jobs export them
 
-A policy in a store is downloaded into the local cache. The policy is downloaded again only if its
-content has changed.
+A policy in a store is downloaded again only if its content has changed.
 """
 
 import contextlib
@@ -48,9 +47,8 @@ _ABANDONED_S = 86_400.0
 def resolve(store: ObjectStore, run: str, name: PolicyName, base: str, family: ModelFamily) -> Path:
     """Return a local, verified directory of the policy `name`.
 
-    The policy "base" comes from `base`, which is policy.base. The other policies are exports of the
-    run `run`. Raises MissingPolicy if the run has not exported the policy yet. Raises PolicyError
-    if the policy is damaged, belongs to another family, or cannot be found.
+    `base` is policy.base. Raises MissingPolicy if the run has not exported the policy yet. Raises
+    PolicyError if the policy is unusable.
     """
     if name == "base":
         path = _base(store.config, base)
@@ -65,9 +63,8 @@ def resolve_adapter(
 ) -> tuple[Path, Path] | None:
     """Return two verified directories: the starting policy of the LoRA training, and the adapter.
 
-    Return None for the base policy, and for a policy that was trained without LoRA. Raises
-    MissingPolicy if the policy has merged weights but its adapter is missing. Raises PolicyError if
-    the starting policy has changed since the training.
+    Return None for a policy without LoRA. Raises MissingPolicy if a LoRA policy's adapter is
+    missing, and PolicyError if its starting policy has changed.
     """
     if name == "base":
         return None
@@ -93,9 +90,8 @@ def resolve_adapter(
 def base_digest(store: StoreConfig, base: str, family: ModelFamily | None = None) -> str:
     """Return the digest of the files of `base`, which is policy.base.
 
-    An s3:// base is read with the endpoint and credentials of `store`. If an s3:// base has a
-    manifest, its files are neither downloaded nor checked. The files of any other base are checked
-    as in `resolve`, unless `family` is None. Raises the same errors as `resolve`.
+    An s3:// base with a manifest is not downloaded. Other files are checked as in `resolve`, unless
+    `family` is None. Raises the same errors as `resolve`.
     """
     if base.startswith("s3://"):
         manifest = policy_manifest(_store_of(store, base), "")
@@ -153,9 +149,8 @@ def _hub(repository: str) -> Path:
 def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) -> Path:
     """Download a stored policy into the cache, and return its directory there.
 
-    A failed download leaves no directory. If `foreign` is true, the policy was not exported by a
-    run, and may lack a manifest. The name of the directory depends on the digests in the manifest
-    or, without a manifest, on the etags of the policy's files.
+    A policy is `foreign` if no run has exported it; it may then lack a manifest. A failed download
+    leaves no directory.
     """
     prefix = f"{key}/" if key else ""
     files = _named(store, prefix) or (_listed(store, prefix) if foreign else {})
@@ -175,9 +170,8 @@ def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) 
 def installed(name: str, write: Callable[[Path], None]) -> Path:
     """Return the directory `name` of the local cache of policies.
 
-    If this directory is missing, `write` first fills an empty directory, which is then renamed to
-    `name`. A failure of `write` leaves no directory. A killed process leaves one, which an install
-    deletes a day later.
+    If the directory is missing, `write` fills an empty one, which then gets this name. A failure
+    leaves no directory.
     """
     target = cache_directory() / "policies" / name
     if target.is_dir():

@@ -72,17 +72,17 @@ def sizes_of(model: Any, family: ModelFamily) -> LoadedSizes:
 class StepWork:
     """What a training step computes: the passes of the language model and the vision tower.
 
-    `language` and `tower` are the numbers of passes in one step (see method.flops.Pass). If
-    `packed` is true, the language model computes no padding.
-
     Example:
         StepWork(sizes, language=Pass(2, 1, 1), tower=Pass(1, 0, 0), packed=False)
     """
 
     sizes: ModelSizes
     language: Pass
+    """The language model's passes in one step."""
     tower: Pass
+    """The vision tower's passes in one step."""
     packed: bool
+    """True if the language model computes no padding."""
 
     def flops(self, batch: Batch) -> float:
         """Return the FLOPs of a batch without padding. The tower computes equal images once."""
@@ -111,9 +111,8 @@ def _distinct_patches(batch: Batch) -> int:
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Return the FLOPs per second that `device` can reach.
 
-    For known GPUs in 16 bits, the value comes from the data sheet. Otherwise it is the speed of the
-    fastest of a few matrix products, measured with the current number of threads. A CPU multiplies
-    in float32, because many CPUs have no fast products in 16 bits.
+    The value comes from the data sheet for known GPUs in 16 bits, and otherwise from measured
+    matrix products. A CPU is measured in float32.
     """
     if device.type == "cuda" and dtype.itemsize == 2:
         name = torch.cuda.get_device_name(device)

@@ -1,13 +1,12 @@
 """Finds the policy from which GRPO starts.
 
+With LoRA:
     grpo.start    policy.dtype    GRPO trains
     base          any             a new adapter of the base policy
-    sft           float32         a new adapter of policies/sft, whose merged weights lose nothing
-    sft           bfloat16        the adapter policies/sft-adapter further, on the base policy
+    sft           float32         a new adapter of the policy sft
+    sft           bfloat16        the adapter of the policy sft further
 
-In bfloat16, the merged weights of policies/sft lack most of a small update. With them, GRPO would
-start from another policy than SFT has trained. If SFT trained whole weights, GRPO trains a new
-adapter of policies/sft. If policy.lora_rank is 0, GRPO trains the starting policy's own weights.
+In bfloat16, the merged weights of the policy sft lack most of a small update.
 """
 
 from dataclasses import dataclass
@@ -26,17 +25,15 @@ from awares_platform.weights.adapter import rank_in
 class StartingPolicy:
     """The verified directories of the policy from which GRPO starts.
 
-    `weights` is the directory of the policy `name`. GRPO trains these weights or, with LoRA, an
-    adapter of them. `adapter` is the PEFT directory of the adapter that GRPO trains further, or
-    None.
-
     Example:
         StartingPolicy("base", Path("/models/qwen"), Path("/cache/policies/5d1c"))
     """
 
     name: PolicyName
     weights: Path
+    """The directory of the policy that GRPO trains, or to which its adapters belong."""
     adapter: Path | None
+    """The PEFT directory of the adapter that GRPO trains further, or None."""
 
 
 def starting_policy(

@@ -2,8 +2,7 @@
 
     driver --watch--> TrainingProcess (actor beside the driver) --poll--> workers (Ray Train)
 
-By default, Ray Train controls its workers from an actor of its own. If this actor hangs, nobody
-notices. Here the TrainingProcess itself controls the workers, so Ray Train needs no such actor.
+Without the TrainingProcess, Ray Train would control its workers from an actor that nobody watches.
 """
 
 import asyncio

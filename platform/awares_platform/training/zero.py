@@ -1,11 +1,7 @@
 """Trains with DeepSpeed ZeRO on GPUs (NCCL) or CPUs (gloo).
 
-Call `initialize` inside Ray Train's train_loop_per_worker, after the process group has been
-initialised. Do not also use ray.train.torch.prepare_model or a prepared data loader, because
-DeepSpeed already does their work.
-
-`step` takes any number of micro-batches of any size. Every worker must run the same number of
-micro-batches, because ZeRO's collectives run once per micro-batch.
+Call `initialize` inside Ray Train's train_loop_per_worker. Every worker must run the same number of
+micro-batches, because ZeRO communicates in each one.
 """
 
 import math
@@ -52,16 +48,18 @@ class ZeroSettings:
 class OptimizerStep:
     """The result of one optimizer step.
 
-    `norm` is the norm of all gradients before clipping. If a gradient was not finite, the step was
-    not taken, and `norm` is infinite. If the step was taken at stage 0 in float32, `norm` is nan,
-    because DeepSpeed then records no norm.
-
     Example:
         OptimizerStep(norm=0.7, taken=True)
     """
 
     norm: float
+    """The norm of all gradients before clipping.
+
+    The norm is infinite if the step was not taken, and nan at stage 0 in float32, where DeepSpeed
+    records no norm.
+    """
     taken: bool
+    """False if a gradient was not finite."""
 
 
 def settings_of(
@@ -165,8 +163,7 @@ def _shape(parameter: Any) -> tuple[int, ...]:
 def step(engine: Any, losses: Iterable[Tensor], learning_rate: float) -> OptimizerStep:
     """Take one optimizer step on the sum of `losses`. Gradients are averaged over workers.
 
-    Each loss is computed when the iterator advances to it. If a gradient of any worker is not
-    finite, no worker takes the step, and the weights stay as they are.
+    No worker takes the step if a gradient of any worker is not finite.
     """
     for group in engine.optimizer.param_groups:
         group["lr"] = learning_rate
@@ -195,9 +192,8 @@ def _finite_gradients(model: nn.Module) -> bool:
 def full_state(engine: Any) -> dict[str, Tensor]:
     """Return the full weights on the CPU, with transformers' names and merged adapters.
 
-    Every rank must call this function, because all ranks take part when ZeRO-3 gathers a parameter.
-    Rank 0 gets the weights, and the other ranks get an empty dict. The tensors are copies, so
-    further training does not change them. Tied weights appear once, under their first name.
+    Every rank must call this function. Rank 0 gets copies of the weights, and the other ranks get
+    {}. Tied weights appear once.
     """
     state = _whole(engine, _named(engine.module))
     return lora.merged(engine.module, state) if engine.global_rank == 0 else {}
@@ -206,8 +202,7 @@ def full_state(engine: Any) -> dict[str, Tensor]:
 def full_adapter(engine: Any) -> dict[str, Tensor]:
     """Return the whole adapter on the CPU, under the names of the model's parameters.
 
-    The result is empty if the model has no adapters. Every rank must call this function. Rank 0
-    gets the tensors, and the other ranks get an empty dict.
+    Every rank must call this function. Rank 0 gets the tensors, and the other ranks get {}.
     """
     named = [(name, tensor) for name, tensor in _named(engine.module) if is_adapter(name)]
     return _whole(engine, named)
@@ -226,10 +221,8 @@ def _whole(engine: Any, named: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
 def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
     """Return this rank's share of the weights on the CPU. Float weights are cast to `dtype`.
 
-    If the model has adapters, the shares hold only the adapters' weights. The shares of all ranks
-    together hold each weight once, under the name of the model's parameter. A rank's share holds
-    the rank's slices of the weights that ZeRO-3 has partitioned. All other weights are divided
-    evenly over the ranks. The ranks do not communicate.
+    All shares together hold each weight once or, with adapters, each adapter weight once. A rank's
+    share contains its ZeRO-3 slices. The ranks do not communicate.
     """
     rank, ranks = engine.global_rank, engine.dp_world_size
     named = _named(engine.module)
@@ -247,9 +240,8 @@ def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
 def rounded(engine: Any, dtype: torch.dtype) -> Iterator[None]:
     """Round the weights to values of `dtype` within the block, as the vLLM engine has them.
 
-    The tensors keep their own data type. Only tensors whose data type is wider than `dtype` are
-    rounded. Every rank rounds the weights or slices that it holds. The function keeps the exact
-    values on the CPU, and restores them at the end of the block.
+    The tensors keep their data type, and get their exact values back at the end of the block. Every
+    rank rounds its own slices.
     """
     held = [
         tensor

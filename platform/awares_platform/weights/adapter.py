@@ -1,16 +1,9 @@
-"""Reads and writes the LoRA adapter of a run, and folds the adapter into the base weights.
+"""Reads and writes the LoRA adapter of a run, and adds the adapter to the base weights.
 
-A run that trains an adapter publishes only the adapter, under the names of peft's parameters. The
-adapter of a layer x has two tensors: x.lora_A.default.weight of shape (rank, in) and
-x.lora_B.default.weight of shape (out, rank).
+The adapter of a layer x has two tensors, with the names of peft's parameters:
+    x.lora_A.default.weight   (rank, in)
+    x.lora_B.default.weight   (out, rank)
 Source: Hu et al., arXiv 2106.09685, section 4.1.
-
-A reader applies an adapter in one of two ways:
-
-    write_peft     The adapter stays separate from the base weights. It is written in the layout of
-                   peft's save_pretrained, which peft and vLLM load.
-    fold_adapter   The adapter is added to the base weights. This addition loses small updates
-                   unless the sum is stored in float32.
 """
 
 import json
@@ -47,8 +40,7 @@ def fold(
 ) -> Tensor:
     """Return weight + scale * up @ down, computed in float32 and then rounded once to `dtype`.
 
-    The default of `dtype` is the weight's dtype. In bfloat16, an update is lost if it is smaller
-    than about half a unit in the last place of the weight.
+    The default of `dtype` is the weight's dtype. Rounding to bfloat16 loses small updates.
     """
     return (weight.float() + scale * (up.float() @ down.float())).to(dtype or weight.dtype)
 
@@ -60,12 +52,10 @@ def fold_adapter(
     current_name: Callable[[str], str],
     dtype: torch.dtype | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Fold an adapter into the base weights that it changes.
+    """Fold (add) an adapter into the base weights that it changes.
 
-    Return two mappings. The first maps the name of each changed weight in `base` to the weight's
-    new values. The second maps the name of each adapter tensor to the name of the weight that the
-    tensor changes. See `fold` for `scale` and `dtype`. See `adapted` for `current_name` and for the
-    errors.
+    Return the new values of each changed weight by name, and the name of the weight that each
+    adapter tensor changes. See `fold` for `scale` and `dtype`, and `adapted` for the rest.
     """
     # Reading a tensor of `base` may be slow, so only the adapted weights are read.
     wanted = {current_name(f"{layer}.weight") for layer in _layers(adapter)}
@@ -81,9 +71,8 @@ def fold_adapter(
 def adapted(adapter: Shapes, base: Shapes, current_name: Callable[[str], str]) -> dict[str, str]:
     """Return a mapping from each layer of an adapter to the name of the layer's weight in `base`.
 
-    Checkpoints of one model may use different names for the same weight. Two names mean the same
-    weight if `current_name` returns the same name for both. Raises WeightsError if a layer lacks
-    one of its two adapter tensors, or if `base` has no weight of the right shape for the layer.
+    `current_name` returns the same name for all names of a weight. Raises WeightsError if the
+    adapter is incomplete or does not fit `base`.
     """
     names = {current_name(name): name for name in base}
     found = {}
@@ -113,8 +102,8 @@ def write_peft(
 ) -> None:
     """Write an adapter to an empty directory, in the layout that peft and vLLM load.
 
-    `scale` is lora_alpha / rank. `base` is the name of the policy that the adapter belongs to. All
-    layers must have the same rank.
+    `scale` is lora_alpha / rank. `base` names the adapter's policy. All layers must have the same
+    rank.
     """
     from safetensors.torch import save_file
 

@@ -1,8 +1,7 @@
 """Assembles a weight version from the version's shards and its base version.
 
-`assemble` decodes the shards, and applies deltas to the tensors of the base version. `verify` then
-checks the hashes of the result. Several processes, called readers, may share the work. Each reader
-then decodes and verifies some of the pieces.
+`assemble` decodes the pieces, and `verify` checks their hashes. Several processes, called readers,
+may share the pieces.
 """
 
 import time
@@ -26,10 +25,8 @@ Job = tuple[TensorEntry, Piece]
 def targets(manifest: Manifest, base: State, readers: Readers) -> dict[str, Tensor]:
     """Return the tensors that will hold the version, by name. All readers share these tensors.
 
-    `base` holds the tensors of the base version. If the version changes no element of a tensor, the
-    result contains the tensor object of `base`. All other tensors are new and uninitialised. Every
-    reader must call this function. Raises WeightsError if the version leaves a piece of a tensor
-    unchanged, but `base` has no tensor of the same name, dtype and shape.
+    Unchanged tensors are the objects in `base`; the others are new and uninitialised. Every reader
+    must call this function. Raises WeightsError if `base` lacks an unchanged piece.
     """
     kept = {entry.name: _kept(entry, base.get(entry.name)) for entry in manifest.tensors}
     changed = [entry for entry in manifest.tensors if kept[entry.name] is None]
@@ -48,10 +45,8 @@ def assemble(
 ) -> tuple[int, float]:
     """Decode this reader's share of a version's pieces into `state`, which `targets` returns.
 
-    Deltas are applied to the tensors of `base`. `fetch` downloads one range of bytes from each
-    shard that this reader needs. Return the number of fetched bytes and the seconds spent on
-    decoding. The function does not modify `base` and does not verify hashes. Raises WeightsError
-    for a damaged piece. Errors of `fetch` reach the caller unchanged.
+    `fetch` downloads one range of bytes per shard. Return the fetched bytes and the seconds of
+    decoding. Hashes are not verified. Raises WeightsError for a damaged piece.
     """
     jobs = [(entry, piece) for entry in manifest.tensors for piece in entry.pieces]
     same = [
@@ -90,9 +85,8 @@ def verify(
 ) -> None:
     """Raise WeightsError unless `state` has the hashes that `manifest` lists.
 
-    Each reader checks its share of the pieces. `proven` holds tensors that were verified earlier
-    against the manifest `known`. The function skips a tensor that is the same object in `state` and
-    `proven` and has the same hashes in both manifests.
+    Each reader checks its share. Tensors in `proven`, which were verified against the manifest
+    `known`, are not checked again.
     """
     hashes = {} if known is None else {entry.name: entry.hashes for entry in known.tensors}
     unproven = [

@@ -1,7 +1,6 @@
-"""Decides when the writer publishes an anchor.
+"""Decides when the writer publishes an anchor, which holds all weights.
 
-An anchor holds all weights. A delta holds only the difference from the previous version. The
-decision depends on settings and on the sizes of the anchors and deltas that were published before.
+All other versions are published as deltas: differences from the previous version.
 """
 
 from dataclasses import dataclass, field
@@ -14,10 +13,7 @@ _USELESS = 0.7
 
 @dataclass(frozen=True, slots=True)
 class PublicationPlan:
-    """Rank 0's decision to publish the version `version` as a delta, as an anchor, or as both.
-
-    `epoch` is the number of the writer. Unless `base` is None, the ranks upload the delta that
-    turns version `base` into `version`. They upload an anchor if `anchor` is true.
+    """Rank 0's decision to publish a version as a delta, as an anchor, or as both.
 
     Example:
         PublicationPlan(version=12, epoch=1, base=11, anchor=False)
@@ -25,43 +21,43 @@ class PublicationPlan:
 
     version: int
     epoch: int
+    """The number of the writer."""
     base: int | None
+    """The version from which the delta starts, or None if there is no delta."""
     anchor: bool
+    """True if the ranks upload an anchor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Identifies the policy to which the weights of a run belong.
 
-    `processor` is the digest of the image processor's files. `template` is the digest of the files
-    of the tokenizer and the chat template. `training.policy.interface` returns both. `adapter` is
-    the LoRA scale if the run publishes only an adapter. Otherwise `adapter` is None.
-
     Example:
         Identity(processor="5d1c...", template="77b0...", adapter=2.0)
     """
 
     processor: str = ""
+    """The digest of the image processor's files."""
     template: str = ""
+    """The digest of the files of the tokenizer and the chat template."""
     adapter: float | None = None
+    """The LoRA scale if the run publishes only an adapter, or None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
     """How often the writer publishes anchors, and how long it keeps old versions.
 
-    `anchor_every` is the maximum number of versions from one anchor to the next. The `keep` newest
-    versions always stay in the store. The writer drops an older version from HEAD when nothing
-    needs the version any more (retention.py). At least `grace_s` seconds later it deletes the
-    version.
-
     Example:
         Cadence(anchor_every=16, keep=4, grace_s=60.0)
     """
 
     anchor_every: int = 16
+    """The maximum number of versions from one anchor to the next."""
     keep: int = 4
+    """The number of newest versions that always stay in the store."""
     grace_s: float = 60.0
+    """The time in seconds between a version's removal from HEAD and its deletion."""
 
 
 @dataclass(slots=True)
@@ -77,9 +73,8 @@ class ChainCost:
     def want_anchor(self, every: int) -> bool:
         """Return whether the next version needs an anchor.
 
-        An anchor holds all weights. It is due if the next version is `every` versions after the
-        last anchor. It is also due if the deltas since the last anchor, with the next delta, would
-        exceed the size of that anchor. The next delta is assumed to be as large as the last delta.
+        An anchor is due after `every` versions, or when the deltas since the last anchor, with the
+        next one, would exceed this anchor's size.
         """
         return len(self.deltas) + 1 >= every or sum(self.deltas) + self.last > self.anchor
 

@@ -21,9 +21,8 @@ def fetch_spans(
 ) -> Iterator[tuple[str, memoryview]]:
     """Yield the name and the downloaded bytes of each weight shard, in the order of `spans`.
 
-    `spans` maps the name of each weight shard to the range of bytes to download. While the caller
-    uses one range, the function downloads at most two further ranges. Raises WeightsError for a
-    shard that is missing or truncated, and StoreError if the store fails.
+    `spans` maps each shard's name to a range of bytes. At most two ranges are downloaded ahead.
+    Raises WeightsError for a missing or truncated shard, and StoreError if the store fails.
     """
     folder = version_folder(run, version)
     waiting = deque(spans.items())

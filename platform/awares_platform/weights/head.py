@@ -1,7 +1,7 @@
 """Defines HEAD, the object in the store that lists the versions of a run that can be fetched.
 
-HEAD also lists the forms of each version. A form is an anchor, which holds all weights, or a delta,
-which holds the difference from an older version. The writer overwrites HEAD at every publication.
+HEAD also lists each version's forms: a delta, an anchor, or both. The writer overwrites HEAD at
+every publication.
 """
 
 import json
@@ -22,20 +22,20 @@ def head_key(run: str) -> str:
 class Form:
     """One stored form of a version, which is a delta or an anchor.
 
-    A delta holds the difference from the version `base`. An anchor holds all weights, and its
-    `base` is None.
-
-    `name` is the name of the form's manifest in the version's folder. `digest` is the blake3 hash
-    of this manifest. `size` is the total number of bytes of the form's weight shards.
+    A delta holds the difference from an older version, and an anchor holds all weights.
 
     Example:
         Form("manifest.json", 11, 135000, "9c0e...")
     """
 
     name: str
+    """The name of the form's manifest in the version's folder."""
     base: int | None
+    """The version from which a delta starts, or None for an anchor."""
     size: int
+    """The number of bytes of the form's weight shards."""
     digest: str
+    """The blake3 hash of the form's manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +96,10 @@ class Head:
     def path(
         self, target: int, have: int | None = None, avoid: Collection[Hop] = ()
     ) -> tuple[Hop, ...] | None:
-        """Return the hops to `target` with the fewest bytes, in loading order.
+        """Return the hops (downloads) to `target` with the fewest bytes, in loading order.
 
-        `have` is the version that the reader holds, or None. `avoid` lists the damaged hops, which
-        the result must not contain. If `target` equals `have`, the result is empty. The result is
-        None if no hops lead to `target`, or if HEAD does not list `target`.
+        `have` is the version that the reader holds, or None. `avoid` lists damaged hops. The result
+        is None if no hops lead to `target`.
         """
         cheapest: dict[int, tuple[int, tuple[Hop, ...]]] = {} if have is None else {have: (0, ())}
         for entry in reversed(

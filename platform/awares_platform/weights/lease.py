@@ -24,8 +24,8 @@ def lease(
 ) -> Iterator[None]:
     """Keep `versions` in the store while the `with` block runs.
 
-    A thread rewrites the lease every `beat_s` seconds. If the block ends within `beat_s` seconds,
-    no lease is written, because the writer's grace period protects the versions for that long.
+    A thread rewrites the lease every `beat_s` seconds. A shorter block needs no lease, because the
+    writer waits before it deletes versions.
     """
     key, done = f"{folder(run)}/leases/{uuid4().hex}", threading.Event()
 

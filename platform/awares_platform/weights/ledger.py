@@ -47,10 +47,8 @@ class Ledger:
     def plan(self, version: int | None, held: int | None) -> PublicationPlan:
         """Decide how to publish `version`, or the next version if `version` is None.
 
-        `held` is the version that the ranks still have in memory, or None. A delta is possible only
-        if `held` is HEAD's newest version. Raises WeightsError if `version` is not newer than
-        HEAD's newest version. Raises WriterFenced if another writer has claimed the run, and
-        StoreError if the store fails.
+        `held` is the version in the ranks' memory, or None. Raises WeightsError if `version` is not
+        newer than HEAD's, WriterFenced if another writer has claimed the run.
         """
         newest = self.version
         version = (newest or 0) + 1 if version is None else version
@@ -79,10 +77,8 @@ class Ledger:
     ) -> tuple[Manifest, int]:
         """Write the manifests, add the version to HEAD, then delete old versions.
 
-        `uploads` has one mapping per rank. The mapping has the key "delta", the key "anchor", or
-        both. Each value is what the rank uploaded for this delta or anchor. `extra` and `step`
-        become part of the manifests. Return the manifest of the delta, or of the anchor if there is
-        no delta. Also return the total size of delta and anchor in bytes.
+        `uploads` has one mapping per rank, with the key "delta", "anchor" or both. Return the
+        manifest of the delta, or else of the anchor, and the bytes of delta and anchor together.
         """
         manifests = [self._manifest(plan, kind, uploads, extra, step) for kind in uploads[0]]
         names = (FIRST, ANCHOR)

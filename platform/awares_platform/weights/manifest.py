@@ -1,11 +1,7 @@
 """Defines the manifest, the JSON object that describes one delta or one anchor of a version.
 
-An anchor holds all weights. A delta holds the difference from an older version. The manifest lists
-the tensors, the pieces into which each tensor is cut, and the hash of each piece.
-
-A chain of hashes verifies a download. HEAD contains the blake3 hash of each manifest, and a
-manifest contains the blake3 hash of each decoded piece. A reader rejects a manifest or a piece with
-a wrong hash.
+A delta holds the difference from an older version, and an anchor holds all weights. The manifest
+has the hash of each piece.
 """
 
 import json
@@ -51,10 +47,6 @@ def version_folder(run: str, version: int) -> str:
 class Piece:
     """Elements `start` to `end` (exclusive) of a flattened tensor, and their place in a shard.
 
-    The encoded elements are `length` bytes at `offset` in the weight shard `shard`. `length` is 0
-    if the base version has equal elements. `kind` is the kind of encoding that takes up the most of
-    these bytes (see codec.kind). `blake3` is the hash of the decoded, little-endian elements.
-
     Example:
         Piece(0, 40960, "e1-d-r00000-00000.bin", 0, 1311, "ulp", "af13...")
     """
@@ -62,10 +54,15 @@ class Piece:
     start: int
     end: int
     shard: str
+    """The name of the weight shard with the encoded elements."""
     offset: int
+    """The first encoded byte in the shard."""
     length: int
+    """The number of encoded bytes, or 0 if the base version has equal elements."""
     kind: str
+    """The kind of encoding that takes up the most bytes (see codec.kind)."""
     blake3: str
+    """The hash of the decoded, little-endian elements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +84,8 @@ class TensorEntry:
     def hashes(self) -> tuple[tuple[int, str], ...]:
         """The end and the hash of each piece.
 
-        Two equal tensors have equal `hashes` if they are cut into the same pieces. This is true
-        even if one tensor comes from a delta and the other from an anchor.
+        Equal tensors with equal pieces have equal `hashes`, whether they come from deltas or
+        anchors.
         """
         return tuple((piece.end, piece.blake3) for piece in self.pieces)
 
@@ -97,23 +94,24 @@ class TensorEntry:
 class Manifest:
     """The manifest of a delta to version `base`, or of an anchor if `base` is None.
 
-    `version` is the version that the manifest describes. `epoch` is the number of the writer, and
-    `step` is the optimizer step. `changed_ratio` is the share of elements that differ from the
-    base. It is None for an anchor. `processor`, `template` and `adapter` have the same meaning as
-    in `cadence.Identity`. `extra` is additional JSON for the readers, such as the canary.
-
     Example:
         Manifest(12, 1, (entry,), base=11, step=12, changed_ratio=0.031)
     """
 
     version: int
+    """The version that the manifest describes."""
     epoch: int
+    """The number of the writer."""
     tensors: tuple[TensorEntry, ...]
     extra: Mapping[str, Any] = field(default_factory=dict)
+    """Additional JSON for the readers, such as the canary."""
     base: int | None = None
     step: int = 0
+    """The optimizer step."""
     changed_ratio: float | None = None
+    """The share of elements that differ from the base, or None for an anchor."""
     processor: str = ""
+    """The same as in cadence.Identity, as are `template` and `adapter`."""
     template: str = ""
     adapter: float | None = None
 
@@ -189,8 +187,8 @@ def _entry(name: str, dtype: str, shape: list[int], rows: list[list[Any]]) -> Te
 def check_fit(expected: Shapes, received: Shapes, version: int, policy: str) -> None:
     """Raise WeightsError if `received` and `expected` differ in the names or shapes of tensors.
 
-    `expected` maps the name of each tensor of the engine's policy to its shape. `received` does the
-    same for the version `version`. `version` and `policy` appear only in the message.
+    `expected` belongs to the engine's policy, and `received` to the version. `version` and `policy`
+    appear only in the message.
     """
     if expected == received:
         return

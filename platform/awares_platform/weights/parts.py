@@ -1,11 +1,7 @@
 """Cuts the weights into the parts that each learner rank publishes, as flat tensors on the CPU.
 
-At ZeRO stages 0 to 2, every rank holds every tensor. The concatenation of all tensors is then cut
-into one slice for each rank. The lengths of two slices differ by at most one element:
-
-    |-- rank 0 --|-- rank 1 --|-- rank 2 --|
-
-At ZeRO stage 3, each rank holds a slice of each tensor, and publishes the slices that it holds.
+At ZeRO stages 0 to 2, all tensors together are cut into one equal slice for each rank. At stage 3,
+each rank publishes the slices that it holds.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,9 +18,7 @@ PIECE_ELEMENTS = 16 << 20
 class Part:
     """A slice of the flattened tensor `name` that begins at element `start`.
 
-    `shape` is the shape of the whole tensor. `values` is flat and on the CPU. The publisher keeps
-    `values` without a copy, so the caller must not change the memory of `values` later. If training
-    overwrites this memory, pass a copy.
+    The publisher keeps `values` without a copy, so callers must not change them later.
 
     Example:
         Part("lm_head.weight", (320, 128), 20480, values)  # the second half
@@ -32,8 +26,10 @@ class Part:
 
     name: str
     shape: tuple[int, ...]
+    """The shape of the whole tensor."""
     start: int
     values: Tensor
+    """The elements of the slice, flat and on the CPU."""
 
     @property
     def end(self) -> int:

@@ -1,21 +1,7 @@
 """Publishes weight versions: all ranks upload their parts, then rank 0 writes manifests and HEAD.
 
-Every rank passes its parts to `Publisher.begin`. A background thread of the rank then encodes the
-parts and uploads them in shards (*.bin), while the next training step runs. Each rank except rank 0
-also uploads an index: a JSON object that lists its uploaded pieces. Rank 0 waits for the indexes,
-writes the manifests, and overwrites HEAD last.
-
-The threads communicate only through the store, because the training uses the collectives at the
-same time. If a rank dies, rank 0 times out and does not write HEAD. So readers never see an
-incomplete version.
-
-Most versions are published only as a delta, which holds the difference from the previous version.
-In four cases, the next version is published as an anchor, which holds all weights:
-- The ranks do not hold the newest version of HEAD, for example because the job has just started.
-- With the next delta, the deltas since the last anchor would exceed the size of that anchor. A new
-  reader then downloads fewer bytes from a new anchor.
-- The next version would be `anchor_every` versions after the last anchor.
-- A reader found damage and requests an anchor.
+A thread of each rank uploads while the next training step runs. The threads communicate only
+through the store. HEAD is written last, so readers never see an incomplete version.
 """
 
 import logging
@@ -59,17 +45,16 @@ T = TypeVar("T")
 class Publication:
     """The record of a finished publication. Only rank 0 has such a record.
 
-    `manifest` belongs to the delta, or to the anchor if the version has no delta. `size` is the
-    total number of bytes of delta and anchor. `seconds` is the time that the background thread
-    took.
-
     Example:
         Publication(manifest, size=135000, seconds=0.2)
     """
 
     manifest: Manifest
+    """The manifest of the delta, or of the anchor if the version has no delta."""
     size: int
+    """The number of bytes of delta and anchor together."""
     seconds: float
+    """The time that the background thread took."""
 
     def metrics(self) -> dict[str, float]:
         """Return the publication's metrics by name.
@@ -97,15 +82,11 @@ def _single_rank(value: T) -> T:
 
 
 class Publisher:
-    """Publishes one rank's share of a run's weights.
+    """Publishes one rank's share of a run's weights, one version at a time, in a thread.
 
-    Creating a publisher on rank 0 claims the run. The next publication of an older publisher then
-    raises WriterFenced. Publications run one at a time in a thread.
-
-    The publisher holds this rank's parts of the last version in memory. During a publication it
-    also holds the new parts and one weight shard of `shard_bytes`. `threads` is the number of
-    threads that encode. `agree` is a collective that returns rank 0's value on every rank. Rank 0
-    waits at most `timeout_s` seconds for the uploads of the other ranks.
+    - A new publisher on rank 0 claims the run. Older publishers then raise WriterFenced.
+    - `agree` is a collective that returns rank 0's value on every rank.
+    - `timeout_s` is how long rank 0 waits for the uploads of the other ranks, in seconds.
 
     Example:
         publisher = Publisher(store, "mini")
@@ -167,12 +148,10 @@ class Publisher:
     ) -> Manifest:
         """Publish `state` as `version`, wait until HEAD names it, and return the manifest.
 
-        Only a run with a single rank may call this method. The tensors of `state` must have the
-        names and shapes of a transformers checkpoint. `extra` must be JSON.
+        Only a run with a single rank may call this method. `extra` must be JSON.
 
-        Raises WeightsError if `version` is not newer than HEAD's newest version. Raises
-        WriterFenced if another publisher has claimed the run. Raises StoreError if the store fails.
-        An error leaves HEAD unchanged.
+        Raises WeightsError if `version` is not newer than HEAD's newest version, WriterFenced if
+        another publisher has claimed the run, and StoreError if the store fails.
         """
         assert self._ranks == 1, "publish is for a single rank; several ranks call begin"
         copy = {name: tensor.detach().clone() for name, tensor in state.items()}
@@ -191,10 +170,8 @@ class Publisher:
     ) -> int:
         """Start to publish this rank's `parts`, and return the number of the version.
 
-        The version is `version`, or the next number if `version` is None. Every rank must call this
-        method. The method first waits for the previous publication, and raises its error if it
-        failed. The method also raises the errors that `publish` raises. The publisher keeps the
-        parts without a copy, so the caller must not change their memory.
+        Every rank must call this method, and must not change the parts later. Raises the errors of
+        `publish`, and the error of the previous publication, if it failed.
         """
         self.wait()
         held = self._plan.version if self._plan else None
@@ -227,9 +204,8 @@ class Publisher:
     def repair(self) -> None:
         """Start to upload an anchor (all weights) of the newest version if a reader requested one.
 
-        Every rank must call this method regularly while it waits between publications. Without
-        these calls a deadlock is possible: the readers wait for a version, and the learner waits
-        for the readers' rollouts. Raises the error of the last publication.
+        Every rank must call this method regularly while it waits between publications. Otherwise
+        the learner and the reader could wait for each other forever.
         """
         if (self._running is not None and not self._running.done()) or (
             self._repairing is not None and not self._repairing.done()
@@ -291,9 +267,8 @@ class Publisher:
     ) -> list[dict[str, RankUpload]] | None:
         """Return the indexes of all ranks on rank 0, and None on the other ranks.
 
-        An index maps "delta", "anchor" or both to what the rank uploaded. Rank 0 waits until every
-        other rank has written its index to the store. Rank 0 raises WeightsError if this takes more
-        than `timeout_s` seconds. The error names the late ranks.
+        An index lists what a rank uploaded. Rank 0 raises WeightsError if an index is missing after
+        `timeout_s` seconds.
         """
         prefix = f"{version_folder(self._run, plan.version)}/e{plan.epoch}-{kind}"
         if self._rank:

@@ -1,10 +1,6 @@
-"""Lets the worker processes of one engine read a version together.
+"""Lets the worker processes of one engine read a version together, into shared memory.
 
-    worker 0   fetch, decode and verify one half of the pieces ---+
-    worker 1   fetch, decode and verify the other half -----------+--> tensors in shared memory
-
-A tensor-parallel engine thus downloads a version once, and the host holds it once. All workers of
-the engine must run on one host.
+Each worker fetches, decodes and verifies its share of the pieces. All workers must run on one host.
 """
 
 import os
@@ -77,8 +73,7 @@ ALONE = Alone()
 class HostReaders:
     """The processes of torch's default process group. All of them must run on this host.
 
-    The object has a gloo group of its own. A thread can therefore use the object while other
-    threads use the default group.
+    The object has its own gloo group, so other threads may use the default group meanwhile.
 
     Example:
         HostReaders()  # in every process, after torch.distributed.init_process_group
@@ -100,9 +95,8 @@ class HostReaders:
     def empty(self, layouts: Sequence[Layout]) -> list[Tensor]:
         """Return one new tensor for each layout. All processes share the tensors' memory.
 
-        All processes must call this method. The memory of a tensor is an anonymous file (memfd).
-        The kernel frees this memory when no process uses the tensor any more. The memory does not
-        count against the size of /dev/shm.
+        All processes must call this method. Anonymous files hold the memory, which does not count
+        against the size of /dev/shm.
         """
         found: list[Tensor] = []
         for start in range(0, len(layouts), _BATCH):
@@ -129,8 +123,8 @@ class HostReaders:
 def together(readers: Readers, work: Callable[[], Result]) -> Result:
     """Run `work` in every process. If it fails in any process, raise the error in every process.
 
-    Every process must call this function. Without this function, the other processes would wait
-    forever for the failed process. An error that is not an AwaresError becomes a WeightsError.
+    Every process must call this function. An error that is not an AwaresError becomes a
+    WeightsError.
     """
     result: Any = None
     error: AwaresError | None = None
@@ -150,8 +144,7 @@ def together(readers: Readers, work: Callable[[], Result]) -> Result:
 def part(items: Sequence[Item], size: Callable[[Item], int], readers: Readers) -> list[Item]:
     """Return this process's share of `items`, which consists of consecutive items.
 
-    The shares of all processes have about the same total size. Each item of a positive size belongs
-    to exactly one share. Items of size 0 may belong to no share.
+    All shares have about the same total size. Items of size 0 may belong to no share.
     """
     if readers.ranks == 1:
         return [*items]

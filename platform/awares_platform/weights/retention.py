@@ -1,12 +1,7 @@
 """Decides which versions of a run's weights stay in the store, and deletes the others.
 
-The newest, the pinned and the leased versions stay, and so do all versions that their deltas build
-on. The writer drops every other version from HEAD, and deletes it at least `grace_s` seconds later.
-This delay protects readers that have read the older HEAD.
-
-A reader whose download may take longer holds a lease: an object that the reader rewrites every few
-seconds. The lease expires if it does not change for `lease_s` seconds on the writer's own clock, so
-the clocks of two machines are never compared.
+The newest, the pinned and the leased versions stay, with the versions that their deltas need. A
+lease expires after `lease_s` seconds without a change.
 """
 
 import json
@@ -95,9 +90,8 @@ class Collector:
     def collect(self, head: Head) -> list[int]:
         """Delete the versions that HEAD has not named for `grace_s` seconds.
 
-        Leased versions and versions newer than HEAD's newest version stay. Return the numbers of
-        the deleted versions. The first call also finds versions that a crashed writer left in the
-        store.
+        Leased versions and versions newer than HEAD stay. Return the numbers of the deleted
+        versions.
         """
         named = {entry.version for entry in head.published}
         now, leased = self._clock(), self._leased()

@@ -1,11 +1,7 @@
 """Encodes one rank's pieces and uploads them in weight shards.
 
-A weight shard is a *.bin object of about `shard_bytes` with many encoded pieces. One request thus
-uploads many small tensors. A shard has no header, because the manifest lists the offset of each
-piece.
-
-`ShardWriter.write` encodes pieces with codec.encode, and uploads them as
-e<epoch>-<form>-r<rank>-<number>.bin. It returns a RankUpload, which lists these pieces for rank 0.
+A weight shard is a *.bin object with many encoded pieces, so one request uploads many small
+tensors. The manifest lists the offset of each piece.
 """
 
 import json
@@ -45,16 +41,15 @@ class UploadedPiece:
 class RankUpload:
     """The pieces that one rank uploaded for one delta or one anchor.
 
-    `elements` is the number of elements in these pieces. `changed` is the number of elements that
-    differ from the base. Elements without a base count as changed.
-
     Example:
         RankUpload((uploaded_piece,), changed=512, elements=40960)
     """
 
     pieces: tuple[UploadedPiece, ...]
     changed: int
+    """The number of elements that differ from the base, or have no base."""
     elements: int
+    """The number of elements in the pieces."""
 
     def to_json(self) -> list[Any]:
         """Return the upload as lists, strings and numbers for JSON."""
@@ -74,8 +69,7 @@ class RankUpload:
 class ShardWriter:
     """Writes one rank's shards of one delta or one anchor, under keys that begin with `prefix`.
 
-    The writer uploads a shard when the next piece would make the shard larger than `shard_bytes`.
-    It uploads the last shard at the end. It holds one shard and one encoded piece in memory.
+    The writer holds one shard of at most about `shard_bytes`, and one encoded piece, in memory.
     """
 
     def __init__(self, store: ObjectStore, prefix: str, shard_bytes: int, threads: int) -> None:

@@ -26,12 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A verified version. `state` holds the version's tensors on the CPU, in the manifest's order.
-
-    `hops` is the number of downloaded deltas and anchors. `size` is the number of bytes of weight
-    shards that this process downloaded. `fetch_s`, `decode_s` and `verify_s` are the seconds that
-    this process waited for bytes, decoded, and hashed. `detours` is the number of attempts that
-    failed because of damaged data.
+    """A verified version.
 
     Example:
         state = {"lm_head.weight": tensor}
@@ -40,19 +35,26 @@ class Received:
 
     manifest: Manifest
     state: Mapping[str, Tensor]
+    """The version's tensors on the CPU, in the manifest's order."""
     hops: int
+    """The number of downloaded deltas and anchors."""
     size: int
+    """The number of bytes that this process downloaded."""
     fetch_s: float
+    """The seconds of waiting for bytes."""
     decode_s: float
+    """The seconds of decoding."""
     verify_s: float
+    """The seconds of hashing."""
     detours: int = 0
+    """The number of attempts that failed because of damaged data."""
 
 
 class _Damaged(WeightsError):
     """Data of a version is missing, or differs from the published data.
 
-    A hop is the download of one delta or anchor. `hops` lists the damaged hops. If `hops` is empty,
-    the damage may be in any hop, or in the version from which the hops started.
+    `hops` lists the damaged downloads. If `hops` is empty, any download or their base may be
+    damaged.
     """
 
     def __init__(self, reason: str, hops: tuple[Hop, ...] = ()) -> None:
@@ -63,8 +65,7 @@ class _Damaged(WeightsError):
 class Subscriber:
     """A reader of a run's weights. A subscriber holds no tensors, so it can be pickled.
 
-    `seen` is the HEAD that the subscriber read last. `connections` is the number of parallel
-    downloads. `threads` is the number of threads that decode and hash.
+    `seen` is the HEAD that was read last. `threads` is the number of threads that decode.
 
     Example:
         subscriber = Subscriber(store, "mini")
@@ -90,9 +91,8 @@ class Subscriber:
     def manifest(self, version: int) -> Manifest:
         """Return a manifest of a published version, verified with its hash in HEAD.
 
-        The manifest may belong to the version's delta or to its anchor. Raises WeightsError if HEAD
-        does not name the version. If all manifests of the version are damaged, the method requests
-        an anchor from the writer and raises WeightsError.
+        Raises WeightsError if HEAD does not name the version, or if all its manifests are damaged.
+        In the second case, also request an anchor (all weights) from the writer.
         """
         damage: WeightsError | None = None
         for form in self._find(version).forms:
@@ -111,17 +111,11 @@ class Subscriber:
     ) -> Received:
         """Download a version as deltas to `held` or from an anchor, whichever takes fewer bytes.
 
-        `held` is the version that the caller already has, or None. It is not modified. The method
-        needs memory for the version, for the tensors of `held` that differ from the version, and
-        for a few weight shards.
+        - `held` is the version that the caller already has, or None.
+        - `readers` share the work. All must hold the same version and call this method together.
 
-        If the result is damaged, the method repeats the same downloads once. Then it tries other
-        deltas and anchors, and starts from an anchor if `held` itself may be damaged. If nothing
-        is left to try, it requests an anchor from the writer and raises WeightsError. Raises
-        StoreError if the store fails.
-
-        Several `readers` can share the work and the tensors. All of them must hold the same version
-        and call this method at the same time. If one reader fails, all readers raise its error.
+        After damage, other downloads are tried. If none is left, request an anchor (all weights)
+        from the writer and raise WeightsError. Raises StoreError if the store fails.
         """
         together(readers, partial(self._find, version))
         avoid: set[Hop] = set()

@@ -1,12 +1,7 @@
 """Ensures that only one writer at a time can publish a run's weights.
 
-A writer claims the run by raising the epoch in HEAD. Later it overwrites HEAD only if HEAD still
-holds its own last write. Once another writer has claimed the run, the older writer is fenced: it
-can no longer publish. Shard names contain the epoch, so a fenced writer cannot overwrite the shards
-of its successor.
-
-Some S3 servers leave an empty HEAD if a writer is killed while it writes HEAD. The next writer then
-rebuilds HEAD from the manifests. This is safe, because each manifest is written after its shards.
+A writer claims the run by raising the epoch in HEAD. Older writers then notice that HEAD no longer
+holds their last write, and can no longer publish.
 """
 
 import contextlib
@@ -120,8 +115,8 @@ class HeadWriter:
 def rebuilt(store: ObjectStore, run: str) -> Head:
     """Build a HEAD from the manifests in the store.
 
-    The epoch of this HEAD is the highest epoch of all manifests. The HEAD names every version that
-    has a readable manifest. If a version has a repaired anchor, its damaged anchor is left out.
+    The HEAD has the highest epoch of all manifests, and names every version with a readable
+    manifest. A repaired anchor replaces the damaged one.
     """
     epoch, found = 0, dict[int, list[Form]]()
     for info in store.list(f"{folder(run)}/v"):

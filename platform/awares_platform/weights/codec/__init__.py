@@ -3,31 +3,21 @@
     blob = encode(base, new)        # learner: encode the tensor `new` as a delta to `base`
     new = decode(base, blob)        # reader: restore the same bits
 
-The codec reads a tensor's elements as words: signed integers of the element's size (words.py). It
-cuts the words into spans of 4 MiB, and encodes each span in one of five ways, called kinds:
+The codec reads a tensor's elements as integers, called words. It cuts the words into spans of 4
+MiB, and encodes each span in one of five ways, called kinds:
 
     same   No word changed. The span takes no bytes.
-    ulp    The positions of the few changed words, and the number of steps by which each word moved.
-           One step is the distance to the next representable value (sparse.py).
-    steps  The number of steps of every word, in byte planes.
-    xor    The XOR of every word with the same word of the base, in byte planes.
-    dense  The words themselves, in byte planes. This kind needs no base.
+    ulp    The positions of the few changed words, and their steps (sparse.py).
+    steps  The steps of every word. One step leads to the next representable value.
+    xor    The XOR of every word with the same word of the base.
+    dense  The words themselves. This kind needs no base.
 
-A byte plane holds one byte of every word. Each plane is a byte stream, which is raw or compressed
-with zstd. If most bytes of a stream have one of a few values, two or four bytes are first packed
-into one byte (alphabet.py).
-
-The encoding of a tensor is called a blob. A blob has this format:
+The result, called a blob, has this format:
 
     format 1 | dtype | number of axes | length of each axis | for each span: kind, length, streams
 
-The lengths are LEB128 numbers. The format, the dtype, the number of axes and a kind take one byte.
-
-A blob exceeds the size of its tensor by at most 3 bytes, 9 bytes per axis, and s bytes per span.
-Here s is 5 + 4 * (bytes of the dtype), which is 13 for bfloat16.
-
-The caller must verify the decoded tensor with the hash in the manifest. If a delta is decoded onto
-a wrong base of the same shape, no error is raised, but the result is a wrong tensor.
+The lengths are LEB128 numbers. Every other field before the streams takes one byte. A delta decodes
+onto a wrong base without an error, so callers verify the decoded tensor's hash.
 """
 
 from torch import Tensor
@@ -40,12 +30,8 @@ __all__ = ["decode", "encode", "kind"]
 def encode(base: Tensor | None, new: Tensor, *, threads: int = 1) -> bytes:
     """Encode `new` as a delta to `base`, or without a base if `base` is None.
 
-    The result is b"" if `new` equals `base`. The tensors are on the CPU and may have any layout.
-    The result does not depend on `threads`.
-
-    The function needs memory for two copies of the blob and 32 MiB per thread. It also copies each
-    tensor that is not contiguous. Raises ValueError if the dtypes or shapes differ, or if the codec
-    does not support the dtype.
+    The result is b"" if `new` equals `base`. The tensors are on the CPU. Raises ValueError if the
+    dtypes or shapes differ, or if the dtype is not supported.
     """
     return _blob.encode(base, new, threads)
 
@@ -55,11 +41,8 @@ def decode(
 ) -> Tensor:
     """Decode a result of `encode` into `out`, or into a new tensor if `out` is None.
 
-    `out` must be contiguous. `out` may be `base` itself, but `out` and `base` must not overlap
-    partly. The function needs 32 MiB of memory per thread, and it copies a base that is not
-    contiguous. Raises WeightsError for a damaged blob, and for a delta without a base. Also raises
-    WeightsError if the blob has another dtype or shape than `base` or `out`. After an error the
-    content of `out` is undefined.
+    `out` must be contiguous, and may be `base` itself. Raises WeightsError if the blob is damaged
+    or does not fit `base` or `out`; the content of `out` is then undefined.
     """
     return _blob.decode(base, blob, out, threads)
 

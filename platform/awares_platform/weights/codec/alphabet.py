@@ -1,8 +1,7 @@
 """Replaces frequent byte values by short codes, and packs two or four codes into one byte.
 
-The exponents of weights and the bytes of small steps have few distinct values. zstd compresses such
-bytes badly: it finds matches that cost more than they save, and its Huffman code spends at least
-one bit on each byte. Packing the bytes before zstd avoids both problems.
+zstd alone spends at least one bit on each byte, and finds costly matches in bytes with few distinct
+values.
 """
 
 from dataclasses import dataclass
@@ -20,23 +19,22 @@ _BLOCK = 1 << 15
 class Alphabet:
     """The byte values that have a code, in the order of their codes.
 
-    A code has `bits` bits (2 or 4). A byte whose value has no code is an outsider. All outsiders
-    share the highest code.
+    A byte without a code is an outsider. All outsiders share the highest code.
 
     Example:
         Alphabet(2, np.array([0, 1, 2], np.uint8))
     """
 
     bits: int
+    """The number of bits of a code, 2 or 4."""
     values: Bytes
 
     @classmethod
     def of(cls, data: Bytes, outsiders: float) -> "Alphabet | None":
-        """Return the smallest alphabet that leaves few bytes of `data` without a code.
+        """Return the smallest alphabet that leaves few bytes of `data` without a code, or None.
 
-        `outsiders` is the largest allowed share of bytes without a code. The result is None if
-        every alphabet exceeds this share. The result is also None if all bytes are equal, because
-        zstd compresses such bytes well.
+        `outsiders` is the largest allowed share of bytes without a code. Equal bytes need no
+        alphabet.
         """
         counts = np.bincount(data, minlength=256)
         order = np.argsort(-counts, kind="stable").astype(np.uint8)

@@ -32,17 +32,18 @@ before `decode` allocates memory."""
 class Blob:
     """A blob that is parsed but not decoded.
 
-    `word` is the dtype of the tensor, and `shape` is its shape. Each item of `spans` holds the kind
-    and the encoded bytes of one span. `size` is the length of the blob in bytes.
-
     Example:
         Blob(WordType.of(torch.bfloat16), (320, 128), (("ulp", memoryview(b"...")),), 1204)
     """
 
     word: WordType
+    """The tensor's dtype."""
     shape: tuple[int, ...]
+    """The tensor's shape."""
     spans: tuple[tuple[str, memoryview], ...]
+    """The kind and the encoded bytes of each span."""
     size: int
+    """The length of the blob in bytes."""
 
     @classmethod
     def parse(cls, data: bytes | memoryview) -> "Blob":
@@ -69,8 +70,8 @@ class Blob:
     def check(self, base: Tensor | None, out: Tensor | None) -> None:
         """Raise WeightsError if the blob cannot be decoded with `base` into `out`.
 
-        The blob, `base` and `out` must have the same dtype and shape. If `base` is None, no span
-        may need a base, and the tensor may be at most _EXPANSION times as large as the blob.
+        All must have the same dtype and shape. Without a base, the tensor may be at most _EXPANSION
+        times as large as the blob.
         """
         whole = named(self.word.dtype, self.shape)
         for given in (base, out):

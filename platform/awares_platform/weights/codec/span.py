@@ -41,8 +41,8 @@ ENCODERS: dict[str, Encoder] = {
 def encode(word: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
     """Choose the kind that probably needs the fewest bytes, and encode the words in this kind.
 
-    Return the kind and the encoded streams. The streams are larger than the words by at most 4
-    bytes per byte plane. Without a base the kind is "dense".
+    Return the kind and the encoded streams, which exceed the words by at most 4 bytes per byte
+    plane.
     """
     if base is None:
         return "dense", ENCODERS["dense"](word, new, new)
@@ -57,9 +57,8 @@ def encode(word: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
 def decode(word: WordType, name: str, data: memoryview, base: Words | None, out: Words) -> None:
     """Decode one span from `data` into `out`. `name` is the span's kind, such as "dense" or "ulp".
 
-    `base` holds the words of the base tensor at the same positions. Every kind except "dense" needs
-    `base`. `out` may be `base` itself. Raises WeightsError if `data` is damaged or a needed base is
-    missing. The content of `out` is then undefined.
+    `base` holds the base tensor's words; only "dense" needs no base. `out` may be `base`. Raises
+    WeightsError if `data` is damaged or the base is missing.
     """
     cursor = Cursor(data)
     if name == "dense":
@@ -82,9 +81,8 @@ def decode(word: WordType, name: str, data: memoryview, base: Words | None, out:
 def _choose(word: WordType, base: Words, new: Words) -> str:
     """Return the kind that encodes samples of the span in the fewest bytes.
 
-    If many words changed, the function compares all kinds. If few words changed, the result is
-    "ulp" without a comparison. The exception is a span in which at least half of the words equal
-    the word before them: here the function compares "ulp" with "dense".
+    If few words changed, the result is "ulp" without a comparison, except in a span that repeats
+    many words.
     """
     old, now = _sample(base), _sample(new)
     changed = np.count_nonzero(old != now)

@@ -1,23 +1,14 @@
 """Encodes and decodes the kind "ulp": the positions of the changed words, and their steps.
 
-Most changes take one byte. The gap of a changed word is the number of unchanged words directly
-before it. The move of a changed word is a code of two bits that says by how many steps the word
-changed. There are four streams:
+The gap of a changed word is the number of unchanged words before it. The move of a changed word is
+a code of two bits: 0 is one step up, 1 is one step down, 2 is another number of steps, and 3 is a
+wide gap. The streams are:
 
     changes      One byte per changed word: low six bits of the gap | move << 6.
-                 Move 0 is one step up, and move 1 is one step down.
-                 Move 2 takes the number of steps from the stream "other steps".
-                 Move 3 means that the gap needs more than six bits. The next byte of the stream
-                 "wide gaps" then holds further bits of the gap and the real move.
-    wide gaps    One byte per gap of more than six bits: the next six bits of the gap | move << 6.
-                 These six bits are zero if the gap needs more than twelve bits.
+    wide gaps    One byte per gap of more than six bits: the next six bits | real move << 6.
+                 The next six bits are zero if the gap has more than twelve bits.
     far gaps     Two bytes per gap of more than twelve bits: all bits above the lowest six.
     other steps  The numbers of steps of the words with move 2, zigzag coded.
-
-If the changes are spread at random, the gaps are geometrically distributed. The low bits of a gap
-are then independent of its high bits, and zstd's Huffman code comes near the entropy of the
-changes. Two separate streams for gaps and moves would be larger, because zstd finds costly matches
-in them.
 """
 
 import numpy as np
@@ -127,11 +118,8 @@ def _changed(old: Words, now: Words) -> Positions:
 def _gaps(changed: Positions, last: int, moved: Bytes) -> tuple[Bytes, Bytes, NDArray[np.uint16]]:
     """Return the streams "changes", "wide gaps" and "far gaps".
 
-    All positions count from the first word of the block. `changed` holds the positions of the
-    changed words. `last` is the position of the last change in the earlier blocks, and therefore
-    negative. If no earlier word changed, `last` is the position just before the span. `moved` holds
-    the move of each changed word in the top two bits. The function overwrites `moved` with the
-    stream "changes".
+    Positions count from the first word of the block, so `last`, the last change before the block,
+    is negative. `moved` holds the moves in the top two bits, and is overwritten.
     """
     gaps = np.empty_like(changed)
     gaps[0] = changed[0] - last
@@ -146,11 +134,10 @@ def _gaps(changed: Positions, last: int, moved: Bytes) -> tuple[Bytes, Bytes, ND
 
 
 def _positions(changes: Bytes, last: int, wide: _Queue, far: _Queue) -> tuple[Positions, Bytes]:
-    """Return the positions of the changed words, and one byte per changed word.
+    """Return the increasing positions of the changed words, and their real moves.
 
-    `last` is the position of the change before these changes, or -1. The positions increase
-    strictly. The top two bits of each byte hold the real move, which is at most 2. Raises
-    WeightsError for damaged streams.
+    `last` is the position of the previous change, or -1. A move is in the top two bits of its byte.
+    Raises WeightsError for damaged streams.
     """
     gaps = (changes & _GAP).astype(np.int64)
     where = np.flatnonzero(changes >= _WIDE)

@@ -1,7 +1,7 @@
 """Reads and writes the numbers, byte streams and words of a blob.
 
-A byte stream has one of four layouts: raw bytes, zstd, codes of 4 bits, or codes of 2 bits
-(alphabet.py). Words are written as byte planes: one byte stream for each byte of a word.
+A byte stream is raw, compressed with zstd, or packed (alphabet.py). Words are written as byte
+planes: one stream for each byte of a word.
 """
 
 import numpy as np
@@ -91,8 +91,7 @@ def size(parts: Parts) -> int:
 def pack(data: Bytes) -> Parts:
     """Encode bytes as a stream: the encoded length and the layout, then the encoded bytes.
 
-    The function chooses the layout that probably needs the fewest bytes. It compares the layouts on
-    the middle of a long stream only, and never packs a short stream into codes.
+    The layout is the one that needs the fewest bytes for the middle of the stream.
     """
     middle = data[max(0, len(data) - _PROBE) // 2 :][:_PROBE]
     alphabet = Alphabet.of(middle, _OUTSIDERS) if len(data) >= _SHORT else None

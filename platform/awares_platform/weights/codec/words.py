@@ -1,7 +1,7 @@
 """Converts tensors to words. A word holds the bits of one element as a signed integer.
 
-WordType.ordered maps the words of floats to integers in the order of the floats. The integers of
-two neighbouring floats differ by one. This difference is called one step.
+WordType.ordered maps floats to integers of the same order. Neighbouring floats differ by one, which
+is called one step.
 """
 
 from dataclasses import dataclass
@@ -52,17 +52,17 @@ _BY_SIZE = {
 class WordType:
     """A dtype and the arithmetic on its words.
 
-    `code` is the dtype's number in a blob. `size` is the number of bytes of one element.
-    `signed_magnitude` is true for floats with a sign bit.
-
     Example:
         WordType(torch.bfloat16, 0, 2, True)
     """
 
     dtype: torch.dtype
     code: int
+    """The dtype's number in a blob."""
     size: int
+    """The number of bytes of one element."""
     signed_magnitude: bool
+    """True for floats with a sign bit."""
 
     @classmethod
     def of(cls, dtype: torch.dtype) -> "WordType":
@@ -89,8 +89,8 @@ class WordType:
     def ordered(self, words: Words) -> Words:
         """Map the words of floats to integers in the order of the floats.
 
-        The integer of the next larger float is larger by one. -0 becomes -1, and NaNs become the
-        smallest and largest integers. Applying the map twice restores every bit pattern.
+        -0 becomes -1, and NaNs become the smallest and largest integers. Applying the map twice
+        restores the words.
         """
         if not self.signed_magnitude:
             return words
