@@ -68,7 +68,7 @@ class EpisodeBuffer:
         """Fill the buffer with stored groups after the learner has started or restarted.
 
         - `position` holds the settled prompts (see the class Position).
-        - `groups` holds the stored groups. The method ignores prompts that are settled or in flight.
+        - `groups` holds the stored groups. Prompts that are settled or in flight are ignored.
         - `lineage` is the lineage of the learner's versions.
         - `stale` maps a prompt's number to the attempt whose group is stale or damaged.
 
