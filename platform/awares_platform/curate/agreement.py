@@ -1,8 +1,7 @@
 """Measures how often a second judge agrees with the judge that labelled a curated set.
 
-The second judge sees the same questions and answers. Its replies are stored in the data set's reply
-log, so a repeated measurement sends no request twice. Cohen's kappa corrects the observed agreement
-for the agreement expected by chance: (observed - expected) / (1 - expected).
+Cohen's kappa is (observed - expected) / (1 - expected), where the expected agreement is that of two
+independent judges. No reply is paid twice.
 """
 
 import asyncio
@@ -31,18 +30,18 @@ VERDICTS = tuple(verdict.name for verdict in Verdict)
 class Agreement:
     """The agreement of two judges on a curated set.
 
-    `first` and `second` are the names of the judges. `table` counts the samples for each pair of
-    verdicts, such as "LOW FULL", where the first judge's verdict comes first. `unreadable` is the
-    number of samples for which the second judge's reply was unreadable.
-
     Example:
         Agreement("llama", "deepseek", {"TIE TIE": 80, "FULL FULL": 15, "TIE FULL": 5}, 0)
     """
 
     first: str
+    """Name of the first judge."""
     second: str
+    """Name of the second judge."""
     table: dict[str, int]
+    """Number of samples for each pair of verdicts. The first judge's verdict comes first."""
     unreadable: int
+    """Number of samples for which the second judge's reply was unreadable."""
 
     @property
     def samples(self) -> int:
@@ -94,8 +93,7 @@ def measure(store: ObjectStore, data: DataConfig, curate: CurateConfig, name: st
     """Ask the second judge about all samples of a curated set, and write the agreement.
 
     Raises DataError if `name` is no curated set, or if no reply of the second judge is readable.
-    Raises ConfigError if the second judge cannot be built. Raises EndpointError if its endpoint
-    fails.
+    Raises ConfigError if the second judge cannot be built, and EndpointError if its endpoint fails.
     """
     split = read_split(store, name, SPLIT)
     if not all("verdict" in columns for columns in split.columns):

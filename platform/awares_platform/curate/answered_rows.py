@@ -43,8 +43,7 @@ def decode_answers(data: bytes, key: str) -> list[Answers]:
 def read_answers(store: ObjectStore, key: str, samples: Sequence[Sample]) -> list[Answers | None]:
     """For each sample, return the stored answers, or None if it must be answered again.
 
-    A sample must be answered again if it has no stored answers, or if these have a fault. The
-    cause of the fault, such as a damaged image, may have been repaired since.
+    Answers with a fault are not used, because the cause, such as a damaged image, may be repaired.
     """
     try:
         found = decode_answers(store.get(key), key)

@@ -38,20 +38,16 @@ if TYPE_CHECKING:
 class Answerer:
     """Adds the low-resolution and the full-resolution answer to each sample of a shard.
 
-    Ray Data calls the actor with a batch of one shard. The column "key" contains the store key
-    of the shard, and "rows" contains its parquet file. In the result, the parquet file has
-    additional columns with the answers. The result also has a column "failure", which is empty or
-    holds a pickled AwaresError. The actor does not raise this error, because Ray Data would wrap it
-    in long tracebacks.
+    Ray Data calls this actor with one shard at a time, and restarts it if it dies. The actor itself
+    restarts its engine. It stores the answers, so that a later curation can reuse them.
 
-    The engine runs on an event loop of the actor, from the first shard until the actor ends. If the
-    engine dies or hangs, the actor starts another one, and answers the shard again. If the actor
-    itself is stopped (SIGSTOP), a watchdog kills it, and Ray Data starts it again. `reports` counts
-    the lost actors, and tells the user about lost actors and engines.
+    A batch has these columns:
 
-    The actor writes the answered shard to the store, at the key in the column "answers". It reads
-    this object first, and asks the engine only about samples that have no answer there. A curation
-    with another judge or threshold therefore reuses all answers.
+    - "key" is the store key of the shard.
+    - "rows" is the shard's parquet file. The result adds columns with the answers to it.
+    - "answers" is the store key of the stored answers.
+    - "failure", in the result only, is a pickled AwaresError or empty. A raised error would drown
+      in Ray Data's tracebacks.
     """
 
     def __init__(self, config: PlatformConfig, reports: LossReports) -> None:

@@ -1,8 +1,6 @@
 """Makes the datasheet of a curated set: what it holds, how it was made, and what it has cost.
 
-Each shard records its own counts, so the datasheet of a resumed curation is complete. The token
-counts include all replies on which the labels depend, even replies that an earlier run has paid
-for.
+Each shard records its own counts. The datasheet is thus complete even after a resumed curation.
 """
 
 import json

@@ -1,14 +1,12 @@
 """Decides which samples need crops, and chooses the crops (paper, section 3.2).
 
-The job cuts the train split into shards. In the first stage, an Answerer (an actor with one engine)
-answers each sample of a shard at low and at full resolution. In the second stage, a task
-`label_shard` asks the judge whether crops are needed, and asks the grounding model where the
-evidence is. It then chooses the crops and writes the curated shard.
+Ray Data runs two stages over the shards of the train split:
 
-Ray Data runs the two stages concurrently over shards. The driver only adds up the counts. Each
-shard has a fingerprint: a digest of its samples, of the policy and of the settings. If the store
-holds a shard with the same fingerprint, the job does not label the shard again. A restarted job
-therefore keeps the finished shards. The job writes the manifest of the split last.
+1. An Answerer, an actor with an engine, answers each sample at low and at full resolution.
+2. A task `label_shard` asks the judge and the grounding model, and writes the curated shard.
+
+A restarted job keeps finished shards with the same fingerprint: a digest of samples, policy and
+settings.
 """
 
 import json
@@ -67,14 +65,6 @@ LABEL_CPUS = 0.1
 class CurateResult:
     """Statistics of the curated split.
 
-    `dataset` is the store prefix of the split. `samples` is the number of labelled samples, of
-    which `lr` have the label LR and `hr` the label HR. `crops` counts the target crops of the HR
-    samples by crop id. `left_out` is the number of samples without a label. A sample has no label
-    if it is unusable, or if both answers are wrong and curate.both_wrong is "drop".
-    `source_faults` is the number of unusable rows and files in the source split. `shards` is the
-    number of all shards. `shards_resumed` is the number of shards that an earlier job has finished.
-    The job took `wall_s` seconds.
-
     Example:
         CurateResult(
             "datasets/mini-curated/train/", 4096, 3270, 826, {"0": 210}, 4, 0, 8, 2, wall_s=88.0
@@ -82,15 +72,25 @@ class CurateResult:
     """
 
     dataset: str
+    """Store prefix of the split."""
     samples: int
+    """Number of labelled samples."""
     lr: int
+    """Number of samples with the label LR."""
     hr: int
+    """Number of samples with the label HR."""
     crops: dict[str, int]
+    """Number of target crops of the HR samples, by crop id."""
     left_out: int
+    """Number of samples without a label: unusable, or dropped because both answers are wrong."""
     source_faults: int
+    """Number of unusable rows and files in the source split."""
     shards: int
+    """Number of all shards."""
     shards_resumed: int
+    """Number of shards that an earlier job has finished."""
     wall_s: float
+    """Duration of the job in seconds."""
 
     @property
     def hr_share(self) -> float:
@@ -113,10 +113,10 @@ class CurateResult:
 def run(config: PlatformConfig) -> CurateResult:
     """Curate the train split.
 
-    Raises JobRefused if another job curates this data set. Raises JobFenced if another job takes
-    the data set over. Raises DataError if the split is missing or has no usable row. Raises
-    EngineFailure if the engine fails for more than 5 % of a shard's answers. Raises EndpointError
-    if an endpoint cannot be used.
+    Raises JobRefused if another job curates this data set, and JobFenced if one takes it over.
+    Raises DataError if the split is missing or has no usable row.
+    Raises EngineFailure if the engine fails for more than 5 % of a shard's answers.
+    Raises EndpointError if an endpoint cannot be used.
     """
     started = time.monotonic()
     store = ObjectStore.from_config(config.store)
@@ -217,8 +217,9 @@ def _label(
 ) -> Iterator[dict[str, Any]]:
     """Run both stages, and yield the result of `label_shard` for each finished shard.
 
-    `say` shows a line to the user, such as the loss of an answerer. Raises the AwaresError of a
-    stage that fails, and LaunchError if an answerer or a labelling task is lost too often.
+    `say` shows a line to the user, such as the loss of an answerer.
+
+    Raises the AwaresError of a failed stage, and LaunchError after too many lost processes.
     """
     if not shards:
         return

@@ -44,8 +44,8 @@ def label_shard(
 ) -> Columns:
     """Label the samples of an answered shard, and write the shard to the store.
 
-    Ray Data calls this function. The batch has one row with "key", "fingerprint", "rows" and
-    "failure" (see `Answerer`). The result has one row with these columns:
+    Ray Data passes one row with "key", "fingerprint", "rows" and "failure" (see `Answerer`). The
+    result has one row with these columns:
 
         lr, hr, dropped, unusable, dropped_boxes    counts
         faults     a JSON list with the id of each unusable sample and its fault
@@ -53,8 +53,8 @@ def label_shard(
         failure    a pickled AwaresError, or empty
         key        as in the batch
 
-    `reports` counts the processes that died while they labelled this shard. If there are too many,
-    the failure is a LaunchError.
+    `reports` counts the processes that died on this shard. After too many, the failure is a
+    LaunchError.
     """
     failure: bytes = batch["failure"][0]
     none: dict[str, Any] = {"lr": 0, "hr": 0, "dropped": 0, "unusable": 0, "dropped_boxes": 0}
@@ -104,9 +104,9 @@ async def _label_all(
 ) -> tuple[list[Labelled], Mapping[str, EndpointUsage]]:
     """Label the samples of the shard `key`.
 
-    Return the labelled samples, and the numbers of requests and tokens: under "judge" for the
-    judge, and under "grounding" for the grounding model. Raises DataError if no sample has a label
-    and at least four replies were unreadable.
+    Return the samples, and the usage (requests and tokens) under "judge" and "grounding".
+
+    Raises DataError if no sample has a label and at least four replies were unreadable.
     """
     family = model_family(config.policy)
     async with Labeller(config.method, config.curate, family, images, replies) as labeller:
@@ -143,8 +143,8 @@ def encode_shard(
 ) -> bytes:
     """Encode the samples that have a label, with their answers, confidence and verdict.
 
-    The metadata holds the fingerprint and the counts for the datasheet. It also holds the number of
-    samples that have no label because a reply was unreadable.
+    The metadata holds the fingerprint, the counts for the datasheet, and the number of samples that
+    an unreadable reply has cost their label.
     """
     usable = [(one.sample, one) for one in labelled if one.sample]
     columns = {

@@ -3,7 +3,7 @@
     Answerer    --lost, tell--+
     label_shard --begun-------+--> Losses (an actor beside the driver) --lines--> shown: say
 
-Ray Data alone would restart a dead answerer or labelling task without limit and without a message.
+Ray Data alone would restart dead processes silently and without limit.
 """
 
 import threading
@@ -23,7 +23,7 @@ _EVERY_S = 2.0
 class Losses:
     """Counts how often each answerer, and the labelling task of each shard, has died.
 
-    If one answerer or one task dies more than `most` times in an hour, the job must end.
+    The job must end after more than `most` deaths of one of them in an hour.
 
     Example:
         losses = Losses(3)
@@ -43,8 +43,7 @@ class Losses:
     def begun(self, shard: str) -> str:
         """Note that a process labels this shard. Return the reason to end the job, or "" to go on.
 
-        A second call for a shard counts the death of the earlier process, because Ray Data gives a
-        shard to only one process at a time.
+        A second call for a shard shows that the earlier process has died.
         """
         if shard not in self._begun:
             self._begun.add(shard)

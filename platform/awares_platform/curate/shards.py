@@ -22,18 +22,18 @@ SPLIT = "train"
 class Shard:
     """A part of the split, which becomes one parquet file of the curated split.
 
-    `key` is the store key of this file. `samples` have no labels yet. `fingerprint` is a digest of
-    everything on which the labels depend. `answers` is the store key of the base policy's answers
-    to the samples.
-
     Example:
         Shard("datasets/awares-mini-curated/train/part-00003.parquet", (sample,), "ab12...")
     """
 
     key: str
+    """Store key of the parquet file."""
     samples: tuple[Sample, ...]
+    """Samples, still without labels."""
     fingerprint: str
+    """Digest of everything on which the labels depend."""
     answers: str = ""
+    """Store key of the base policy's answers."""
 
 
 def plan(data: DataConfig, samples: Sequence[Sample], recipe: Recipe) -> list[Shard]:
@@ -56,8 +56,8 @@ def plan(data: DataConfig, samples: Sequence[Sample], recipe: Recipe) -> list[Sh
 def is_finished(store: ObjectStore, shard: Shard) -> bool:
     """Return whether the store holds this shard with the same fingerprint and no damaged row.
 
-    A shard is not finished if it has no labelled sample and had unreadable replies. The next job
-    asks again, because the endpoint may have been repaired.
+    A shard with unreadable replies and no labelled sample counts as unfinished. Its endpoint may be
+    repaired.
     """
     try:
         rows = decode_rows(store.get(shard.key), shard.key)

@@ -16,11 +16,8 @@ def benchmark_metrics(
 ) -> dict[str, Any]:
     """Return the metrics of each policy on each benchmark, and their averages.
 
-    The result maps each benchmark to the metrics of each policy. It maps "average" to each policy's
-    mean accuracy and mean retained token ratio (RTR) over the benchmarks, with equal weights.
-
-    A failed episode (StopReason.ERROR) scores 0. It does not count for RTR and `call_rate`, which
-    is the share of episodes with a request for crops.
+    "average" holds each policy's mean accuracy and retained token ratios (RTR). A failed episode
+    scores 0, and counts neither for RTR nor for `call_rate`, the share of episodes with crops.
     """
     found = {
         name: {policy: _metrics(name, rows, seed, version) for policy, rows in scored.items()}
@@ -78,8 +75,8 @@ def _f1(rows: Sequence[Scored], version: Version) -> float:
 def benchmarks_table(results: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """Return a Markdown table like the paper's table 1. A cell is "accuracy in % (rtr_token)".
 
-    Each row is a policy. Each column is a benchmark, or the average. `names` maps each policy to
-    the name in the table. The result is "" without benchmarks.
+    Rows are policies. `names` maps them to the names in the table. Without benchmarks, the table is
+    "".
     """
     found = results.get("benchmarks")
     if not found:

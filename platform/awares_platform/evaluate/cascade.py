@@ -1,11 +1,8 @@
 """Builds two-pass policies: a pass at low resolution, and for some questions a second pass.
 
-In the second pass, the base policy answers at full resolution. This pass starts with an empty
-context, so a question with two passes costs the visual tokens and the latencies of both.
-
-`escalate` makes a second pass if the trained policy requests crops (as in VisionThink, arXiv
-2507.13348). `threshold` makes a second pass if the base policy's first answer has a low
-probability. Both functions need no engine, because they combine episodes of other policies.
+In the second pass, the base policy answers anew at full resolution. `escalate` needs that pass if
+the trained policy requests crops (VisionThink, arXiv 2507.13348), and `threshold` if the first
+answer is unlikely.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,9 +22,8 @@ def join(
 ) -> PlayedBy:
     """Return `played` with the two-pass policies added.
 
-    `decision_s` maps the id of a sample to the measured seconds of escalate's first turn. `spec`
-    holds the settings with which the episodes of awares were played. The budget of threshold is the
-    mean rtr_token of awares, without failed episodes (StopReason.ERROR).
+    `decision_s` maps a sample's id to the seconds of escalate's first turn. `spec` holds the
+    settings of awares' episodes. The mean rtr_token of awares is the budget of threshold.
     """
     joined = dict(played)
     if "escalate" in policies:
@@ -47,10 +43,10 @@ def escalate(
 ) -> list[Played]:
     """Add a second pass to every episode of `asked` with a granted request.
 
-    The second pass is the episode of the policy full for the same question. The other episodes stay
-    unchanged. `asked` holds the episodes of the trained policy, and `full` the episodes of full.
-    `decision_s` maps the id of a sample to the measured duration of the first turn, in seconds.
-    `spec` holds the settings of the episodes in `asked`.
+    - `asked` holds the episodes of the trained policy.
+    - `full` holds the second passes: the episodes of the policy full, in the same order.
+    - `decision_s` maps a sample's id to the seconds of its first turn.
+    - `spec` holds the settings of `asked`.
     """
     return [
         _fresh(first, again, decision_s.get(first.sample.sample_id, 0.0), _first(first), spec)
@@ -65,9 +61,8 @@ def threshold(
 ) -> list[Played]:
     """Add a second pass, taken from `full`, to the least confident episodes of `low`.
 
-    `budget` is the largest mean rtr_token that the result may have. The least confident episodes
-    get a second pass first. The function stops once the next pass would exceed the budget. Episodes
-    of `low` that failed (StopReason.ERROR) stay unchanged, and do not count for the mean.
+    `budget` is the largest mean rtr_token of the result. Failed episodes stay unchanged, and do not
+    count.
     """
     known = [index for index, one in enumerate(low) if _is_played(one)]
     order = sorted(known, key=lambda index: confidence(low[index]))
@@ -114,8 +109,8 @@ def _whole(played: Played, spec: EpisodeSpec) -> Turn:
 def _fresh(first: Played, again: Played, first_s: float, turn: Turn, spec: EpisodeSpec) -> Played:
     """Join the passes `first` and `again` of a question into one episode.
 
-    The episode has the turn `turn` for the first pass, then the turns of `again`. Its latency is
-    `first_s` (in seconds) plus the latency of `again`. If a pass has no episode, return `again`.
+    `turn` becomes the turn of the first pass, and `first_s` its seconds. If a pass has no episode,
+    return `again`.
     """
     if first.episode is None or again.episode is None:
         return again

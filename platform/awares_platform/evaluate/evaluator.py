@@ -98,16 +98,13 @@ class Evaluator:
     async def load(self, weights: Weights, probes: Sequence[Sample]) -> LoadReport:
         """Load a trained policy into the engine, and check the engine with a canary.
 
-        The canary compares the logprobs of the engine with the logprobs of transformers, on the
-        first usable samples in `probes`.
+        The canary compares the engine's logprobs with those of transformers, on some of the
+        `probes`. For a LoRA policy, the engine loads the adapter only, after a restart if it runs
+        another base policy.
 
-        The engine loads the weights from the object store, as in GRPO. If the policy has a LoRA
-        adapter, the engine loads only the adapter. If the engine does not run the policy on which
-        the adapter was trained, the method first restarts the engine with that policy.
-
-        Raises DataError if no probe is usable. Raises PolicyError if the training changed weights
-        that the adapter does not contain. Raises CanaryMismatch if the logprobs of the engine and
-        of transformers differ too much. Raises PartLost if the engine dies meanwhile.
+        Raises DataError if no probe is usable.
+        Raises PolicyError if the training changed weights outside the adapter.
+        Raises CanaryMismatch if the logprobs differ too much, and PartLost if the engine dies.
         """
         exported = await self._exported(weights)
         inputs.check(exported.policy, self._config.method)

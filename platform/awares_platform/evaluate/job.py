@@ -1,14 +1,7 @@
 """Lets every policy answer the same held-out questions, and compares the policies.
 
-The Evaluator, a Ray actor with an engine, plays the policies full and low with the base weights. It
-then plays the policies sft and awares with their own weights. From these episodes, cascade.py
-builds the episodes of the policies threshold and escalate. The job scores all episodes. It derives
-labels from the answers of low and full, but not for benchmarks. It writes results.json,
-episodes-<policy>.parquet and table.md.
-
-Each policy first answers evaluate.latency_questions questions, one at a time. Latencies are
-measured on these questions only. The policy then answers all other questions, evaluate.in_flight at
-a time.
+An engine plays full and low with the base weights, then sft and awares with their own. The other
+two policies, threshold and escalate, are built from these episodes (cascade.py).
 """
 
 import json
@@ -73,10 +66,6 @@ SPLIT = "test"
 class EvaluateResult:
     """The result of the evaluate job.
 
-    `results` is the content of results.json (see results.py). `path` is the local path of
-    results.json. `table` is a Markdown table of the results. `key` is the prefix of all files of
-    the job in the store. `wall_s` is the duration of the job in seconds.
-
     Example:
         EvaluateResult(
             {"policies": {...}}, "| policy | ...", Path("evaluate/results.json"),
@@ -85,10 +74,15 @@ class EvaluateResult:
     """
 
     results: dict[str, Any]
+    """Content of results.json (see results.py)."""
     table: str
+    """Markdown table of the results."""
     path: Path
+    """Local path of results.json."""
     key: str
+    """Prefix of all files of the job in the store."""
     wall_s: float
+    """Duration of the job in seconds."""
 
     def summary(self, store: str) -> str:
         """Return the table and the paths of the results. `store` is the store's address."""
@@ -104,12 +98,11 @@ class EvaluateResult:
 def run(config: PlatformConfig) -> EvaluateResult:
     """Evaluate evaluate.policies and write the results to the store.
 
-    Raises JobRefused if another evaluate job of this run is alive. Raises JobFenced if another
-    evaluate job takes this run over. Raises PolicyError before an engine starts if a policy is
-    missing or stale. The function first waits up to run.wait_s seconds if another job can train
-    this policy. Raises DataError if no question is usable. Raises EngineFailure if the engine fails
-    for over 5 % of a policy's questions. Raises BudgetSpent if the judge's and the grounding's
-    replies about the data set have cost curate.budget.
+    Raises JobRefused if another evaluate job of this run is alive, and JobFenced if one takes over.
+    Raises PolicyError, after a wait of up to run.wait_s seconds, if a policy is missing or stale.
+    Raises DataError if no question is usable.
+    Raises EngineFailure if the engine fails for over 5 % of a policy's questions.
+    Raises BudgetSpent if the replies about the data set have cost curate.budget.
     """
     started = time.monotonic()
     store = ObjectStore.from_config(config.store)
@@ -138,8 +131,7 @@ def conclude(
 ) -> dict[str, Any]:
     """Score and label the episodes, write all files, and return the results.
 
-    The function writes the episodes before it asks the judge about labels, so that no answer is
-    lost if the judge fails. It does not label the questions of benchmarks.
+    The episodes are written before the judge is asked, so that a failing judge loses no answer.
     """
     played = usable(played)
     images = images_of(config.evaluate, config.data, store)
@@ -232,9 +224,8 @@ def check_policies(
 ) -> None:
     """Raise MissingPolicy unless `run` holds the trained policies that `policies` need.
 
-    Raises PolicyError if a needed policy is stale (see training/lineage.py), or if it was trained
-    with other input settings than `method` (see training/inputs.py). The error is MissingPolicy if
-    `awares sft` is enough to replace the policy.
+    Raises PolicyError if a policy is stale (training/lineage.py), or was trained with other input
+    settings than `method` (training/inputs.py).
     """
     from awares_platform.training.export import policy_key, read_meta
     from awares_platform.training.inputs import check_stored
@@ -266,9 +257,9 @@ def _weights(policy: str) -> set[str]:
 def usable(played: PlayedBy) -> PlayedBy:
     """Return the episodes of the questions that every policy could play.
 
-    A question cannot be played if its image is unreadable or the question is too long for the
-    engine. The function thus keeps the same questions for all policies. Raises DataError if no
-    question is left.
+    A policy cannot play a question with an unreadable image or with too long a text.
+
+    Raises DataError if no question is left.
     """
     broken = {
         one.sample.sample_id: one.fault

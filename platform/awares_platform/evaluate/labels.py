@@ -1,8 +1,7 @@
 """Labels the questions of an evaluation as curation does.
 
-The judge compares the answers of the policies low and full. If the judge or the grounding is a
-model behind an endpoint, its replies are kept beside those of curation, and count for
-curate.budget.
+The judge compares the answers of low and full. Replies of endpoints are kept with those of
+curation, and count for curate.budget.
 """
 
 import asyncio
@@ -31,9 +30,10 @@ def label(
 ) -> dict[str, Sample]:
     """Label the samples as curation does, from the answers of the policies low and full.
 
-    Return a dict from ids to labelled samples. A label is None if curation would leave the sample
-    out. All labels are None if low or full is not evaluated. `replies` are the earlier replies of
-    the endpoints. Raises BudgetSpent if new replies would exceed curate.budget.
+    The result maps ids to samples. A label is None if curation would leave the sample out. All are
+    None without low or full. `replies` are the endpoints' earlier replies.
+
+    Raises BudgetSpent if new replies would exceed curate.budget.
     """
     unlabelled = bare(played)
     if "low" not in played or "full" not in played:

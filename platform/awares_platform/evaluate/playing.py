@@ -1,9 +1,7 @@
 """Plays the policies on one engine, one policy after the other.
 
-Each policy first plays the questions on which its latency is measured, one at a time. Then it plays
-all other questions. Policies with the same weights follow each other, so that the engine loads
-these weights only once. If the actor or its engine dies or hangs, another actor plays the remaining
-questions.
+Each policy first plays, one at a time, the questions that measure its latency. If the actor or its
+engine fails, another actor plays the remaining questions.
 """
 
 import random
@@ -95,8 +93,8 @@ def _play_policies(
 ) -> None:
     """Let each policy play the samples that are missing in `kept`.
 
-    The episodes of the two-pass policies are built later from these episodes. Only the latency of
-    escalate's first turn must be measured, so escalate plays this turn on the samples in `alone`.
+    Two-pass policies are built later. Only escalate's first turn is played, on the samples in
+    `alone`, to measure its latency.
     """
     loaded: Weights = "base"
     played = sorted((name for name in policies if name not in JOINED_FROM), key=_order)
@@ -126,8 +124,7 @@ def _play(
 ) -> None:
     """Play the samples that are missing in `kept`, and add their episodes to it.
 
-    The samples in `alone` run first, one at a time, because their latency is measured. The function
-    then submits all chunks of the other samples at once.
+    The samples in `alone` run first, one at a time, because their latency is measured.
     """
     taken = {sample.sample_id for sample in alone}
     rest = [sample for sample in samples if sample.sample_id not in taken]

@@ -1,8 +1,7 @@
 """Turns scored episodes into metrics, and metrics into a Markdown table.
 
-results.json has the keys "policies", "questions", "unusable", "labels", "latency", "comparisons",
-"scorer", "run" and "seed". If evaluate.benchmarks is set, it also has the key "benchmarks". The
-value of "policies" maps each policy to its `policy_metrics`.
+`assemble` returns the content of results.json. Its key "policies" maps each policy to its
+`policy_metrics`.
 """
 
 from collections import Counter
@@ -34,14 +33,13 @@ def policy_metrics(
 ) -> dict[str, Any]:
     """Return the metrics of one policy: overall, by question kind and by annotated label.
 
-    `crops` counts the requests for each region. Its key "direct" counts the answers without a
-    request. `unanswered` counts the episodes that have neither request nor answer, although the
-    engine did not fail.
+    - `crops` counts the requests for each region of `asked`, and under "direct" the answers without
+      one.
+    - `unanswered` counts the successful episodes with neither request nor answer.
+    - `decision` compares the decisions to request crops with the labels of this evaluation.
+    - `decision_annotated` compares these decisions with the annotated labels.
 
-    If the policy may request crops (`may_call`), the result also has metrics of its decisions
-    whether to request crops. `decision` compares the decisions with the labels that this evaluation
-    derives. `decision_annotated` compares the decisions with the annotation of the questions.
-    `asked` is the environment that defines the regions.
+    The last two need a policy that may request crops (`may_call`).
     """
     episodes = [one.episode for one in scored]
     latencies = [one.latency_s for one in scored if one.latency_s is not None]
@@ -142,8 +140,7 @@ def label_counts(samples: Sequence[Sample], asked: Environment = TEN_CROPS) -> d
 def comparisons(scored: Mapping[str, Sequence[Scored]], seed: int) -> dict[str, dict[str, Any]]:
     """Return the difference in accuracy between awares and each other policy.
 
-    Each difference comes with its 95 % confidence interval from a paired bootstrap, because all
-    policies answered the same questions. The bootstrap draws images, each with all its questions.
+    The 95 % confidence interval comes from a paired bootstrap over the images.
     """
     if "awares" not in scored:
         return {}

@@ -15,22 +15,22 @@ from awares_platform.method.play import Played
 class Scored:
     """One question answered by one policy.
 
-    `sample` is the question with its own annotation. `labelled` is the same sample with the label
-    and crops that this evaluation derives from the answers of the policies low and full.
-    `latency_s` is None unless the question ran alone on the engine. `reward` is None if `labelled`
-    has no label or the episode failed. `by_version` maps each version of the scorers to its score.
-
     Example:
         Scored(sample, labelled, episode, score=1.0, latency_s=0.021, reward=10.0)
     """
 
     sample: Sample
+    """The question with its own annotation."""
     labelled: Sample
+    """The same sample with the label and crops that this evaluation derives (labels.py)."""
     episode: Episode
     score: float
     latency_s: float | None
+    """Duration of the episode, or None unless the question ran alone on the engine."""
     reward: float | None = None
+    """Reward of the episode, or None if `labelled` has no label or the episode failed."""
     by_version: Mapping[str, float] = field(default_factory=dict)
+    """Score under each version of the scorers."""
 
 
 def played(scored: Sequence[Scored]) -> list[Episode]:
@@ -48,11 +48,10 @@ def score_all(
 ) -> list[Scored]:
     """Score a policy's episodes. An episode without an answer scores 0.
 
-    Each sample is scored by the scorer that it names, or else by the scorer `name`. `version` is
-    the version of the scorers.
-
-    `labelled` maps the id of a sample to the sample with its derived label. `alone` holds the ids
-    of the samples that ran alone on the engine.
+    - `labelled` maps a sample's id to the sample with its derived label.
+    - `name` is the scorer of samples that name none.
+    - `alone` holds the ids of the samples that ran alone on the engine.
+    - `version` is the version of the scorers.
     """
     rewards = _rewards(rows, labelled, reward)
     scorers = {known: scorer(name, known) for known in get_args(Version)}

@@ -12,6 +12,7 @@ answers      asks the base policy for its answers at low and at full resolution
 judge        builds the judge, which compares the two answers to a sample
 grounding    builds the grounding, which locates the evidence for an answer in the image
 verdicts     reads the verdict out of a judge's reply
+correctness  reads "right" or "wrong" out of the reply of a judge
 box_reply    reads the boxes out of a grounding model's reply
 box_units    tells fractions, thousandths and pixels apart, and converts boxes to pixels
 spoken       separates a reply from a model's thoughts, and recognises refusals

@@ -23,19 +23,19 @@ from awares_platform.method.play import Played, check_engine, play
 class Answers:
     """The base policy's two answers to a sample.
 
-    `low` is the answer at low resolution, and `full` is the answer at full resolution. An answer is
-    "" if the policy gave none. `confidence` is the probability that the policy assigns to `low`, or
-    0 if `low` is "". `fault` is the reason why the sample cannot be used, or "".
-
     Example:
         Answers(sample, low="1", full="7", confidence=0.62, fault="")
     """
 
     sample: Sample
     low: str
+    """Answer at low resolution, or "" if the policy gave none."""
     full: str
+    """Answer at full resolution, or "" if the policy gave none."""
     confidence: float
+    """Probability that the policy assigns to `low`, or 0 if `low` is ""."""
     fault: str
+    """Why the sample cannot be used, or ""."""
 
 
 async def answer_both(
@@ -52,11 +52,14 @@ async def answer_both(
 ) -> list[Answers]:
     """Return the low and the full answer to every sample, in the order of `samples`.
 
-    Decoding is greedy, with at most `max_tokens` tokens per answer. `limit` bounds the episodes in
-    flight. `context` is the longest sequence of the engine, in tokens. `chat` is the chat format of
-    the base policy, and `policy_chat` is the chat format of the policy that SFT trains. A sample
-    gets a fault if an episode in the format `policy_chat` could exceed the context. Raises
-    EngineFailure if the engine fails for too many episodes.
+    - `max_tokens` limits each answer. Decoding is greedy.
+    - `limit` bounds the episodes in flight.
+    - `context` is the engine's longest sequence, in tokens.
+    - `chat` is the chat format of the base policy.
+    - `policy_chat` is the format of the SFT policy. A sample whose episode in it may exceed the
+      context gets a fault.
+
+    Raises EngineFailure if the engine fails for too many episodes.
     """
     asks, budget = environment(method), episode_budget(method, context)
     specs = [
@@ -77,8 +80,7 @@ async def answer_both(
 def _with_room(answers: Answers, low: Played, spec: EpisodeSpec, chat: ChatFormat) -> Answers:
     """Return `answers`, with a fault if an episode of several turns may exceed the context.
 
-    The base policy answers in one turn. An answer therefore does not prove that the context also
-    has room for a request and for the requested views.
+    The answers do not show this, because the base policy answers in one turn.
     """
     if answers.fault or low.episode is None:
         return answers

@@ -1,7 +1,7 @@
 """Asks a language model for a reply in a given form, and asks again if the reply does not parse.
 
-The second and last question repeats the reply and says what is wrong with it. A server that
-supports JSON schemas also gets the form as a schema. The reply is parsed leniently even then.
+The second and last question quotes the reply and its fault. A server that supports JSON schemas
+also gets the form as a schema.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -24,9 +24,11 @@ async def ask(
 ) -> Read:
     """Return the value that `read` parses from the reply to `messages`.
 
-    If the reply does not have the form that `schema` describes, `read` must raise Unreadable, and
-    `ask` asks once more. Raises Unreadable if the second reply does not parse either, or if the
-    endpoint refuses the question. Raises EndpointError if the endpoint cannot be used.
+    If `read` raises Unreadable, the question is asked once more.
+
+    Raises Unreadable if the second reply does not parse either, or if the endpoint refuses the
+    question.
+    Raises EndpointError if the endpoint cannot be used.
     """
     try:
         reply = await endpoint.complete(messages, schema)

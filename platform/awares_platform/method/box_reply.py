@@ -7,8 +7,7 @@ The reader accepts the forms in which vision-language models write boxes:
     <|box_start|>(l, t),(r, b)<|box_end|>                   box tokens
     "l, t, r, b"   [[x, y], [x, y], ...]   {"x1": ..., ...}  texts, polygons and named edges
 
-JSON and Python literals are read, and code in a reply is never run. A box that is not understood is
-dropped with a reason, and the other boxes of the reply are kept.
+An unreadable box is dropped with a reason, and the others are kept.
 """
 
 import ast
@@ -60,8 +59,9 @@ class DrawnBoxes:
 def read_boxes(reply: str | None) -> DrawnBoxes:
     """Return the boxes of a reply. A reply with empty lists has no boxes, and is no error.
 
-    The two corners of a box may come in any order. A polygon becomes the box around it. Raises
-    Unreadable if the reply is too long or has no list of boxes, or if all of its boxes are dropped.
+    A polygon becomes the box around it.
+
+    Raises Unreadable if the reply is too long, has no list of boxes, or has only unusable boxes.
 
     Example:
         read_boxes('{"question": [], "answer": [[100, 200, 300, 400]]}').boxes

@@ -1,13 +1,8 @@
 """Tells in which units a grounding model writes its boxes, and converts the boxes to pixels.
 
-A model is asked for coordinates from 0 to 1000. Some models write pixels or fractions of the image
-instead. A wrong unit would mean a wrong crop, so all replies of a batch help to find the unit:
-
-- A reply admits a unit if, in this unit, all of its boxes lie in the image.
-- A reply that admits only one unit shows in which unit the model writes.
-- A reply that admits several units is read in the unit that the other replies of the batch show. If
-  they show none, the reply is read in the unit in which the model usually writes.
-- A reply is refused if its unit is still unclear. No box is cut to fit into the image.
+A model is asked for thousandths (0 to 1000), but some models write pixels or fractions. Several
+units may fit a reply. The other replies of the batch then decide, or else the model's usual unit. A
+reply whose unit stays unclear is refused.
 """
 
 import math
@@ -86,8 +81,8 @@ def batch_unit(
 ) -> Mapping[frozenset[BoxUnit], BoxUnit | None]:
     """Return the unit of each kind of reply. The kind is the set of units that a reply admits.
 
-    The boxes of `replies` must have passed `inside`. `usual` is the unit that the model writes if
-    the batch shows no unit. The unit of a kind is None if replies of this kind must be refused.
+    `replies` must have passed `inside`. `usual` is the model's usual unit. The unit None means that
+    such replies must be refused.
     """
     kinds = [admitted(drawn.boxes, size) for drawn, size in replies if drawn.boxes]
     only = {unit: kinds.count(frozenset({unit})) for unit in BoxUnit}

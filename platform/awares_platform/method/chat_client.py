@@ -68,20 +68,20 @@ class EndpointUsage:
 class KeptReply:
     """A reply of an endpoint, as a ReplyMemory stores it.
 
-    `content` is None if the message has no content. `reason` and `message` describe the error if
-    the endpoint refuses the question, and are "" otherwise. `cost` is in the currency of the
-    endpoint's prices.
-
     Example:
         KeptReply("2")
     """
 
     content: str | None
+    """The reply, or None if the message has no content."""
     reason: str = ""
+    """Why the endpoint refuses the question, or ""."""
     message: str = ""
+    """Error message of the refusal, or ""."""
     input_tokens: int = 0
     output_tokens: int = 0
     cost: float = 0.0
+    """Price of the reply in the currency of the endpoint's prices."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as a JSON object."""
@@ -97,9 +97,10 @@ class KeptReply:
 class ReplyMemory(Protocol):
     """Remembers the replies of endpoints by a digest of the question.
 
-    `kept` returns the reply with this digest, or None. `keep` stores a reply, and returns only when
-    the reply would survive a kill of the process. `doubt` notes that a reply is unreadable. `spent`
-    returns an error if the replies have cost the whole budget, or else None.
+    - `kept` returns the reply with this digest, or None.
+    - `keep` returns after the reply is stored so that it survives a kill.
+    - `doubt` notes that a reply is unreadable.
+    - `spent` returns an error if the replies have cost the whole budget, or else None.
     """
 
     def kept(self, key: str) -> KeptReply | None: ...
@@ -117,10 +118,8 @@ Fill = Callable[[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]]
 class ChatEndpoint:
     """A client of one chat endpoint, and an async context manager.
 
-    The client sends at most `config.in_flight` requests at a time. If the endpoint asks to wait
-    (Retry-After), all requests of the client wait. If `memory` holds the reply to a question, the
-    client does not send the question. Before the client sends messages, `fill` replaces the hashes
-    of images in the messages by the images.
+    At most `config.in_flight` requests run at a time. Questions whose replies are in `memory` are
+    not sent. `fill` replaces the hashes of images in the messages by images before sending.
 
     Example:
         async with ChatEndpoint(config) as endpoint:
@@ -163,13 +162,13 @@ class ChatEndpoint:
     ) -> str | None:
         """Return the assistant's reply to `messages`, or None if the message has no content.
 
-        `schema` is the JSON schema of the reply. If the server refuses schemas, the client sends
-        the request without the schema.
+        `schema` is the JSON schema of the reply. A server that refuses schemas gets none.
 
-        Raises EndpointBusy if no attempt succeeds within the retry budget. Raises EndpointError if
-        the endpoint cannot be used, and Unreadable if it refuses only these messages. If the budget
-        for replies is spent, the method waits until no request is in flight. It then raises the
-        error that `ReplyMemory.spent` returns.
+        Raises EndpointBusy if no attempt succeeds within the retry budget.
+        Raises EndpointError if the endpoint cannot be used.
+        Raises Unreadable if the endpoint refuses only these messages.
+        Raises the error of `ReplyMemory.spent` if the budget is spent, once no request is in
+        flight.
         """
         key = self._key(messages, schema)
         reply = self._memory.kept(key) if self._memory else None
@@ -343,10 +342,9 @@ def _is_filter(text: str) -> bool:
 def _client(config: EndpointConfig) -> httpx.AsyncClient:
     """Return an HTTP client for the endpoint that `config` names.
 
-    The client asks an endpoint on this machine directly. It asks any other endpoint through the
-    proxy that environment variables name, if there is one. NO_PROXY lists the hosts for which it
-    uses no proxy. Raises ConfigError if httpx cannot use the proxy, or if the variable
-    `config.api_key_variable` is not set.
+    The client uses the proxy of the environment variables, except for this machine and NO_PROXY.
+
+    Raises ConfigError if httpx cannot use the proxy, or if `config.api_key_variable` is not set.
     """
     host = httpx.URL(config.url).host
     try:

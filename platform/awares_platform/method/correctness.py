@@ -1,7 +1,6 @@
 """Reads "right" or "wrong" out of the reply of a judge that judges one answer alone.
 
-Models wrap the word in many ways. The first of these kinds of statements that the reply contains
-decides. If the statements of this kind contradict each other, the reply is unreadable.
+The first of these patterns in the reply decides. Contradictions make the reply unreadable.
 
 1. a JSON object with a key such as "right", "correct" or "verdict"
 2. a marked word, such as "Verdict: wrong" or "\\boxed{right}"

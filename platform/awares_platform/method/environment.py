@@ -39,17 +39,16 @@ def system_prompt(method: MethodConfig) -> str:
 def inputs(method: MethodConfig) -> dict[str, Any]:
     """Return the settings that decide what the policy reads and may request, as JSON values.
 
-    The value of `system_prompt` is always the full text that the policy reads. The name "awares"
-    would not suffice, because a later version of the environment may have another text.
+    `system_prompt` holds the full text, because a later version of the environment may have another
+    text under the same name.
     """
     return {**method.inputs(), "system_prompt": system_prompt(method)}
 
 
 def base_prompt(method: MethodConfig, tokenizer: Any, family: ModelFamily) -> str:
-    """Return the base policy's system message.
+    """Return the base policy's system message, which method.base_prompt sets.
 
-    The result is method.base_prompt. If this setting is "", the result is the system message of the
-    model's chat template. If the setting is None, the result is "", which sends no system message.
+    The setting "" stands for the message of the model's chat template, and None for no message.
 
     Raises PolicyError if the template is missing, fails, or does not write the family's chat
     format.

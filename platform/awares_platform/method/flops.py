@@ -1,15 +1,12 @@
 """Counts the floating-point operations of a model's forward and backward passes.
 
-A token costs these FLOPs in a language model of n parameters:
+A token costs these FLOPs in a language model of n parameters (without embedding and output head):
 
-    forward pass             2n    + 2 * layers * width * length for causal attention
+    forward pass             2n    + 2 * layers * hidden width * sequence length for attention
     gradient of activations  2n    + twice the attention of the forward pass
     gradient of weights      2n
 
-Here `width` is the hidden width, and `length` is the number of tokens of the sequence. n excludes
-the embedding, because an embedding is only a lookup. n also excludes the output head, because the
-head runs at few positions. Sources: Kaplan et al., arXiv 2001.08361, section 2.1; PaLM, arXiv
-2204.02311, appendix B.
+Sources: Kaplan et al., arXiv 2001.08361, section 2.1; PaLM, arXiv 2204.02311, appendix B.
 """
 
 from dataclasses import dataclass
@@ -22,17 +19,16 @@ from awares_platform.config.policy import PolicyConfig
 class Pass:
     """How often one training step runs each kind of computation on a model.
 
-    `forward` is the number of forward passes. A reference policy adds one forward pass.
-    `activations` is how often the gradients of the activations are computed. `weights` is how often
-    the gradients of the weights are computed.
-
     Example:
         Pass(forward=2, activations=1, weights=0)  # LoRA with a reference
     """
 
     forward: int
+    """Number of forward passes. A reference policy adds one."""
     activations: int
+    """How often the gradients of the activations are computed."""
     weights: int
+    """How often the gradients of the weights are computed."""
 
     @property
     def parameter_factor(self) -> int:
@@ -80,8 +76,8 @@ class ModelSizes(Protocol):
 def passes(policy: PolicyConfig, *, extra: int) -> Pass:
     """Return how often one training step runs each computation on the language model.
 
-    `extra` is the number of forward passes without a backward pass. The count neglects the weight
-    gradients of LoRA adapters. At rank 8, they cost 0.3 % of the weight gradients of a 7B model.
+    `extra` is the number of forward passes without a backward pass. LoRA's weight gradients are
+    neglected: at rank 8 they cost 0.3 % of a 7B model's.
     """
     return Pass(1 + extra, 1, 0 if policy.lora_rank else 1)
 

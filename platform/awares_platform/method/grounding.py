@@ -1,8 +1,7 @@
 """Builds the configured grounding, and defines EndpointGrounding (paper, supplement 7.2).
 
-A grounding locates the evidence for an answer in the image. EndpointGrounding asks a
-vision-language model, which is called the oracle. The oracle locates the elements that the question
-mentions, and the places where the answer can be read.
+EndpointGrounding asks a vision-language model for two kinds of boxes: around what the question
+mentions, and around the places that show the answer.
 """
 
 import asyncio
@@ -75,9 +74,8 @@ class Located:
 class EndpointGrounding:
     """A grounding that asks a vision-language model behind a chat endpoint.
 
-    The model gets the decoded image, upright and in RGB. The boxes in the model's reply therefore
-    refer to the pixels that the policy sees. `unit` is the unit of the model's coordinates. With
-    "auto", the replies of a batch show the unit (box_units.py).
+    The model gets the decoded image, so its boxes refer to the pixels that the policy sees. `unit`
+    is the unit of its coordinates. For "auto", the replies show the unit (box_units.py).
 
     Example:
         async with EndpointGrounding(config.curate.grounding_endpoint, images) as grounding:

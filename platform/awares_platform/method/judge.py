@@ -47,8 +47,8 @@ SCHEMA_EACH = _schema("right", {"type": "boolean"})
 class EndpointJudge:
     """A judge that asks a language model behind a chat endpoint to compare the two answers.
 
-    The model's verdict 0 can mean that both answers are right, or that both are wrong. This judge
-    therefore never sets `Judgement.both_wrong`.
+    The model cannot say that both answers are wrong, because its verdict 0 covers both right and
+    both wrong.
 
     Example:
         async with EndpointJudge(EndpointConfig(url="http://judge:8000/v1", model="m")) as judge:
@@ -86,7 +86,7 @@ class EndpointJudge:
 class EachAnswerJudge(EndpointJudge):
     """A judge that asks a language model about each answer alone: is it right?
 
-    The judge thus knows whether both answers are wrong. It asks only once about equal answers.
+    Equal answers are asked about once.
 
     Example:
         async with EachAnswerJudge(EndpointConfig(url="http://judge:8000/v1", model="m")) as judge:

@@ -1,11 +1,7 @@
 """Derives a sample's label and target crops from the base policy's answers (paper, section 3.2).
 
-The base policy answers each sample at low and at full resolution. The label LR says that the low
-view suffices. The label HR says that the policy needs crops.
-
-The judge compares the two answers with the truth. Its verdict and the policy's confidence in the
-low answer decide the label. For the label HR, the grounding returns the boxes of the evidence, and
-`Environment.cover` maps these boxes to the target crops.
+The label is LR if the low view suffices, and HR if the policy needs crops. The judge's verdict and
+the policy's confidence decide. For HR, the grounding's boxes give the target crops.
 """
 
 import asyncio
@@ -38,29 +34,31 @@ from awares_platform.method.spoken import Unreadable
 class Labelled:
     """The answers to a sample, and the sample with its label and target crops.
 
-    `verdict` is the judge's comparison of the two answers. If the sample gets no label, `sample` is
-    None. `fault` is then the reason, or "" if the sample is dropped because both answers are wrong.
-    A sample with a fault has no verdict. `reason` is the kind of the fault, such as "refusal".
-    `dropped_boxes` is the number of boxes in the grounding's reply that are not used.
-
     Example:
         Labelled(answers, sample=replace(sample, label=Label.LR), verdict=Verdict.TIE, fault="")
     """
 
     answers: Answers
     sample: Sample | None
+    """The labelled sample, or None if it gets no label."""
     verdict: Verdict | None
+    """The judge's comparison of the two answers, or None for a sample with a fault."""
     fault: str
+    """Why there is no label, or "".
+
+    It is also "" if the sample is dropped because both answers are wrong.
+    """
     reason: str = ""
+    """Kind of the fault, such as "refusal"."""
     dropped_boxes: int = 0
+    """Number of boxes in the grounding's reply that are not used."""
 
 
 class Labeller:
     """Labels samples with the configured judge, grounding and environment.
 
-    `replies` remembers the replies of endpoints, so that no question is paid for twice.
-
-    A labeller is an async context manager, because a judge or a grounding may hold connections.
+    `replies` remembers the replies of endpoints. A labeller is an async context manager, because
+    judge and grounding may hold connections.
     """
 
     def __init__(
@@ -105,9 +103,10 @@ class Labeller:
     async def __call__(self, batch: Sequence[Answers]) -> list[Labelled]:
         """Label the samples concurrently, and return the results in the order of `batch`.
 
-        The grounding gets all HR samples in one call, because the grounding model's replies about
-        all samples together show the unit of the coordinates. The client of each endpoint limits
-        the number of requests in flight. Raises EndpointError if an endpoint cannot be used.
+        The grounding gets all HR samples in one call, because only many replies show the unit of
+        its coordinates.
+
+        Raises EndpointError if an endpoint cannot be used.
         """
         decided = await asyncio.gather(*(self._decide(answers) for answers in batch))
         asked = [one.sample for one in decided if one.sample and one.sample.label is Label.HR]

@@ -20,9 +20,9 @@ fault as a finding.
 def check_parts(job: str, config: PlatformConfig) -> None:
     """Import the configured parts that `job` uses, and check their settings.
 
-    Every job uses the environment and the model family. A part that only other jobs use may be
-    missing on this machine, so this function does not import it. Raises ConfigError if a part
-    cannot be imported or does not take its settings.
+    Parts of other jobs are not imported, because this machine may lack them.
+
+    Raises ConfigError if a part cannot be imported or does not take its settings.
 
     Example:
         check_parts("grpo", config)

@@ -26,18 +26,17 @@ class EngineFailure(AwaresError):
 class Played:
     """A sample with its episode.
 
-    `episode` is None if the image cannot be read or the question is too long. `fault` says why
-    there is no episode or why the episode failed, and is "" otherwise. `latency_s` is the duration
-    of the episode in seconds, without the decoding of the image. It is 0 without an episode.
-
     Example:
         Played(sample, episode, latency_s=0.021, fault="")
     """
 
     sample: Sample
     episode: Episode | None
+    """The episode, or None if the image cannot be read or the question is too long."""
     latency_s: float
+    """Seconds of the episode, without the decoding of the image. It is 0 without an episode."""
     fault: str
+    """Why there is no episode, or why the episode failed, or ""."""
 
 
 async def play(
@@ -50,8 +49,8 @@ async def play(
 ) -> list[Played]:
     """Play one episode per sample, and return the results in the order of `samples`.
 
-    `limit` bounds the episodes in flight. A sample gets a fault and no episode if its image cannot
-    be read, or if its question is too long for the engine's context.
+    `limit` bounds the episodes in flight. A sample with an unreadable image or a too long question
+    gets a fault and no episode.
     """
 
     async def one(sample: Sample) -> Played:

@@ -1,9 +1,7 @@
 """Reads the prompts of the built-in judges and of the grounding.
 
-A prompt is a text with placeholders such as {question}. The built-in prompts are the files in
-prompts/. The configuration may instead name a file of the user, or contain the text of a prompt.
-
-A line "---" divides a prompt into the system message and the user's message.
+A prompt is a text with placeholders such as {question}. A line "---" divides it into the system
+message and the user's message.
 """
 
 import hashlib

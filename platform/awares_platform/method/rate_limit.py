@@ -7,8 +7,8 @@ import time
 class RateLimit:
     """Spaces requests evenly. A limit of 0 sets no limit.
 
-    After a request, the next request waits 60 / `requests_per_minute` seconds. The tokens of a
-    reply are known only when the reply arrives, so they delay later requests.
+    The tokens of a reply delay later requests, because their number is known only when the reply
+    arrives.
 
     Example:
         limit = RateLimit(requests_per_minute=600, tokens_per_minute=0)

@@ -1,8 +1,7 @@
 """Computes the retained token ratio (RTR) of the configured views on the images of a data set.
 
-The RTR of an image is (visual tokens of all views) / (visual tokens of the full image). It depends
-only on the size of the image, so it is known before any policy plays. If the low view alone costs
-almost as much as the full image, no policy can save many visual tokens.
+The RTR is (visual tokens of all views) / (visual tokens of the full image). It depends only on the
+image's size, so it is known before any policy plays.
 """
 
 import logging
@@ -36,22 +35,19 @@ _NAMES = {"low": "low view", "crop": "low view and one crop", "whole": "low view
 class Ratios:
     """The retained token ratio of each image, for three ways to play.
 
-    - `low`: the policy answers from the low view alone.
-    - `crop`: the policy sees the low view and the environment's first region, by default a quarter
-      of the image.
-    - `whole`: the policy sees the low view and the whole image.
-
-    `closed` is the number of images for which method.max_visual_tokens allows no region beside the
-    low view. Every request for such an image is malformed.
-
     Example:
         Ratios(low=(0.25, 0.26), crop=(0.5, 0.52), whole=(1.25, 1.26), closed=0)
     """
 
     low: tuple[float, ...]
+    """Ratios of the low view alone."""
     crop: tuple[float, ...]
+    """Ratios of the low view and the environment's first region, by default a quarter of the image.
+    """
     whole: tuple[float, ...]
+    """Ratios of the low view and the whole image."""
     closed: int
+    """Number of images for which method.max_visual_tokens allows no region beside the low view."""
 
     @property
     def mean(self) -> dict[str, float]:

@@ -1,8 +1,7 @@
 """Builds a part, such as the reward, from a setting that names the part as `module:attribute`.
 
-Such a setting is called a seam. Users can name their own parts, without a registry. `build` imports
-the attribute, calls it and checks that the result has all members of a Protocol. A mistake
-therefore raises one clear error.
+The attribute is imported and called, and the result is checked against a Protocol. A mistake raises
+one clear error.
 """
 
 import inspect
@@ -24,9 +23,8 @@ def build(
 ) -> Part:
     """Build the part that `reference` names and check that it has all members of `protocol`.
 
-    The attribute is a class or a function. `build` passes it all `settings` as arguments. It also
-    passes each value in `offered` for which the attribute has a parameter and `settings` has no
-    value. `key` is the configuration key that holds `reference`.
+    `key` is the configuration key of `reference`. The factory gets all `settings`, and each
+    `offered` value for which it has a parameter that `settings` does not set.
 
     Raises ConfigError if the part cannot be imported or built, or lacks a member.
 
@@ -53,7 +51,7 @@ def check(
 ) -> None:
     """Import the part that `reference` names and check its arguments, without building the part.
 
-    A job calls this function first, so that a mistake ends the job before an engine starts.
+    Jobs call this function before an engine starts.
 
     Raises ConfigError if the part cannot be imported or does not take the arguments.
 

@@ -1,15 +1,12 @@
 """Reads the verdict 0, 1 or 2 out of the reply of a judge that is a language model.
 
-Models wrap the digit in many ways. The first of these kinds of statements that the reply contains
-decides. If the statements of this kind contradict each other, the reply is unreadable.
+The first of these patterns in the reply decides. Contradictions make the reply unreadable.
 
 1. a JSON object with a key such as "verdict", "score" or "digit"
 2. a marked digit, such as "Digit: 2", "\\boxed{2}" or "I choose 2"
 3. a reply that is only a digit, or whose last line or last clause is only a digit
 4. a digit that starts the reply, if a sentence follows it
 5. "answer 2 is better", without a negation
-
-Any other digit in the reply is no verdict: "answer 2 is wrong" is no vote for answer 2.
 """
 
 import json

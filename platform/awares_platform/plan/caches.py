@@ -16,21 +16,20 @@ IMAGES = 256 << 20
 class Caches:
     """The largest sizes of the caches in host memory, in bytes, and the sizes of two entries.
 
-    - `view`: the size of one processed low-resolution view.
-    - `page`: the size of one processed whole image.
-    - `processed`: the largest size of an engine's cache of processed views (engine.view_cache_gib).
-    - `views`: the largest size of a learner rank's cache of processed views.
-    - `images`: the largest size of a process's cache of decoded images.
-
     Example:
         Caches(view=9_800_000, page=37_000_000, processed=2**30)
     """
 
     view: int
+    """One processed low-resolution view."""
     page: int
+    """One processed whole image."""
     processed: int
+    """Largest size of an engine's cache of processed views (engine.view_cache_gib)."""
     views: int = VIEWS
+    """Largest size of a learner rank's cache of processed views."""
     images: int = IMAGES
+    """Largest size of a process's cache of decoded images."""
 
 
 def caches(shape: Geometry, lengths: Lengths, engine: EngineConfig) -> Caches:

@@ -1,9 +1,7 @@
 """Proposes how to divide GPUs between learner ranks and rollout actors.
 
-Of all divisions of the same GPUs that can run, the plan advises the one with the shortest run. But
-if learners and engines have GPUs of different kinds, no GPU can move from one side to the other.
-The advice is then the smallest number of rollout actors whose run is at most 2 % longer than the
-shortest run.
+The plan advises the division with the shortest run. If learners and engines have GPUs of different
+kinds, it advises the fewest rollout actors whose run is at most 2 % longer.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,17 +35,16 @@ class Division:
 class Advice:
     """The division of a setup, and the divisions of the same GPUs that can run.
 
-    `chosen` is the division of the setup, even if it cannot run. `divisions` are the
-    divisions that can run. `best` is the division that the plan advises, or None if `divisions` is
-    empty.
-
     Example:
         Advice(chosen=Division(4, 4, 4.7), best=Division(7, 1, 3.1), divisions=(...))
     """
 
     chosen: Division
+    """Division of the setup, even if it cannot run."""
     best: Division | None
+    """Division that the plan advises, or None if `divisions` is empty."""
     divisions: tuple[Division, ...]
+    """Divisions that can run."""
 
     @property
     def excess(self) -> float:
@@ -80,8 +77,10 @@ def advise(
 ) -> Advice:
     """Return the divisions that can run, and the best of them.
 
-    Each engine has `parallel` GPUs. `pools` is true if learners and engines have GPUs of different
-    kinds. `fits` tells whether a setup fits its GPUs. `hours` returns the hours of a setup's run.
+    - `parallel` is the number of GPUs of an engine.
+    - `pools` is true if learners and engines have GPUs of different kinds.
+    - `fits` tells whether a setup fits its GPUs.
+    - `hours` returns the hours of a setup's run.
     """
     divisions = tuple(
         Division(setup.learner_workers, setup.rollout_actors, hours(setup))

@@ -19,26 +19,7 @@ RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 class EngineMemory:
     """The memory of one GPU of an engine, and the limits of the engine's concurrent episodes.
 
-    A canary is a set of fixed prompts, whose logprobs the engine computes after each load of
-    weights. These fields are sizes in bytes:
-
-    - `weights`: the policy's weights on this GPU.
-    - `adapters`: vLLM's slots for LoRA adapters.
-    - `encoder`: the cache of image features.
-    - `workspace`: the peak of the temporary tensors of a forward pass.
-    - `scoring`: the peak of the temporary tensors while the engine computes a canary's logprobs.
-    - `overhead`: the memory that CUDA, NCCL, libraries and fragmentation take.
-    - `kv`: the KV cache. All parts together may take the share engine.gpu_memory_utilization of
-      the GPU's memory. The KV cache gets what the other parts leave, at most engine.kv_cache_gib.
-      `kv` is negative if the other parts alone exceed the share.
-    - `kv_token`: one token in the KV cache.
-
-    These fields are numbers of episodes:
-
-    - `wanted`: the episodes that an actor sends to its engine at once.
-    - `requests`: the most episodes that the engine decodes at once (engine.max_requests).
-    - `typical`: the typical episodes with a crop request that fit into the KV cache.
-    - `longest`: the episodes of engine.max_model_len tokens that fit into the KV cache.
+    Sizes are in bytes.
 
     Example:
         EngineMemory(
@@ -49,17 +30,32 @@ class EngineMemory:
     """
 
     weights: float
+    """The policy's weights on this GPU."""
     adapters: float
+    """vLLM's slots for LoRA adapters."""
     encoder: float
+    """Cache of image features."""
     workspace: float
+    """Peak of the temporary tensors of a forward pass."""
     scoring: float
+    """Peak of the temporary tensors while the engine computes a canary's logprobs."""
     overhead: float
+    """Memory of CUDA, NCCL, libraries and fragmentation."""
     kv: float
+    """KV cache, or a negative number if the other parts need more than their share.
+
+    The cache gets what they leave of engine.gpu_memory_utilization, at most engine.kv_cache_gib.
+    """
     kv_token: int
+    """One token in the KV cache."""
     wanted: int
+    """Number of episodes that an actor sends to its engine at once."""
     requests: int
+    """Most episodes that the engine decodes at once (engine.max_requests)."""
     typical: int
+    """Number of typical episodes with a crop request that fit into the KV cache."""
     longest: int
+    """Number of episodes of engine.max_model_len tokens that fit into the KV cache."""
 
     @property
     def total(self) -> float:
@@ -96,11 +92,10 @@ def engine_memory(
 ) -> EngineMemory:
     """Compute the memory of one GPU of an engine that receives `wanted` episodes at once.
 
-    `rank` is policy.lora_rank. The engine divides the weights and the KV heads among
-    engine.tensor_parallel GPUs, but each GPU has at least one KV head. Thanks to the prefix cache,
-    the episodes of a group share the blocks of their prompt. The plan does not count this saving,
-    so a real engine holds more episodes. Raises ConfigError if the number of attention heads is not
-    a multiple of engine.tensor_parallel.
+    `rank` is policy.lora_rank. The plan does not count that the prefix cache shares the prompts of
+    a group, so a real engine holds more episodes.
+
+    Raises ConfigError if engine.tensor_parallel does not divide the number of attention heads.
     """
     parallel = settings.tensor_parallel
     if shape.heads % parallel:
@@ -109,9 +104,8 @@ def engine_memory(
             "attention heads; choose a divisor of them"
         )
     element = element_bytes(settings.dtype)
-    # One pass of the image encoder computes up to engine.max_batched_tokens visual tokens. A larger
-    # image still needs only one pass, because the encoder splits no image. The encoder's cache has
-    # room for the visual tokens of one pass.
+    # The image encoder computes up to engine.max_batched_tokens visual tokens in one pass, and
+    # never splits an image. Its cache has room for one pass.
     images = max(settings.max_batched_tokens, lengths.full)
     uncached = EngineMemory(
         weights=element * shape.parameters / parallel,
@@ -141,9 +135,8 @@ def engine_memory(
 def adapter_slots(dtype: str, rank: int, shape: Geometry) -> int:
     """Return the bytes of an engine's slots for LoRA adapters, or 0 if the engine has no slots.
 
-    Without LoRA an engine has no slots. A float32 engine has none either, because it folds an
-    adapter into its weights. A slot has room for every linear layer of the language model, even for
-    layers that the run does not adapt. vLLM rounds the rank up to one of `RANKS`.
+    A float32 engine has none, because it folds adapters into its weights. vLLM rounds the rank up
+    to one of `RANKS`, and makes room for all linear layers of the language model.
     """
     if not rank or dtype == "float32":
         return 0
@@ -154,9 +147,9 @@ def adapter_slots(dtype: str, rank: int, shape: Geometry) -> int:
 def _workspace(settings: EngineConfig, shape: Geometry, element: int, images: int) -> float:
     """Return the peak bytes of the temporary tensors of one forward pass.
 
-    These tensors are the activations of one decoder layer and of one vision block, and two fp32
-    copies of the logits. A decoder layer computes engine.max_batched_tokens tokens. A vision block
-    computes the patches of `images` visual tokens. The logits cover engine.max_requests sequences.
+    - A decoder layer's activations are those of engine.max_batched_tokens tokens.
+    - A vision block's activations are those of the patches of `images` visual tokens.
+    - Two fp32 copies of the logits cover engine.max_requests sequences.
     """
     language = element * (4 * shape.hidden + 2 * shape.intermediate)
     vision = element * shape.merge**2 * (4 * shape.v_hidden + 2 * shape.v_intermediate)
@@ -167,10 +160,8 @@ def _workspace(settings: EngineConfig, shape: Geometry, element: int, images: in
 def _scoring(settings: EngineConfig, shape: Geometry, element: int, lengths: Lengths) -> float:
     """Return the peak bytes of temporary tensors while the engine computes a canary's logprobs.
 
-    A canary is a set of fixed prompts. The longest one is an episode with a crop of half an image,
-    which has twice the tokens of the usual crop, a quarter of the image. vLLM holds the logits and
-    the fp32 logprobs of two such prompts, and one byte per logit of one prompt to rank the tokens.
-    The engine computes the logits of at most engine.max_batched_tokens tokens at once.
+    A canary is a set of fixed prompts. The longest shows a crop of half an image, twice the usual
+    crop. vLLM holds logits and fp32 logprobs of two prompts, and one byte per logit of one prompt.
     """
     rows = min(settings.max_batched_tokens, lengths.called + lengths.crop)
     return float(rows * shape.vocab * (2 * (element + 4) + 1))

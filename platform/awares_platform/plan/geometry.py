@@ -22,9 +22,6 @@ class Geometry:
     """Sizes of the language model and of the vision tower.
 
     The names are short forms of the names in config.json. The prefix `v_` marks the vision tower.
-    `tied` is true if the embedding and the output head share one matrix. A patch of the vision
-    tower has `patch` x `patch` pixels of `v_temporal` frames. `merge` x `merge` patches become one
-    visual token.
 
     Example:
         KNOWN["7B"].parameters  # 8292166656
@@ -37,12 +34,16 @@ class Geometry:
     intermediate: int
     vocab: int
     tied: bool
+    """Whether the embedding and the output head share one matrix."""
     v_hidden: int = 1280
     v_depth: int = 32
     v_intermediate: int = 3420
     patch: int = 14
+    """Height and width of a patch in pixels."""
     merge: int = 2
+    """`merge` x `merge` patches become one visual token."""
     v_temporal: int = 2
+    """Number of frames in a patch."""
 
     @property
     def head_dim(self) -> int:
@@ -117,9 +118,12 @@ class Geometry:
     def adapter_parameters(self, rank: int, targets: Sequence[str]) -> int:
         """Return the number of parameters of LoRA adapters.
 
-        An adapted linear layer adds rank * (input width + output width) parameters. If `targets` is
-        empty, all linear layers of the decoder layers are adapted. Raises ConfigError for an
-        unknown target. Source: Hu et al., arXiv 2106.09685, section 4.1.
+        A linear layer gets rank * (input width + output width) parameters. Empty `targets` mean all
+        linear layers.
+
+        Raises ConfigError for an unknown target.
+
+        Source: Hu et al., arXiv 2106.09685, section 4.1.
         """
         linear = self.linear()
         targets = targets or [*linear]
@@ -132,10 +136,9 @@ class Geometry:
         return rank * self.layers * sum(sum(linear[name]) for name in targets)
 
     def kv_bytes(self, element: int) -> int:
-        """Return the number of bytes of KV cache per token.
+        """Return the number of bytes of KV cache per token: keys and values of all layers.
 
-        The number is 2 * layers * kv_heads * head_dim * `element`. The factor 2 stands for keys and
-        values, and `element` is the number of bytes of one element.
+        `element` is the number of bytes of one element.
         """
         return 2 * self.layers * self.kv_width * element
 
@@ -158,8 +161,9 @@ def geometry(base: str, family: ModelFamily) -> Geometry:
     """Return the geometry of `base`, the setting policy.base.
 
     `base` is "mini", a local directory with a config.json, or the Hugging Face id of a release.
-    Raises ConfigError if no geometry is known for `family` or for `base`, and PolicyError if
-    config.json cannot be read or describes another family.
+
+    Raises ConfigError if the geometry is unknown.
+    Raises PolicyError if config.json cannot be read or describes another family.
     """
     if family.model_type != QWEN2_5_VL.model_type:
         raise ConfigError(

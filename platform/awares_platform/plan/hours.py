@@ -28,16 +28,6 @@ from awares_platform.plan.ranks import Cost, RankTime, rank_time
 class JobHours:
     """The time that a job takes, and the GPUs that it uses.
 
-    The job takes `steps` training steps, `hours` hours and `gpu_hours` GPU-hours on `gpus` GPUs.
-    These fields are seconds of one step:
-
-    - `ranks.seconds`: learning.
-    - `rollout_s`: rollouts. They take `load_s` plus the longer of generation and `views_s`.
-    - `load_s`: the pause in which an engine adds the adapter of a new version.
-    - `views_s`: the time in which a rollout actor prepares images, while the engine generates.
-    - `step_s`: the whole step. This is the longer of learning and rollouts if they overlap, and
-      their sum otherwise.
-
     Example:
         JobHours(
             steps=6250, ranks=RankTime(1.7, 0.3, 0.4, 0.06, 0.09, 1), rollout_s=1.6, load_s=0.2,
@@ -46,14 +36,25 @@ class JobHours:
     """
 
     steps: int
+    """Number of training steps."""
     ranks: RankTime
+    """Learning time of one step."""
     rollout_s: float
+    """Seconds of a step's rollouts: `load_s` plus the longer of generation and `views_s`."""
     load_s: float
+    """Seconds in which an engine adds the adapter of a new version."""
     views_s: float
+    """Seconds in which a rollout actor prepares images, while the engine generates."""
     step_s: float
+    """Seconds of a step.
+
+    If learning and rollouts overlap, the longer one counts. Otherwise the step is their sum.
+    """
     gpus: int
+    """Number of GPUs of the job."""
     hours: float
     gpu_hours: float
+    """`hours` times `gpus`."""
 
     @property
     def learner_waits(self) -> float:
@@ -99,9 +100,8 @@ def grpo_hours(
 ) -> JobHours:
     """Compute the time of GRPO. Each rollout engine has `parallel` GPUs.
 
-    If grpo.staleness_bound is 0, rollouts and learning take turns. Otherwise rollouts and learning
-    overlap, and the step takes as long as the slower of the two. If the next batch is ready early,
-    the learner prepares its images while it still trains on the current batch.
+    Rollouts and learning take turns if grpo.staleness_bound is 0. Otherwise they overlap, and the
+    slower one determines the step.
     """
     learning = _learning(grpo, policy, shape, lengths, assumed)
     load = engine.adapters / SLOTS / (assumed.adapter_mbs * 1e6)
@@ -122,8 +122,8 @@ def _learning(
 ) -> RankTime:
     """Compute the learning time of a step.
 
-    The reference policy needs a forward pass of its own, and the proximal policy may need another
-    one. Policy and reference share one pass of a frozen vision tower, except with ZeRO stage 3.
+    Reference and proximal policy may each need a further forward pass. They share the pass of a
+    frozen vision tower, except with ZeRO stage 3.
     """
     proximal = int(grpo.scores_proximal)
     work = passes(policy, extra=(grpo.kl_beta > 0) + proximal)
@@ -159,9 +159,8 @@ def rollout_seconds(
 ) -> float:
     """Return the seconds in which the engines generate the episodes of one learner step.
 
-    The result is the time of prefill plus the time of decoding. Prefill computes every crop. Thanks
-    to the prefix cache, prefill computes the prompt of a group only once. Each decoding step reads
-    the weights, and the KV cache of all sequences in the batch.
+    Prefill computes the prompt of each group once (prefix cache), and every crop. Each decoding
+    step reads the weights and the KV cache of the batch.
     """
     forward = Pass(1, 0, 0)
     episodes = grpo.groups_per_step * grpo.group_size
@@ -183,8 +182,7 @@ def rollout_seconds(
 def view_seconds(grpo: GrpoConfig, lengths: Lengths, assumed: Assumptions) -> float:
     """Return the seconds in which a rollout actor prepares its share of a learner step's images.
 
-    One CPU thread prepares the images while the engine generates other episodes. The episodes of a
-    group share the decoded image and its low-resolution view.
+    One CPU thread prepares them. A group shares the decoded image and its low-resolution view.
     """
     crops = grpo.groups_per_step * grpo.group_size * lengths.call_rate
     prepared = grpo.groups_per_step * assumed.image_ms + crops * assumed.crop_ms

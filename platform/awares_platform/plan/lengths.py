@@ -22,16 +22,6 @@ from awares_platform.plan.assumptions import Assumptions
 class Lengths:
     """Numbers of tokens in the parts of an episode.
 
-    - `text`: the prompt without its image.
-    - `reply`: the reply to a crop request, without the visual tokens of the crop.
-    - `low`, `crop` and `full`: the visual tokens of the low-resolution view, of a typical crop, and
-      of the whole image.
-    - `answer`: the sampled tokens of one assistant turn.
-    - `widest`: the longest episode within the budget, at most engine.max_model_len.
-
-    `largest` describes the longest episode within the budget, even if engine.max_model_len is
-    smaller. `call_rate` is the share of episodes that ask for a crop.
-
     Example:
         Lengths(
             text=140, reply=18, low=520, crop=520, full=1989, answer=16, call_rate=0.29,
@@ -40,14 +30,23 @@ class Lengths:
     """
 
     text: int
+    """Prompt without its image."""
     reply: int
+    """Reply to a crop request, without the visual tokens of the crop."""
     low: int
+    """Visual tokens of the low-resolution view."""
     crop: int
+    """Visual tokens of a typical crop."""
     full: int
+    """Visual tokens of the whole image."""
     answer: int
+    """Sampled tokens of one assistant turn."""
     call_rate: float
+    """Share of episodes that ask for a crop."""
     widest: int
+    """Longest episode within the budget, at most engine.max_model_len."""
     largest: LargestRequest
+    """Longest episode within the budget, even if engine.max_model_len is smaller."""
 
     @property
     def prompt(self) -> int:

@@ -1,10 +1,7 @@
 """Computes how long the ranks of a trainer work on one step, and how long they wait.
 
-A rank computes the typical episodes of a step in several passes. The plan and the trainers divide
-the episodes among the ranks with the same function, `deal` in awares/passes.py. All ranks end a
-pass together, because ZeRO's collectives run once per pass. A pass thus takes as long as its
-slowest rank. One thread of a rank prepares the images of a pass during the previous pass. A pass
-waits until its images are ready.
+A rank computes a step in several passes. All ranks end a pass together, because ZeRO communicates
+once per pass. A thread prepares the images of a pass during the previous pass.
 """
 
 import math
@@ -20,29 +17,21 @@ from awares_platform.plan.lengths import Lengths
 class Cost:
     """The seconds that a trainer computes on one sequence and on its images.
 
-    `language` returns the seconds of the language model for a number of tokens. `tower` is the
-    number of seconds that the vision tower takes per visual token. If `shared` is true, the tower
-    computes a low view only once per pass, even if several sequences show it (awares/tower.py).
-
     Example:
         Cost(language=lambda tokens: 1e-4 * tokens, tower=2e-5, shared=True)
     """
 
     language: Callable[[int], float]
+    """Returns the seconds of the language model for a number of tokens."""
     tower: float
+    """Seconds of the vision tower per visual token."""
     shared: bool
+    """Whether a pass computes a low view once for all sequences that show it (awares/tower.py)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankTime:
     """The time of one training step, and how much of it the ranks waste.
-
-    - `seconds`: the time of the whole step.
-    - `images_s`: the seconds of the step in which the ranks wait for their images.
-    - `prepared_s`: the seconds of the step in which a thread of a rank prepares images.
-    - `padding`: the share of the computed tokens that are padding.
-    - `waiting`: the mean time that a rank waits for other ranks, as a share of the passes' time.
-    - `passes`: the number of passes of each rank.
 
     Example:
         RankTime(
@@ -51,11 +40,17 @@ class RankTime:
     """
 
     seconds: float
+    """Duration of the whole step."""
     images_s: float
+    """Seconds of the step in which the ranks wait for their images."""
     prepared_s: float
+    """Seconds of the step in which a thread of a rank prepares images."""
     padding: float
+    """Share of the computed tokens that are padding."""
     waiting: float
+    """Mean time that a rank waits for other ranks, as a share of the passes' time."""
     passes: int
+    """Number of passes of each rank."""
 
     def times(self, count: int) -> "RankTime":
         """Return the total time of `count` updates. `self` is the time of one update."""
@@ -70,9 +65,8 @@ class RankTime:
     def ahead(self, period: float) -> "RankTime":
         """Return the time of a step whose images are prepared during the previous step.
 
-        A new batch becomes ready every `period` seconds, and a thread then starts to prepare its
-        images. Idle ranks wait `self.images_s` seconds for these images. Ranks that still train
-        on an earlier batch wait less. A step never takes less than `prepared_s`.
+        A new batch, and with it the preparation of its images, begins every `period` seconds. Ranks
+        that still train on an earlier batch wait less than `self.images_s`.
         """
         computing = self.seconds - self.images_s
         seconds = max(computing, self.prepared_s, min(self.seconds, period))
@@ -91,12 +85,11 @@ def rank_time(
 ) -> RankTime:
     """Compute the time of one update on `episodes` typical episodes.
 
-    `sharing` is the number of episodes with the same image. The plan assumes that such episodes are
-    in the same pass, because their lengths are similar. The plan does not merge episodes with equal
-    tokens or equal crops, so a real step may be shorter.
+    `sharing` is the number of episodes with the same image. The plan assumes that they are in the
+    same pass.
 
-    A thread prepares the images of a pass during the previous pass. If `across_steps` is true, this
-    also holds for the first pass of a step. Otherwise the first pass waits for all of its images.
+    If `across_steps` is true, the first pass's images are prepared during the previous step.
+    Otherwise the first pass waits for them.
     """
     called = round(lengths.call_rate * episodes)
     sizes = [lengths.called] * called + [lengths.plain] * (episodes - called)

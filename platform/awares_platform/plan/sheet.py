@@ -38,12 +38,6 @@ JOBS = ("sft", "grpo")
 class Sheet:
     """All figures of a plan.
 
-    `trained` and `frozen` are numbers of parameters. `trainers` and `typical` map "sft" and "grpo"
-    to the memory of one rank. `trainers` assumes the longest sequences, and `typical` assumes
-    sequences of typical length. `stages` maps a job and a ZeRO stage to the bytes of one rank with
-    the longest sequences. `hours` maps a job to the time that the job takes. For
-    each other field, see the docstring of its class.
-
     Example:
         make(load("jobs/configs/awares-7b.toml"), Assumptions()).hours["grpo"].gpu_hours
     """
@@ -52,16 +46,22 @@ class Sheet:
     assumed: Assumptions
     shape: Geometry
     trained: int
+    """Number of trained parameters."""
     frozen: int
+    """Number of frozen parameters."""
     lengths: Lengths
     ratios: Ratios
     trainers: dict[str, TrainerMemory]
+    """Memory of one rank of "sft" and of "grpo", with the longest sequences."""
     typical: dict[str, TrainerMemory]
+    """Memory of one rank of "sft" and of "grpo", with sequences of typical length."""
     stages: dict[str, dict[int, float]]
+    """Bytes of one rank with the longest sequences, by job and ZeRO stage."""
     engine: EngineMemory
     caches: Caches
     traffic: Traffic
     hours: dict[str, JobHours]
+    """Time that each job takes."""
     advice: Advice
 
     @property
@@ -129,10 +129,9 @@ class Sheet:
 def make(config: PlatformConfig, assumed: Assumptions, sizes: Sequence[Size] = ()) -> Sheet:
     """Make the plan of a setup.
 
-    `sizes` are the sizes of the data set's images. Without `sizes`, the plan computes the retained
-    token ratios of the assumed image.
+    `sizes` are the sizes of the data set's images. Without them, the plan uses the assumed image.
 
-    Raises ConfigError for a setup that runs on CPUs, and for a value that no GPU run can have.
+    Raises ConfigError for a setup on CPUs, and for a value that no GPU run can have.
     """
     assumed.check()
     _check_gpus(config.sft, config.grpo)
@@ -250,8 +249,7 @@ def _engine_faults(sheet: Sheet) -> list[str]:
 def _context_faults(sheet: Sheet) -> list[str]:
     """Return a fault if a request within the budget can exceed the engine's context.
 
-    The check of the configuration finds this fault only for a prompt in the configuration, because
-    it does not know the length of the environment's own prompt.
+    The check of the configuration does not know the length of the environment's own prompt.
     """
     most, context = sheet.lengths.largest, sheet.config.engine.max_model_len
     if most.tokens <= context:

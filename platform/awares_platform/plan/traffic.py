@@ -1,8 +1,7 @@
 """Computes how many bytes a learner step writes to the S3 bucket and reads from it.
 
-The bytes belong to weights, images and checkpoints. The learner publishes weights as deltas and
-anchors. A delta encodes the weights that changed since the previous version. An anchor encodes all
-weights.
+The bytes are weights, images and checkpoints. Weights are published whole (an anchor), or as
+changes from the previous version (a delta).
 """
 
 import math
@@ -66,16 +65,7 @@ an anchor is half as large.
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """The sizes of the published weights, and the S3 traffic of a learner step.
-
-    `changed` is the share of the published weights that a step changes, or None for an adapter.
-    `raw` is the bytes of the unencoded weights. `delta` and `anchor` are the bytes of one delta and
-    of one anchor. The other fields are mean bytes per step:
-
-    - `weights_up`: weights that the learner writes.
-    - `weights_down`: weights that all engines together read.
-    - `images`: images that engines and learner ranks read.
-    - `checkpoints`: checkpoints that the learner writes.
+    """The sizes of the published weights, and the S3 traffic of a learner step, in bytes.
 
     Example:
         Traffic(
@@ -85,13 +75,21 @@ class Traffic:
     """
 
     changed: float | None
+    """Share of the published weights that a step changes, or None for an adapter."""
     raw: float
+    """Unencoded weights."""
     delta: float
+    """One delta."""
     anchor: float
+    """One anchor."""
     weights_up: float
+    """Weights that the learner writes, as a mean per step."""
     weights_down: float
+    """Weights that all engines together read, as a mean per step."""
     images: float
+    """Images that engines and learner ranks read, as a mean per step."""
     checkpoints: float
+    """Checkpoints that the learner writes, as a mean per step."""
 
 
 def between(points: Points, x: float, *, log: bool = False) -> float:
@@ -109,10 +107,9 @@ def between(points: Points, x: float, *, log: bool = False) -> float:
 
 
 def period(delta: float, anchor: float, every: int) -> int:
-    """Return the number of versions from one anchor to the next.
+    """Return the number of versions from one anchor (all weights) to the next.
 
-    An anchor holds all weights, and a delta holds only the changed weights. The number is at most
-    `every`. It is smaller if `every` - 1 deltas together are larger than an anchor.
+    At most `every`, and fewer if `every` - 1 deltas together are larger than an anchor.
     """
     return max(1, min(every, int(anchor // delta) + 1)) if delta else every
 
@@ -122,10 +119,11 @@ def traffic(
 ) -> Traffic:
     """Compute the traffic of a run that publishes `trained` parameters in `dtype` (engine.dtype).
 
-    Every engine downloads the delta of every version, or the anchor of a version without a delta.
-    One engine and one learner rank read the image of each group, so each image counts twice. A
-    checkpoint holds only the optimizer's state, which includes float32 weights. Raises ConfigError
-    if `assumed` states the share of changed weights for a run that trains an adapter.
+    Every engine downloads every version. An engine and a learner rank each read a group's image. A
+    checkpoint holds the optimizer's state with fp32 weights.
+
+    Raises ConfigError if `assumed` states a share of changed weights for a run that trains an
+    adapter.
     """
     raw = float(trained * element_bytes(dtype))
     changed, delta, anchor = _encoded(grpo.learning_rate, bool(policy.lora_rank), assumed)

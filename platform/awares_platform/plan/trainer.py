@@ -1,14 +1,13 @@
 """Computes the memory of one trainer GPU: the model states, and the tensors of a micro-batch.
 
-The model states are weights, gradients and optimizer states. On each of N ranks, a trained
-parameter takes these bytes:
+A trained parameter takes these bytes of weights, gradients and optimizer states on each of N ranks:
 
     stage 0   w + w + 12          stage 2   w + (w + 12) / N
     stage 1   w + w + 12 / N      stage 3   (w + w + 12) / N
 
-Here w is the number of bytes of one weight, which is 2 in bfloat16. The optimizer takes 12 bytes
-for an fp32 master copy and the two fp32 moments of AdamW. Source: ZeRO, arXiv 1910.02054, section
-3.1 and figure 1.
+w is the bytes of a weight. The 12 bytes are AdamW's fp32 master weight and two moments.
+
+Source: ZeRO, arXiv 1910.02054, section 3.1 and figure 1.
 """
 
 import sys
@@ -35,13 +34,6 @@ They keep these elements for the backward pass. The hidden width is that of the 
 class Trainer:
     """The quantities that determine the memory of one rank.
 
-    `trained` and `frozen` count parameters. `ranks` is the number of ranks, and `stage` is the ZeRO
-    stage. `weight` is the number of bytes of one weight. A micro-batch has `batch` sequences of
-    `width` tokens. Each sequence has logits at `scored` positions. `checkpointing` is true if the
-    backward pass recomputes the activations. `vision` is true if the vision tower is trained.
-    `reference` is true if the ranks hold a frozen copy of the policy. Stage 3 partitions this copy
-    like the weights.
-
     Example:
         Trainer(
             trained=20_185_088, frozen=8_292_166_656, ranks=4, stage=2, weight=2, batch=2,
@@ -50,32 +42,35 @@ class Trainer:
     """
 
     trained: int
+    """Number of trained parameters."""
     frozen: int
+    """Number of frozen parameters."""
     ranks: int
+    """Number of ranks."""
     stage: int
+    """ZeRO stage."""
     weight: int
+    """Bytes of one weight."""
     batch: int
+    """Sequences in a micro-batch."""
     width: int
+    """Tokens in a sequence."""
     scored: int
+    """Positions with logits in a sequence."""
     checkpointing: bool
+    """Whether the backward pass recomputes the activations."""
     vision: bool
+    """Whether the vision tower is trained."""
     reference: bool
+    """Whether the ranks hold a frozen copy of the policy.
+
+    Stage 3 partitions this copy like the weights.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class TrainerMemory:
     """The number of bytes that each part of a trainer takes on one GPU.
-
-    - `weights`, `gradients` and `optimizer`: the model states.
-    - `reference`: the frozen copy of the policy, if there is one.
-    - `activations`: the tensors that a micro-batch keeps for its backward pass.
-    - `layer`: the temporary tensors in the backward pass of one layer.
-    - `logits`: the logits and their temporary tensors.
-    - `buffers`: DeepSpeed's working memory.
-    - `overhead`: the memory that CUDA, NCCL, libraries and fragmentation take.
-
-    `layer` and `logits` are not in memory at the same time, because the backward pass finishes the
-    logits before the layers.
 
     Example:
         TrainerMemory(
@@ -88,11 +83,17 @@ class TrainerMemory:
     gradients: float
     optimizer: float
     reference: float
+    """Frozen copy of the policy, or 0."""
     activations: float
+    """Tensors that a micro-batch keeps for its backward pass."""
     layer: float
+    """Temporary tensors in the backward pass of one layer. By then, `logits` are freed."""
     logits: float
+    """Logits and their temporary tensors."""
     buffers: float
+    """DeepSpeed's working memory."""
     overhead: float
+    """Memory of CUDA, NCCL, libraries and fragmentation."""
 
     @property
     def total(self) -> float:
@@ -145,9 +146,7 @@ def trainer(
 def memory(rank: Trainer, shape: Geometry, overhead_gib: float) -> TrainerMemory:
     """Compute the memory of a rank.
 
-    The table at the top of this file gives the bytes of the model states. The functions below
-    compute the other parts. With LoRA the frozen weights serve as the reference policy, so the rank
-    holds no second copy of the weights.
+    With LoRA, the frozen weights serve as the reference policy, so the rank holds no second copy.
     """
     shard = [1 / rank.ranks if rank.stage >= stage else 1.0 for stage in (3, 2, 1)]
     return TrainerMemory(
@@ -166,18 +165,16 @@ def memory(rank: Trainer, shape: Geometry, overhead_gib: float) -> TrainerMemory
 def activations(rank: Trainer, shape: Geometry) -> float:
     """Return the number of bytes that a micro-batch keeps from its forward to its backward pass.
 
-    With checkpointing, a layer keeps only its input: one vector of the hidden width per token.
-    Otherwise a layer keeps the tensors that `_decoder_layer` counts. The blocks of a trained vision
-    tower keep the corresponding tensors for each patch. The patch embedding and the merger of such
-    a tower keep tensors, too. A frozen tower keeps nothing. The batch itself holds the pixels in
-    fp32. The count assumes that all tokens are visual tokens.
+    All tokens count as visual tokens. The batch holds their pixels in fp32.
     """
     patches = shape.merge**2
     pixels = patches * 3 * shape.v_temporal * shape.patch**2 * 4
     if rank.checkpointing:
+        # With checkpointing, a layer keeps only its input.
         kept, block = rank.weight * shape.hidden, rank.weight * shape.v_hidden
     else:
         kept, block = _decoder_layer(rank, shape), _vision_block(rank, shape)
+    # The patch embedding and the merger of a trained vision tower keep tensors, too.
     ends = MERGER * rank.weight * shape.v_hidden
     tower = patches * (shape.v_depth * block + ends) if rank.vision else 0
     return float(rank.batch * rank.width * (pixels + shape.layers * kept + tower))
@@ -186,14 +183,13 @@ def activations(rank: Trainer, shape: Geometry) -> float:
 def layer(rank: Trainer, shape: Geometry) -> float:
     """Return the number of bytes of temporary tensors in the backward pass of one layer.
 
-    With checkpointing, the backward pass first recomputes the tensors that the layer did not keep.
-    The gradients then take two MLP widths per token. A trained vision tower has its backward pass
-    after the decoder layers. These passes do not overlap, so only the larger of a vision block and
-    a decoder layer counts. A frozen tower adds nothing. It has no backward pass, and its forward
-    pass ends before the decoder layers keep any tensors.
+    A vision block and a decoder layer never run together, so the larger one counts. A frozen tower
+    has no backward pass.
     """
+    # The gradients take two MLP widths per token.
     decoder, block = 2 * rank.weight * shape.intermediate, 2 * rank.weight * shape.v_intermediate
     if rank.checkpointing:
+        # With checkpointing, the backward pass first recomputes the layer's tensors.
         decoder += _decoder_layer(rank, shape)
         block += _vision_block(rank, shape)
     tower = shape.merge**2 * block if rank.vision else 0
@@ -203,14 +199,14 @@ def layer(rank: Trainer, shape: Geometry) -> float:
 def _decoder_layer(rank: Trainer, shape: Geometry) -> int:
     """Return the bytes per token that a decoder layer keeps for its backward pass.
 
-    These tensors have `rank.weight` bytes per element:
-    - the inputs and outputs of both norms, q, and the output of attention (6 hidden widths);
-    - k and v (2 key widths);
-    - gate, up, the activation and the product (4 MLP widths).
-    The layer also keeps fp32 copies of the inputs of both norms: 8 * (hidden width) bytes. Flash
-    attention stores no score matrix. Source: Korthikanti et al., arXiv 2205.05198, section 4.1.
+    Flash attention stores no score matrix.
+
+    Source: Korthikanti et al., arXiv 2205.05198, section 4.1.
     """
+    # 6 hidden widths: inputs and outputs of both norms, q, and the output of attention.
+    # 2 key widths: k and v. 4 MLP widths: gate, up, the activation and the product.
     widths = 6 * shape.hidden + 2 * shape.kv_width + 4 * shape.intermediate
+    # The layer also keeps fp32 copies of the inputs of both norms: 2 * 4 bytes per hidden unit.
     return rank.weight * widths + 8 * shape.hidden
 
 
@@ -222,21 +218,17 @@ def _vision_block(rank: Trainer, shape: Geometry) -> int:
 def logits(rank: Trainer, shape: Geometry) -> float:
     """Return the number of bytes of the logits. Only scored positions have logits.
 
-    The backward pass of awares.logprobs.chosen_logprobs holds four fp32 tensors with one element
-    per logit. These are the input of logsumexp, this input minus the result of logsumexp, the
-    softmax, and the gradient.
+    The backward pass of awares.logprobs.chosen_logprobs holds four fp32 tensors of this size.
     """
     return float(rank.batch * rank.scored * shape.vocab * 4 * 4)
 
 
 def buffers(rank: Trainer, shape: Geometry) -> float:
-    """Return the number of bytes of DeepSpeed's working memory.
-
-    This memory holds two reduce buckets and one gather bucket, with `rank.weight` bytes per
-    element. During the optimizer's step, the memory also holds the fp32 gradients of the rank's
-    partition. With stage 3, it also holds the parameters of the largest module.
-    """
+    """Return the number of bytes of DeepSpeed's working memory."""
+    # Two reduce buckets and one gather bucket.
     bucket = 3 * rank.weight * min(BUCKET, rank.trained)
+    # The fp32 gradients of the rank's partition, during the optimizer's step.
     step = 4 * rank.trained / (rank.ranks if rank.stage else 1)
+    # Stage 3 also gathers the parameters of the largest module.
     unit = max(shape.vocab * shape.hidden, shape.layer_parameters)
     return bucket + step + (rank.weight * unit if rank.stage == 3 else 0)

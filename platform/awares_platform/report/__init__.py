@@ -1,5 +1,7 @@
 """Builds the report of a run: one self-contained HTML page from the files that the jobs wrote.
 
+The modules on the right build sections from the files on the left. page.py assembles the sections:
+
     <run.directory>/<run.name>/
       */metrics.jsonl --------------+                +- curves.py    training: reward, RTR, KL, ...
       evaluate/results.json --------+- records.py ---+- tables.py    results in the paper's form
@@ -10,8 +12,6 @@
       images in the store ---------------------------+- episodes.py  a dozen drawn episodes
       the journal in the store ----------------------+- viewer.py    trajectories to filter
       another run -----------------------------------+- comparison.py   differences of two runs
-
-page.py assembles the sections. The page holds its style, images and script, and loads no file.
 """
 
 from awares_platform.report.page import run

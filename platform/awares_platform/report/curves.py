@@ -1,7 +1,6 @@
 """Draws a line chart for each measure, as inline SVG.
 
-A chart shows the raw values as a thin line and their trend as a thick line. The last value of the
-trend stands beside the end of the thick line.
+A thin line shows the raw values, and a thick line their trend with its last value beside its end.
 """
 
 import math
@@ -23,18 +22,17 @@ Projection = Callable[[Point], Point]
 class Measure:
     """One metric of one job, with the title and the note of the metric's chart.
 
-    `key` is the metric's key in metrics.jsonl. `span` is the range of the value axis. If `span` is
-    None, the values determine the range.
-
     Example:
         Measure("grpo", "rtr/token", "RTR", "visual tokens over the full image's")
     """
 
     job: str
     key: str
+    """Key of the metric in metrics.jsonl."""
     title: str
     note: str
     span: tuple[float, float] | None = None
+    """Range of the value axis, or None to fit the values."""
 
 
 MEASURES = (
@@ -107,8 +105,8 @@ def line_chart(
 ) -> str:
     """Draw `points` as an SVG, and the trend of the points `beside` as a dashed line.
 
-    A point is (step, value). The points must be in ascending order of their steps. `label` names
-    the chart for screen readers. `span` is the range of the value axis, or None to fit the values.
+    Points are (step, value) in ascending order of steps. `label` names the chart for screen
+    readers. `span` is the range of the value axis, or None to fit the values.
     """
     every = [*points, *beside]
     low, high = span or _span([value for _, value in every])
@@ -152,8 +150,8 @@ def trend(points: Sequence[Point]) -> list[Point]:
 def number(value: float, digits: int = 3) -> str:
     """Format a number with `digits` significant digits.
 
-    A nonzero number below 0.001 in magnitude gets an exponent and one digit less. With at most
-    three digits, a number of at least 1000 in magnitude becomes a whole number, such as 12,345.
+    With up to three digits, numbers from 1000 become whole numbers, such as 12,345. Numbers below
+    0.001 get an exponent.
 
     Example:
         number(0.00012345)  # "1.2e-4"

@@ -31,11 +31,10 @@ Fetch = Callable[[str], Image]
 
 
 def choose(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
-    """Choose up to twelve varied episodes from three groups.
+    """Choose up to twelve varied episodes from three groups, in a reproducible way.
 
     The groups are right answers after a request, right answers without a request, and wrong
-    answers. If one group is too small, episodes of the other groups fill the free places. The
-    choice depends only on the episodes and their order.
+    answers. Other groups fill the places of a small group.
     """
     calls = [episode for episode in episodes if episode.crops and episode.correct]
     direct = [episode for episode in episodes if not episode.crops and episode.correct]
@@ -48,9 +47,8 @@ def choose(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
 def _varied(episodes: Sequence[EpisodeRecord], count: int) -> list[EpisodeRecord]:
     """Choose up to `count` varied episodes.
 
-    Episodes with the same requested crops form a group. Episodes without a request form groups by
-    the kind of question. The function takes one episode from each group in turn, and begins with
-    the largest group.
+    One episode comes from each group in turn. A group has the same requested crops, or, without a
+    request, the same kind of question.
     """
     groups: dict[object, list[EpisodeRecord]] = {}
     for episode in episodes:
@@ -71,8 +69,7 @@ def episode_cards(episodes: Sequence[EpisodeRecord], fetch: Fetch, method: Metho
 def card(episode: EpisodeRecord, image: Image, method: MethodConfig) -> str:
     """Draw the card of one episode: its low-resolution view, and `image` with the requested boxes.
 
-    Below these pictures, the card shows the question, the answer and the cost. If the answer is
-    wrong, the card also shows the right answer.
+    The text below shows question, answer and cost, and corrects a wrong answer.
     """
     verdict, mark = ("right", "✓") if episode.correct else ("wrong", "✗")
     names = [region_name(region) for region in episode.crops]
@@ -126,8 +123,8 @@ def _picture(
 ) -> str:
     """Stretch `image` over a canvas of `size`, and draw frames around boxes.
 
-    All boxes are in pixels of the canvas. Each box in `boxes` gets a solid frame, and a mask with
-    the id `mask` dims the rest of the image. Each box in `evidence` gets a dashed frame.
+    All boxes are in pixels of the canvas. `boxes` get solid frames, and the mask with the id `mask`
+    dims the rest. `evidence` gets dashed frames.
     """
     width, height = size
     whole = f'width="{width}" height="{height}"'

@@ -42,8 +42,8 @@ def identity(record: RunRecord) -> str:
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Return the settings that differ: each dotted key, with its values in `before` and `after`.
 
-    The values are texts. If a configuration lacks a key, its value there is "–". Settings with no
-    effect on results, such as the run's name, are left out.
+    A missing value is "–". Settings with no effect on results, such as the run's name, are left
+    out.
 
     Example:
         differences({"grpo": {"steps": 40}}, {"grpo": {"steps": 80}})

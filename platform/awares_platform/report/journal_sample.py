@@ -1,8 +1,7 @@
-"""Samples the journal of a GRPO run, in which each file is a segment with groups of episodes.
+"""Samples groups of episodes from the journal of a GRPO run, runs/<run>/episodes/*/*.parquet.
 
-The segments are the objects runs/<run>/episodes/*/*.parquet. The sample comes from evenly spread
-segments, so it has groups of many versions. It prefers questions that have several groups. The
-viewer shows the episodes of these groups.
+Each file is a segment of the run. Evenly spread segments yield groups of many versions. Questions
+with several groups come first.
 """
 
 import logging
@@ -28,10 +27,10 @@ T = TypeVar("T")
 def sample_groups(store: ObjectStore, run: str, version: int | None = None) -> list[Group]:
     """Return groups of at most QUESTIONS questions, from segments that cover the whole run.
 
-    Up to half of the questions have several groups, so that the viewer can compare versions. The
-    other questions have one group each. Both kinds are spread evenly over the run. If `version` is
-    given, the result also has groups with tokens of this version, from at most AROUND segments.
-    Raises StoreError if the store fails. A damaged segment is logged and skipped.
+    Up to half of the questions have several groups, so that the viewer can compare versions.
+    `version` adds groups with tokens of this version. A damaged segment is skipped.
+
+    Raises StoreError if the store fails.
     """
     keys = sorted(info.key for info in store.list(f"runs/{run}/episodes/"))
     keys = [key for key in keys if key.endswith(".parquet")]
@@ -54,8 +53,7 @@ def _chosen(groups: Sequence[Group]) -> list[Group]:
 def _of_version(store: ObjectStore, keys: Sequence[str], version: int) -> list[Group]:
     """Return the groups with a token that `version` sampled, from AROUND consecutive segments.
 
-    These segments begin with the first one whose newest version is at least `version`. A binary
-    search finds this segment, because later segments have later versions.
+    Later segments have later versions. A binary search thus finds the first of these segments.
     """
     first = bisect_left(keys, version, key=lambda key: _newest(_read(store, key)))
     near = [group for key in keys[first : first + AROUND] for group in _read(store, key)]
@@ -83,7 +81,7 @@ def _read(store: ObjectStore, key: str) -> tuple[Group, ...]:
 def spread(values: Sequence[T], count: int) -> list[T]:
     """Return `count` evenly spread values, or all values if there are fewer.
 
-    The first and the last value are among them. If `count` is 1, the result is the first value.
+    The first and the last value are among them, or only the first if `count` is 1.
 
     Example:
         spread([0, 1, 2, 3, 4], 3)  # [0, 2, 4]

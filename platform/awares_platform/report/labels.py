@@ -41,19 +41,19 @@ marks coincide, most of their names stand far from the marks, one below the othe
 
 @dataclass(frozen=True, slots=True)
 class NamePlate:
-    """The place of a text in a chart. `width` is the width of the text in SVG units.
-
-    `anchor` tells whether the start, the middle or the end of the text is at `x`. `y` is the height
-    of the text's middle.
+    """The place of a text in a chart, in SVG units.
 
     Example:
         NamePlate(212.0, 48.0, "start", 120.0)
     """
 
     x: float
+    """Position of the text's start, middle or end, as `anchor` says."""
     y: float
+    """Height of the text's middle."""
     anchor: Anchor
     width: float
+    """Width of the text."""
 
     @property
     def left(self) -> float:
@@ -86,10 +86,9 @@ def place(
 ) -> dict[str, NamePlate]:
     """Choose a place for the name of each mark. A mark is (name, x, y).
 
-    The function places the names in order, and tries SPOTS in order for each name. A spot is free
-    if it is inside `frame` and overlaps neither another mark nor an earlier name. If no spot is
-    free, the name takes the first spot inside `frame`. If no spot is inside `frame`, the function
-    ignores `frame`.
+    A name takes the first free spot of SPOTS. A free spot is inside `frame`, and overlaps neither
+    another mark nor an earlier name. Without one, the name takes the first spot inside `frame`, or
+    else the first spot.
     """
     dots = [NamePlate(x, y, "middle", 14) for _, x, y in marks]
     placed: dict[str, NamePlate] = {}

@@ -41,11 +41,11 @@ def run(
 ) -> Path:
     """Write <run.directory>/<run.name>/report.html, and return the path of this file.
 
-    The page shows the files that the run's jobs wrote. Files that the run's local directory lacks
-    come from the store. `fetch` reads an image by its hash. If `against` names another run, the
-    page compares the two runs. If `version` is the number of a weight version, the viewer also
-    shows journalled episodes of this version. Raises DataError for an unknown run and for a damaged
-    file.
+    - `fetch` reads an image by its hash.
+    - `against` names another run to compare with.
+    - `version` is a weight version, whose journalled episodes the viewer also shows.
+
+    Raises DataError for an unknown run and for a damaged file.
     """
     store, name = ObjectStore.from_config(config.store), config.run.name
     record = _record(store, config.run, name)
@@ -116,9 +116,8 @@ def _headline(record: RunRecord) -> str:
 def _tiles(policies: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
     """Return the figures at the top of the page, each as a value and a note.
 
-    Three figures are results of the policy "awares". The note on the accuracy also gives the
-    accuracy at full and at low resolution. A fourth figure is the RTR of the policy "escalate", if
-    it was evaluated. Without results of "awares", there are no figures.
+    They are accuracy, RTR and requests of "awares", and the RTR of "escalate" if it was evaluated.
+    Without "awares", there are none.
     """
     awares = policies.get("awares")
     if awares is None:

@@ -28,13 +28,7 @@ _LATEST_FIRST = tuple(reversed(RECORDED))
 
 @dataclass(frozen=True, slots=True)
 class EpisodeRecord:
-    """One evaluated question: a row of episodes-<policy>.parquet.
-
-    `image` is a content hash, and `size` is (width, height). `truth` is the reference answer, and
-    `answer` is the policy's answer or None. `crops` are the names of the requested regions, and
-    `boxes` are the boxes of these regions. `evidence` has the annotated boxes that hold the
-    evidence. All boxes are in pixels of the image. `stop` says how the episode ended. `turns` holds
-    the text of each turn. `reward` is None if the question has no label.
+    """One evaluated question: a row of episodes-<policy>.parquet. Boxes are in pixels of the image.
 
     Example:
         EpisodeRecord(
@@ -47,33 +41,36 @@ class EpisodeRecord:
 
     sample_id: str
     image: str
+    """Content hash of the image."""
     size: tuple[int, int]
+    """(width, height)."""
     question: str
     truth: str
+    """The reference answer."""
     answer: str | None
+    """The policy's answer, or None."""
     correct: bool
     kind: str
     label: str | None
     crops: tuple[str, ...]
+    """Names of the requested regions."""
     boxes: tuple[Box, ...]
+    """Boxes of the requested regions."""
     evidence: tuple[Box, ...]
+    """Annotated boxes that hold the evidence."""
     visual_tokens: int
     rtr_token: float
     stop: str
+    """How the episode ended."""
     turns: tuple[str, ...] = ()
+    """Text of each turn."""
     reward: float | None = None
+    """Reward, or None if the question has no label."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """All data of a run that the report shows.
-
-    `config` is the configuration of the run's last job in `RECORDED`, or {} without such a job.
-    `dates` are the Unix times of the first and the last recorded metrics, or () without metrics.
-    `metrics` maps a job to the rows of the job's metrics. `policies` and `labels` are the values of
-    the keys "policies" and "labels" in evaluate/results.json. `episodes` maps a policy to its
-    recorded episodes. `versions` maps a package to its version. `wall_s` maps a job to its
-    wall-clock seconds. `cpu_s` maps a job to its CPU seconds by kind of process.
 
     Example:
         RunRecord(
@@ -87,14 +84,23 @@ class RunRecord:
     name: str
     seed: int
     config: dict[str, Any]
+    """Configuration of the run's last job in `RECORDED`, or {} without such a job."""
     dates: tuple[float, ...]
+    """Unix times of the first and the last recorded metrics, or () without metrics."""
     metrics: dict[str, tuple[Row, ...]]
+    """Rows of metrics of each job."""
     policies: dict[str, dict[str, Any]]
+    """Value of "policies" in evaluate/results.json."""
     labels: dict[str, Any]
+    """Value of "labels" in evaluate/results.json."""
     episodes: dict[str, tuple[EpisodeRecord, ...]]
+    """Recorded episodes of each policy."""
     versions: dict[str, str]
+    """Version of each package."""
     wall_s: dict[str, float]
+    """Wall-clock seconds of each job."""
     cpu_s: dict[str, dict[str, float]]
+    """CPU seconds of each job by kind of process."""
 
 
 def read_run(find: Callable[[str], Path], name: str, seed: int) -> RunRecord:

@@ -34,12 +34,11 @@ LEGEND = {"sft": "after SFT", "awares": "after GRPO", "low": "what the labels ca
 def shift(policies: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Any]) -> str:
     """Draw bars that compare the requests of the policy after SFT and of the policy after GRPO.
 
-    One row of bars stands for direct answers, one for episodes without an answer, and one for each
-    region. The row without an answer is left out if no policy has such an episode. A bar shows the
-    share of one policy's episodes that belong to its row. If there are labels, a third bar shows
-    the share that the labels call for. `policies` and `labels` are the values of the keys
-    "policies" and "labels" in results.json. The result is "" if one of the two policies was not
-    evaluated.
+    A bar shows the share of a policy's episodes with a direct answer, with no answer, or with a
+    request for a region. A third bar shows the share that the labels call for, if there are labels.
+
+    `policies` and `labels` are values of results.json. The result is "" if one of the two policies
+    was not evaluated.
     """
     if not all(name in policies for name in ("sft", "awares")):
         return ""

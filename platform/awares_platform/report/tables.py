@@ -1,8 +1,6 @@
-"""Formats the results as HTML tables.
+"""Formats the results as HTML tables: accuracy and cost, by kind, by label, and requests.
 
-The first table shows accuracy and cost. Two further tables show accuracy and RTR by kind of
-question and by label. The last table rates the requests for crops. The argument `policies` of each
-function maps each policy to its results, as the key "policies" in results.json does.
+The argument `policies` of each function is the value of "policies" in results.json.
 """
 
 from collections.abc import Sequence
@@ -82,8 +80,8 @@ def kinds_table(policies: dict[str, dict[str, Any]]) -> str:
 def labels_table(policies: dict[str, dict[str, Any]]) -> str:
     """Return a table with the accuracy and the RTR of each policy on the questions of each label.
 
-    LR means that the low-resolution view suffices. HR means that the question needs detail. The
-    result is "" if no question has a label.
+    The label is LR if the low-resolution view suffices, and HR otherwise. Without labels, the table
+    is "".
     """
     labels = {
         label: name

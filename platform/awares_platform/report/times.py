@@ -5,11 +5,9 @@ from html import escape
 
 
 def times_table(wall_s: Mapping[str, float], cpu_s: Mapping[str, Mapping[str, float]]) -> str:
-    """Return a table with a row per job.
+    """Return a table with a row per job: its duration, and its CPU seconds in all and by kind.
 
-    `wall_s` maps a job to its duration. `cpu_s` maps a job to its CPU seconds by kind of process.
-    The columns are the duration, all CPU seconds, and the CPU seconds of each kind of process.
-    Without CPU seconds, the only column is the duration.
+    `wall_s` maps a job to its duration, and `cpu_s` to its CPU seconds by kind of process.
     """
     kinds = list(dict.fromkeys(kind for seconds in cpu_s.values() for kind in seconds))
     head = ["job", "duration", *(["CPU"] if kinds else []), *kinds]

@@ -13,15 +13,7 @@ from awares_platform.report.shift import region_name
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """An episode of one version of the policy.
-
-    `version` is the name of the version, and versions are shown in ascending `order`. `image` is a
-    content hash, and `size` is (width, height). `turns` holds the text of each turn. `regions` are
-    the names of the requested regions. `boxes` are the boxes of the returned views, and `evidence`
-    the annotated boxes, all in pixels of the image. `reward` is None if it is unknown, and `parts`
-    maps its parts to their values. `changed` is true if no episode of the previous version on the
-    same question has the same requests and the same answer. It is None if no previous version is
-    shown for this question.
+    """An episode of one version of the policy. Boxes are in pixels of the image.
 
     Example:
         Trajectory(
@@ -34,24 +26,38 @@ class Trajectory:
     """
 
     order: int
+    """Versions are shown in ascending `order`."""
     version: str
+    """Name of the version."""
     sample_id: str
     image: str
+    """Content hash of the image."""
     size: tuple[int, int]
+    """(width, height)."""
     question: str
     truth: str
     answer: str | None
     correct: bool
     stop: str
     turns: tuple[str, ...]
+    """Text of each turn."""
     regions: tuple[str, ...]
+    """Names of the requested regions."""
     boxes: tuple[Box, ...]
+    """Boxes of the returned views."""
     evidence: tuple[Box, ...]
+    """Annotated boxes."""
     reward: float | None
+    """Reward, or None if it is unknown."""
     parts: Mapping[str, float]
+    """Value of each part of the reward."""
     visual_tokens: int
     rtr_token: float
     changed: bool | None = None
+    """Whether no episode of the previous version has the same requests and the same answer.
+
+    The value is None if no previous version is shown for this question.
+    """
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as a dict that can be written as JSON."""

@@ -1,8 +1,6 @@
 """Builds the viewer of trajectories: a part of the report in which a person filters episodes.
 
-The viewer shows training episodes from the journal (journal_sample.py), and held-out episodes from
-episodes-<policy>.parquet. The page contains these episodes and their images as JSON, and the script
-viewer.js, so that it loads no other file.
+The page contains the episodes and images as JSON, and the script viewer.js. It loads no other file.
 """
 
 import json

@@ -2,8 +2,7 @@
 
     validated step --lower loss--> snapshot --no checkpoint records it--> deleted
 
-A checkpoint records which step was the best one at its time. A job that resumes from the checkpoint
-needs the snapshot of this step, although better steps may have followed the checkpoint.
+A resumed job needs the snapshot that its checkpoint records, even if later steps were better.
 """
 
 from collections.abc import Collection, Iterator
@@ -33,7 +32,7 @@ class Best:
 class BestStep:
     """One rank's knowledge of the best step. All ranks must call each method together.
 
-    `found` is the best step so far, or None. `job` names the snapshots of the run.
+    `found` is the best step so far. `job` names the snapshots of the run.
 
     Example:
         best = BestStep(store, "mini", "sft-9f2c", snapshots, rank=0)
@@ -50,11 +49,10 @@ class BestStep:
         self._recorded: int | None = None
 
     def resume(self, saved: Saved | None, last: int) -> None:
-        """Take over the best step that the checkpoint `saved` records.
+        """Take over the best step that the checkpoint `saved` records, and delete other snapshots.
 
-        There is none if the checkpoint records none, or if its snapshot is not complete. If the
-        best step is the step `last`, the last one, the checkpoint itself holds this step's state,
-        so no snapshot is needed. Delete all other snapshots, which the lost process has left.
+        The best step is ignored if its snapshot is incomplete. The step `last` needs no snapshot,
+        because the checkpoint holds its state.
         """
         found = saved and saved.state.get("best")
         if saved and found:

@@ -31,19 +31,18 @@ _REPORTED = 5
 class Examples:
     """The usable samples, with the length and the weight of each sample.
 
-    `lengths` and `weights` have the order of `samples`. A length is the number of tokens of the
-    sample's sequence in a micro-batch. If the size of the image is unknown, it is an upper bound. A
-    sample's weight is the sum of the weights of its target tokens. `skipped` is the number of
-    unusable samples.
-
     Example:
         Examples(samples=(sample,), lengths=(61,), weights=(7.0,), skipped=0)
     """
 
     samples: tuple[Sample, ...]
     lengths: tuple[int, ...]
+    """Number of tokens of each sample's sequence, or an upper bound if the image's size is unknown.
+    """
     weights: tuple[float, ...]
+    """Sum of the weights of each sample's target tokens."""
     skipped: int
+    """Number of unusable samples."""
 
 
 def prepare(
@@ -56,10 +55,12 @@ def prepare(
 ) -> Examples:
     """Keep the samples from which a demonstration can be built, and count the other samples.
 
-    `sizes` maps the hash of an image to the width and height of the decoded image. If the size of
-    an image is unknown, each of its views counts as many tokens as `limits` allow. `tool_weight` is
-    the weight of a target token in a request for crops. Every other target token has the weight 1.
-    The function logs the first few unusable samples. Raises DataError if no sample is left.
+    - `sizes` maps an image's hash to its size. Views of an unknown size count as many tokens as
+      `limits` allow.
+    - `tool_weight` is the weight of a target token in a request for crops. Other target tokens
+      weigh 1.
+
+    Raises DataError if no sample is left.
     """
     kept: list[Sample] = []
     lengths: list[int] = []
@@ -119,12 +120,11 @@ class Collator:
     def __call__(self, samples: Sequence[Sample]) -> tuple[Batch, Tensor, int]:
         """Return the batch, its request mask, and the number of samples with unreadable images.
 
-        The mask (B, T) is true at the target tokens of requests for crops. If no image is readable,
-        the batch holds one demonstration with a blank image, whose tokens have the weight 0. The
-        number of forward passes thus stays the same on all ranks.
+        The mask (B, T) is true at the target tokens of requests for crops.
         """
         items = [item for sample in samples if (item := self._demonstration(sample))]
         unreadable = len(samples) - len(items)
+        # A blank demonstration of weight 0 keeps the number of forward passes equal on all ranks.
         if not items:
             return *self._blank(samples[0]), unreadable
         batch = self._collate(items, self._images)

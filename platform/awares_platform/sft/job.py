@@ -1,20 +1,10 @@
 """The sft job trains the base policy on curated demonstrations (paper, section 3.3).
 
-The driver reads the sizes of all images, and starts the workers of Ray Train (worker.py). The
-workers train on datasets/<curated>, and save checkpoints to runs/<run>/checkpoints/sft-<recipe>. At
-the end, they export the best policy to runs/<run>/policies/sft. Rank 0 sends messages through a
-queue to the driver, which writes metrics.jsonl and shows the progress.
+The workers of Ray Train (worker.py) train, save checkpoints and export the best policy. Ray Train
+restarts lost workers, and the driver restarts a lost Ray Train process.
 
-If a worker dies or hangs, Ray Train restarts all workers from the newest checkpoint, at most
-sft.max_failures times an hour. If the process of Ray Train dies or hangs, this driver starts it
-again. If the driver is lost, run the job again.
-
-The workers validate the policy on held-out samples (data/held_out.py), on which they do not train.
-
-Checkpoints and the finished policy record a recipe, which identifies the settings, the base policy
-and the data (training/recipe.py). A job with the same recipe resumes, or returns at once if the
-policy is finished. A job with another recipe starts from the base policy. A larger sft.epochs
-cannot extend a finished run, because its learning rate has fallen to zero.
+A job resumes a run with the same recipe, which identifies settings, base policy and data. Another
+recipe starts from the base policy.
 """
 
 import logging
@@ -73,19 +63,20 @@ _TRAINER, _QUEUE = "the trainer", "the queue of the trainer's messages"
 class SftResult:
     """The result of the sft job.
 
-    `policy` is the key of the trained policy in the store. The whole training has `steps` steps.
-    This job began at step `resumed_from` and took `wall_s` seconds. `metrics` holds the metrics of
-    the last step, or is empty if an earlier job finished all steps.
-
     Example:
         SftResult("runs/mini/policies/sft", 120, 0, metrics={"loss/sft": 0.1}, wall_s=61.0)
     """
 
     policy: str
+    """Key of the trained policy in the store."""
     steps: int
+    """Number of steps of the whole training."""
     resumed_from: int
+    """The step at which this job began."""
     metrics: dict[str, float]
+    """Metrics of the last step, or {} if an earlier job finished all steps."""
     wall_s: float
+    """Duration of this job in seconds."""
 
     def summary(self, store: str) -> str:
         """Return the number of steps, the duration and the policy's address, as two lines of text.
@@ -99,11 +90,11 @@ class SftResult:
 def run(config: PlatformConfig) -> SftResult:
     """Train runs/<run>/policies/sft, or resume where an earlier job of this run ended.
 
-    Ray must be initialised, and the store must be reachable. Raises JobRefused if another sft job
-    of this run is alive. Raises JobFenced if another sft job takes this run over. Raises
-    PolicyError if the policy or the checkpoint cannot be used. Raises DataError if the data cannot
-    be used, and StoreError if the store fails. If the workers fail too often, the last error of a
-    worker is raised.
+    Ray must be initialised, and the store must be reachable.
+
+    Raises JobRefused if another sft job of this run is alive, and JobFenced if one takes over.
+    Raises PolicyError, DataError or StoreError if policy, checkpoint, data or store cannot be used.
+    Raises the last error of a worker if the workers fail too often.
     """
     started = time.monotonic()
     config = config.model_copy(update={"policy": pinned(config.policy)})
@@ -144,8 +135,7 @@ def _train(
 def _image_sizes(store: ObjectStore, data: DataConfig) -> dict[str, Size]:
     """Map the hash of each image of the curated samples to the image's width and height.
 
-    The workers need the sizes to fill micro-batches. The driver reads the sizes for all workers, so
-    that the workers do not send the same requests to the store.
+    The workers need the sizes to fill micro-batches. The driver reads them once for all workers.
     """
     samples = read_split(store, data.curated, "train").samples
     digests = {sample.image for sample in samples}
@@ -160,8 +150,7 @@ class _Training:
     """Runs one training. If the trainer process is lost, continues from the last checkpoint.
 
     `loop` holds the arguments of `worker.train`, except "config" and "messages". `first` is the
-    step at which the job began, and `steps` is the number of steps of the whole training. `metrics`
-    holds the metrics of the last step.
+    step at which this job began.
     """
 
     def __init__(self, config: PlatformConfig, loop: dict[str, Any]) -> None:
@@ -249,10 +238,10 @@ def _ranks(settings: SftConfig) -> str:
 
 
 class FitActor(TrainingProcess):
-    """Runs Ray Train in a separate process.
+    """Runs Ray Train in a separate process, which the driver can kill.
 
-    The driver can end Ray Train by killing this process. In the driver itself, Ray Train would
-    replace the handler of SIGINT, and one of its threads would end the driver after Ray's shutdown.
+    In the driver, Ray Train would replace the handler of SIGINT, and end the driver after Ray's
+    shutdown.
     """
 
     def fit(self, config: PlatformConfig, loop: dict[str, Any], queue: Queue) -> None:

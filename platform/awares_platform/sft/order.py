@@ -1,9 +1,7 @@
 """Chooses the samples of each step.
 
-The choice depends only on the seed, the number of samples, the batch size and the step. A run can
-thus resume from a step number. Every epoch contains each sample once. A batch may hold the end of
-one epoch and the start of the next. Only the samples after the last full batch of the last epoch
-are left out.
+The choice depends only on the seed, the sizes and the step, so a run can resume from a step number.
+Only the samples after the last full batch of the last epoch are left out.
 """
 
 import random
@@ -61,10 +59,9 @@ def micro_batches(
 ) -> list[list[tuple[int, ...]]]:
     """Return the micro-batches of each worker, in the order in which they run.
 
-    A micro-batch holds indices of samples. `lengths[i]` is the length of sample i in tokens. The
-    batch must hold at least one sample per worker, so that all workers run the same number of
-    forward passes.
+    A micro-batch holds indices of samples. `lengths[i]` is the length of sample i in tokens.
     """
+    # All workers must run the same number of forward passes, and so need a sample each.
     assert len(batch) >= workers, (len(batch), workers)
     ordered = sorted(batch)
     hands = deal([lengths[index] for index in ordered], budget, workers)

@@ -1,7 +1,6 @@
 """Validates the policy on held-out demonstrations, with teacher forcing.
 
-For each target token, the policy reads the demonstration up to this token. The policy's most likely
-next token is compared with the target token.
+The policy reads a demonstration up to each target token, and predicts this token.
 
 Axes: B sequences, T tokens, V entries of the vocabulary, K target tokens in all B sequences.
 """
@@ -22,21 +21,22 @@ from awares.logprobs import chosen_logprobs, sampled_logits
 class TeacherForced:
     """The result of the validation on one demonstration.
 
-    `loss` is the weighted sum of the negative logprobs of the target tokens, and `weight` is the
-    sum of their weights. `asks` is true if the demonstration asks for crops. `right` is true if the
-    policy's most likely token equals the target token at every token of the requests. `first` is
-    the first target token, and `likely` is the policy's most likely token in its place.
-
     Example:
         TeacherForced(loss=1.5, weight=7.0, asks=True, right=True, first=271, likely=271)
     """
 
     loss: float
+    """Weighted sum of the negative logprobs of the target tokens."""
     weight: float
+    """Sum of the weights of the target tokens."""
     asks: bool
+    """Whether the demonstration asks for crops."""
     right: bool
+    """Whether the policy's most likely token is right at every token of the requests."""
     first: int
+    """The first target token."""
     likely: int
+    """The policy's most likely token in place of `first`."""
 
 
 @torch.no_grad()
@@ -45,9 +45,8 @@ def forced(
 ) -> Iterator[TeacherForced]:
     """Yield the result of each demonstration in `passes`.
 
-    A pass is a batch and its mask (B, T), which is true at the tokens of requests for crops. If
-    `packed` is true, the model computes all sequences of a batch as one row without padding. A
-    sequence whose weights are all 0 yields no result.
+    A pass is a batch and its mask (B, T), which is true at the tokens of requests for crops.
+    `packed` computes a batch as one row without padding. Sequences of weight 0 yield nothing.
     """
     for batch, tool_BT in passes:
         rows_K, positions_K, logits_KV = sampled_logits(model, batch, packed=packed)
@@ -71,16 +70,14 @@ def forced(
 def figures(results: Sequence[TeacherForced]) -> dict[str, float]:
     """Return the metrics of all results, or no metrics if there is no result.
 
-    validation/loss is the weighted mean of the losses of all target tokens. validation/questions is
-    the number of demonstrations. validation/decisions is the share of demonstrations in which the
-    policy decides rightly whether to ask for crops. The policy counts as asking if its most likely
-    first token is the first token of any demonstration that asks for crops.
-
-    validation/tool_turns is a share of the demonstrations that ask for crops. In this share, the
-    policy's most likely token is right at every token of the requests.
+    - validation/loss is the weighted mean loss of all target tokens.
+    - validation/questions is the number of demonstrations.
+    - validation/decisions is the share of demonstrations with the right decision to ask for crops.
+    - validation/tool_turns is the share of demonstrated requests that are right at every token.
     """
     if not results:
         return {}
+    # A policy asks if its first token also begins a demonstration that asks for crops.
     calls = {one.first for one in results if one.asks}
     asking = [one.right for one in results if one.asks]
     agreed = [(one.likely in calls) == one.asks for one in results]

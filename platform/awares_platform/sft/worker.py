@@ -4,11 +4,8 @@
                       ^                                                                -> export
                       +-- a second thread reads and collates one micro-batch ahead, across steps
 
-Validations and checkpoints follow only some steps. The state with the lowest loss on held-out
-demonstrations is saved as a snapshot, and exported at the end.
-
-Every rank derives the samples of a step from the step's number (see order.py). The ranks therefore
-exchange no samples. A resumed run finds its place in the data from the number of the next step.
+Only some steps validate or save a checkpoint. The state with the lowest validation loss is
+exported.
 
 Axes: B sequences, T tokens, V entries of the vocabulary, K target tokens in all B sequences.
 """
@@ -60,12 +57,15 @@ _Pass = tuple[Batch, Tensor, int]
 
 
 def train(loop: dict[str, Any]) -> None:
-    """Run one rank, as Ray Train's train_loop_per_worker.
+    """Run one rank, as Ray Train's train_loop_per_worker. `loop` holds:
 
-    `loop` holds "config" (PlatformConfig as JSON), "messages" (a Ray queue to the driver), "sizes"
-    (a dict from the hash of an image to its width and height), "recipe" (of training/recipe.py) and
-    "claim" (LeaseClaim). Raises PolicyError if the checkpoint has another recipe. Raises JobFenced
-    if the job has lost its lease.
+    - "config": PlatformConfig as JSON;
+    - "messages": a Ray queue to the driver;
+    - "sizes": the (width, height) of each image, by its hash;
+    - "recipe": a recipe of training/recipe.py;
+    - "claim": a LeaseClaim.
+
+    Raises PolicyError if the checkpoint has another recipe, and JobFenced if the lease is lost.
     """
     config = PlatformConfig.model_validate_json(loop["config"])
     torch.set_num_threads(config.sft.threads)
@@ -187,9 +187,8 @@ class SftWorker:
     def _losses(self, share: Iterator[_Pass], total: float, counts: "_Counts") -> Iterator[Tensor]:
         """Yield the loss of each micro-batch in this rank's `share` of a step.
 
-        `total` is the sum of the weights of the whole batch. `zero.step` sums the losses of a rank,
-        and averages the sums over ranks. Each loss is multiplied by the number of ranks, so that
-        the average is the weighted mean loss of the whole batch.
+        `total` is the sum of the weights of the whole batch. `zero.step` averages over ranks, so
+        each loss is multiplied by their number.
         """
         for batch, tool_BT, unreadable in share:
             rows_K, positions_K, logits_KV = sampled_logits(
@@ -262,8 +261,8 @@ class SftWorker:
 class _Counts:
     """Sums the loss and the token counts of a step, over micro-batches and then over ranks.
 
-    `unreadable` is the number of samples whose images this rank could not read in the step.
-    `images_s` is the number of seconds for which this rank has waited for micro-batches.
+    `unreadable` counts this rank's unreadable samples. `images_s` sums its seconds of waiting for
+    micro-batches.
     """
 
     def __init__(self, device: torch.device) -> None:
