@@ -1,7 +1,7 @@
 """Serves the adapters of a run with vLLM, without changing the base weights.
 
-Adding a small LoRA update to bfloat16 weights would round most of it away, so vLLM keeps adapters
-apart. A request "plays" an adapter if vLLM computes the request with this adapter.
+Adding a small LoRA update to bfloat16 weights would round most of it away. A request "plays" an
+adapter if vLLM computes the request with the adapter.
 """
 
 import asyncio
@@ -45,8 +45,8 @@ _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 def stays_adapter(dtype: str, rank: int) -> bool:
     """Return whether an engine keeps an adapter apart from its weights.
 
-    `dtype` is the engine's data type. `rank` is the adapters' rank, or 0 without adapters. An
-    engine in float32 adds the adapter to its weights, because the sum is exact enough.
+    `dtype` is the engine's data type. `rank` is the adapters' rank, or 0 without adapters. In
+    float32, the engine adds the adapter to its weights.
     """
     return rank > 0 and dtype != "float32"
 
@@ -123,7 +123,7 @@ class Adapters:
         """Download and verify a version, and write its PEFT directory, while the engine generates.
 
         Raises StoreError if the store fails. Raises WeightsError if the version is damaged or does
-        not fit the engine. Both errors leave the engine unchanged.
+        not fit the engine.
         """
         self._drop_staged()
         held = self._held[1] if self._held and self._held[0] is subscriber else None
@@ -143,10 +143,8 @@ class Adapters:
     async def apply(self, version: int, vision: bool = False) -> tuple[float, float]:
         """Add the version that `prefetch` prepared to vLLM, and remove unused older versions.
 
-        Only new requests use the added version. Return the seconds of the load, and the equal
-        seconds of the pause. `vision` has no effect.
-
-        Raises WeightsError if the last `prefetch` was for another version.
+        Return the seconds of the load, and the equal seconds of the pause. `vision` has no effect.
+        Raises WeightsError if `version` is not prepared.
         """
         staged, self._staged = self._staged, None
         if staged is None or staged.version != version:

@@ -1,7 +1,7 @@
 """Loads a version's changed tensors into the model that a vLLM worker runs.
 
-vLLM leaves uninitialised memory in a fused module (such as qkv_proj) that gets only some of its
-tensors. `apply` therefore loads all tensors of a module that changed.
+`apply` loads all tensors of a changed module, because vLLM leaves uninitialised memory in a fused
+module that gets only some of them.
 """
 
 import enum
@@ -71,9 +71,8 @@ class Unit:
 def units(model: nn.Module, names: Iterable[str]) -> tuple[Unit, ...]:
     """Return the units of `model`, in the model's order.
 
-    `names` are the names of all tensors in the checkpoint. Raises WeightsError if the checkpoint
-    and the model's parameters do not match, or if a shared parameter belongs to a module with
-    RELOAD.
+    `names` are all tensors in the checkpoint. Raises WeightsError if `names` do not match the
+    model's parameters, or if a shared parameter needs RELOAD.
     """
     reached = {name: parameter_of(model, name) for name in names}
     own = [name for name, _ in model.named_parameters()]

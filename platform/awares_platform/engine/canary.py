@@ -1,10 +1,7 @@
 """Verifies a loaded weight version with a canary: the logprobs of fixed prompts.
 
-    learner: learner_logprobs(published weights) ------------> manifest.extra["canary"]
-    engine:  Engine.load_version scores the same prompts ----> check
-
-A tensor with the right hash can still be wrong in the engine, for example after vLLM fuses it. The
-module therefore compares the engine's logprobs with the learner's.
+The engine's and the learner's logprobs must agree. A tensor with the right hash can still be wrong
+in the engine, after vLLM fuses it.
 """
 
 import json
@@ -125,8 +122,7 @@ def check_fit(
 ) -> None:
     """Raise DataError if no canary item can be built from `sample`, or if the item is too long.
 
-    `size` is the width and height of the sample's image, in pixels. `context` is the engine's limit
-    of tokens per request.
+    `size` is the image's width and height in pixels. `context` is the engine's limit in tokens.
     """
     for crop in _CROPS:
         asked = replace(sample, label=Label.HR, crops=(crop,))

@@ -1,7 +1,7 @@
 """Compares the engine's change of the canary's logprobs with the learner's change.
 
-The change is the difference between the logprobs of version v and version 0. It reveals an update
-that the engine did not load, even one smaller than the rounding errors of single logprobs.
+The change is counted from version 0. It reveals an update that the engine did not load, even a very
+small one.
 """
 
 import math
@@ -38,8 +38,8 @@ class Change:
     def tolerance(self) -> float:
         """The largest accepted distance of the slope from 1.
 
-        Rounding errors widen the tolerance by two terms: three standard errors of the slope, and
-        the learner's own rounding errors, which lower the slope by at most (noise / size)^2.
+        The last two summands are three standard errors of the slope, and the effect of the
+        learner's own rounding errors.
         """
         ratio = self.noise / self.size if self.size else math.inf
         return SLOPE_BOUND + 3 * math.sqrt(2 / self.tokens) * ratio + ratio**2

@@ -30,8 +30,8 @@ class CanaryCheck:
     async def measure_start(self, canary: Canary, manifest: Manifest, version: int) -> None:
         """Score the canary with version 0, so that `verify` can check the change since version 0.
 
-        `version` is the engine's present version; unless it is 0, do nothing. Raises WeightsError
-        in the same cases as `canary.expected`.
+        Do nothing if the engine's present `version` is not 0. Raises WeightsError in the same cases
+        as `canary.expected`.
         """
         # `start_of` renders all images of the canary. In the event loop, this work would block all
         # other tasks.
@@ -48,8 +48,8 @@ class CanaryCheck:
     async def verify(self, canary: Canary, manifest: Manifest) -> tuple[float, float | None]:
         """Compare the engine's logprobs of the canary with the learner's logprobs in `manifest`.
 
-        Return the mean absolute difference, and the slope of the change since version 0. The slope
-        is None if it cannot be measured. Raises CanaryMismatch if a difference is too large.
+        Return the mean absolute difference, and canary_change's slope or None. Raises
+        CanaryMismatch if either is out of bounds.
         """
         measured = await self._scores(canary)
         dlogp = canaries.check(canary, manifest, measured, self._bound)

@@ -185,8 +185,8 @@ class Engine:
     async def score(self, token_ids: Sequence[int], images: Sequence[Image]) -> tuple[float, ...]:
         """Return the raw logprobs (temperature 1, no mask) of a sequence's text tokens.
 
-        The result has one value per id that is not an image placeholder. The first value is 0.
-        Raises EngineError in the same cases as `__call__`.
+        The first value is 0. Image placeholders have no value. Raises EngineError in the same cases
+        as `__call__`.
         """
         from vllm import SamplingParams
 
@@ -272,8 +272,8 @@ class Engine:
     async def ping(self, within_s: float) -> None:
         """Wait for an answer of the engine's process, unless the engine is applying weights.
 
-        Raises EngineError if the engine is dead, must be restarted, or does not answer within
-        `within_s` seconds. A silent engine is also killed, because it would keep its GPU.
+        Raises EngineError if the engine is dead or must be restarted. An engine that does not
+        answer within `within_s` seconds is also killed.
         """
         await self.check()
         if self._requests.held:

@@ -5,7 +5,7 @@
     LoRA             float32     the policy before the training, with the adapter added in float32
     LoRA             16 bits     the policy before the training, and the adapter
 
-The merged weights of a LoRA policy are rounded, which loses small updates in 16 bits.
+Merged LoRA weights in 16 bits would lack small updates.
 """
 
 from dataclasses import dataclass

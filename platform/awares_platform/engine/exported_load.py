@@ -57,7 +57,7 @@ class Exported:
 class ExportedLoader:
     """Loads exported policies into an engine, one after the other.
 
-    `load` publishes each policy as a version of `run`, so no learner may publish to `run`.
+    `load` publishes each policy as a version of `run`, which must have no learner.
 
     Example:
         loader = ExportedLoader(store, "mini/evaluate", family, "float32", processor)

@@ -1,9 +1,7 @@
 """Keeps one engine at the newest version that the learner publishes.
 
-HEAD is the object in the store that names the newest version.
-
-    follow -- read HEAD -- new version? --> Engine.load_version --> yield Loaded
-                             +-- store or version unavailable --> yield Missed, retry later
+HEAD is the object in the store that names the newest version. After an error of the store, the
+engine keeps its version, and `follow` tries again.
 """
 
 import asyncio

@@ -82,8 +82,8 @@ class Requests:
     ) -> tuple["RequestOutput | None", Adapter | None]:
         """Run one request. Return its output and its adapter, which may be None.
 
-        `interrupt` ends the request early, unless `whole` is true. The output then is None, or has
-        the tokens sampled so far. Raises EngineError if the engine refuses the request or fails.
+        Unless `whole` is true, `interrupt` ends the request early, with fewer tokens or None as
+        output. Raises EngineError if the engine refuses or fails.
         """
         # Wait until the new weights are applied. A request that starts earlier would read and fill
         # the prefix cache of the old version.
@@ -125,8 +125,7 @@ class Requests:
     ) -> "RequestOutput":
         """Run one request to its end. Send it again if the engine's process lacks an image.
 
-        vLLM sends an image's pixels only with the first request for the image. If this request
-        fails, the process lacks the pixels until a later request is repeated.
+        vLLM sends an image's pixels only once. If this request fails, the process lacks the pixels.
         """
         from vllm import TokensPrompt
         from vllm.exceptions import VLLMValidationError

@@ -1,10 +1,7 @@
 """Runs the worker side of a weight load, as a backend of vLLM's weight transfer.
 
-    engine/load.py                        worker (this module)
-      begin_prefetch(version, HEAD) --->  a thread downloads, verifies and stages the version
-      apply_version(version) ---------->  the worker loads the changed modules (apply.py)
-
-This module loads whole weights, and adapters that it adds to float32 weights.
+A thread downloads, verifies and stages a version while the engine generates. `apply_version` then
+loads the changed modules during a short pause.
 """
 
 import pickle
@@ -261,8 +258,8 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     def _fitted(self, received: Received) -> tuple[Mapping[str, Tensor], set[str]]:
         """Return all tensors of the version, and the names of the tensors that must be loaded.
 
-        Add an adapter to the policy in `self._base`; the engine is then in float32. Raises
-        WeightsError if the version belongs to another model.
+        An adapter is first added to the policy in `self._base`. Raises WeightsError if the version
+        belongs to another model.
         """
         manifest, changed = received.manifest, received.manifest.changed_tensors(self._loaded)
         if manifest.adapter is not None:

@@ -2,8 +2,7 @@
 
     issue() --> in flight --> add() --> ready --> take() --> learner
 
-A stale group has a token that is more than grpo.staleness_bound updates old. Prompts of stale
-groups are issued again.
+The prompt of a group that is too old is issued again.
 """
 
 import heapq
@@ -101,8 +100,8 @@ class EpisodeBuffer:
     def room(self, loaded: int) -> int:
         """Return how many groups an actor may start now if its weights have version `loaded`.
 
-        The groups that are ready or in flight may fill loaded - v + grpo.staleness_bound + 1
-        batches. Here v is the version that the next batch updates.
+        The groups ready or in flight may fill at most loaded - next + grpo.staleness_bound + 1
+        batches, where the next batch updates version `next`.
         """
         if loaded < self._floor:
             return 0

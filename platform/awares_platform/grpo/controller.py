@@ -1,7 +1,7 @@
 """Keeps the rollout actors busy, scores their groups, and hands batches to the learner.
 
-If an actor dies, another one replaces it and gets its prompts. More than grpo.actor_restarts deaths
-an hour, or any other error, stop the run.
+A new actor replaces a dead one. More than grpo.actor_restarts deaths an hour, and all other errors,
+stop the run.
 """
 
 import asyncio
@@ -230,8 +230,8 @@ class Controller:
     ) -> tuple[ImageView, ...]:
         """Return the views that the rank will probably need in the step `step`, in order of use.
 
-        `version` is the version that the step will probably update. Wait until a whole batch is
-        ready. Return () if the step already has its batch, or if the learner must stop.
+        `version` is the version that the step will probably update. Return () if the views come too
+        late or the learner must stop.
         """
         session = self._session
 

@@ -26,7 +26,7 @@ class EngineMetrics:
         """Return the metrics of the engines that have reported since the last call, or {}.
 
         The tokens per second are sums over the engines. The other metrics are means over time and
-        engines. An engine counts from its second report on.
+        engines.
         """
         pairs = [(self._before[name], usage) for name, usage in self._newest.items()]
         spans = [(first, last, last.at - first.at) for first, last in pairs if last.at > first.at]

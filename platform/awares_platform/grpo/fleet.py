@@ -48,8 +48,8 @@ class Fleet:
     async def tend(self, index: int, drive: Drive) -> None:
         """Run the actor with this index, and replace the actor each time it is lost.
 
-        `drive` uses the actor until an error occurs. Raises every error except ActorLost. Raises
-        LaunchError after more than grpo.actor_restarts unannounced losses within an hour.
+        `drive` uses the actor until an error occurs. Raises LaunchError after more than
+        grpo.actor_restarts losses within an hour, and every error except ActorLost.
         """
         while True:
             actor = self._spawn(index)

@@ -210,9 +210,7 @@ class ControllerActor(Controller):
         """Read the data, and build the reward unless reward workers build it.
 
         `reported` holds the validated versions in metrics.jsonl. Return the numbers of usable
-        samples and of unusable rows.
-
-        Raises DataError, StoreError, ConfigError or PolicyError if a part of the job is unusable.
+        samples and unusable rows. Raises an AwaresError if a part is unusable.
         """
         from awares_platform.grpo.reward_actor import rewards
         from awares_platform.grpo.rollout import RemoteActor

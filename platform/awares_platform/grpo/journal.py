@@ -2,8 +2,7 @@
 
     runs/<run>/episodes/<start of the recipe's digest>/<segment>.parquet
 
-The controller writes one file, called a segment, per step. The journal also stores unfinished
-groups, which a later actor continues.
+The controller writes one file, called a segment, per step.
 """
 
 import logging
@@ -59,8 +58,8 @@ class _Unconfirmed:
 class Journal:
     """Appends the groups of one run to the store, and reads them back. Calls must not overlap.
 
-    `start` is the digest of the run's recipe. `root` is the first version with the weights of the
-    starting policy, or None until `read` finds it.
+    `start` is the digest of the run's recipe. `root` is the starting policy's first version, or
+    None until `read` finds it.
     """
 
     def __init__(self, store: ObjectStore, run: str, start: str) -> None:

@@ -29,8 +29,8 @@ from awares_platform.training.ahead import one_ahead
 class Objective:
     """Computes the losses of the policy that a DeepSpeed `engine` trains, on one of `ranks` ranks.
 
-    `frozen` is a copy of the starting policy, or None if the loss needs no copy. `tower` holds the
-    vision tower's features, which policy and `frozen` share.
+    `frozen` is a copy of the starting policy, or None. `tower` shares the vision tower's features
+    with it.
     """
 
     def __init__(

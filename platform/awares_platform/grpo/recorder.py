@@ -1,7 +1,5 @@
 """Writes groups to the journal in one thread, so that two writes never overlap.
 
-    add(group) --> unwritten --flush, read--> one thread --> Journal
-
 A group leaves `unwritten` only once the journal holds it, so the next `flush` repeats a failed
 write.
 """

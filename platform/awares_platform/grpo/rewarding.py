@@ -1,7 +1,5 @@
 """Scores groups in worker processes, so that a slow reward does not hold up the controller.
 
-    controller --episodes--> queue --> worker --rewards--> Group --> controller
-
 The number of workers does not change the rewards. Another worker scores the groups of a lost
 worker.
 """
@@ -76,7 +74,7 @@ class _Waiting:
 class RewardPool:
     """Scores groups in grpo.reward_workers workers. Use the pool as an asynchronous context.
 
-    `spawn` gets an index and returns a worker. `stop` gets an error that ends the pool.
+    `spawn` starts a worker. `stop` gets an error that ends the pool.
 
     Example:
         async with RewardPool(settings, spawn, controller.stop) as score:

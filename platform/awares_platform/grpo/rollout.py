@@ -122,8 +122,8 @@ class RolloutActor:
     async def follow(self) -> AsyncIterator[Loaded | Missed]:
         """Load each new version into the engine, soon after `announce` or else rarely (see SELDOM).
 
-        Yield Loaded after each load, and Missed after a failure. Raises CanaryMismatch if the
-        canary check fails. Raises EngineError if the engine must be restarted.
+        Yield Loaded or Missed for each load. Raises CanaryMismatch if the canary check fails, and
+        EngineError if the engine must be restarted.
         """
         engine, seldom_s = self._running(), SELDOM * self._config.grpo.poll_s
         loads = follow(
@@ -152,9 +152,8 @@ class RolloutActor:
     async def rollout(self, prompt: Prompt, begun: Sequence[Episode] = ()) -> GroupRollout:
         """Run the G episodes of `prompt` concurrently. A failed episode has StopReason.ERROR.
 
-        `begun` has the episodes of a drained actor, which this method continues, or is empty.
-
-        Raises EngineError if the engine is lost, and CanaryMismatch if it failed the canary check.
+        `begun` has the episodes of a drained actor, or is empty. Raises EngineError if the engine
+        is lost, and CanaryMismatch after a failed canary check.
         """
         started, engine = time.time(), self._running()
         settings = self._config.grpo
@@ -200,10 +199,8 @@ class RolloutActor:
     ) -> AsyncIterator[Loaded | tuple[Played, ...]]:
         """Answer `samples` greedily with the weights of exactly `version`.
 
-        Yield Loaded if the engine had to load the version. Then yield the episodes.
-
-        Raises WeightsError if the load fails, and EngineFailure if too many episodes fail. Raises
-        EngineError and CanaryMismatch like `follow`.
+        Yield Loaded if the version had to be loaded, then the episodes. Raises WeightsError if the
+        load fails, EngineFailure if too many episodes fail, and the errors of `follow`.
         """
         async with self._loading:
             if (load := await self._load(version)) is not None:

@@ -1,7 +1,7 @@
 """Encodes one segment of the journal as a parquet file, with one row per episode.
 
-The rows of a group are adjacent, so a reader can decode single groups. The file's metadata hold the
-segment's header and its hash.
+The rows of a group are adjacent, so a reader can decode single groups. The metadata hold the
+header.
 """
 
 import io

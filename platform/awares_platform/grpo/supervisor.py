@@ -1,12 +1,8 @@
 """Starts the controller and the trainer of the grpo job, and restarts both if one is lost.
 
-    this driver --ping--> controller, trainer          both run on the driver's node
-         |  ^-- record: the metrics of each step
-         +-- a part is dead or hangs: kill both, start both; they go on from the last checkpoint
-         +-- SIGTERM: the journal keeps unfinished groups, the learner saves a checkpoint, kill both
-         +-- a second SIGTERM: kill both at once
-
-The controller watches the rollout actors. Ray Train watches the learner's ranks.
+- If one of them is dead or hangs, both restart from the last checkpoint.
+- SIGTERM ends both, after the journal and a checkpoint are written.
+- A second SIGTERM ends both at once.
 """
 
 import asyncio

@@ -1,7 +1,5 @@
 """Decides which versions are validated, and keeps the best one, in the controller's event loop.
 
-    register() --> pending --> an actor plays held-out questions --> figures --> record
-
 A version is pending until its validation is complete. Meanwhile the store keeps its weights.
 """
 

@@ -24,7 +24,7 @@ page or many small images: a page of 1,700 x 2,200 has 3.7 million pixels."""
 class Warmer:
     """Fills `cache` in a thread. `images` and `prepare` are the functions that `collate` uses.
 
-    The next batch's views fill at most half of the cache, and the current batch's views stay in it.
+    The views of the next batch fill at most half of the cache.
 
     Example:
         warmer = Warmer(cache, images, prepare)

@@ -1,7 +1,7 @@
 """Saves checkpoints from all ranks to the store through Ray Train, and restores them.
 
 A thread uploads each checkpoint while training goes on. Any number of workers, at any ZeRO stage,
-can restore a checkpoint, which holds only the trained weights.
+can restore a checkpoint.
 """
 
 import hashlib
@@ -112,7 +112,7 @@ def save(
     """Save a checkpoint after `step` finished steps, and upload it in a thread.
 
     Every rank must call this function equally often. A second checkpoint of a step needs a
-    `suffix`, because Ray Train deletes checkpoints by name. A failed upload ends this worker.
+    `suffix`. If the upload fails, Ray Train ends this worker.
     """
     wait()
     directory = tempfile.mkdtemp(prefix=_PREFIX)

@@ -34,8 +34,8 @@ def set_name(data: DataConfig, recipe: Recipe) -> str:
 def with_labels(config: PlatformConfig, store: ObjectStore) -> PlatformConfig:
     """Return the configuration with the name of its curated set in data.labels.
 
-    <data.name>-curated, with the user's own labels, is used if no set has the configuration's
-    recipe. Raises MissingData if no set fits, and PolicyError if the base policy is unreadable.
+    If no set has the recipe, use <data.name>-curated. Raises MissingData if no set fits, and
+    PolicyError if the base policy is unreadable.
     """
     data = config.data
     if data.labels:

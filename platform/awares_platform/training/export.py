@@ -59,9 +59,9 @@ def export_policy(
 ) -> str:
     """Publish a policy with the weights `state` (from zero.full_state). Return its key.
 
-    - `source` is the directory of the policy from which training started.
+    - `source` is the directory of the starting policy.
     - `meta` holds JSON values for the manifest.
-    - If `adapter` is true, the policy is complete only after `export_adapter`.
+    - If `adapter` is true, `export_adapter` must follow.
     """
     key = policy_key(run, name)
     # An older adapter does not belong to these weights. Without its manifest it counts as absent.

@@ -1,7 +1,5 @@
 """Gives Ray Train the object store as a pyarrow file system.
 
-    Ray Train -- pyarrow.fs --> StoreHandler --> ObjectStore -- boto3 --> S3
-
 Arrow's own S3 client is not used, because it may give up after 2 seconds. Paths have the form
 bucket/prefix/key.
 """

@@ -1,7 +1,6 @@
 """Computes the digest of a policy: the blake3 hash of the names and digests of its files.
 
-Hashing gigabytes takes seconds, so file digests are cached on disk. A cached digest is valid while
-the file's size, mtime and ctime are the same.
+Hashing gigabytes takes seconds, so file digests are cached on disk until the file changes.
 """
 
 import json

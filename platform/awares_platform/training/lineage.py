@@ -1,9 +1,6 @@
 """Checks that a policy's starting policy has not changed since the policy was trained.
 
-    policy.base <--trained_from-- policies/sft <--trained_from-- policies/awares
-
-A trained policy is stale if the digest `trained_from` in its manifest differs from the present
-digest of the starting policy.
+The manifest of a trained policy records the digest of its starting policy as `trained_from`.
 """
 
 from awares.errors import MissingPolicy, PolicyError

@@ -44,8 +44,8 @@ def attach(
 ) -> int:
     """Freeze `model`, attach adapters to its linear layers, and return the number of adapters.
 
-    The layers are those in `targets`, or else in the family's lora_targets, outside the vision
-    tower. Equal seeds give equal adapters. Raises PolicyError if no layer matches.
+    `targets` names the layers; () means the family's lora_targets. The vision tower gets no
+    adapters. Raises PolicyError if no layer matches.
     """
     import peft
 

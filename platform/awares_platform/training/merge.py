@@ -25,11 +25,8 @@ def write_merged(
 ) -> None:
     """Merge the adapter of `run` into the policy from which its training started.
 
-    - `out` is the directory of the result, which is empty or missing.
-    - `base` is policy.base.
-    - `method` becomes part of the new awares.json if the adapter has no such file.
-
-    Raises PolicyError if the run has no adapter, or if the adapter belongs to another policy.
+    `out` is an empty or missing directory. `method` is recorded if the adapter has no awares.json.
+    Raises PolicyError if there is no such adapter.
     """
     name = "awares"
     found = resolve_adapter(store, run, name, base, family)
@@ -46,8 +43,8 @@ def write_merged(
 def folded(source: Path, adapter: Path, family: ModelFamily, method: MethodConfig) -> Path:
     """Return a directory with the policy in `source`, to which the PEFT adapter has been added.
 
-    The weights are in float32, in the local cache. See `write_merged` for `method`. Raises
-    WeightsError if the adapter is damaged or does not fit.
+    The weights are in float32. See `write_merged` for `method`. Raises WeightsError if the adapter
+    does not fit.
     """
     files = {"policy": content_digest(source), "adapter": content_digest(adapter)}
     name = combined({**files, "dtype": "float32"})[:24]

@@ -31,9 +31,8 @@ def load_policy(
 ) -> "nn.Module":
     """Load the model of the policy in the directory `path`, ready to train.
 
-    - The weights have the data type policy.dtype.
-    - `seed` initialises LoRA adapters if policy.lora_rank > 0.
-    - If `partitioned` is true, every rank must call this function, and gets its slice for ZeRO-3.
+    - `seed` initialises LoRA adapters.
+    - If `partitioned` is true, all ranks call this function, and each gets its slice for ZeRO-3.
 
     Raises PolicyError if the files cannot be loaded or do not fit each other.
     """
@@ -106,8 +105,8 @@ def load_processor(path: Path, family: ModelFamily, min_pixels: int, max_pixels:
 def interface(path: Path) -> tuple[str, str]:
     """Return two blake3 hex digests, one of the image processor's files and one of the text files.
 
-    Policies with the same two digests turn text into the same ids, and images, within equal bounds
-    on their area, into the same pixels.
+    Policies with equal digests turn text into the same ids. The bounds on an image's area do not
+    count.
     """
     processor = [
         (name, _without_bounds(path / name))

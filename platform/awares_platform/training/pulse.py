@@ -16,8 +16,7 @@ _STDERR = 2
 class Pulse:
     """Ends this process if one pass of a training step takes longer than `within_s` seconds.
 
-    The process exits with status 1 and writes its threads' stacks to stderr. The first step, which
-    may compile kernels, has no limit.
+    The first step, which may compile kernels, has no limit.
 
     Example:
         pulse = Pulse(90.0)

@@ -22,8 +22,8 @@ CHUNK = 1 << 22
 def add_once(output: Tensor, change: Tensor) -> Tensor:
     """Return output + change in the data type of `output`, rounded without bias.
 
-    Both tensors have the shape (..., width). In float32 the result is the plain sum. The gradient
-    is always that of the plain sum. Rows do not affect each other.
+    Both tensors have the shape (..., width). The gradient is that of the plain sum. Rows do not
+    affect each other.
     """
     if output.dtype not in _MANTISSA:
         return output + change

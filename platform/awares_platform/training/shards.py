@@ -1,9 +1,7 @@
 """Writes the training state of all ranks as slices, and reads it with any number of ranks.
 
-    rank r --its slices--> state-0000r.json, state-0000r.bin
-
-A slice holds float32 values of a trained parameter: weight, exp_avg and exp_avg_sq. The files say
-where each slice lies, so any ZeRO stage can read them.
+The files say where each slice lies in its parameter, so another ZeRO stage can read them. All
+values are float32.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Keeps the training state of chosen steps in the store, until the job deletes it.
 
-A snapshot serves to export or restore the best state, when newer checkpoints have replaced the old
-ones. A snapshot is complete if every rank has written its file in done/.
+A snapshot serves to export or restore the best state. It is complete once every rank has written
+its file in done/.
 """
 
 import shutil

@@ -1,8 +1,6 @@
 """Runs Ray Train in a process that the driver watches and can replace.
 
-    driver --watch--> TrainingProcess (actor beside the driver) --poll--> workers (Ray Train)
-
-Without the TrainingProcess, Ray Train would control its workers from an actor that nobody watches.
+By default, Ray Train controls its workers from an actor that nobody watches.
 """
 
 import asyncio

@@ -221,8 +221,8 @@ def _whole(engine: Any, named: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
 def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
     """Return this rank's share of the weights on the CPU. Float weights are cast to `dtype`.
 
-    All shares together hold each weight once or, with adapters, each adapter weight once. A rank's
-    share contains its ZeRO-3 slices. The ranks do not communicate.
+    All shares together hold each weight once, or each adapter weight if the model has adapters. The
+    ranks do not communicate.
     """
     rank, ranks = engine.global_rank, engine.dp_world_size
     named = _named(engine.module)
@@ -240,8 +240,7 @@ def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
 def rounded(engine: Any, dtype: torch.dtype) -> Iterator[None]:
     """Round the weights to values of `dtype` within the block, as the vLLM engine has them.
 
-    The tensors keep their data type, and get their exact values back at the end of the block. Every
-    rank rounds its own slices.
+    The tensors keep their data type, and get their exact values back at the end of the block.
     """
     held = [
         tensor

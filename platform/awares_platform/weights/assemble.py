@@ -25,8 +25,8 @@ Job = tuple[TensorEntry, Piece]
 def targets(manifest: Manifest, base: State, readers: Readers) -> dict[str, Tensor]:
     """Return the tensors that will hold the version, by name. All readers share these tensors.
 
-    Unchanged tensors are the objects in `base`; the others are new and uninitialised. Every reader
-    must call this function. Raises WeightsError if `base` lacks an unchanged piece.
+    Unchanged tensors are the tensors of `base`. Every reader must call this function. Raises
+    WeightsError if `base` lacks an unchanged piece.
     """
     kept = {entry.name: _kept(entry, base.get(entry.name)) for entry in manifest.tensors}
     changed = [entry for entry in manifest.tensors if kept[entry.name] is None]
@@ -46,7 +46,7 @@ def assemble(
     """Decode this reader's share of a version's pieces into `state`, which `targets` returns.
 
     `fetch` downloads one range of bytes per shard. Return the fetched bytes and the seconds of
-    decoding. Hashes are not verified. Raises WeightsError for a damaged piece.
+    decoding. Raises WeightsError for a damaged piece.
     """
     jobs = [(entry, piece) for entry in manifest.tensors for piece in entry.pieces]
     same = [

@@ -47,8 +47,8 @@ class Ledger:
     def plan(self, version: int | None, held: int | None) -> PublicationPlan:
         """Decide how to publish `version`, or the next version if `version` is None.
 
-        `held` is the version in the ranks' memory, or None. Raises WeightsError if `version` is not
-        newer than HEAD's, WriterFenced if another writer has claimed the run.
+        `held` is the version in the ranks' memory, or None. Raises WeightsError if `version` is too
+        old, and WriterFenced if another writer has claimed the run.
         """
         newest = self.version
         version = (newest or 0) + 1 if version is None else version
@@ -77,8 +77,8 @@ class Ledger:
     ) -> tuple[Manifest, int]:
         """Write the manifests, add the version to HEAD, then delete old versions.
 
-        `uploads` has one mapping per rank, with the key "delta", "anchor" or both. Return the
-        manifest of the delta, or else of the anchor, and the bytes of delta and anchor together.
+        `uploads` has one mapping per rank, from "delta" or "anchor" to its upload. Return the first
+        manifest, and the bytes of delta and anchor together.
         """
         manifests = [self._manifest(plan, kind, uploads, extra, step) for kind in uploads[0]]
         names = (FIRST, ANCHOR)

@@ -1,7 +1,6 @@
 """Defines the manifest, the JSON object that describes one delta or one anchor of a version.
 
-A delta holds the difference from an older version, and an anchor holds all weights. The manifest
-has the hash of each piece.
+A delta holds the difference from an older version. An anchor holds all weights.
 """
 
 import json

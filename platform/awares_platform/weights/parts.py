@@ -1,7 +1,7 @@
 """Cuts the weights into the parts that each learner rank publishes, as flat tensors on the CPU.
 
-At ZeRO stages 0 to 2, all tensors together are cut into one equal slice for each rank. At stage 3,
-each rank publishes the slices that it holds.
+At ZeRO stage 3, each rank publishes its slices. At other stages, all tensors together are cut
+evenly.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,7 @@
 """Publishes weight versions: all ranks upload their parts, then rank 0 writes manifests and HEAD.
 
-A thread of each rank uploads while the next training step runs. The threads communicate only
-through the store. HEAD is written last, so readers never see an incomplete version.
+The uploads run in threads, during the next training step. HEAD is written last, so readers never
+see an incomplete version.
 """
 
 import logging
@@ -148,10 +148,8 @@ class Publisher:
     ) -> Manifest:
         """Publish `state` as `version`, wait until HEAD names it, and return the manifest.
 
-        Only a run with a single rank may call this method. `extra` must be JSON.
-
-        Raises WeightsError if `version` is not newer than HEAD's newest version, WriterFenced if
-        another publisher has claimed the run, and StoreError if the store fails.
+        Only a run with a single rank may call this method. Raises WeightsError if `version` is too
+        old, WriterFenced if another publisher has the run, or StoreError.
         """
         assert self._ranks == 1, "publish is for a single rank; several ranks call begin"
         copy = {name: tensor.detach().clone() for name, tensor in state.items()}
@@ -171,7 +169,7 @@ class Publisher:
         """Start to publish this rank's `parts`, and return the number of the version.
 
         Every rank must call this method, and must not change the parts later. Raises the errors of
-        `publish`, and the error of the previous publication, if it failed.
+        `publish`, also those of the previous publication.
         """
         self.wait()
         held = self._plan.version if self._plan else None
@@ -204,8 +202,8 @@ class Publisher:
     def repair(self) -> None:
         """Start to upload an anchor (all weights) of the newest version if a reader requested one.
 
-        Every rank must call this method regularly while it waits between publications. Otherwise
-        the learner and the reader could wait for each other forever.
+        Every rank must call this method regularly while it waits, or learner and reader may wait
+        for each other forever.
         """
         if (self._running is not None and not self._running.done()) or (
             self._repairing is not None and not self._repairing.done()

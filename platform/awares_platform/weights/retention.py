@@ -1,7 +1,6 @@
 """Decides which versions of a run's weights stay in the store, and deletes the others.
 
-The newest, the pinned and the leased versions stay, with the versions that their deltas need. A
-lease expires after `lease_s` seconds without a change.
+The newest, the pinned and the leased versions stay, with the versions that their deltas need.
 """
 
 import json

@@ -92,7 +92,6 @@ class Subscriber:
         """Return a manifest of a published version, verified with its hash in HEAD.
 
         Raises WeightsError if HEAD does not name the version, or if all its manifests are damaged.
-        In the second case, also request an anchor (all weights) from the writer.
         """
         damage: WeightsError | None = None
         for form in self._find(version).forms:

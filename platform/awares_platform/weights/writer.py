@@ -1,7 +1,7 @@
 """Ensures that only one writer at a time can publish a run's weights.
 
-A writer claims the run by raising the epoch in HEAD. Older writers then notice that HEAD no longer
-holds their last write, and can no longer publish.
+A writer claims the run by raising the epoch (writer number) in HEAD. Older writers can then no
+longer publish.
 """
 
 import contextlib

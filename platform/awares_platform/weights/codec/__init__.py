@@ -30,8 +30,8 @@ __all__ = ["decode", "encode", "kind"]
 def encode(base: Tensor | None, new: Tensor, *, threads: int = 1) -> bytes:
     """Encode `new` as a delta to `base`, or without a base if `base` is None.
 
-    The result is b"" if `new` equals `base`. The tensors are on the CPU. Raises ValueError if the
-    dtypes or shapes differ, or if the dtype is not supported.
+    The result is b"" if `new` equals `base`. Raises ValueError if the dtypes or shapes differ, or
+    if the dtype is not supported.
     """
     return _blob.encode(base, new, threads)
 
@@ -42,7 +42,7 @@ def decode(
     """Decode a result of `encode` into `out`, or into a new tensor if `out` is None.
 
     `out` must be contiguous, and may be `base` itself. Raises WeightsError if the blob is damaged
-    or does not fit `base` or `out`; the content of `out` is then undefined.
+    or does not fit.
     """
     return _blob.decode(base, blob, out, threads)
 

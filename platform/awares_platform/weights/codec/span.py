@@ -57,8 +57,8 @@ def encode(word: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
 def decode(word: WordType, name: str, data: memoryview, base: Words | None, out: Words) -> None:
     """Decode one span from `data` into `out`. `name` is the span's kind, such as "dense" or "ulp".
 
-    `base` holds the base tensor's words; only "dense" needs no base. `out` may be `base`. Raises
-    WeightsError if `data` is damaged or the base is missing.
+    `base` holds the base tensor's words. `out` may be `base`. Raises WeightsError if `data` is
+    damaged or a needed base is missing.
     """
     cursor = Cursor(data)
     if name == "dense":

@@ -118,8 +118,8 @@ def _changed(old: Words, now: Words) -> Positions:
 def _gaps(changed: Positions, last: int, moved: Bytes) -> tuple[Bytes, Bytes, NDArray[np.uint16]]:
     """Return the streams "changes", "wide gaps" and "far gaps".
 
-    Positions count from the first word of the block, so `last`, the last change before the block,
-    is negative. `moved` holds the moves in the top two bits, and is overwritten.
+    Positions count from the first word of the block. `last` is the last change before the block.
+    `moved` holds the moves in the top two bits, and is overwritten.
     """
     gaps = np.empty_like(changed)
     gaps[0] = changed[0] - last
