@@ -10,7 +10,7 @@ from typing import Any
 class Carried:
     """A base that makes the pickling of frozen data classes with slots faster.
 
-    Python would look up the names of the fields for every object; this base does so once per class.
+    Python looks up the names of the fields for every object, and this base only once per class.
     Unpickling does not run `__post_init__`.
 
     Example:

@@ -70,10 +70,10 @@ class Environment(Protocol):
     """Defines the regions that a policy may request, and the views that answer a request.
 
     To use an environment of your own, set `method.environment = "module:attribute"`. The attribute
-    is called with every setting of the table [method.environment_settings]. If it has a parameter
-    with one of these names, it also gets:
+    is called with every setting of the table [method.environment_settings]. If it has one of these
+    parameters, it also gets:
 
-    - a setting of [method], such as `max_turns`;
+    - `max_turns`, or another setting of [method];
     - `rule`: the `awares.view_rule.ViewRule` of [method], which chooses the resolution of views.
 
     Serving calls `parse_lenient` instead of `parse` if the environment has this method. An

@@ -8,7 +8,6 @@ AwaresError
 +-- PolicyError         A model, a processor or a checkpoint is unsuitable for the run.
 |   +-- MissingPolicy   A policy is not in the store yet, or is stale.
 +-- Fenced              Another process has taken over the work of this process.
-
 """
 
 

@@ -56,6 +56,7 @@ class ModelFamily(Protocol):
     """The properties that distinguish one family of vision-language models from the others.
 
     Only the methods may import torch and transformers, so a family is cheap to import.
+
     Example:
         class Qwen2VL(Qwen25VL):
             \"\"\"Qwen2-VL: the same layout and processor, with another model class.\"\"\"

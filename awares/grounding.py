@@ -11,7 +11,8 @@ class Grounding(Protocol):
     """Finds the boxes that hold the evidence for an answer, in pixels of the original image.
 
     Curation calls `boxes` concurrently for many HR samples. If `boxes` raises DataError, the sample
-    gets no label. A grounding may be an async context manager, which encloses all calls.
+    gets no label. A grounding may be an async context manager. Curation then makes all
+    calls inside it.
 
     To use a grounding of your own, set `curate.grounding = "module:attribute"`. Curation calls this
     attribute with all settings of the table [curate.grounding_settings], and with these parameters
@@ -19,6 +20,7 @@ class Grounding(Protocol):
 
     - `endpoint` is the table [curate.grounding_endpoint].
     - `images` is a function that returns the decoded image for the hash `Sample.image`.
+
     Example:
         class WholeImage:
             def __init__(self, images):

@@ -13,7 +13,7 @@
     any    malformed  malformed_cost
 
 A call is a request for crops, and `area` is the sum of the crops' shares of the image's area. A
-malformed turn after a call adds malformed_cost. Without an answer, answer_reward is 0.
+malformed turn after a call costs malformed_cost in addition. Without an answer, answer_reward is 0.
 """
 
 from collections.abc import Callable, Mapping, Sequence

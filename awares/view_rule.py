@@ -1,6 +1,7 @@
 """The rule by which an environment chooses the resolution of its views.
 
-The processor multiplies each side of a too large image by a scale s < 1. The rules are:
+The processor multiplies the sides of an image above max_pixels by a scale s; for other images, s is
+1. The rules are:
 
     "relative"  the low view has the scale low_ratio * s; a crop has the scale crop_scale * s,
                 but at most 1
@@ -8,7 +9,7 @@ The processor multiplies each side of a too large image by a scale s < 1. The ru
     "released"  like "paper", with the crop boxes of the authors' script; an image with a side
                 above 20,000 pixels is first reduced until its longer side has 20,000 pixels
 
-Except with "relative", a crop of a very large image can cost as many tokens as the full image.
+With "paper" or "released", a crop of a very large image can cost as many tokens as the full image.
 """
 
 import math

@@ -51,7 +51,7 @@ def extracted(prediction: str) -> str | None:
 
     - a letter alone at the start or the end;
     - the text after a phrase such as "the answer is";
-    - the last (A), A., A:, A), A before a space, or any other A, so "Black" is B.
+    - (A), A., A:, A), A before a space, and any other A. The last occurrence counts.
     """
     text = prediction.strip()
     for end in _ENDS:

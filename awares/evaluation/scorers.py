@@ -6,6 +6,8 @@ A scorer has a version. The published versions keep the faults of lmms-eval:
     2026-08   lmms-eval 0.7.3
     repaired  the same rules without the faults
 
+The scorers are:
+
     exact          equal to an answer after `awares.text_form.normalise` (AwaRes-Mini)
     chartqa        a number within 5 % of the answer, or the same text, ignoring case
     docvqa         ANLS with threshold 0.5

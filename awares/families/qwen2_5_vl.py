@@ -41,6 +41,7 @@ class Qwen25VL:
         "up_proj",
         "down_proj",
     )
+    """The names in transformers. vLLM fuses q, k and v into one layer, and gate and up into another."""
     chat = ChatTokens(
         start="<|im_start|>",
         end="<|im_end|>",
@@ -89,8 +90,8 @@ class Qwen25VL:
     ) -> list[tuple[int, int, int]]:
         """Return M-RoPE's position ids (section 2.1.3 of the Qwen2-VL report, arXiv 2409.12191).
 
-        A text token has equal positions on all axes. After an image at the position p, the text
-        goes on at p + max(rows, columns).
+        A text token has equal positions on all axes. The rows and columns of an image count up from
+        its position p, and the text after the image goes on at p + max(rows, columns).
         """
         found: list[tuple[int, int, int]] = []
         here, remaining = 0, iter(grids)

@@ -1,8 +1,8 @@
 """Computes the importance weights, which correct for asynchronous sampling.
 
-The weight of a token is its probability under the proximal policy, from which a step may not move
-far, divided by its probability under the policy that sampled it. Sources: arXiv 2110.00641; AReaL,
-arXiv 2505.24298.
+The weight of a token is its probability under the proximal policy, divided by its probability under
+the policy that sampled it. A step may not move far from the proximal policy (arXiv 2110.00641;
+AReaL, arXiv 2505.24298).
 """
 
 from typing import Literal

@@ -81,6 +81,7 @@ def grpo_loss(
     r     the policy's probability, divided by the proximal policy's probability
     A     the advantage of the episode
     w     the importance weight, which corrects for asynchronous sampling
+    beta  `settings.kl_beta`
     k3    the estimate of the KL divergence from the reference policy
 
     `totals` are the totals of an optimizer step of several micro-batches or ranks.

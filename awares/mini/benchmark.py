@@ -17,8 +17,8 @@ from awares.seeds import derive
 def generate_split(split: SplitName, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
     """Yield `count` scenes as PNG files, each with one question.
 
-    The label is LR if the answer needs no small digit, HR if it needs a digit that is illegible at
-    low resolution, and otherwise None. The splits share no handwritten digit.
+    `annotation` defines the label. An HR question also has the crops that cover the evidence. The
+    splits share no handwritten digit.
     """
     return ask_about(sample_scene, "mini", split, count, seed)
 
@@ -68,7 +68,8 @@ def encode(scene: Scene) -> bytes:
 def annotation(question: Question) -> Label | None:
     """Return the label of a question, or None if the label is uncertain.
 
-    LR: the answer needs no digit, or only large digits. HR: it needs an illegible digit.
+    LR: the answer needs no digit, or only large digits.
+    HR: the answer needs a digit that is illegible at low resolution.
     """
     if not question.reads or question.height >= LARGE[0]:
         return Label.LR

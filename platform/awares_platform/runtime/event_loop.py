@@ -1,7 +1,7 @@
 """Runs a coroutine whose tasks take seconds to stop, and lets further signals cut this short.
 
-After a second signal, asyncio.run abandons the tasks. Their `finally` blocks then run after the
-session has stopped Ray, and ray.kill starts a new Ray there, which never ends.
+After a second signal, asyncio.run abandons the tasks. A `finally` block with ray.kill would then
+start a new Ray, which never ends.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ T = TypeVar("T")
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run `work` in a new event loop, as asyncio.run does, and return its result.
 
-    If a signal's handler raises KeyboardInterrupt or SystemExit, the function cancels all tasks,
-    waits until they have ended, and raises the error. Each further signal cancels them again.
+    After a signal, the function cancels all tasks, waits until they have ended, and raises the
+    handler's error. Each further signal cancels the tasks again.
     """
     with asyncio.Runner() as runner:
         try:

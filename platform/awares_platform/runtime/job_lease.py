@@ -5,8 +5,8 @@
     quickstarts/<run>/lease.json       held by a quickstart, which may delete all objects of the run
     runs/<run>/serve/<id>/lease.json   held by one endpoint; a run may have many endpoints
 
-A thread of the holder rewrites the lease every BEAT_S seconds, which is called a beat. Another job
-that finds the lease watches it:
+A thread of the holder rewrites the lease every BEAT_S seconds; such a write is called a beat.
+Another job that finds the lease watches it:
 
     the lease changes                                    the holder works: refuse to run
     the holder ran in this PID namespace, and is gone    take the lease over at once
@@ -99,12 +99,12 @@ def hold(
 ) -> Iterator[LeaseClaim]:
     """Hold the lease `key` while the block runs.
 
-    `job` names the command. The message of JobRefused names `rename`, the setting that gives the
-    job another part of the store.
+    `rename` is the setting that gives the job another part of the store. `expiry_s` must be several
+    times `beat_s`.
 
     Raises JobRefused if another job holds the lease, and StoreError if the store ignores
     conditional writes. If another job takes the lease over, the process gets SIGTERM, whose handler
-    must end the block; then raises JobFenced.
+    must end the block. The function then raises JobFenced.
     """
     holder, beats = LeaseHolder.here(job), _for_beats(store)
     _require_conditions(store, key, holder)

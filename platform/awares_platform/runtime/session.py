@@ -72,7 +72,7 @@ _MISTAKES = (ConfigError, DataError, PolicyError)
 
 @contextmanager
 def session(config: PlatformConfig, *, check_store: bool = True) -> Iterator[PlatformConfig]:
-    """Connect to the store and to Ray. Yield `config` with values for this machine.
+    """Connect to the store and to Ray. Yield `config` with the store's address and the data type.
 
     Raises LaunchError if a server does not start, and StoreError if the bucket cannot be used. With
     `check_store` false, the bucket is not checked.

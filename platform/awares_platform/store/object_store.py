@@ -10,7 +10,7 @@ from awares_platform.store.errors import NotFound, StoreError
 class ObjectStore(Bucket):
     """Gives access to the objects below one prefix of a bucket, and transfers files.
 
-    It can be pickled and is thread-safe.
+    An ObjectStore can be pickled and is thread-safe.
 
     Example:
         store = ObjectStore.from_config(config.store)

@@ -4,5 +4,5 @@
                                       +-- courier.py -- weights_and_biases.py    tracking.wandb
                                       +-- courier.py -- mlflow_runs.py           tracking.mlflow
 
-The last column states when a tracker is used. If it fails or hangs, only its own values are lost.
+The last column states when a tracker is used. If a tracker fails, only its own values are lost.
 """
