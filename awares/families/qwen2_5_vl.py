@@ -41,7 +41,7 @@ class Qwen25VL:
         "up_proj",
         "down_proj",
     )
-    """The names in transformers. vLLM fuses q, k and v into one layer, and gate and up into another."""
+    """The names in transformers. vLLM fuses q, k and v into one layer, and gate and up into one."""
     chat = ChatTokens(
         start="<|im_start|>",
         end="<|im_end|>",
