@@ -220,7 +220,7 @@ def check(canary: Canary, manifest: Manifest, measured: Logprobs, bound: float) 
     """Return the mean absolute difference between the learner's and the engine's logprobs.
 
     The learner's logprobs are in `manifest`; the engine's are `measured`. Raises CanaryMismatch if
-    the mean exceeds `bound` or is NaN, and WeightsError like `expected`.
+    the mean exceeds `bound` or is NaN. Raises WeightsError like `expected`.
     """
     pairs = [
         pair

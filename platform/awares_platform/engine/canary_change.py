@@ -1,7 +1,7 @@
 """Compares the engine's change of the canary's logprobs with the learner's change.
 
-The change is counted from version 0. It reveals an update that the engine did not load, even a very
-small one.
+Both changes are counted from version 0. They differ if the engine has not loaded an update, even a
+very small one.
 """
 
 import math

@@ -49,7 +49,7 @@ class CanaryCheck:
         """Compare the engine's logprobs of the canary with the learner's logprobs in `manifest`.
 
         Return the mean absolute difference, and canary_change's slope or None. Raises
-        CanaryMismatch if either is out of bounds.
+        CanaryMismatch if one of these two values is out of bounds.
         """
         measured = await self._scores(canary)
         dlogp = canaries.check(canary, manifest, measured, self._bound)

@@ -125,7 +125,8 @@ class Requests:
     ) -> "RequestOutput":
         """Run one request to its end. Send it again if the engine's process lacks an image.
 
-        vLLM sends an image's pixels only once. If this request fails, the process lacks the pixels.
+        vLLM sends the pixels of an image only with one request. If that request fails, the process
+        lacks the pixels.
         """
         from vllm import TokensPrompt
         from vllm.exceptions import VLLMValidationError

@@ -1,7 +1,7 @@
 """Watches for new weights on behalf of all rollout actors, and tells them.
 
-HEAD, the object in the store that names the newest weights, thus gets few requests even with 1,000
-actors.
+HEAD is the object in the store that names the newest weights. Only this module reads HEAD often, so
+1,000 actors cause few requests.
 """
 
 import asyncio

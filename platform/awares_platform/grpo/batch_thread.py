@@ -21,8 +21,8 @@ from awares_platform.grpo.step_metrics import batch_metrics
 class BatchThread:
     """Works on whole batches, one at a time, in a thread of its own.
 
-    Reward computations may occupy all of asyncio's default threads. If `packed` is true, the
-    learner's forward passes have no padding.
+    asyncio's default threads are not used, because rewards may occupy all of them. If `packed` is
+    true, the learner's forward passes have no padding.
     """
 
     def __init__(self, settings: GrpoConfig, packed: bool) -> None:

@@ -144,8 +144,8 @@ class Controller:
     async def attach(self, version: int, position: Position, spans: Spans = ()) -> None:
         """Accept a learner that has started or restarted at `position`.
 
-        The learner publishes its present weights as `version`. `spans` are the versions before, or
-        () without a checkpoint. Raises StoreError if the journal cannot be read.
+        The learner publishes its present weights as `version`. `spans` are the versions from which
+        the weights descend, or (). Raises StoreError if the journal cannot be read.
         """
         # The new number makes `_assemble` stop waiting for the batch of the former learner.
         self._session += 1

@@ -48,8 +48,8 @@ class Fleet:
     async def tend(self, index: int, drive: Drive) -> None:
         """Run the actor with this index, and replace the actor each time it is lost.
 
-        `drive` uses the actor until an error occurs. Raises LaunchError after more than
-        grpo.actor_restarts losses within an hour, and every error except ActorLost.
+        `drive` uses the actor. Raises LaunchError after more than grpo.actor_restarts losses within
+        an hour. Raises every error of the actor or of `drive` except ActorLost.
         """
         while True:
             actor = self._spawn(index)

@@ -35,8 +35,8 @@ class Lineage:
     def rooted(self, root: int | None) -> "Lineage":
         """Return this lineage, with `root` as the oldest version if the lineage has no spans.
 
-        `root` is the run's first version. A learner without a checkpoint begins with the same
-        weights.
+        `root` is the run's first version. Its weights are those of the starting policy, with which
+        a learner without a checkpoint begins.
         """
         if self.spans or root is None or root >= self.first:
             return self

@@ -1,7 +1,7 @@
 """Learns from Ray which nodes will be taken back, and tells the controller.
 
-On Kubernetes, `ray start` marks its node in Ray when its pod is deleted. Elsewhere, use `ray
-drain-node` after a cloud's notice.
+On Kubernetes, `ray start` marks the node in Ray when its pod is deleted. Elsewhere, users run
+`ray drain-node` after a cloud's notice.
 """
 
 import asyncio

@@ -29,8 +29,8 @@ from awares_platform.training.ahead import one_ahead
 class Objective:
     """Computes the losses of the policy that a DeepSpeed `engine` trains, on one of `ranks` ranks.
 
-    `frozen` is a copy of the starting policy, or None. `tower` shares the vision tower's features
-    with it.
+    `frozen` is a copy of the starting policy, or None. Policy and `frozen` share the vision tower's
+    features through `tower`.
     """
 
     def __init__(

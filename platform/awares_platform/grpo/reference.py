@@ -17,8 +17,8 @@ def frozen_reference(
 ) -> Any:
     """Return a frozen copy of the starting policy `model`, or None if the loss needs no copy.
 
-    With ZeRO-3, `load` must return a partitioned model, which becomes the copy, and every rank must
-    call this function.
+    With ZeRO-3, the copy is the partitioned model that `load` returns, and every rank must call
+    this function.
     """
     if settings.kl_beta == 0 or policy.lora_rank:
         return None

@@ -76,8 +76,8 @@ class RolloutActor:
     async def start(self) -> str:
         """Start the engine, and build the canary. Return the id of this process's node.
 
-        Raises PolicyError if the starting policy, EngineError if the engine, or DataError if the
-        canary's data is unusable.
+        Raises PolicyError if the starting policy is unusable, EngineError if the engine does not
+        start, and DataError if no sample suits the canary.
         """
         config, method = self._config, self._config.method
         self._family = family = model_family(config.policy)

@@ -78,8 +78,8 @@ async def measured(
 ) -> Validated | None:
     """Return the figures of a version, or None if no question has a usable episode.
 
-    `score` computes rewards, and `judge` scores answers. Failed episodes and infinite rewards are
-    left out. Raises the reward's errors.
+    `score` computes rewards, and `judge` scores answers. An episode is not usable if it failed, or
+    if its reward is not finite. Raises the reward's errors.
     """
     found = [(one.sample, one.episode) for one in played if one.episode is not None]
     usable = [pair for pair in found if pair[1].stop is not StopReason.ERROR]

@@ -152,8 +152,8 @@ def _upload(local: ray.train.Checkpoint, name: str) -> ray.train.Checkpoint:
 def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
     """Load the newest complete checkpoint into `engine`, and return its description, or None.
 
-    Every rank must call this function. Raises PolicyError if the checkpoint is damaged, or belongs
-    to another model or `identity`.
+    Every rank must call this function. Raises PolicyError if the checkpoint is damaged, or has
+    another model or identity.
     """
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:

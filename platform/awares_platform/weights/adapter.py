@@ -71,8 +71,8 @@ def fold_adapter(
 def adapted(adapter: Shapes, base: Shapes, current_name: Callable[[str], str]) -> dict[str, str]:
     """Return a mapping from each layer of an adapter to the name of the layer's weight in `base`.
 
-    `current_name` unifies the names of a weight. Raises WeightsError if the adapter does not fit
-    `base`.
+    `current_name` returns one name for all names of a weight. Raises WeightsError if the adapter
+    does not fit `base`.
     """
     names = {current_name(name): name for name in base}
     found = {}

@@ -77,8 +77,8 @@ class Ledger:
     ) -> tuple[Manifest, int]:
         """Write the manifests, add the version to HEAD, then delete old versions.
 
-        `uploads` has one mapping per rank, from "delta" or "anchor" to its upload. Return the first
-        manifest, and the bytes of delta and anchor together.
+        For each rank, `uploads` maps "delta", "anchor" or both to an upload. Return the manifest of
+        the first, and the bytes of both together.
         """
         manifests = [self._manifest(plan, kind, uploads, extra, step) for kind in uploads[0]]
         names = (FIRST, ANCHOR)

@@ -70,8 +70,8 @@ class Blob:
     def check(self, base: Tensor | None, out: Tensor | None) -> None:
         """Raise WeightsError if the blob cannot be decoded with `base` into `out`.
 
-        All must have the same dtype and shape. Without a base, the tensor may be at most _EXPANSION
-        times as large as the blob.
+        The blob, `base` and `out` must have the same dtype and shape. Without `base`, the blob must
+        not be impossibly small.
         """
         whole = named(self.word.dtype, self.shape)
         for given in (base, out):
