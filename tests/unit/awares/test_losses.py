@@ -66,7 +66,8 @@ def test_each_episode_weighs_the_same_whatever_its_length():
 
 
 def test_kl_to_the_reference_by_hand():
-    # k3 of a token is r - log r - 1, with the ratio r of the reference policy to the policy.
+    # k3, the KL estimate of a token, is r - log r - 1. r is the ratio of the reference policy's
+    # probability to the policy's.
     #     r = 2:    2 - log 2 - 1
     #     r = 0.5:  0.5 + log 2 - 1
     loss, stats, gradient = run(
@@ -81,7 +82,6 @@ def test_kl_to_the_reference_by_hand():
 
 
 def test_importance_weights_are_truncated_and_carry_no_gradient():
-    # The weight of a token is its lag, but at most 2: 0.5, 1.5 and 2. The advantage is 3 and the
     # The lags 0.5, 1.5 and 8 give the weights 0.5, 1.5 and 2, because a weight is at most 2.
     # Multiplied by the advantage 3, the terms are 1.5, 4.5 and 6, with mean 4.
     loss, stats, gradient = run([[1.0, 1.0, 1.0]], [3.0], lags=[[0.5, 1.5, 8.0]])

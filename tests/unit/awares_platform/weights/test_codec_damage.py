@@ -82,7 +82,7 @@ def test_garbage_is_refused_or_harmless(tail: bytes, which: int) -> None:
 def test_no_word_is_written_beyond_the_end() -> None:
     """Check that the decoder refuses damaged streams, and writes only to the first 100 words.
 
-    A change has a gap, the number of unchanged words before it, and a move, the code of its steps.
+    The gap of a change is the number of unchanged words before it. The move is a code of its steps.
     """
     words = np.zeros(200, np.int16)
     for streams in (
