@@ -29,8 +29,7 @@ def errors(
 ) -> Tensor:
     """Return the logprob differences, engine minus transformers, of the tokens of one turn.
 
-    `turn` is the index of the turn in each episode. `sampling` has keyword arguments of
-    `policy_logprobs`, such as `blocked_ids`.
+    `sampling` has keyword arguments of `policy_logprobs`, such as `blocked_ids`.
     """
     batch = collate(episodes, policy.images.__getitem__, policy.processor, LIMITS, 0.5)
     with torch.no_grad():

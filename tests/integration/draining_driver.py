@@ -1,6 +1,6 @@
 """Uses an actor on a spot node until Ray announces the loss of this node, and then ends the actor.
 
-The program prints a line when the actor runs, at the announcement, and when the node is gone.
+The program prints a line at each of these events.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Starts Ray, reports metrics of a job and of an endpoint, and prints Ray's lines about them.
+"""Starts Ray, reports metrics, and prints the lines of Ray's metrics page about them.
 
 Usage: `python exporting_driver.py <directory for metrics.jsonl> <port of the metrics page>`
 """

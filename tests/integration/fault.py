@@ -33,14 +33,14 @@ class ResetAfter:
 
 @dataclass(frozen=True, slots=True)
 class Truncate:
-    """The proxy passes only the first `bytes` bytes of the reply's body.
-
-    `length` selects the Content-Length header of the reply. `full` keeps the original length,
-    `honest` states the shortened length, and `absent` omits the header.
-    """
+    """The proxy passes only the first `bytes` bytes of the reply's body."""
 
     bytes: int
     length: Literal["full", "honest", "absent"] = "full"
+    """What the Content-Length header states.
+
+    `full` is the original length, `honest` is the shortened length, and `absent` omits the header.
+    """
 
 
 @dataclass(frozen=True, slots=True)

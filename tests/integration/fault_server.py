@@ -191,8 +191,7 @@ def _reply(
 ) -> None:
     """Pass the server's reply to the client, and inject the fault.
 
-    Even if the client gets only a part of the reply, the proxy reads the whole reply. The server
-    has therefore executed the request.
+    The proxy always reads the server's whole reply, so that the server has executed the request.
     """
     bodiless = method == "HEAD" or head.words[1] in ("204", "304")
     body = iter(()) if bodiless else pieces(head, client.replies, to_end=True)

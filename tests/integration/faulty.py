@@ -1,6 +1,6 @@
 """Provides subscribers that damage a version after it has passed all checks of Subscriber.
 
-The engine's process must be able to import this module, because it unpickles the subscriber.
+The classes are in a module of their own, because the engine's process must import them.
 """
 
 import os

@@ -19,9 +19,7 @@ CHAT = "/v1/chat/completions"
 
 @dataclass(frozen=True)
 class Hostile:
-    """A request to the endpoint. `allowed` lists the HTTP statuses that the answer may have.
-
-    If `token` is true, the request carries the endpoint's token.
+    """A request to the endpoint, and the HTTP statuses that its answer may have.
 
     Example:
         Hostile("null", b"null", (400,))

@@ -65,7 +65,7 @@ class Head:
 def pieces(head: Head, source: Reader, to_end: bool = False) -> Iterator[bytes]:
     """Yield the pieces of the body that follows `head`, without the framing of a chunked body.
 
-    If `to_end` is true, a body without a stated length ends when the peer closes the connection.
+    With `to_end`, a body without a stated length ends when the peer closes the connection.
     """
     if head.header(b"transfer-encoding") == b"chunked":
         while size := int(source.readline().partition(b";")[0], 16):

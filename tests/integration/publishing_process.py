@@ -18,8 +18,7 @@ ELEMENTS = 200_000
 def weights(version: int) -> dict[str, Tensor]:
     """Return the weights of one version.
 
-    The tensor `large` starts with the same random values for every version. From index `version`
-    on, `version` is added to the bit pattern of every 101st element.
+    From index `version` on, every 101st element of `large` differs from the elements of version 0.
     """
     large = torch.randn(ELEMENTS, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     large.view(torch.int16)[version::101] += version

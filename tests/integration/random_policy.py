@@ -33,16 +33,14 @@ CONFIG = EngineConfig(
 
 @dataclass(frozen=True)
 class RandomPolicy:
-    """A policy with random weights, and what a test needs to run and publish it.
-
-    The canary is a fixed set of answers whose logprobs show whether an engine has these weights.
-    """
+    """A policy with random weights, and what a test needs to run and publish it."""
 
     path: Path
     chat: ChatFormat
     processor: Any
     model: Qwen2_5_VLForConditionalGeneration
     canary: Canary
+    """A fixed set of answers whose logprobs show whether an engine has these weights."""
     learner: Logprobs
     """The canary logprobs that transformers computes with `model`."""
     samples: tuple[Sample, ...]

@@ -12,8 +12,7 @@ ROOT = Path(__file__).parents[2]
 def run_ranks(module: str, ranks: int, *arguments: str, **variables: str) -> None:
     """Run a module of this directory as one process per rank, and wait until all have ended.
 
-    `variables` are further environment variables. Raises AssertionError with the output of all
-    ranks if a rank fails.
+    Raises AssertionError with the output of all ranks if a rank fails.
     """
     shared = {**os.environ, "WORLD_SIZE": str(ranks), "OMP_NUM_THREADS": "1", **variables}
     processes = [

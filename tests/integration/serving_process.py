@@ -24,18 +24,17 @@ TOKEN = "integration-secret"
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running `awares serve` process, its URL, and an image with a question about this image.
-
-    `family` contains the process and its descendants. `printed` lists the lines that the process
-    printed until it was ready.
-    """
+    """A running `awares serve` process, and a question that a client can ask it."""
 
     process: subprocess.Popen[str]
     family: set[psutil.Process]
+    """The process and its descendants."""
     url: str
     image: Path
+    """The image that the question is about."""
     question: str
     printed: list[str]
+    """The lines that the process printed until it was ready."""
 
 
 def serve_command(directory: Path, port: int, *overrides: str) -> subprocess.Popen[str]:
@@ -96,8 +95,8 @@ def chat_body(served: Served, image: bytes | None = None, **fields: Any) -> dict
 def exported(served: Served) -> dict[tuple[str, str], float]:
     """Return the endpoint's metrics from the metrics page of its Ray node.
 
-    A key is the name after `ray_awares_serve_` and the HTTP status, or "" without a status. A value
-    is the sum over all other labels.
+    A key is the name after `ray_awares_serve_` and the HTTP status, or "". Other labels are summed
+    up.
     """
     agents = descendants(
         lambda command: command.startswith("ray::DashboardAgent"), served.process.pid

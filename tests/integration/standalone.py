@@ -1,7 +1,6 @@
 """Runs a job as an `awares` process, which starts its own Ray and SeaweedFS.
 
-Before the job starts and after it ends, a test can use the job's store through `disk`, which starts
-SeaweedFS on the same directory.
+While no job runs, `disk` starts SeaweedFS on the same directory, so that a test can use the store.
 """
 
 import os

@@ -139,9 +139,9 @@ def test_an_engine_in_bfloat16_starts_with_the_adapter(
 def test_an_engine_in_float32_plays_an_update_that_bfloat16_loses(
     trained: TrainedAdapter, seaweed: ObjectStore
 ) -> None:
-    """Export a small update as an adapter, and merged into bfloat16 weights, which lose most of it.
+    """Export a small update as an adapter, and also merged into bfloat16, which loses most of it.
 
-    The logprobs of version 0 come from transformers, which computes almost the same as the engine.
+    The logprobs of version 0 come from transformers. The engine's are almost equal.
     """
     small = TrainedAdapter.attach(POLICY, trained.processor, trained.canary, torch.float32)
     small.step(trained.canary, 1e-5)

@@ -38,10 +38,10 @@ def server() -> Iterator[ChatServer]:
 
 
 def reply(body: Body, count: int) -> tuple[int, str]:
-    """Reply as the judge model or as the grounding model, which locates the answer in the image.
+    """Reply as the judge model, or as the grounding model.
 
-    The judge refuses sample 0, calls the answers to sample 1 equal, and prefers full resolution
-    otherwise.
+    The judge refuses sample 0, calls the answers to sample 1 equal, and otherwise prefers the
+    answer at full resolution.
     """
     if body["messages"][0]["role"] != "system":
         return 200, "[[100, 200, 300, 400]]"

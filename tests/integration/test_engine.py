@@ -51,7 +51,7 @@ def test_logprobs_are_those_of_the_distribution_sampled_from(
 ) -> None:
     """The engine applies the temperature and the mask of blocked ids before it computes logprobs.
 
-    The logprobs of a learner that does not mask the blocked ids are lower than the engine's.
+    Without the mask, a learner's logprobs are lower than the engine's.
     """
     episodes = setup.run(play(policy, setup.engine, Sampling(temperature=0.7, max_tokens=12), 32))
     masked = errors(

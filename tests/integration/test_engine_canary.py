@@ -86,16 +86,14 @@ LARGER = {"vision attention output": 0.15}
 
 @dataclass(frozen=True)
 class Setup(Running):
-    """An engine, the learner's weights, and the learner's logprobs of the canary prompts.
-
-    `step` is the training step for each tensor. `batch` holds the answers on which the
-    tests train.
-    """
+    """An engine, the learner's weights, and the learner's logprobs of the canary prompts."""
 
     learner: Logprobs
     state: dict[str, Tensor]
     step: dict[str, Tensor]
+    """The training step of each tensor."""
     batch: Canary
+    """The answers on which the tests train."""
     publisher: Publisher
     subscriber: Subscriber
 

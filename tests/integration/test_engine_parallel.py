@@ -100,8 +100,8 @@ def assert_shared(store: CountingStore, manifest: Manifest, report: LoadReport) 
     print(read, manifest.size)
     assert len(read) == 2
     assert read.total() == manifest.size == report.prefetched.size
-    # A process reads only whole pieces of a delta. The largest piece has a quarter of the bytes, so
-    # a process may read more than half of the delta.
+    # A process reads only whole pieces of a delta, so it may read more than half. The largest piece
+    # has a quarter of the bytes.
     assert max(read.values()) < 0.7 * manifest.size
 
 

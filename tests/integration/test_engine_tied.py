@@ -116,8 +116,7 @@ def test_a_tied_policy_computes_what_was_published(setup: Setup) -> None:
 def test_one_of_the_two_left_behind_is_a_mismatch(setup: Setup, stale: str) -> None:
     """The head or the embedding differs by one training step between engine and learner.
 
-    The canary check must detect both cases. vLLM's own function that reloads a model does not
-    notice a stale head.
+    vLLM's own function that reloads a model does not notice a stale head.
     """
     now, learner = model(3), model(3, tied=False)
     step = first_step(model(3, tied=False), setup.processor, setup.batch)[stale]

@@ -27,9 +27,8 @@ QUESTIONS, HANG_S = 40, 15.0
 
 
 def strike_twice(store: ObjectStore, struck: list[str]) -> None:
-    """Kill the engine, and later stop the evaluator with SIGSTOP.
+    """Kill the engine at the first version of the weights, and stop the evaluator at the next one.
 
-    The signals are sent when the job publishes its first weights, and when it publishes the next.
     Append the name of each process that has ended to `struck`.
     """
     subscriber, seen = Subscriber(store, "evaluate-test/evaluate"), 0

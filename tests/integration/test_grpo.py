@@ -115,7 +115,7 @@ def kill_job_after_first_checkpoint(
 ) -> None:
     """Run `awares grpo`, and send SIGKILL after Ray Train has recorded the first checkpoint.
 
-    Before that, a second job of the same run must be refused, and must not disturb the first one.
+    Before that, a second job of the run must be refused, without an effect on the first job.
     """
     setup = directory / "setup.json"
     setup.write_text(config.model_dump_json())
@@ -265,8 +265,8 @@ def test_killed_resumed_and_nothing_counted_twice(
     assert all(
         0 <= (row.values.get("canary/dlogp") or 0) < config.engine.canary_bound for row in rows
     )
-    # For tokens of staleness 0, the engine and the learner use the same weights, temperature and
-    # blocked ids. The logprobs of engine and learner are therefore almost equal.
+    # For tokens of staleness 0, the engine and the learner have the same weights, so their logprobs
+    # are almost equal.
     fresh = [row.values["importance/gap"] or 0 for row in rows if row.values["staleness/max"] == 0]
     assert fresh and max(fresh) < 0.03
 
@@ -276,8 +276,8 @@ def test_killed_resumed_and_nothing_counted_twice(
         if info.key.endswith(f"step-{STEPS:08d}/awares.json")
     ]
     position = json.loads(store.get(saved))["state"]
-    # The keys of the journal depend on engine.dtype, among other settings. Only the session's
-    # configuration has the data type that the job has chosen for "auto".
+    # The keys of the journal depend on the data type of the engine. Only the session's
+    # configuration has the type that the job has chosen for "auto".
     journal = journal_of(session, store)
     trainings = journal.trainings()
     trained = [pair for record in trainings.values() for pair in record.groups]

@@ -139,7 +139,8 @@ def export_again_after_half_an_export(config: PlatformConfig, store: ObjectStore
 def begins_with_the_adapter_of_sft(config: PlatformConfig, subscriber: Subscriber) -> None:
     """Check that the first version is the adapter of SFT, and that GRPO exports an adapter.
 
-    The merged weights of SFT are no start: rounding to bfloat16 loses a part of the adapter.
+    If GRPO started from SFT's merged weights, rounding to bfloat16 would lose a part of the
+    adapter.
     """
     store, base, family = subscriber.store, config.policy.base, QWEN2_5_VL
     found = resolve_adapter(store, "grpo-adapter", "sft", base, family)
@@ -236,8 +237,7 @@ async def refuse_incomplete_exports(
 ) -> None:
     """Check that the evaluation refuses an adapter of zeros, and an adapter without MLP layers.
 
-    Each of the two replaces the exported adapter in the store. At the end, the function stores the
-    exported adapter again.
+    At the end, the store has the exported adapter again.
     """
     key = adapter_key("grpo-adapter", "awares")
     exported = {info.key: store.get(info.key) for info in store.list(f"{key}/")}

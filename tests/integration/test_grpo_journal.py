@@ -158,8 +158,8 @@ def test_a_resumed_run_reads_only_the_segments_since_its_checkpoint(seaweed: Obj
         found = groups_of(successor, Position(34, (36,)))
         assert [one.prompt.number for one in found] == [34, 35, 37, 38, 39, 40]
         read = [request for request in faults.requests if request.key.endswith(".parquet")]
-        # The journal reads the newest file first. The fifth file holds prompts 32 and 33, which
-        # come before the position 34, so the journal reads no older file.
+        # The journal reads the newest file first. It stops at the file with the prompts 32 and 33,
+        # because they come before the position 34.
         assert len(read) == 5
         successor.append([group(41)])
     assert groups_of(Journal(seaweed, "journal-e", START), Position(40)) == [group(40), group(41)]

@@ -247,15 +247,14 @@ def test_an_address_of_the_jobs_api_is_refused(
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A Ray head node with token authentication.
-
-    `jobs` is the URL of the Jobs API. `environment` has the environment variables of the head node
-    and of its clients. `logs` is Ray's temporary directory, which includes the logs.
-    """
+    """A Ray head node with token authentication."""
 
     jobs: str
+    """The URL of the Jobs API."""
     environment: dict[str, str]
+    """The environment variables of the head node and of its clients."""
     logs: Path
+    """Ray's temporary directory, which includes the logs."""
 
     def submit(
         self, *entrypoint: str, token: str | None = None

@@ -47,7 +47,7 @@ def config(seaweed: ObjectStore, tmp_path: Path) -> PlatformConfig:
 def _earlier_run(config: PlatformConfig, store: ObjectStore, digest: str) -> Path:
     """Write the state of a run that has finished curate and sft, and return the run's directory.
 
-    The run's directory has no folder `sft`, so a quickstart must run sft again.
+    A quickstart must run sft again, because the directory has no folder `sft`.
     """
     directory = Path(config.run.directory) / "quickstart"
     (directory / "curate").mkdir(parents=True)

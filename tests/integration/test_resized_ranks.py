@@ -1,6 +1,6 @@
 """Tests that a training with 4 ranks, then 2, then 1 gives the losses of a training with one rank.
 
-Some of these trainings also change the ZeRO stage when they change the number of ranks.
+Some of these trainings also change the ZeRO stage.
 """
 
 import json

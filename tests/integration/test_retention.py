@@ -29,8 +29,7 @@ def run() -> str:
 def head(newest: int, anchors: tuple[int, ...]) -> Head:
     """Return a HEAD that lists the versions from 1 to `newest`.
 
-    The versions in `anchors` are published as whole weights. Each other version is a delta: the
-    change since the version before it.
+    The versions in `anchors` have whole weights. The others are deltas to the version before.
     """
     forms = {
         version: Form("manifest.json", None if version in anchors else version - 1, 1, "")
@@ -108,8 +107,8 @@ def test_a_lease_keeps_versions_until_it_expires(seaweed: ObjectStore, run: str)
     for beat in range(3):
         seaweed.put(key, b'{"versions":[1,2],"beat":%d}' % beat)
         assert versions(collector.kept(head(4, anchors=(1, 4)))) == [4, 2, 1]
-        # A lease expires when its object keeps the same content for too long. The collector
-        # measures this time with its own clock, and never reads the reader's clock.
+        # A lease expires when its content stays the same for too long, by the collector's own
+        # clock.
         clock.now += 50
     clock.now += 50
     assert versions(collector.kept(head(4, anchors=(1, 4)))) == [4]

@@ -1,6 +1,6 @@
 """Tests how a rollout actor loads published weights, and what it does with damaged versions.
 
-Also tests prompts that cannot be played, because the question is too long or the image damaged.
+Also tests prompts with a question that is too long or a damaged image.
 """
 
 import asyncio

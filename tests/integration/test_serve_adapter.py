@@ -81,7 +81,7 @@ class Learner:
 def learner(seaweed: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Learner:
     """Return a learner whose labels have a name that the endpoint finds in the records of a run.
 
-    Of the run RUN, only curate has recorded the name. Of the run FURTHER, only sft has.
+    In the run RUN, only curate recorded the name. In the run FURTHER, only sft did.
     """
     config = PlatformConfig.model_validate(
         {

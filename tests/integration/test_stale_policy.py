@@ -1,6 +1,6 @@
 """Tests which stale policies a job waits for, and which ones it refuses at once.
 
-A job waits for a stale policy of `awares sft`, which trains it again. `awares grpo` never replaces
+A stale policy of `awares sft` is trained again, so a job waits for it. `awares grpo` never replaces
 a policy.
 """
 

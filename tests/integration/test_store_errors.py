@@ -82,10 +82,7 @@ def test_absent_credentials_are_named(
 def test_a_wrong_clock_is_named(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int, side: str
 ) -> None:
-    """The test moves the clock of the client alone, and tries each operation of the store.
-
-    The reply to a HEAD request has no body, and therefore no S3 error code.
-    """
+    """The test moves the clock of the client alone, and tries each operation of the store."""
     seconds, today = time.time, auth.get_current_datetime
     monkeypatch.setattr(
         auth, "get_current_datetime", lambda: today() + datetime.timedelta(hours=hours)

@@ -256,8 +256,8 @@ def test_a_publisher_killed_before_any_of_its_writes_loses_nothing_and_is_follow
             assert holds(held, newest)
             assert holds(Subscriber(seaweed, run).receive(newest), newest)
         except WeightsError as error:
-            # The writer was killed between headers and body of its PUT of the HEAD object. Readers
-            # keep the versions that they hold, and the next writer rebuilds the HEAD object.
+            # The writer was killed in its PUT of the HEAD object, after the headers. The next
+            # writer rebuilds the object.
             assert "not a HEAD object" in str(error)
     final = Publisher(seaweed, run)
     assert final.version is not None and final.version >= (subscriber.seen.version or 1)

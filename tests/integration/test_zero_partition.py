@@ -113,8 +113,8 @@ def run(directory: Path, case: Case, mode: str) -> list[dict[str, Any]]:
 def measured(module: str, directory: Path, out: Path, *settings: str) -> list[dict[str, Any]]:
     """Run two ranks of `module`, which write to `out`, and return their measurements."""
     out.mkdir()
-    # When a tensor larger than this number of bytes is freed, the C library returns its memory to
-    # the kernel at once. The process's memory is then close to the memory of its live tensors.
+    # The C library returns a freed tensor to the kernel at once if it is larger than this number of
+    # bytes. The measured memory is then close to that of the live tensors.
     memory = {"MALLOC_MMAP_THRESHOLD_": "65536"}
     run_ranks(module, RANKS, str(directory), str(out), *settings, **memory)
     return [json.loads((out / f"{rank}.json").read_text()) for rank in range(RANKS)]

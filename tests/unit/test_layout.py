@@ -190,8 +190,7 @@ FEWEST_SECTIONS = 3
 def test_functions_take_the_sections_that_they_use() -> None:
     """Check that a function takes the whole configuration only if it needs the whole.
 
-    A function needs the whole configuration if the function passes the configuration on, or if the
-    function uses at least FEWEST_SECTIONS sections.
+    It does if it passes the configuration on, or uses at least FEWEST_SECTIONS sections.
     """
     found = []
     for path, tree in modules():

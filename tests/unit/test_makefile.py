@@ -10,8 +10,7 @@ ROOT = Path(__file__).parents[2]
 def commands(target: str, **variables: str) -> str:
     """Return the commands that `make -n` prints for `target`.
 
-    `variables` are added to the environment. The option --what-if makes `make` treat pyproject.toml
-    as changed. The output therefore includes the commands that install packages.
+    `variables` are added to the environment.
     """
     environment = {
         name: value
@@ -19,6 +18,7 @@ def commands(target: str, **variables: str) -> str:
         if name not in ("AWARES_SEED", "ARGS", "MAKEFLAGS")
     } | variables
     return subprocess.run(
+        # With a changed pyproject.toml, `make` also prints the commands that install packages.
         ["make", "-n", "--what-if=pyproject.toml", target],
         cwd=ROOT,
         env=environment,

@@ -157,9 +157,8 @@ def test_a_pass_counts_its_layers_and_its_padding() -> None:
 def test_a_trainers_peak_is_its_weights_and_the_most_that_a_pass_adds() -> None:
     samples = [(0.5, 100), (2.0, 9000), (3.5, 600), (4.5, 740), (5.1, 800), (6.0, 9000)]
     report = {"events": EVENTS, "processes": {"7": {"name": "ray", "samples": samples}}}
-    # The load adds 500 - 100 = 400 bytes and maps 50 bytes of a file. The second pass adds the
-    # most, 800
-    # - 650 = 150 bytes.
+    # The load adds 500 - 100 = 400 bytes, and maps 50 bytes of a file. The second pass adds the
+    # most: 800 - 650 = 150 bytes.
     assert trainer_peak(report) == 600
 
 
@@ -260,13 +259,13 @@ def test_the_work_of_a_step_is_counted_by_hand() -> None:
     episodes = prompt + 64 * (language_flops(shape, 1, forward) + head)
     scored = language + 2 * tower + 300 * head
     grpo, loaded = load(SETUP).grpo, {"time/wait": 9.0, "time/load": 8.0}
-    # In the first step, the engine loads weights and scores the canary twice. In the second step,
-    # it does neither. The learner waits for the engine in both steps.
+    # In the first step, the engine loads weights and scores the canary twice. The learner waits for
+    # the engine in both steps.
     found = step_work(done, [loaded, {"time/wait": 0.0}], grpo, shape, tokens)
     assert found[0] == pytest.approx(2 * scored + 2 * episodes)
     assert found[1:] == pytest.approx((2 * learn, 2 * publish))
-    # In the second step, the engine now works while the learner trains. This slows the learner down
-    # by a factor of 2, so the work of this step counts twice.
+    # In the second step, the engine now works while the learner trains. The work of this step
+    # counts twice, because the learner is half as fast.
     found = step_work(done, [loaded, {"time/wait": 0.0, "time/load": 8.0}], grpo, shape, tokens)
     assert scored + episodes > learn + publish
     assert found == pytest.approx((2 * scored + episodes, 3 * learn, 3 * publish))

@@ -29,7 +29,7 @@ def test_a_constant_has_no_width_and_paired_differences_cancel_the_question():
 def test_about_95_of_100_intervals_hold_the_mean():
     """Check that about 95 % of 200 intervals contain the true mean of 0.3.
 
-    Each interval is computed from 200 values. A value is 1 with probability 0.3, and otherwise 0.
+    Each interval is computed from 200 random values, which are 0 or 1.
     """
     generator = np.random.default_rng(7)
     samples = [list(generator.random(200) < 0.3) for _ in range(200)]

@@ -94,8 +94,7 @@ def test_serving_answers_every_request_within_the_budget(size, crops, views):
 def test_serving_answers_every_request_within_a_small_budget(size, crops, tokens, views):
     """Check that a request gets at least one view, even if the budget is small.
 
-    The endpoint shrinks the first view only if the unchanged view would leave fewer than 8 tokens
-    of the budget.
+    The endpoint shrinks the first view only if fewer than 8 tokens of the budget would be left.
     """
     spec = replace(
         SPEC,

@@ -10,12 +10,10 @@ from tests.unit.awares.loss_of_ratios import PLAIN, run
 
 
 def test_sft_by_hand():
-    """The weight of a token is 5 in the tool turn, 1 in the answer and 0 in the context.
-
-    The loss is (5 * 0.2 + 5 * 0.4 + 1 * 1.0) / 11.
-    """
+    """The weight of a token is 5 in the tool turn, 1 in the answer and 0 in the context."""
     logprobs = tensor([[-9.0, -0.2, -0.4], [-9.0, -1.0, -7.0]])
     weights = tensor([[0.0, 5.0, 5.0], [0.0, 1.0, 0.0]])
+    # (5 * 0.2 + 5 * 0.4 + 1 * 1.0) / 11
     assert sft_loss(logprobs, weights).item() == pytest.approx(4.0 / 11)
 
 
@@ -48,8 +46,8 @@ def test_grpo_clips_by_hand():
     assert loss == pytest.approx(-0.275)
     assert stats.loss == pytest.approx(-0.275)
     assert stats.clip_fraction == 0.5 and stats.ratio == pytest.approx(1.0) and stats.tokens == 4
-    # d loss / d logprob is 0 if the minimum is the clipped term. Otherwise it is -advantage * ratio
-    # / 4, for 2 * 2 tokens.
+    # The gradient is 0 if the minimum is the clipped term. Otherwise it is -advantage * ratio / 4,
+    # for 2 * 2 tokens.
     assert gradient.tolist() == [[0.0, pytest.approx(-2 * 0.5 / 4)], [pytest.approx(1.5 / 4), 0.0]]
 
 

@@ -64,8 +64,8 @@ def test_dr_grpo_divides_by_a_constant():
 
 
 def test_dapo_weighs_all_tokens_alike():
-    # The token of episode 1 has the term 1.28, because its ratio of 1.5 is clipped. The three
-    # tokens of episode 2 have the term -1. The mean of the four terms is -1.72 / 4.
+    # Episode 1 has one token with the clipped term 1.28. Episode 2 has three tokens with the term
+    # -1. The mean is -1.72 / 4.
     loss, _, gradient = run(
         [[1.5, 1.0, 1.0], [1.0] * 3], [1.0, -1.0], with_loss(Dapo()), mask=ONE_OR_THREE
     )
@@ -104,8 +104,8 @@ def test_cispo_bounds_the_ratio_and_keeps_the_gradient():
     loss, stats, gradient = run([[0.5, 3.0]], [2.0], with_loss(Cispo(2.0)))
     terms = (0.5 * 2 * (-1 + math.log(0.5)), 2.0 * 2 * (-1 + math.log(3.0)))
     assert loss == pytest.approx(-sum(terms) / 2)
-    # The loss has min(r, 2) as a constant factor, so the gradient is -min(r, 2) * A / 2. The second
-    # token has a gradient, too, although its ratio is clipped.
+    # The gradient is -min(r, 2) * A / 2. The second token has one too, although its ratio is
+    # clipped.
     assert gradient.tolist() == about([[-0.5 * 2 / 2, -2.0 * 2 / 2]])
     assert stats.clip_fraction == 0.5
 
@@ -144,10 +144,9 @@ def test_an_episode_with_a_large_product_is_masked_but_has_its_kl_term():
 
 
 def test_the_trust_region_and_the_correction_are_decoupled():
-    """Check that the clip bounds policy / proximal policy, and that w is proximal / behaviour.
+    """Check that the clip bounds policy / proximal policy, and that w is proximal / behaviour policy.
 
-    The probability of the token is 0.1 under the behaviour policy, 0.15 under the proximal policy,
-    and 0.165 under the policy.
+    The three policies give the token the probabilities 0.165, 0.15 and 0.1.
     """
     behaviour, proximal, policy = (tensor([[math.log(value)]]) for value in (0.1, 0.15, 0.165))
 

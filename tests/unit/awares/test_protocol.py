@@ -104,8 +104,8 @@ def test_the_system_prompt_documents_the_canonical_form():
 def assert_honest(text: str) -> None:
     """Check that the parser invents no crop and overlooks no request.
 
-    If the parser returns a request, the list in `text` must name every requested crop. If the
-    parser returns an answer, `text` must not contain GET_CROPS.
+    The text must list every crop of a parsed request. The text of a parsed answer must not contain
+    GET_CROPS.
     """
     parsed = parse_turn(text)
     if isinstance(parsed, Request):

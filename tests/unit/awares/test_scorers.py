@@ -33,8 +33,8 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
         ("chartqa", "2026-08", "<think>5 or 6</think>\n6", ["6"], 1.0),
         ("chartqa", "2026-08", "no, so</think>6", ["6"], 1.0),
         ("chartqa", "2026-08", "<think>6", ["6"], 0.0),
-        # ANLS is 1 - D / L. D is the edit distance, and L is the length of the longer text. A
-        # value below 0.5 counts as 0. If there are several answers, the best value counts.
+        # ANLS is 1 - (edit distance / length of the longer text). A value below 0.5 counts as 0.
+        # The best value of several answers counts.
         ("docvqa", "2026-08", "Paris", ["paris"], 1.0),
         ("docvqa", "2026-08", "parts", ["paris"], 0.8),
         ("docvqa", "2026-08", "abxy", ["abcd"], 0.5),
@@ -154,8 +154,7 @@ def test_scores_stay_in_range_and_a_right_answer_is_right(prediction, answer):
 def test_f1_of_yes():
     """Check that F1 is 4 / 6 for 2 true positives, 1 false positive and 1 false negative.
 
-    The prediction "maybe" is ignored. Only the version "repaired" counts it as "no", which makes a
-    second false negative.
+    Only the version "repaired" counts "maybe" as "no", which makes a second false negative.
     """
     said = ["yes", "Yes", "yes", "no", "maybe", "no"]
     true = ["yes", "yes", "no", "yes", "yes", "no"]

@@ -21,8 +21,8 @@ TURNS = ("GET_CROPS: ['0', '8']", "7")
 class Tape:
     """An engine that samples the same tokens whenever it gets the same prompt.
 
-    The engine plays the turns of TURNS. It is interrupted once it has sampled `left` tokens in all.
-    Every token has the version `version`.
+    The engine is interrupted once it has sampled `left` tokens. Every token has the weight version
+    `version`.
     """
 
     def __init__(self, chat, left: int, version: int) -> None:
@@ -52,10 +52,10 @@ def spec(limits) -> EpisodeSpec:
 
 
 def play(chat, spec, cuts: Sequence[int]) -> tuple[list[Episode], list[Tape]]:
-    """Play one episode on several engines, one after the other.
+    """Play one episode on several engines, of which all but the last are interrupted.
 
-    Engine i is interrupted after `cuts[i]` tokens. One more engine has no such limit. Return the
-    episode as each engine left it, and all engines.
+    Engine i stops after `cuts[i]` tokens. Return the episode as each engine left it, and all
+    engines.
     """
     episodes: list[Episode] = []
     tapes = [Tape(chat, left, version) for version, left in enumerate((*cuts, 10**6))]

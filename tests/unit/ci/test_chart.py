@@ -61,10 +61,9 @@ def faults(values: dict[str, Any]) -> list[str]:
 
 
 def setup_of(path: Path) -> dict[str, Any]:
-    """Return the setup in a preset or in a TOML file.
+    """Return the setup in a preset or in a TOML file, with the keys of the file that it extends.
 
-    The setup of a TOML file includes the keys of the file that it extends. It leaves out
-    `serve.autoscaling`, because the chart sets this key itself.
+    `serve.autoscaling` is left out, because the chart sets this key itself.
     """
     if path.suffix == ".yaml":
         return yaml.safe_load(path.read_text())["setup"]

@@ -13,16 +13,13 @@ ROUTES = ROOT / "platform/awares_platform/serve"
 
 
 def sources() -> str:
-    """Return the text of the project's Python files, with each message on one line.
-
-    String literals that continue on the next line are joined. The placeholder {_VARIABLES} is
-    replaced by its value.
-    """
+    """Return the text of the project's Python files, with each message on one line."""
     text = "\n".join(
         path.read_text()
         for folder in ("awares", "platform/awares_platform")
         for path in sorted((ROOT / folder).rglob("*.py"))
     )
+    # Join string literals that continue on the next line.
     text = re.sub(r'"\s*\n\s*f?"', "", text)
     return text.replace("{_VARIABLES}", "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
 
@@ -104,8 +101,8 @@ def test_documented_files_exist(page: Path) -> None:
 def test_documented_values_exist(page: Path) -> None:
     """Check that every documented key of the chart's values exists in values.yaml.
 
-    A documented key is in backticks, contains a dot, and starts with a section of values.yaml. Keys
-    below `setup` and `jobs` are not checked.
+    A documented key is in backticks and contains a dot. Keys below `setup` and `jobs` are not
+    checked.
     """
     import yaml
 

@@ -194,8 +194,8 @@ def test_what_the_text_says_of_the_results_holds() -> None:
     runs = [json.loads(path.read_text("utf-8"))["policies"] for path in RUNS]
     for policies in runs:
         full, escalate, awares = (policies[name] for name in ("full", "escalate", "awares"))
-        # The README says that AwaRes is at most 1.5 points less accurate than full resolution. It
-        # also says that AwaRes uses about 40 % of full resolution's visual tokens.
+        # By the README, AwaRes is at most 1.5 points less accurate than full resolution, and uses
+        # about 40 % of its visual tokens.
         assert full["accuracy"] - awares["accuracy"] < 0.015
         assert awares["rtr_token"] == pytest.approx(0.4, abs=0.05)
         assert abs(escalate["accuracy"] - awares["accuracy"]) < 0.02

@@ -36,9 +36,9 @@ ACCEPTED = {
 
 
 def checkov(docs: Iterable[Doc], directory: Path) -> dict[str, list[str]]:
-    """Run checkov on the documents. Return a map from each failed check to the failing resources.
+    """Run checkov on the documents, and return the failing resources of each failed check.
 
-    The keys of the map are identifiers such as CKV_K8S_8. Skip the test if checkov is missing.
+    A check is an identifier such as CKV_K8S_8. Without checkov, the test is skipped.
     """
     program = ROOT / ".tools" / "checkov" / "bin" / "checkov"
     if not program.with_name("checkov").exists() or not (program.parents[1] / "installed").exists():

@@ -66,8 +66,8 @@ def on_base(*changes: dict[str, Any]) -> dict[str, Any]:
     Example:
         on_base({"store": {"bucket": "b"}})["store"]  # {"bucket": "b", "existingSecret": "store"}
     """
-    # BASE contains the dict GPU in several places, and a change must affect only one of them. JSON
-    # makes one copy for each place, but deepcopy would make one copy for all places.
+    # BASE contains the dict GPU in several places. JSON makes one copy for each place, but deepcopy
+    # would make one copy for all.
     merged = json.loads(json.dumps(BASE))
     for change in changes:
         _merge(merged, change)

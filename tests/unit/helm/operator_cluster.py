@@ -26,9 +26,7 @@ COLLECTOR = "history-server-collector"
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A RayClusterSpec, and the annotations and kind of the resource that contains this spec.
-
-    `owner` is the kind of the resource: RayCluster, RayJob or RayService.
+    """A RayClusterSpec, and facts about the resource that contains this spec.
 
     Example:
         Cluster({"headGroupSpec": {...}, "workerGroupSpecs": []}, {}, "RayJob")
@@ -37,6 +35,7 @@ class Cluster:
     spec: Spec
     annotations: dict[str, str]
     owner: str
+    """The kind of the resource: RayCluster, RayJob or RayService."""
 
     @property
     def head(self) -> Spec:

@@ -39,14 +39,13 @@ OPERATOR_ENV |= {
 class World:
     """The rendered objects, and the objects that exist outside the release.
 
-    `pods` holds the pods of `docs`, including pods that controllers create from templates.
-
     Example:
         World.of(render(values), {"Secret/ray-token": {"auth_token"}})
     """
 
     docs: Sequence[Doc]
     pods: Sequence[Doc]
+    """The pods of `docs`, including pods that controllers create from templates."""
     outside: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     @classmethod

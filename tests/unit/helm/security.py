@@ -93,8 +93,7 @@ def _writable(pod: Doc, container: Doc) -> Iterator[str]:
 def bounded(container: Doc) -> Iterator[str]:
     """Yield a message for each wrong or missing request or limit.
 
-    A container must request and limit CPU and memory, and no request may exceed its limit. For
-    GPUs, the request must equal the limit.
+    No request of CPU or memory may exceed its limit. A request of GPUs must equal its limit.
     """
     resources = container.get("resources") or {}
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
@@ -137,8 +136,7 @@ def _memory(pod: Doc) -> Iterator[str]:
 def autoscaler_faults(doc: Doc) -> Iterator[str]:
     """Yield a message for each rule that the autoscaler's container breaks.
 
-    The operator adds this container to the head. The container's security context, resources and
-    mounts come from autoscalerOptions.
+    The operator adds this container to the head, with settings from autoscalerOptions.
     """
     for spec in cluster_specs(doc):
         if spec.get("enableInTreeAutoscaling"):

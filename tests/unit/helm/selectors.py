@@ -141,8 +141,7 @@ def monitors(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
 def budgets(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
     """Yield a message for each PodDisruptionBudget that selects no pod.
 
-    Also yield a message for each workload whose selector does not match its own pods, and for each
-    StatefulSet whose Service does not exist.
+    Also check that workloads select their own pods, and that a StatefulSet's Service exists.
     """
     for doc in of_kind(docs, "PodDisruptionBudget"):
         if not selected(pods, doc["spec"]["selector"]):

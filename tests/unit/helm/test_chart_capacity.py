@@ -100,8 +100,7 @@ def unplaced(bundles: list[Bundle], places: list[Node]) -> list[Bundle]:
 def jobs(case: Case, setup: Path) -> Iterator[tuple[str, list[Bundle], Doc]]:
     """Yield the name, bundles and cluster spec of each job script that the case's jobs run.
 
-    The jobs are RayJobs and RayCronJobs. The function writes the case's setup.toml to the path
-    `setup`.
+    The case's setup.toml is written to the path `setup`.
     """
     docs = case.docs()
     setup.write_text(

@@ -97,8 +97,8 @@ def test_names_labels_and_the_digest_are_the_users() -> None:
 def test_each_head_has_one_budget(case: Case) -> None:
     """Kubernetes refuses to evict a pod that two PodDisruptionBudgets select.
 
-    A budget with maxUnavailable or with a percentage needs a scale subresource, which KubeRay's
-    resources lack. Every budget therefore sets minAvailable to an integer.
+    Every budget sets minAvailable to an integer, because KubeRay's resources lack the scale
+    subresource that other budgets need.
     """
     budgets = of_kind(case.docs(), "PodDisruptionBudget")
     for pod in expand(case.docs()):

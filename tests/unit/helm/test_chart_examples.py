@@ -1,7 +1,6 @@
-"""Tests the values files in helm/awares-train/examples.
+"""Tests the values files in helm/awares-train/examples, with Helm 3 and with Helm 4.
 
-Each file must render the same valid objects with Helm 3 and with Helm 4. The values below `pods`
-must reach the pods of Ray, of submitters and of Helm tests.
+The values below `pods` must reach the pods of Ray, of submitters and of Helm tests.
 """
 
 from typing import Any

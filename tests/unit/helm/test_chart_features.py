@@ -43,7 +43,7 @@ def test_the_head_runs_no_tasks() -> None:
 def test_pods_without_gpus_neither_see_nor_count_any(case: Case) -> None:
     """Check that a pod without a GPU limit hides its node's GPUs from its programs and from Ray.
 
-    Otherwise, the pod would see all GPUs of the node if NVIDIA's runtime is the default runtime.
+    If NVIDIA's runtime is the default, other pods see all GPUs of the node.
     """
     for pod in expand(case.docs()):
         for container in containers(pod):

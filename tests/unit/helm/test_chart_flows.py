@@ -108,8 +108,7 @@ def _autoscaled(docs: tuple[Doc, ...]) -> Iterator[Flow]:
 def _redis(docs: tuple[Doc, ...]) -> Iterator[Flow]:
     """Yield the flows to Redis: from the head, and from KubeRay's clean-up pod.
 
-    KubeRay creates the clean-up pod from the head's template. If this pod cannot reach Redis, the
-    deletion of the cluster hangs.
+    If the clean-up pod cannot reach Redis, the deletion of the cluster hangs.
     """
     for doc in docs:
         if any(spec.get("gcsFaultToleranceOptions") for spec in cluster_specs(doc)):

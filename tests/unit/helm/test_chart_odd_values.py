@@ -117,12 +117,9 @@ CLASHES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 @pytest.mark.parametrize("name", CLASHES)
 def test_clashes_are_refused(name: str) -> None:
-    """Check that contradictory values are refused, with exactly one message that names them.
-
-    The schema writes store/bucket, and the chart writes store.bucket. The test therefore replaces
-    slashes with dots.
-    """
+    """Check that contradictory values are refused, with exactly one message that names them."""
     changes, words = CLASHES[name]
+    # The schema writes store/bucket, and the chart writes store.bucket.
     lines = [line.replace("/", ".") for line in refusal(on_base(ALL_JOBS, changes)).splitlines()]
     assert len([line for line in lines if all(word in line for word in words)]) == 1
 

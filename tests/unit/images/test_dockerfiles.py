@@ -198,8 +198,7 @@ def test_hadolint_finds_nothing() -> None:
 def test_triton_finds_its_file_without_a_compiler(tmp_path: Path) -> None:
     """Triton loads the file that the build stage compiled, so the image needs no C compiler.
 
-    The test replaces libcuda with a stub library. The stub defines the symbols of libcuda that the
-    compiled file uses.
+    A stub with the symbols that the file uses stands in for libcuda.
     """
     pytest.importorskip("triton.backends.nvidia.driver")
     for needed in ("gcc", "nm"):

@@ -36,10 +36,9 @@ def actions(path: Path) -> set[str]:
 def allows(
     path: Path, action: str, key: str | None = None, context: Mapping[str, str] | None = None
 ) -> bool:
-    """Return whether the policy allows `action` on the object `key`.
+    """Return whether the policy allows `action` on the object `key`, or on the bucket if it is None.
 
-    If `key` is None, the action is on the bucket. `context` holds the condition keys of the
-    request, such as s3:prefix.
+    `context` holds the condition keys of the request, such as s3:prefix.
     """
     arn = f"arn:aws:s3:::{BUCKET}" + (f"/{key}" if key is not None else "")
     return any(

@@ -1,7 +1,6 @@
 """Tests that the IAM policies in manifests/ allow exactly the S3 calls that the code makes.
 
-Also tests that each AWS manifest is valid input for the AWS command in its first line, which
-applies the manifest.
+Each AWS manifest must also be valid input for the AWS command in its first line.
 """
 
 import ast

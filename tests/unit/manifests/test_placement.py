@@ -21,8 +21,7 @@ def test_every_pod_of_a_preset_finds_a_node(preset: str, target: str) -> None:
 def test_presets_name_no_product(preset: str) -> None:
     """Check that no preset selects nodes by a label such as nvidia.com/gpu.product.
 
-    A node gets this label only after its start. An autoscaler therefore adds no node to an empty
-    pool for a pod that selects this label.
+    A node gets this label only after its start, so an autoscaler adds no node for such a pod.
     """
     assert "nodeSelector" not in (FOLDER / f"{preset}.yaml").read_text()
 

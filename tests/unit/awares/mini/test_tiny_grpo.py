@@ -33,10 +33,7 @@ def pool(pool_and_asker):
 
 @pytest.fixture
 def asker(pool_and_asker, monkeypatch):
-    """Return a fresh copy of the policy, so that a test may train it.
-
-    The fixture also sets the QUESTIONS and the GROUP of a step to the small values of this file.
-    """
+    """Return a fresh copy of the policy that a test may train, and make the steps small."""
     monkeypatch.setattr(tiny_grpo, "QUESTIONS", QUESTIONS)
     monkeypatch.setattr(tiny_grpo, "GROUP", GROUP)
     torch.manual_seed(1)
@@ -51,9 +48,9 @@ def episodes_of(policy, samples):
 
 
 class Preference:
-    """A reward of 1 for each episode that asks for crops, and of 0 for all other episodes.
+    """A reward of 1 for each episode that asks for crops, or that does not if `asks` is false.
 
-    If `asks` is false, the two values are exchanged.
+    All other episodes get 0.
     """
 
     def __init__(self, asks: bool) -> None:

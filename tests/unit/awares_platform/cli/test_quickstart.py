@@ -53,8 +53,7 @@ def test_the_fingerprint_changes_with_settings_that_change_results():
 def test_the_fingerprint_of_earlier_runs_stays_valid() -> None:
     """Check that the URL and the region are the only store settings that change the fingerprint.
 
-    The quickstart deletes an earlier run with another fingerprint. A setting that cannot change a
-    result must therefore not change the fingerprint.
+    The quickstart deletes an earlier run if its fingerprint differs.
     """
     counted = {
         name

@@ -25,10 +25,9 @@ from awares_platform.config.method import MethodConfig
 def test_a_setting_has_the_default_of_its_parameter(
     built: type, section: type[Section], shared: int
 ) -> None:
-    """Check that parameters of `built` and settings of the section have the same defaults.
+    """Check that parameters of `built` have the same defaults as the settings with the same names.
 
-    The test compares each parameter with the setting of the same name. `shared` is the number of
-    such pairs.
+    `shared` is the number of these pairs.
     """
     offered = {name: field.default for name, field in section.model_fields.items()}
     defaults = {

@@ -189,8 +189,7 @@ def test_a_file_that_is_none_is_one_fault() -> None:
 def test_a_flipped_bit_in_a_page_is_a_fault_and_not_another_question() -> None:
     """Check that a flipped bit gives a fault, or does not change the samples.
 
-    A checksum reveals a flipped bit in the data of a page. A flipped bit in a header may make the
-    file unreadable.
+    A checksum protects the data of a page. A flipped bit in a header may make the file unreadable.
     """
     data = encode_rows(
         [Sample(f"s{i}", HASH, f"which digit {i}?", str(i % 10)) for i in range(200)]

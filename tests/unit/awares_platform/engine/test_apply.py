@@ -48,8 +48,8 @@ from awares_platform.weights.manifest import WeightsError
 pytestmark = pytest.mark.slow
 
 WIDTH, WORDS = 64, 96
-# Only attention layers read the model configuration that `apply` takes. The model of this file has
-# none, so the class itself can stand for a configuration.
+# The class itself can stand for a configuration: only attention layers read it, and the model of
+# this file has none.
 CONFIG: Any = ModelConfig
 CPUS = ["closure", "packed", "native"]
 
@@ -155,7 +155,7 @@ def update(model: Model, old: dict[str, Tensor], new: dict[str, Tensor]) -> None
 def outputs(model: Any, x: Tensor) -> list[Tensor]:
     """Return the output of each embedding and linear layer, and the weight of each norm.
 
-    The input of the embedding is all token ids. The input of each linear layer is `x`.
+    An embedding gets all token ids, and a linear layer gets `x`.
     """
 
     def compute(module: Any) -> Tensor:

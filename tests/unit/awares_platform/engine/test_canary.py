@@ -64,7 +64,7 @@ def test_a_prompt_holds_both_turns_and_their_images(canary: Canary, chat: ChatFo
 def test_a_question_fits_if_the_engine_can_score_its_longest_item(chat: ChatFormat) -> None:
     """Check that a question fits if the context holds its longest canary item and one more token.
 
-    The engine samples this token when it scores the item.
+    The engine samples one token when it scores an item.
     """
     sample, limits = replace(SAMPLES[0], question="why " * 40), VisionLimits(min_pixels=784)
     items = Canary.build([sample] * 4, picture, chat, limits, 0.5).items

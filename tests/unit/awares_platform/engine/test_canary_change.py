@@ -15,8 +15,8 @@ TOKENS = 160
 def measured(played: float, size: float, noise: float, seed: int = 0) -> Change:
     """Return a change of the learner's logprobs, and `played` times this change in the engine.
 
-    `size` is the standard deviation of the learner's change over the tokens. `noise` is the
-    standard deviation of the engine's rounding errors.
+    `size` is the standard deviation of the change, and `noise` that of the engine's rounding
+    errors.
     """
     torch.manual_seed(seed)
     start, update = torch.randn(TOKENS) - 2, torch.randn(TOKENS) * size

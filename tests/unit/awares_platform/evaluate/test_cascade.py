@@ -121,8 +121,8 @@ def test_the_threshold_spends_as_many_tokens_as_awares() -> None:
     }
     joined = join(("full", "low", "threshold", "escalate", "awares"), rows, {}, SPEC)
     assert [one.episode.answer for one in joined["escalate"] if one.episode] == ["awares", "full"]
-    # The budget is 0.75, the cost of `awares`. The first passes of `threshold` cost 2 * 0.25 = 0.5.
-    # A second pass costs 1.0, so `threshold` plays none.
+    # The budget is the cost of `awares`, 0.25 + 0.5. The first passes of `threshold` cost 2 * 0.25,
+    # and a second pass costs 1.0, so `threshold` makes none.
     assert joined["threshold"] == rows["low"]
     assert join(("low",), {"low": rows["low"]}, {}, SPEC) == {"low": rows["low"]}
 
@@ -139,8 +139,8 @@ def test_failed_episodes_change_no_budget_and_get_no_second_pass() -> None:
     first = [low(0, "low", -1.0), low(1, "low", -2.0), failed(low(2, "", 0.0))]
     asked = [DIRECT, replace(ASKED, sample=FULL[1].sample), failed(FULL[2])]
     rows = {"low": first, "full": FULL[:3], "awares": asked}
-    # The third episode of `awares` failed. The other two have the token ratios 0.25 and 0.5, so
-    # the budget is 0.75 in total. The first passes cost 0.5, so no second pass is affordable.
+    # The budget is 0.25 + 0.5, because the third episode of `awares` failed. The first passes cost
+    # 0.5, and a second pass costs too much.
     joined = join(("threshold",), rows, {}, SPEC)["threshold"]
     assert joined == first
     dear = [DIRECT, played(1, (turn(WHOLE, "a"), turn(WHOLE, "b"))), failed(FULL[2])]

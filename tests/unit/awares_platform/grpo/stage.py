@@ -223,8 +223,7 @@ class Stage:
     async def rest(self, prompts: int) -> list[int]:
         """Wait until the actors have begun `prompts` prompts, and then 0.05 s more.
 
-        Return the numbers of the begun prompts: more than `prompts` if the controller issues too
-        many.
+        Return the numbers of all begun prompts. The controller may issue more than `prompts`.
         """
         async with asyncio.timeout(30):
             while len(self.played()) < prompts:
@@ -244,8 +243,8 @@ class Stage:
     async def step(self, step: int, version: int) -> list[int] | None:
         """Take one learner step and publish `version` + 1, or return None if there is no batch.
 
-        Return the numbers of settled prompts: the learner has their group, or their group is
-        useless.
+        Return the numbers of the prompts that need no further play: the learner has their group, or
+        the group is useless.
         """
         shard = await self.controller.batch(step, version, 0, 1)
         if not isinstance(shard, StepShard):

@@ -159,8 +159,8 @@ def test_restart_loses_nothing_and_counts_nothing_twice(
     fresh = make_buffer(bound=4)
     fresh.restore(committed, journal, Lineage(((0, 1),), first=2))
     batches = [numbers(fresh.take(step, version=2)) for step in (1, 2)]
-    # The groups 2 and 3 of the lost step come first, then the waiting groups 4 and 5. The
-    # checkpoint contains the step of the groups 0 and 1.
+    # The groups 2 and 3 of the lost step come first, then the waiting groups 4 and 5. The groups 0
+    # and 1 are in the checkpoint.
     assert batches == [
         [2, 3],
         [4, 5],
@@ -219,12 +219,12 @@ def test_groups_of_an_abandoned_branch_are_issued_again_at_the_next_attempt(
         (1, 1),
         (3, 0),
     ]
-    # Version 10 has the weights of version 3. Version 1 is therefore two updates older than version
-    # 10, four older than version 12, and five older than version 13. The bound is 4.
+    # Version 10 has the weights of version 3. Version 1 is therefore four updates older than
+    # version 12, and five older than version 13. The bound is 4.
     assert not buffer.full(12) and (len(buffer), buffer.dropped) == (1, 2)
     assert not buffer.full(13) and (len(buffer), buffer.dropped) == (0, 3)
-    # A group that was in flight at the restart may have tokens of an abandoned version. The buffer
-    # accepts the group, and issues its prompt again.
+    # The group was in flight at the restart, and has tokens of the abandoned version 8. The buffer
+    # issues its prompt again.
     assert buffer.add(make_group(flying, version=8)) and len(buffer) == 0
     attempts = [(one.number, one.attempt) for one in (buffer.issue() for _ in range(6))]
     assert attempts == [(0, 1), (2, 1), (4, 0), (5, 0), (6, 0), (7, 2)]

@@ -74,8 +74,8 @@ def test_all_ranks_get_shares_of_one_batch(stage: Callable[..., Stage]) -> None:
             *(acted.controller.batch(0, 0, rank, 2) for rank in range(2))
         )
         assert first is not None and second is not None
-        # All four episodes have the same tokens, so the batch has only one sequence. The first
-        # rank gets this sequence, and the second rank gets a filler sequence.
+        # All four episodes have the same tokens, so the batch has one sequence. The second rank
+        # gets a filler sequence.
         chunks = [shard.minibatches[0].passes for shard in (first, second)]
         assert [[(len(item.episodes), item.filler) for item in chunk] for (chunk,) in chunks] == [
             [(4, False)],
@@ -97,8 +97,8 @@ def test_the_batch_is_dealt_with_advantages_scaled_by_the_batch(
         await acted.controller.attach(0, Position())
         shard = await acted.controller.batch(0, 0, 0, 1)
         assert shard is not None
-        # All rewards are equal, so their standard deviation is 0. The stage sets the advantages 1
-        # and -1, and the controller divides them by 0 + std_eps = 0.5.
+        # The stage sets the advantages 1 and -1. The controller divides them by the standard
+        # deviation of the rewards + std_eps, 0 + 0.5.
         (((sequence,),),) = [minibatch.passes for minibatch in shard.minibatches]
         assert sorted(sequence.advantages) == [-2.0, -2.0, 2.0, 2.0]
         await acted.controller.close()

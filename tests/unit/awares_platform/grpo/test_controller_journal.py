@@ -79,8 +79,8 @@ def test_no_group_starts_before_the_journal_of_the_last_job_is_read(
         await attaching
         assert await acted.step(0, 0) == [0, 1]
         await until(lambda: len(acted.played()) == 3)
-        # The journal holds the groups of prompts 0 to 2. The actor plays prompt 3 for the next
-        # batch. The staleness bound also allows the batch of prompts 4 and 5.
+        # The journal holds the groups of prompts 0 to 2. Prompt 3 completes the next batch, and the
+        # staleness bound also allows the batch of prompts 4 and 5.
         assert acted.played() == [3, 4, 5]
         await acted.controller.close()
         await running

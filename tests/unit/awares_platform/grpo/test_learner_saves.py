@@ -96,7 +96,7 @@ def saves(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Save]]:
 
 @pytest.mark.parametrize("every", [2, 3])
 def test_a_restored_state_is_saved_under_a_name_of_its_own(saves: list[Save], every: int) -> None:
-    """Check it at a step that has a checkpoint, and at a step without one.
+    """Check a step that has a checkpoint, and a step without one.
 
     The learner has published version 3 after step 2. The restored version 2 becomes version 4.
     """

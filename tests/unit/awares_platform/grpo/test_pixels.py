@@ -26,11 +26,11 @@ LOW = View()
 class CountingMaker:
     """A fake image processor that makes one patch of every 14 x 14 pixels of a view.
 
-    Each value of a patch is the number of the view's image. `given` lists the number of views of
-    each call.
+    The values of a patch are the number of the view's image.
     """
 
     def __init__(self) -> None:
+        # The number of views in each call.
         self.given: list[int] = []
 
     def __call__(self, views: Sequence[ImageView]) -> tuple[Tensor, Tensor]:

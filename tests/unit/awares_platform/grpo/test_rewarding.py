@@ -107,8 +107,8 @@ def test_the_pool_scores_as_one_process_does(
         arena = Arena(reward_workers=workers)
         alone = Scoring(REWARD, arena.settings)
         assert await scored(arena, asked) == [alone(*one) for one in asked]
-        # A call of a worker has at most 16 groups, and at most the worker's share of the 40
-        # groups. The share of each of three workers is 40 / 3, rounded up to 14.
+        # A call has at most 16 groups. With three workers, it has at most a third of the 40 groups,
+        # rounded up to 14.
         assert max(arena.calls) == (16 if workers == 1 else 14) and sum(arena.calls) == 40
         assert len(arena.workers) == workers and not arena.stopped
         assert all(worker.killed for worker in arena.workers)
@@ -121,8 +121,7 @@ def test_a_lost_worker_costs_a_retry(asked: list[tuple[Prompt, GroupRollout]]) -
         arena = Arena(None, WorkerLost("its node is gone"))
         alone = Scoring(REWARD, arena.settings)
         assert await scored(arena, asked) == [alone(*one) for one in asked]
-        # The second call of 16 groups loses its worker. Each of these groups then gets a call of
-        # its own. The last 8 groups share a call.
+        # The second call loses its worker, so each of its 16 groups gets a call of its own.
         assert arena.calls == [16, 16, *[1] * 16, 8]
         assert len(arena.workers) == 2 and not arena.stopped
 

@@ -57,8 +57,8 @@ def test_advantages_are_scaled_by_the_rewards_of_the_whole_batch(
         score([alike, other, failed], advantage_scale="batch"),
         score([alike, alike], advantage_scale="batch"),
     ]
-    # The mean of the rewards 8, 3, 8 and 8 is 6.75. Their variance is (3 * 1.25 ** 2 + 3.75 ** 2) /
-    # 3 = 6.25, so the divisor is 2.5 + std_eps = 3.
+    # The rewards 8, 3, 8 and 8 have the mean 6.75, and the standard deviation 2.5. The divisor is
+    # 2.5 + std_eps = 3.
     batch = batch_scaled(StepBatch(0, tuple(groups), Position(2)), settings)
     found = [[member.advantage for member in group.members] for group in batch.groups]
     assert found == [[pytest.approx(2.5 / 3), pytest.approx(-2.5 / 3), None], [0.0, 0.0]]

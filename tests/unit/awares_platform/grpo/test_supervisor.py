@@ -36,8 +36,8 @@ class Method:
 class Part:
     """A fake Ray actor, which runs in this process and is its own handle.
 
-    It answers only `silent_after` pings if this number is set. After `kill`, it raises Ray's error
-    for a dead actor.
+    It stops answering after `silent_after` pings. After `kill`, it raises Ray's error for a dead
+    actor.
     """
 
     def __init__(self, silent_after: int | None = None) -> None:
@@ -261,8 +261,7 @@ def test_more_than_the_most_actors_are_refused_as_the_fewest() -> None:
 def far(restored: list[int | None]) -> Start:
     """Return a function that makes a controller with a too large KL divergence, and a trainer.
 
-    Each call of the controller's `restore` takes the next version of `restored`. With None, no
-    version can be restored.
+    Call i of the controller's `restore` restores the version `restored[i]`, or none if it is None.
     """
 
     def start() -> tuple[ShortController, ShortTrainer]:

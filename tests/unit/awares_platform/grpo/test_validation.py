@@ -68,8 +68,8 @@ def test_the_start_every_second_and_the_last_version_are_validated(
         assert await acted.controller.last(5, 6)
         found = await rows(acted, 4)
         assert validated(acted) == [1, 3, 5, 6]
-        # Each row begins with the index of the step that made its version. The starting version
-        # has the index -1. The test adds 1, as the driver does.
+        # Each row begins with the index of the step that made its version, or -1 for the starting
+        # version.
         assert [step + 1 for step, _ in found] == [0, 2, 4, 5]
         assert [row["validation/reward"] for _, row in found] == [2.0, 2.0, 2.0, 1.0]
         assert [row["validation/accuracy"] for _, row in found] == [1.0, 1.0, 1.0, 0.0]

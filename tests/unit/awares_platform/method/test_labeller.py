@@ -79,10 +79,9 @@ def test_both_wrong_can_be_dropped() -> None:
     ("confidence", "want"), [(0.89, Label.HR), (0.9, Label.LR), (1.0, Label.LR)]
 )
 def test_a_right_but_unsure_answer_is_labelled_hr(confidence: float, want: Label) -> None:
-    """Check that two right answers give the label HR if the confidence is below 0.9.
+    """Check that two right answers give the label HR if the confidence is below 0.9, the default.
 
-    0.9 is the default of min_confidence. If only the low-resolution answer is right, the label is
-    LR at any confidence.
+    If only the low-resolution answer is right, the label is LR at any confidence.
     """
     labelled = label("7", "7", confidence=confidence, curate={})
     assert (

@@ -29,8 +29,7 @@ OPENED: list[str] = []
 class LongerIsBetter:
     """A judge that prefers the full-resolution answer if it is over `margin` characters longer.
 
-    Otherwise the judge prefers the low-resolution answer. The judge is an async context manager, so
-    the labeller must open it and close it.
+    The judge is an async context manager, which the labeller must open and close.
     """
 
     def __init__(self, margin: int) -> None:

@@ -81,8 +81,8 @@ def test_large_deltas_bring_the_anchor_sooner() -> None:
 def test_the_mean_version_is_that_of_the_writer(delta: float) -> None:
     """Compare `per_version` with a simulation of the writer over 4,800 versions.
 
-    An anchor holds all weights. A version with an anchor also gets a delta, unless a delta has over
-    0.7 times the size of an anchor.
+    A version with all weights (an anchor) also gets a delta, unless deltas have over 0.7 of its
+    size.
     """
     from awares_platform.weights import cadence
 
@@ -146,8 +146,8 @@ def test_hours_follow_from_flops() -> None:
     assert (grpo.learner_waits, grpo.rollouts_wait) == waits
     assert min(waits) == 0
     synchronous = make(setup("grpo.staleness_bound=0"), Assumptions()).hours["grpo"]
-    # A synchronous learner takes turns with the rollouts, so it waits for the images of its longest
-    # pass: one image and eight crops. The images of the asynchronous learner above are ready.
+    # A synchronous learner waits for the images of its longest pass: one image and eight crops.
+    # Those of the asynchronous learner above are ready.
     images = 0.120 + 8 * 0.025
     assert (grpo.ranks.images_s, synchronous.ranks.images_s) == (0, pytest.approx(images))
     assert synchronous.ranks.seconds == pytest.approx(grpo.ranks.seconds + images)

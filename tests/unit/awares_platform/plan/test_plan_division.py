@@ -43,8 +43,8 @@ def preset(name: str) -> PlatformConfig:
 
 def test_every_split_of_the_same_gpus_is_compared() -> None:
     advice = advised(4, 4)
-    # Two divisions of the eight GPUs are missing. Seven ranks are too many for a step of six
-    # episodes, and five ranks do not fit the memory of their GPUs.
+    # Two divisions are missing: seven ranks are too many for six episodes, and five ranks do not
+    # fit the memory of their GPUs.
     assert advice.divisions == (
         Division(6, 2, 2.5),
         Division(4, 4, 3.0),

@@ -124,8 +124,8 @@ def batch(scored: int) -> Batch:
 def test_the_plan_is_within_a_tenth_of_a_pass(
     directory: Path, settings: dict[str, Any], scored: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The LoRA layers add at most CHUNK elements at a time. The tensors here are far smaller than
-    # the 7B's, so CHUNK must be smaller too.
+    # CHUNK is the most elements that LoRA layers add at a time. The tensors here are far smaller
+    # than the 7B's, so CHUNK must be smaller too.
     monkeypatch.setattr(rounding, "CHUNK", rounding.CHUNK // 256)
     policy = PolicyConfig(base=str(directory), **settings)
     model: Any = load_policy(directory, policy, seed=0)

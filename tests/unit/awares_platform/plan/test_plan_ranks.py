@@ -80,7 +80,7 @@ def test_across_steps_only_slow_images_make_the_ranks_wait() -> None:
 
     assert (slow(3000).images_s, slow(3000).seconds) == (0, 2 * 11 + 2 * 7)
     # The images of the first pass take 17 s, of which 14 s pass during the previous step. Those of
-    # the second pass take 16 s, and are ready after the 22 s of the first pass.
+    # the second pass are ready, because 16 s is less than 22 s.
     assert slow(8000).images_s == pytest.approx(17 - 14)
 
 

@@ -12,8 +12,7 @@ def test_trend_starts_at_the_first_value_and_is_exact_on_a_constant():
     assert trend([(0, 4.0)]) == [(0, 4.0)]
     constant = trend([(step, 3.0) for step in range(5)])
     assert [value for _, value in constant] == pytest.approx([3.0] * 5)
-    # The first value has the weight 0.25 * 0.75 = 0.1875, and the second value has the weight 0.25.
-    # The sum of these weights is 0.4375.
+    # The weights of the two values are 0.25 * 0.75 = 0.1875 and 0.25, with the sum 0.4375.
     assert trend([(0, 0.0), (1, 1.0)])[1][1] == pytest.approx(0.25 / 0.4375)
 
 
@@ -91,7 +90,7 @@ def test_a_missing_value_has_no_point_and_an_absent_measure_no_chart():
 
 
 def test_the_share_of_the_update_that_the_engine_plays_is_plotted_over_steps():
-    """A version has no point if the learner's logprobs change too little to measure a slope.
+    """A version without a slope has no point.
 
     The slope is the engine's change of the canary's logprobs divided by the learner's change.
     """

@@ -28,9 +28,9 @@ def strike(number: signal.Signals) -> None:
 
 
 async def slow(ended: list[str], further: list[signal.Signals]) -> None:
-    """Wait for ever. Only the cancellation after the last of the `further` signals ends the task.
+    """Wait for ever, until the cancellation after the last of the `further` signals.
 
-    Each earlier cancellation lets the task wait again, and sends the next of these signals.
+    Each earlier cancellation only sends the next of these signals.
     """
     for number in further:
         with suppress(asyncio.CancelledError):

@@ -78,8 +78,7 @@ def address(crop_loop) -> Iterator[Callable[..., str]]:
 def tab(browser) -> Iterator[Callable]:
     """Yield a function that opens an address in a new tab.
 
-    The test fails at its end if a script raised an error or the console shows one. `errors=True`
-    allows errors in the console.
+    The test fails if a script raises an error, or if the console shows one without `errors=True`.
     """
     contexts, said = [], []
 

@@ -43,7 +43,7 @@ FIELDS: dict[str, Any] = {
 }
 """A valid value of each field, so that the random changes can reach each field."""
 # All examples share one client, so hypothesis must accept a fixture that lives longer than an
-# example. Failing examples are not shrunk, because this is slow and they are readable anyway.
+# example. Shrinking is slow, and failing examples are readable without it.
 QUICK = settings(
     max_examples=150,
     phases=(Phase.explicit, Phase.generate),

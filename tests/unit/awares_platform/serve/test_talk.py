@@ -12,8 +12,7 @@ GIBBERISH = "GET_CROPS: ['99']"
 def ask(client, body):
     """Return the answer, the recoveries and the whole response.
 
-    A recovery names what the endpoint did to get an answer, such as asking the policy again after
-    an unreadable request.
+    A recovery is an action of the endpoint to get an answer, such as asking the policy again.
     """
     reply = client.post(CHAT, json=body)
     assert reply.status_code == 200, reply.text
@@ -74,7 +73,7 @@ def test_a_lenient_request_goes_on_in_the_form_of_training(client_for, engine, c
 def question_leaving(chat, tokens, max_tokens):
     """Return a question that leaves exactly `tokens` tokens of the context for requested views.
 
-    The context of 512 tokens also holds a request for "all" and an answer of `max_tokens` tokens.
+    The context of 512 tokens also holds a request and an answer of `max_tokens` tokens.
     """
     empty, one = len(chat.tool_reply(0)), len(chat.tool_reply(1))
     request = len(chat.target("GET_CROPS: ['all']"))

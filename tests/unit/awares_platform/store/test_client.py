@@ -1,7 +1,7 @@
 """Tests which environment variables the S3 client obeys.
 
-Variables for AWS and for proxies affect the client of a user's own server. They do not affect the
-client of a private server, which the platform starts itself.
+Variables for AWS and for proxies affect only clients of a user's server, not those of the server
+that the platform starts.
 """
 
 import http.server

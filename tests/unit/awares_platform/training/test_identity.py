@@ -18,12 +18,9 @@ from awares_platform.training.identity import cache_directory, content_digest, f
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the directory of an empty digest cache.
-
-    Normally, the digest of a file is cached only if the file is more than 2 seconds old. This
-    fixture removes that limit.
-    """
+    """Return the directory of an empty digest cache."""
     monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
+    # Cache the digests of new files too. Normally, a file must be more than 2 seconds old.
     monkeypatch.setattr(identity, "_SETTLED_NS", -1)
     return tmp_path / "cache" / "digests"
 

@@ -55,7 +55,7 @@ def write(directory: Path) -> None:
 def test_an_install_deletes_what_a_killed_download_left_a_day_ago(policies: Path) -> None:
     """The downloads `recent` and `live` may still run, so an install does not delete them.
 
-    A download that writes a large file changes the time of the file, but not of its directory.
+    A download that writes a large file changes the file's time, but not the directory's.
     """
     old = kill_a_download(policies)
     recent, live = (Path(shutil.copytree(old, f"{old}-{name}")) for name in ("recent", "live"))

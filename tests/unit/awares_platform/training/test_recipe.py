@@ -201,7 +201,7 @@ def test_every_setting_that_is_left_out_exists(section: type[Section], left_out:
 def test_a_setting_that_older_recipes_lack_is_left_out_until_it_changes_a_result() -> None:
     """Check a setting that older curated sets do not record.
 
-    These sets stay usable as long as the setting has a value that does not change their labels.
+    These sets stay usable while the setting does not change their labels.
     """
     each = ("curate.judge_form=each", "curate.both_wrong=LR")
     recorded = {**curate(), "curate.judge_form": "compare"}

@@ -45,8 +45,7 @@ def test_an_early_update_is_played_whole(
 ) -> None:
     """Check that `add_once` keeps the update.
 
-    Most of the update is lost if it is folded into a weight of 16 bits, or added to a rounded
-    output and rounded again.
+    Folding the update into a 16-bit weight, or adding it to a rounded output, loses most of it.
     """
     weight, inputs, down, signs = layer
     up = (signs * RATE * steps).bfloat16()

@@ -41,7 +41,7 @@ def weights(count: int, seed: int = 0) -> Tensor:
 def moved(base: Tensor, share: float, step: int = 1, seed: int = 1) -> Tensor:
     """Return a copy of `base` in which about the fraction `share` of the elements moves up or down.
 
-    Each of these elements moves by at most `step` representable numbers.
+    An element moves by at most `step` representable numbers.
     """
     random = np.random.default_rng(seed)
     words = BF16.words(base)

@@ -16,8 +16,8 @@ def costs(anchor: int, *deltas: int) -> ChainCost:
 
 
 def test_an_anchor_is_due_when_the_deltas_exceed_it() -> None:
-    # The anchor has 100 bytes, and each delta has 30 bytes. With the next delta, the first chain
-    # has three deltas (90 bytes), and the second chain has four (120 bytes).
+    # The anchor has 100 bytes, and each delta has 30. With the next delta, the first chain has 90
+    # bytes of deltas, and the second chain has 120.
     assert not costs(100, 30, 30).want_anchor(every=16)
     assert costs(100, 30, 30, 30).want_anchor(every=16)
 

@@ -52,8 +52,8 @@ def test_a_dense_blob_byte_by_byte() -> None:
     blob = encode(None, torch.tensor([[0x0201, 0x0403, 0x0605]], dtype=torch.int16))
     # The header contains format 1, dtype 10 (int16), the number of axes, and their lengths 1 and 3.
     header = [1, 10, 2, 1, 3]
-    # The low bytes and the high bytes of the values are two raw streams of three bytes each. Each
-    # stream begins with its length, shifted by two bits.
+    # The low bytes and the high bytes are two raw streams of three bytes each. A stream begins with
+    # its length, shifted by two bits.
     low, high = [3 << 2, 1, 3, 5], [3 << 2, 2, 4, 6]
     # The code 4 means "dense". The two streams with their lengths have 8 bytes in total.
     assert [*blob] == [*header, 4, 8, *low, *high]
@@ -90,8 +90,8 @@ def test_neighbouring_floats_are_one_step_apart() -> None:
     assert [*ordered] == sorted(ordered)
     up = torch.nextafter(values[:-1], torch.tensor(float("inf")))
     steps = words.steps(words.words(values[:-1]), words.words(up))
-    # The codec counts -0.0 and 0.0 as two numbers, but nextafter counts them as one number. The
-    # codec therefore counts two steps from -0.0 to the next number above zero.
+    # The codec counts -0.0 and 0.0 as two numbers, unlike nextafter. It therefore counts two steps
+    # from -0.0 to the next number above zero.
     assert [*steps] == [1, 2, 1, 1, 1]
 
 
@@ -247,8 +247,8 @@ def test_the_most_compressible_tensor_is_not_taken_for_damage(dtype: torch.dtype
     blob = encode(None, new)
     assert len(blob) < new.nbytes / 20_000
     assert same(decode(None, blob), new)
-    # The encoder chooses the layout of a byte stream from the middle of the stream. Each block of 4
-    # MiB of the tensor has its own streams, so change the middle of the first block.
+    # The encoder chooses the layout of a byte stream from the middle of the stream. This changes
+    # the middle of the first block of 4 MiB, which has its own streams.
     new[len(new) // 4 - 2048 : len(new) // 4 + 2048 : 16] = 1
     assert same(decode(None, encode(None, new)), new)
 

@@ -107,8 +107,7 @@ def test_no_word_is_written_beyond_the_end() -> None:
 def test_codes_and_outsiders_must_agree(bits: int, content: bytes, drawn: st.DataObject) -> None:
     """Check that the decoder refuses one missing or surplus outsider.
 
-    An outsider is a byte that the alphabet does not contain. The packed codes say how many
-    outsiders must follow.
+    An outsider is a byte that the alphabet does not contain.
     """
     alphabet = Alphabet(bits, np.arange((1 << bits) - 1, dtype=np.uint8))
     data = np.frombuffer(content, np.uint8)

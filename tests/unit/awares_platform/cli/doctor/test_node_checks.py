@@ -87,8 +87,7 @@ def test_a_setup_without_gpus_skips_them_and_a_missing_gpu_fails() -> None:
 class Dated(http.server.BaseHTTPRequestHandler):
     """A handler that denies every request.
 
-    The attribute `date` of the server is the Date header of the replies. If `date` is empty, the
-    replies have no such header.
+    The server's `date` is the Date header of the replies, or "" for replies without this header.
     """
 
     def do_GET(self) -> None:
