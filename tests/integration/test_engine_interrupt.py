@@ -18,7 +18,7 @@ EPISODES = 16
 
 
 def test_interrupted_turns_go_on_from_their_tokens(tmp_path: Path) -> None:
-    """Interrupt the engine during the second turns, and then continue the episodes on this engine."""
+    """Interrupt the engine during the second turns, and then continue the same episodes."""
     policy = RandomPolicy.build(tmp_path)
     spec = EpisodeSpec(LIMITS, sampling=SAMPLING)
     with started(policy.path, CONFIG, policy.chat) as (runner, engine):

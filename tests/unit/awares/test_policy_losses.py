@@ -144,7 +144,7 @@ def test_an_episode_with_a_large_product_is_masked_but_has_its_kl_term():
 
 
 def test_the_trust_region_and_the_correction_are_decoupled():
-    """Check that the clip bounds policy / proximal policy, and that w is proximal / behaviour policy.
+    """Check that the clip bounds policy / proximal, and that w is proximal / behaviour policy.
 
     The three policies give the token the probabilities 0.165, 0.15 and 0.1.
     """

@@ -36,7 +36,7 @@ def actions(path: Path) -> set[str]:
 def allows(
     path: Path, action: str, key: str | None = None, context: Mapping[str, str] | None = None
 ) -> bool:
-    """Return whether the policy allows `action` on the object `key`, or on the bucket if it is None.
+    """Return whether the policy allows `action` on the object `key`, or without it on the bucket.
 
     `context` holds the condition keys of the request, such as s3:prefix.
     """
