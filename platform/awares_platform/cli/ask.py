@@ -170,11 +170,10 @@ def ask(
 ) -> Reply:
     """Ask the first model of the endpoint at `url` (http://host:port), and return its reply.
 
-    `tell` gets each piece of text for the terminal as soon as the text is known. The environment
-    variable `token_env` holds the bearer token, if the endpoint needs one.
+    `tell` gets each piece of text for the terminal. The environment variable `token_env` holds the
+    bearer token.
 
-    Raises DataError if the image file is unreadable.
-    Raises EndpointError if the endpoint refuses the request, or gives no usable answer.
+    Raises DataError if the image file is unreadable, and EndpointError without a usable answer.
     """
     try:
         data = base64.b64encode(image.read_bytes()).decode()

@@ -63,8 +63,7 @@ class ProcessTime:
 class CpuTimes:
     """Sums up the CPU seconds of the process `root` and of its descendants, by kind.
 
-    The sums lack the CPU time between a process's last sample and its end. If a process changes its
-    kind, all of its CPU time counts for the last kind.
+    The CPU time between a process's last sample and its end is lost.
 
     Example:
         times = CpuTimes(psutil.Process())

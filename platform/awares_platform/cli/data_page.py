@@ -36,9 +36,8 @@ def page(
 ) -> str:
     """Return an HTML page with the samples. The page needs no other file.
 
-    Evidence boxes are red, and target crops are blue. `images` maps an image's hash to the image.
-    If `images` raises an error for a hash, the page shows the error. Each entry of `facts` becomes
-    a table.
+    `images` returns the image with a hash. Each entry of `facts` becomes a table. Evidence boxes
+    are red, and target crops are blue.
     """
     figures = "\n".join(_figure(sample, images) for sample in samples)
     tables = "\n".join(_table(name, value) for name, value in (facts or {}).items())

@@ -20,13 +20,9 @@ _AGAIN = {
 def guarded(name: str, execute: Callable[[], None]) -> int:
     """Run a command and return its exit status.
 
-    The statuses are:
-
-    - 0 after success;
-    - 2 after a user error (AwaresError), which is raised if AWARES_TRACEBACK is set;
-    - 130 after Ctrl-C, and 143 after SIGTERM.
-
-    All other exceptions are raised.
+    - 0 means success.
+    - 2 means a user error (AwaresError). With AWARES_TRACEBACK set, the error is raised.
+    - 130 means Ctrl-C, and 143 means SIGTERM.
     """
     from awares_platform.runtime import logs, terminal
 

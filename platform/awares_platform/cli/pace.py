@@ -1,9 +1,9 @@
 """Prints the progress of the quickstart's jobs, and estimates the time that is left.
 
-    slowness  = measured seconds of some phases / typical seconds of the same phases
+    slowness  = measured seconds / typical seconds of the same phases
     time left = rest of this phase + slowness * typical seconds of all later phases
 
-The typical seconds come from a quickstart on two cores.
+The typical seconds were measured on two cores.
 """
 
 import re

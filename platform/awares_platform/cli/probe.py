@@ -105,10 +105,10 @@ def check_ray(address: str) -> str:
 def check_endpoint(url: str) -> str:
     """Ask the endpoint at `url` a question, and return one line about its reply.
 
-    If the endpoint requires a key and AWARES_SERVE_TOKEN is unset, nothing is asked.
+    Without AWARES_SERVE_TOKEN, an endpoint that requires a key is not asked.
 
-    Raises EndpointError or LaunchError if the endpoint does not answer, or LaunchError if it
-    answers without the token that AWARES_SERVE_TOKEN holds.
+    Raises EndpointError or LaunchError if the endpoint does not answer, or if it answers without
+    the token.
     """
     from PIL import Image
 

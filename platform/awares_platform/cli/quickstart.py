@@ -1,7 +1,7 @@
 """`awares quickstart` runs the five jobs on one machine, then asks the served policy a question.
 
-Each job except serve runs in a separate process, which frees the job's memory when it ends. With an
-unchanged setup, the next quickstart skips the jobs that progress.json lists as finished.
+Each job except serve has its own process, which frees the memory at its end. A repeated quickstart
+skips the finished jobs.
 """
 
 import hashlib
@@ -50,8 +50,9 @@ def run(config: PlatformConfig, fresh: bool = False) -> None:
 
     The caller must have opened a session. `fresh` discards an earlier run and its labels.
 
-    Raises ConfigError if evaluate.policies lacks "awares", and JobRefused if another quickstart of
-    this run is at work. Also raises the errors of `prepare`.
+    Raises ConfigError if evaluate.policies lacks "awares".
+    Raises JobRefused if another quickstart of this run is at work.
+    Also raises the errors of `prepare`.
     """
     if "awares" not in config.evaluate.policies:
         raise ConfigError(
@@ -91,9 +92,8 @@ def _run(config: PlatformConfig, fresh: bool) -> None:
 def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartState:
     """Return the state of the earlier quickstart of this run, or a new state.
 
-    The state is new without an earlier quickstart, after a change of the setup, or with `fresh`. A
-    new state deletes the run's files and objects. `fresh` also deletes its curated data set and the
-    base policy's answers.
+    If the setup has changed or `fresh` is true, the state is new, and the run's files and objects
+    are deleted. `fresh` also deletes the curated data set and the base policy's answers.
 
     Raises JobRefused, and deletes nothing, if a running job uses the files or objects.
     Raises ConfigError, unless `fresh`, if progress.json is damaged or no quickstart made the run.
@@ -140,8 +140,8 @@ def _check_idle(store: ObjectStore, run: str, curated: str | None) -> None:
 def fingerprint(config: PlatformConfig) -> str:
     """Return a digest of the setup and of the base policy's files.
 
-    Settings that cannot change a result do not count. New settings must not change the digests of
-    earlier runs, because a run with another digest is deleted.
+    A run with another digest is deleted. New settings must thus not change the digests of earlier
+    runs.
     """
     from awares_platform.training.source import base_digest
 

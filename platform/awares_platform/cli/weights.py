@@ -98,10 +98,9 @@ def details(subscriber: Subscriber, version: int) -> Iterator[str]:
 
 
 def verify(subscriber: Subscriber, version: int | None) -> None:
-    """Download and verify all published anchors and deltas.
+    """Download and verify all published anchors and deltas, or only those of `version`.
 
-    If `version` is given, check only what leads to this version. A delta is skipped if its base
-    version is damaged or deleted.
+    A delta is skipped if its base version is damaged or deleted.
 
     Raises WeightsError after all downloads if something is damaged.
     """
@@ -142,8 +141,8 @@ def pull(
 ) -> Path:
     """Write a version as a policy directory for transformers and vLLM, and return the directory.
 
-    Processor and configuration come from the policy `start`, with which GRPO began. The input
-    settings come from the version's manifest, then from that policy's record, then from `method`.
+    Processor and configuration come from the policy `start`, with which GRPO began. If no input
+    settings are recorded, `method` replaces them.
 
     Raises ConfigError if the directory is not empty.
     """

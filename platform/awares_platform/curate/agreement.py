@@ -1,7 +1,7 @@
 """Measures how often a second judge agrees with the judge that labelled a curated set.
 
-Cohen's kappa is (observed - expected) / (1 - expected), where the expected agreement is that of two
-independent judges. No reply is paid twice.
+Cohen's kappa is (observed - expected) / (1 - expected). The expected agreement is that of
+independent judges.
 """
 
 import asyncio
@@ -92,8 +92,8 @@ def agreement_key(name: str) -> str:
 def measure(store: ObjectStore, data: DataConfig, curate: CurateConfig, name: str) -> Agreement:
     """Ask the second judge about all samples of a curated set, and write the agreement.
 
-    Raises DataError if `name` is no curated set, or if no reply of the second judge is readable.
-    Raises ConfigError if the second judge cannot be built, and EndpointError if its endpoint fails.
+    Raises DataError if `name` is no curated set, or without a readable reply.
+    Raises ConfigError if the judge cannot be built, and EndpointError if its endpoint fails.
     """
     split = read_split(store, name, SPLIT)
     if not all("verdict" in columns for columns in split.columns):

@@ -38,16 +38,12 @@ if TYPE_CHECKING:
 class Answerer:
     """Adds the low-resolution and the full-resolution answer to each sample of a shard.
 
-    Ray Data calls this actor with one shard at a time, and restarts it if it dies. The actor itself
-    restarts its engine. It stores the answers, so that a later curation can reuse them.
+    The answers are stored, so that a later curation can reuse them. A batch has these columns:
 
-    A batch has these columns:
-
-    - "key" is the store key of the shard.
-    - "rows" is the shard's parquet file. The result adds columns with the answers to it.
-    - "answers" is the store key of the stored answers.
-    - "failure", in the result only, is a pickled AwaresError or empty. A raised error would drown
-      in Ray Data's tracebacks.
+    - "key": store key of the shard
+    - "rows": parquet file of the shard, to which the answers are added
+    - "answers": store key of the stored answers
+    - "failure", in the result only: a pickled AwaresError, or empty
     """
 
     def __init__(self, config: PlatformConfig, reports: LossReports) -> None:
@@ -68,6 +64,7 @@ class Answerer:
             with watchdog(self._config.run.hang_timeout_s):
                 rows = self._answered(samples, str(batch["answers"][0]))
         except AwaresError as error:
+            # Ray Data would wrap a raised error in long tracebacks.
             return {**batch, "failure": np.array([pickle.dumps(error)], dtype=object)}
         return {
             **batch,

@@ -5,8 +5,7 @@ Ray Data runs two stages over the shards of the train split:
 1. An Answerer, an actor with an engine, answers each sample at low and at full resolution.
 2. A task `label_shard` asks the judge and the grounding model, and writes the curated shard.
 
-A restarted job keeps finished shards with the same fingerprint: a digest of samples, policy and
-settings.
+A restarted job keeps the finished shards.
 """
 
 import json
@@ -217,7 +216,7 @@ def _label(
 ) -> Iterator[dict[str, Any]]:
     """Run both stages, and yield the result of `label_shard` for each finished shard.
 
-    `say` shows a line to the user, such as the loss of an answerer.
+    `say` shows a line to the user.
 
     Raises the AwaresError of a failed stage, and LaunchError after too many lost processes.
     """

@@ -44,8 +44,7 @@ def label_shard(
 ) -> Columns:
     """Label the samples of an answered shard, and write the shard to the store.
 
-    Ray Data passes one row with "key", "fingerprint", "rows" and "failure" (see `Answerer`). The
-    result has one row with these columns:
+    `Answerer` describes the batch. The result has one row with these columns:
 
         lr, hr, dropped, unusable, dropped_boxes    counts
         faults     a JSON list with the id of each unusable sample and its fault
@@ -53,8 +52,7 @@ def label_shard(
         failure    a pickled AwaresError, or empty
         key        as in the batch
 
-    `reports` counts the processes that died on this shard. After too many, the failure is a
-    LaunchError.
+    `reports` counts the processes that died on this shard.
     """
     failure: bytes = batch["failure"][0]
     none: dict[str, Any] = {"lr": 0, "hr": 0, "dropped": 0, "unusable": 0, "dropped_boxes": 0}

@@ -23,11 +23,11 @@ _EVERY_S = 2.0
 class Losses:
     """Counts how often each answerer, and the labelling task of each shard, has died.
 
-    The job must end after more than `most` deaths of one of them in an hour.
+    The job must end if one of them dies more than `most` times in an hour.
 
     Example:
         losses = Losses(3)
-        losses.lost("a1")  # "", because the first losses are accepted
+        losses.lost("a1")  # ""
     """
 
     def __init__(self, most: int) -> None:

@@ -145,8 +145,7 @@ def read_split(store: ObjectStore, name: str, split: str, limit: int | None = No
 def distinct(samples: Sequence[Sample]) -> list[Sample]:
     """Rename samples so that all ids are distinct. The second sample with the id "a" becomes "a~2".
 
-    Merged sources often share ids. A job that looks a sample up by a shared id would miss one of
-    the samples.
+    Merged sources often share ids, but jobs look samples up by id.
     """
     taken: set[str] = set()
     return [rename(sample, taken) for sample in samples]

@@ -16,8 +16,8 @@ _LARGEST_PART = 10
 def divide(samples: Sequence[Sample], count: int) -> tuple[list[Sample], list[Sample]]:
     """Return the samples to train on and the held-out samples, each in the order of `samples`.
 
-    At most `count` samples and at most a tenth of all are held out. Samples with the same image
-    stay together. The choice of images depends only on the hashes, not on the order or a seed.
+    At most `count` samples and a tenth of all are held out. Samples with the same image stay
+    together. Only the image's hash decides.
 
     Example:
         divide(samples, 256)

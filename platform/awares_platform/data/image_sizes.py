@@ -46,8 +46,7 @@ def read_sizes(
 ) -> dict[str, Size]:
     """Return a dict from the hash of each image to its width and height after decoding.
 
-    Several threads read each distinct image once, and `finished` is called after each. Unreadable
-    images are left out.
+    `finished` is called after each image. Unreadable images are left out.
 
     Raises StoreError if the store fails.
     """

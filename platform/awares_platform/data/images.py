@@ -1,7 +1,6 @@
 """Reads images by their hash from memory, from local disk or from the object store.
 
-In the store, an image is part of a pack (packs.py) or the object images/<hash>. The hash of the
-file is verified before the decoding.
+In the store, an image is part of a pack (packs.py) or the object images/<hash>.
 """
 
 import os
@@ -33,10 +32,10 @@ _WRITE_SPLIT = "delete the manifest.json of the split and write the split again"
 
 
 class Images:
-    """A callable that maps the hash of an image to the RGB image.
+    """A callable that maps the hash of an image to the RGB image. It is thread-safe and picklable.
 
-    Callers must not modify the image, because the cache returns it again. `splits` holds pairs of
-    data set and split. Their packs are searched first. An Images is thread-safe and picklable.
+    Callers must not modify the image, because it is cached. `splits` are pairs of a data set and a
+    split, whose packs are searched first.
 
     Example:
         images = Images.of(store, config.data)

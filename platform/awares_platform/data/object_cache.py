@@ -21,8 +21,7 @@ _LOCKS = 16
 class ObjectCache:
     """Reads objects from a local directory, or else from the store, and always verifies the hash.
 
-    The cache is thread-safe, and one thread fetches each object. All processes of a machine share
-    the directory.
+    The cache is thread-safe. All processes of a machine share the directory.
 
     Example:
         cache = ObjectCache(store, Path("/tmp/awares-images-1000"))

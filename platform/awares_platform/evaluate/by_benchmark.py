@@ -16,8 +16,8 @@ def benchmark_metrics(
 ) -> dict[str, Any]:
     """Return the metrics of each policy on each benchmark, and their averages.
 
-    "average" holds each policy's mean accuracy and retained token ratios (RTR). A failed episode
-    scores 0, and counts neither for RTR nor for `call_rate`, the share of episodes with crops.
+    A failed episode scores 0. It counts neither for the retained token ratio nor for `call_rate`,
+    the share of episodes with crops.
     """
     found = {
         name: {policy: _metrics(name, rows, seed, version) for policy, rows in scored.items()}

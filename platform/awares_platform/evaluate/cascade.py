@@ -1,8 +1,7 @@
 """Builds two-pass policies: a pass at low resolution, and for some questions a second pass.
 
-In the second pass, the base policy answers anew at full resolution. `escalate` needs that pass if
-the trained policy requests crops (VisionThink, arXiv 2507.13348), and `threshold` if the first
-answer is unlikely.
+The second pass is at full resolution. `escalate` adds it if the trained policy requests crops
+(VisionThink, arXiv 2507.13348). `threshold` adds it if the first answer is unlikely.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,10 +42,9 @@ def escalate(
 ) -> list[Played]:
     """Add a second pass to every episode of `asked` with a granted request.
 
-    - `asked` holds the episodes of the trained policy.
-    - `full` holds the second passes: the episodes of the policy full, in the same order.
+    - `asked` holds the episodes of the trained policy, played with the settings `spec`.
+    - `full` holds the second passes, in the same order.
     - `decision_s` maps a sample's id to the seconds of its first turn.
-    - `spec` holds the settings of `asked`.
     """
     return [
         _fresh(first, again, decision_s.get(first.sample.sample_id, 0.0), _first(first), spec)

@@ -99,8 +99,7 @@ class Evaluator:
         """Load a trained policy into the engine, and check the engine with a canary.
 
         The canary compares the engine's logprobs with those of transformers, on some of the
-        `probes`. For a LoRA policy, the engine loads the adapter only, after a restart if it runs
-        another base policy.
+        `probes`.
 
         Raises DataError if no probe is usable.
         Raises PolicyError if the training changed weights outside the adapter.

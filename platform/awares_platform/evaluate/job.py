@@ -1,7 +1,7 @@
 """Lets every policy answer the same held-out questions, and compares the policies.
 
-An engine plays full and low with the base weights, then sft and awares with their own. The other
-two policies, threshold and escalate, are built from these episodes (cascade.py).
+An engine plays the policies full, low, sft and awares. Threshold and escalate are built from these
+episodes (cascade.py).
 """
 
 import json

@@ -30,8 +30,8 @@ def label(
 ) -> dict[str, Sample]:
     """Label the samples as curation does, from the answers of the policies low and full.
 
-    The result maps ids to samples. A label is None if curation would leave the sample out. All are
-    None without low or full. `replies` are the endpoints' earlier replies.
+    The result maps ids to samples. A label is None if curation would leave the sample out.
+    `replies` are the endpoints' earlier replies.
 
     Raises BudgetSpent if new replies would exceed curate.budget.
     """

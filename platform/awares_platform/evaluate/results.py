@@ -33,8 +33,7 @@ def policy_metrics(
 ) -> dict[str, Any]:
     """Return the metrics of one policy: overall, by question kind and by annotated label.
 
-    - `crops` counts the requests for each region of `asked`, and under "direct" the answers without
-      one.
+    - `crops` counts the requests for each region of `asked`, and the direct answers.
     - `unanswered` counts the successful episodes with neither request nor answer.
     - `decision` compares the decisions to request crops with the labels of this evaluation.
     - `decision_annotated` compares these decisions with the annotated labels.

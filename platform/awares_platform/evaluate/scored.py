@@ -51,7 +51,6 @@ def score_all(
     - `labelled` maps a sample's id to the sample with its derived label.
     - `name` is the scorer of samples that name none.
     - `alone` holds the ids of the samples that ran alone on the engine.
-    - `version` is the version of the scorers.
     """
     rewards = _rewards(rows, labelled, reward)
     scorers = {known: scorer(name, known) for known in get_args(Version)}

@@ -1,7 +1,6 @@
 """Asks a language model for a reply in a given form, and asks again if the reply does not parse.
 
-The second and last question quotes the reply and its fault. A server that supports JSON schemas
-also gets the form as a schema.
+The second question quotes the reply and its fault. Servers may also get a JSON schema.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,8 +25,7 @@ async def ask(
 
     If `read` raises Unreadable, the question is asked once more.
 
-    Raises Unreadable if the second reply does not parse either, or if the endpoint refuses the
-    question.
+    Raises Unreadable if the second reply does not parse either, or after a refusal.
     Raises EndpointError if the endpoint cannot be used.
     """
     try:

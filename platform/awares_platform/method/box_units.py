@@ -1,8 +1,7 @@
 """Tells in which units a grounding model writes its boxes, and converts the boxes to pixels.
 
-A model is asked for thousandths (0 to 1000), but some models write pixels or fractions. Several
-units may fit a reply. The other replies of the batch then decide, or else the model's usual unit. A
-reply whose unit stays unclear is refused.
+A model may write thousandths (0 to 1000), pixels or fractions. If several units fit a reply, the
+other replies of the batch decide.
 """
 
 import math
@@ -81,8 +80,7 @@ def batch_unit(
 ) -> Mapping[frozenset[BoxUnit], BoxUnit | None]:
     """Return the unit of each kind of reply. The kind is the set of units that a reply admits.
 
-    `replies` must have passed `inside`. `usual` is the model's usual unit. The unit None means that
-    such replies must be refused.
+    `usual` is the model's usual unit. Replies with the unit None must be refused.
     """
     kinds = [admitted(drawn.boxes, size) for drawn, size in replies if drawn.boxes]
     only = {unit: kinds.count(frozenset({unit})) for unit in BoxUnit}

@@ -97,10 +97,10 @@ class KeptReply:
 class ReplyMemory(Protocol):
     """Remembers the replies of endpoints by a digest of the question.
 
-    - `kept` returns the reply with this digest, or None.
-    - `keep` returns after the reply is stored so that it survives a kill.
+    - `kept` returns the reply, or None.
+    - `keep` stores a reply, and returns once the reply survives a kill.
     - `doubt` notes that a reply is unreadable.
-    - `spent` returns an error if the replies have cost the whole budget, or else None.
+    - `spent` returns an error if the replies have cost the whole budget.
     """
 
     def kept(self, key: str) -> KeptReply | None: ...
@@ -118,8 +118,8 @@ Fill = Callable[[Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]]
 class ChatEndpoint:
     """A client of one chat endpoint, and an async context manager.
 
-    At most `config.in_flight` requests run at a time. Questions whose replies are in `memory` are
-    not sent. `fill` replaces the hashes of images in the messages by images before sending.
+    Questions whose replies are in `memory` are not sent. `fill` replaces the hashes of images in
+    the messages by the images.
 
     Example:
         async with ChatEndpoint(config) as endpoint:
@@ -167,8 +167,7 @@ class ChatEndpoint:
         Raises EndpointBusy if no attempt succeeds within the retry budget.
         Raises EndpointError if the endpoint cannot be used.
         Raises Unreadable if the endpoint refuses only these messages.
-        Raises the error of `ReplyMemory.spent` if the budget is spent, once no request is in
-        flight.
+        Raises the error of `ReplyMemory.spent` if the budget is spent.
         """
         key = self._key(messages, schema)
         reply = self._memory.kept(key) if self._memory else None
@@ -342,7 +341,7 @@ def _is_filter(text: str) -> bool:
 def _client(config: EndpointConfig) -> httpx.AsyncClient:
     """Return an HTTP client for the endpoint that `config` names.
 
-    The client uses the proxy of the environment variables, except for this machine and NO_PROXY.
+    An endpoint on this machine or in NO_PROXY is asked without a proxy.
 
     Raises ConfigError if httpx cannot use the proxy, or if `config.api_key_variable` is not set.
     """

@@ -48,10 +48,9 @@ def inputs(method: MethodConfig) -> dict[str, Any]:
 def base_prompt(method: MethodConfig, tokenizer: Any, family: ModelFamily) -> str:
     """Return the base policy's system message, which method.base_prompt sets.
 
-    The setting "" stands for the message of the model's chat template, and None for no message.
+    "" stands for the message of the model's chat template, and None for no message.
 
-    Raises PolicyError if the template is missing, fails, or does not write the family's chat
-    format.
+    Raises PolicyError if the template is missing, fails, or writes another chat format.
     """
     if method.base_prompt is None:
         return ""

@@ -74,8 +74,8 @@ class Located:
 class EndpointGrounding:
     """A grounding that asks a vision-language model behind a chat endpoint.
 
-    The model gets the decoded image, so its boxes refer to the pixels that the policy sees. `unit`
-    is the unit of its coordinates. For "auto", the replies show the unit (box_units.py).
+    The model gets the pixels that the policy sees. `unit` is the unit of its coordinates. For
+    "auto", the replies show the unit (box_units.py).
 
     Example:
         async with EndpointGrounding(config.curate.grounding_endpoint, images) as grounding:

@@ -1,7 +1,7 @@
 """Derives a sample's label and target crops from the base policy's answers (paper, section 3.2).
 
-The label is LR if the low view suffices, and HR if the policy needs crops. The judge's verdict and
-the policy's confidence decide. For HR, the grounding's boxes give the target crops.
+The label is LR if the low view suffices, and HR otherwise. Judge and confidence decide. For HR, the
+grounding's boxes give the target crops.
 """
 
 import asyncio
@@ -103,13 +103,11 @@ class Labeller:
     async def __call__(self, batch: Sequence[Answers]) -> list[Labelled]:
         """Label the samples concurrently, and return the results in the order of `batch`.
 
-        The grounding gets all HR samples in one call, because only many replies show the unit of
-        its coordinates.
-
         Raises EndpointError if an endpoint cannot be used.
         """
         decided = await asyncio.gather(*(self._decide(answers) for answers in batch))
         asked = [one.sample for one in decided if one.sample and one.sample.label is Label.HR]
+        # Only many replies show the unit of the coordinates, so one call asks about all samples.
         found = iter(await locate(self._grounding, asked))
         places = [
             next(found) if one.sample and one.sample.label is Label.HR else None for one in decided

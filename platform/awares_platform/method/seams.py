@@ -23,8 +23,8 @@ def build(
 ) -> Part:
     """Build the part that `reference` names and check that it has all members of `protocol`.
 
-    `key` is the configuration key of `reference`. The factory gets all `settings`, and each
-    `offered` value for which it has a parameter that `settings` does not set.
+    `key` is the configuration key of `reference`. All `settings` become arguments. `offered` values
+    fill the other parameters.
 
     Raises ConfigError if the part cannot be imported or built, or lacks a member.
 

@@ -1,7 +1,7 @@
 """Proposes how to divide GPUs between learner ranks and rollout actors.
 
-The plan advises the division with the shortest run. If learners and engines have GPUs of different
-kinds, it advises the fewest rollout actors whose run is at most 2 % longer.
+The shortest run wins. With GPUs of different kinds, the fewest rollout actors within 2 % of the
+shortest run win.
 """
 
 from collections.abc import Callable, Iterator
@@ -79,8 +79,7 @@ def advise(
 
     - `parallel` is the number of GPUs of an engine.
     - `pools` is true if learners and engines have GPUs of different kinds.
-    - `fits` tells whether a setup fits its GPUs.
-    - `hours` returns the hours of a setup's run.
+    - `fits` and `hours` judge a setup.
     """
     divisions = tuple(
         Division(setup.learner_workers, setup.rollout_actors, hours(setup))

@@ -92,8 +92,8 @@ def engine_memory(
 ) -> EngineMemory:
     """Compute the memory of one GPU of an engine that receives `wanted` episodes at once.
 
-    `rank` is policy.lora_rank. The plan does not count that the prefix cache shares the prompts of
-    a group, so a real engine holds more episodes.
+    `rank` is policy.lora_rank. A real engine holds more episodes, because the prefix cache shares
+    prompts.
 
     Raises ConfigError if engine.tensor_parallel does not divide the number of attention heads.
     """
@@ -135,11 +135,12 @@ def engine_memory(
 def adapter_slots(dtype: str, rank: int, shape: Geometry) -> int:
     """Return the bytes of an engine's slots for LoRA adapters, or 0 if the engine has no slots.
 
-    A float32 engine has none, because it folds adapters into its weights. vLLM rounds the rank up
-    to one of `RANKS`, and makes room for all linear layers of the language model.
+    A float32 engine folds adapters into its weights. vLLM makes room for all linear layers of the
+    language model.
     """
     if not rank or dtype == "float32":
         return 0
+    # vLLM rounds the rank up to one of RANKS.
     rounded = min((size for size in RANKS if size >= rank), default=rank)
     return SLOTS * element_bytes(dtype) * shape.adapter_parameters(rounded, ())
 
@@ -147,12 +148,13 @@ def adapter_slots(dtype: str, rank: int, shape: Geometry) -> int:
 def _workspace(settings: EngineConfig, shape: Geometry, element: int, images: int) -> float:
     """Return the peak bytes of the temporary tensors of one forward pass.
 
-    - A decoder layer's activations are those of engine.max_batched_tokens tokens.
-    - A vision block's activations are those of the patches of `images` visual tokens.
-    - Two fp32 copies of the logits cover engine.max_requests sequences.
+    `images` is the number of visual tokens of a pass.
     """
+    # The activations of one decoder layer, per token.
     language = element * (4 * shape.hidden + 2 * shape.intermediate)
+    # The activations of one vision block, per visual token.
     vision = element * shape.merge**2 * (4 * shape.v_hidden + 2 * shape.v_intermediate)
+    # Two fp32 copies of the logits.
     logits = 2 * 4 * settings.max_requests * shape.vocab
     return settings.max_batched_tokens * language + images * vision + logits
 
@@ -160,8 +162,9 @@ def _workspace(settings: EngineConfig, shape: Geometry, element: int, images: in
 def _scoring(settings: EngineConfig, shape: Geometry, element: int, lengths: Lengths) -> float:
     """Return the peak bytes of temporary tensors while the engine computes a canary's logprobs.
 
-    A canary is a set of fixed prompts. The longest shows a crop of half an image, twice the usual
-    crop. vLLM holds logits and fp32 logprobs of two prompts, and one byte per logit of one prompt.
+    A canary is a set of fixed prompts.
     """
+    # The longest prompt shows a crop of half an image, twice the usual crop.
     rows = min(settings.max_batched_tokens, lengths.called + lengths.crop)
+    # vLLM holds logits and fp32 logprobs of two prompts, and one byte per logit of one prompt.
     return float(rows * shape.vocab * (2 * (element + 4) + 1))

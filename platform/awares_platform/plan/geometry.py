@@ -116,10 +116,7 @@ class Geometry:
         return self.language_parameters + self.vision_parameters
 
     def adapter_parameters(self, rank: int, targets: Sequence[str]) -> int:
-        """Return the number of parameters of LoRA adapters.
-
-        A linear layer gets rank * (input width + output width) parameters. Empty `targets` mean all
-        linear layers.
+        """Return the number of parameters of LoRA adapters. Empty `targets` mean all linear layers.
 
         Raises ConfigError for an unknown target.
 
@@ -158,9 +155,7 @@ of the vision MLP.
 
 
 def geometry(base: str, family: ModelFamily) -> Geometry:
-    """Return the geometry of `base`, the setting policy.base.
-
-    `base` is "mini", a local directory with a config.json, or the Hugging Face id of a release.
+    """Return the geometry of the policy `base`: "mini", a local directory, or a Hugging Face id.
 
     Raises ConfigError if the geometry is unknown.
     Raises PolicyError if config.json cannot be read or describes another family.

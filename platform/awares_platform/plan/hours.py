@@ -159,8 +159,8 @@ def rollout_seconds(
 ) -> float:
     """Return the seconds in which the engines generate the episodes of one learner step.
 
-    Prefill computes the prompt of each group once (prefix cache), and every crop. Each decoding
-    step reads the weights and the KV cache of the batch.
+    Prefill computes each group's prompt once (prefix cache). Each decoding step reads the weights
+    and the KV cache.
     """
     forward = Pass(1, 0, 0)
     episodes = grpo.groups_per_step * grpo.group_size

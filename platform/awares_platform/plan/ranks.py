@@ -1,7 +1,7 @@
 """Computes how long the ranks of a trainer work on one step, and how long they wait.
 
-A rank computes a step in several passes. All ranks end a pass together, because ZeRO communicates
-once per pass. A thread prepares the images of a pass during the previous pass.
+A step has several passes, which all ranks end together. A thread prepares the images of a pass
+during the previous pass.
 """
 
 import math
@@ -65,8 +65,8 @@ class RankTime:
     def ahead(self, period: float) -> "RankTime":
         """Return the time of a step whose images are prepared during the previous step.
 
-        A new batch, and with it the preparation of its images, begins every `period` seconds. Ranks
-        that still train on an earlier batch wait less than `self.images_s`.
+        A new batch becomes ready every `period` seconds. Ranks that still train then wait less for
+        its images.
         """
         computing = self.seconds - self.images_s
         seconds = max(computing, self.prepared_s, min(self.seconds, period))
@@ -85,11 +85,8 @@ def rank_time(
 ) -> RankTime:
     """Compute the time of one update on `episodes` typical episodes.
 
-    `sharing` is the number of episodes with the same image. The plan assumes that they are in the
-    same pass.
-
-    If `across_steps` is true, the first pass's images are prepared during the previous step.
-    Otherwise the first pass waits for them.
+    `sharing` is the number of episodes with the same image, all in the same pass. `across_steps` is
+    true if the first pass's images are prepared during the previous step.
     """
     called = round(lengths.call_rate * episodes)
     sizes = [lengths.called] * called + [lengths.plain] * (episodes - called)

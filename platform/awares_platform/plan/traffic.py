@@ -119,10 +119,10 @@ def traffic(
 ) -> Traffic:
     """Compute the traffic of a run that publishes `trained` parameters in `dtype` (engine.dtype).
 
-    Every engine downloads every version. An engine and a learner rank each read a group's image. A
-    checkpoint holds the optimizer's state with fp32 weights.
+    Every engine downloads every version. A checkpoint holds the optimizer's state with fp32
+    weights.
 
-    Raises ConfigError if `assumed` states a share of changed weights for a run that trains an
+    Raises ConfigError if `assumed` states a share of changed weights, but the run trains an
     adapter.
     """
     raw = float(trained * element_bytes(dtype))
@@ -135,6 +135,7 @@ def traffic(
         anchor=anchor * raw,
         weights_up=up,
         weights_down=down * grpo.rollout_actors,
+        # An engine and a learner rank each read a group's image.
         images=2 * grpo.groups_per_step * assumed.image_mb * 1e6,
         checkpoints=OPTIMIZER * trained / grpo.checkpoint_every,
     )

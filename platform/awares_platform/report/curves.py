@@ -105,8 +105,8 @@ def line_chart(
 ) -> str:
     """Draw `points` as an SVG, and the trend of the points `beside` as a dashed line.
 
-    Points are (step, value) in ascending order of steps. `label` names the chart for screen
-    readers. `span` is the range of the value axis, or None to fit the values.
+    Points are (step, value) in ascending order. `label` is for screen readers. `span` is the range
+    of the value axis, or None.
     """
     every = [*points, *beside]
     low, high = span or _span([value for _, value in every])

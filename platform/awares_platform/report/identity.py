@@ -42,8 +42,7 @@ def identity(record: RunRecord) -> str:
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """Return the settings that differ: each dotted key, with its values in `before` and `after`.
 
-    A missing value is "–". Settings with no effect on results, such as the run's name, are left
-    out.
+    A missing value is "–". Settings with no effect on results are left out.
 
     Example:
         differences({"grpo": {"steps": 40}}, {"grpo": {"steps": 80}})

@@ -27,8 +27,8 @@ T = TypeVar("T")
 def sample_groups(store: ObjectStore, run: str, version: int | None = None) -> list[Group]:
     """Return groups of at most QUESTIONS questions, from segments that cover the whole run.
 
-    Up to half of the questions have several groups, so that the viewer can compare versions.
-    `version` adds groups with tokens of this version. A damaged segment is skipped.
+    Up to half of the questions have several groups. `version` adds groups with tokens of this
+    version.
 
     Raises StoreError if the store fails.
     """
@@ -81,7 +81,7 @@ def _read(store: ObjectStore, key: str) -> tuple[Group, ...]:
 def spread(values: Sequence[T], count: int) -> list[T]:
     """Return `count` evenly spread values, or all values if there are fewer.
 
-    The first and the last value are among them, or only the first if `count` is 1.
+    The first and the last value are among them.
 
     Example:
         spread([0, 1, 2, 3, 4], 3)  # [0, 2, 4]

@@ -86,9 +86,8 @@ def place(
 ) -> dict[str, NamePlate]:
     """Choose a place for the name of each mark. A mark is (name, x, y).
 
-    A name takes the first free spot of SPOTS. A free spot is inside `frame`, and overlaps neither
-    another mark nor an earlier name. Without one, the name takes the first spot inside `frame`, or
-    else the first spot.
+    A name takes the first spot of SPOTS inside `frame` that overlaps neither another mark nor an
+    earlier name. Without such a spot, the name may overlap.
     """
     dots = [NamePlate(x, y, "middle", 14) for _, x, y in marks]
     placed: dict[str, NamePlate] = {}

@@ -34,11 +34,10 @@ LEGEND = {"sft": "after SFT", "awares": "after GRPO", "low": "what the labels ca
 def shift(policies: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Any]) -> str:
     """Draw bars that compare the requests of the policy after SFT and of the policy after GRPO.
 
-    A bar shows the share of a policy's episodes with a direct answer, with no answer, or with a
-    request for a region. A third bar shows the share that the labels call for, if there are labels.
+    A bar shows the share of a policy's episodes with a certain request, or without one. A third bar
+    shows the share that the labels call for.
 
-    `policies` and `labels` are values of results.json. The result is "" if one of the two policies
-    was not evaluated.
+    `policies` and `labels` come from results.json. The result is "" if a policy is missing.
     """
     if not all(name in policies for name in ("sft", "awares")):
         return ""

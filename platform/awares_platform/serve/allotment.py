@@ -39,8 +39,7 @@ def first_views(
 ) -> tuple[ShownView, ...]:
     """Return one view per image with at most `tokens` visual tokens in all.
 
-    The views show whole images if `full` is true, and otherwise are the environment's first views.
-    All shrink until they fit.
+    If `full` is true, the views show whole images. All views shrink until they fit.
 
     Raises TooLong if even the smallest views do not fit.
     """
@@ -59,8 +58,8 @@ def allot(
 ) -> tuple[ShownView, ...]:
     """Return the views of the requested regions on each image. Return () if no region fits.
 
-    The result has at most `crops` views with at most `tokens` visual tokens in all. Too large views
-    shrink together. If that does not suffice, the last regions are dropped.
+    The result has at most `crops` views with `tokens` visual tokens in all. To fit, views shrink,
+    or the last regions are dropped.
     """
     for count in range(len(request.regions), 0, -1):
         kept = replace(request, regions=request.regions[:count])

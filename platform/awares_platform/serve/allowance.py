@@ -40,8 +40,7 @@ class Refusal:
 class Allowances:
     """Counts the requests and the visual tokens of each key. All replicas share one instance.
 
-    Requests are limited in any 60 seconds. Visual tokens are limited per 24 hours, which begin with
-    an answer of the key.
+    Requests are limited per 60 seconds, and visual tokens per 24 hours.
 
     Example:
         allowances = Allowances()

@@ -131,12 +131,11 @@ class CropLoop:
         return self._spec.environment.regions
 
     async def prepare(self, question: ChatQuestion, images: Sequence[bytes]) -> Prepared:
-        """Decode the images and choose the first views.
+        """Decode the images and choose the first views, once enough memory is free.
 
-        Before the decoding, wait while other requests hold too many pixels.
-
-        Raises RequestError for too many images or pixels, DataError for an unreadable image, and
-        TooLong if text, smallest views and answer do not fit the context.
+        Raises RequestError for too many images or pixels.
+        Raises DataError for an unreadable image.
+        Raises TooLong if text, smallest views and answer do not fit the context.
         """
         if len(images) > self._most_images:
             limit = (
@@ -224,7 +223,7 @@ class CropLoop:
     async def play(self, prepared: Prepared, tell: Tell | None = None) -> list[ServedAnswer]:
         """Play one conversation per choice. If a conversation fails, cancel the others.
 
-        `tell` gets the further views of the first choice's conversation when they are shown.
+        `tell` gets the further views of the first choice's conversation.
 
         Raises RequestError (500) if a conversation fails. The log then states the reason.
         """

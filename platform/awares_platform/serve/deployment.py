@@ -134,8 +134,8 @@ class Replica:
     async def check_health(self) -> None:
         """Raise an error if the engine or the weight updates failed, or if the engine hangs.
 
-        Ray Serve then replaces the replica. It also replaces a replica with a slow health check, so
-        this method does not wait for the engine.
+        Ray Serve then replaces the replica. The check must be fast, so it waits for no answer of
+        the engine.
         """
         await self._engine.check()
         if self._watching.done():

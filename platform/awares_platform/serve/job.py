@@ -50,7 +50,7 @@ def run(config: PlatformConfig) -> None:
 
     Ray must be initialised, and the store must be reachable.
 
-    Raises JobFenced if this process loses its lease on the run, for example after a long pause.
+    Raises JobFenced if this process loses its lease on the run.
     """
     started, stop = time.monotonic(), threading.Event()
     store = ObjectStore.from_config(config.store)
@@ -114,12 +114,11 @@ def serving(
 ) -> Iterator[str]:
     """Start the endpoint, and yield its base URL when it is ready. Stop the endpoint at the end.
 
-    `say` gets a line of text at each step of the start. If `stop` is set during the start, the
-    function yields early. Ray Serve logs to the run's serve.log.
+    `say` gets a line at each step of the start. If `stop` is set during the start, the function
+    yields early.
 
     Raises ConfigError for a wrong setting.
-    Raises PolicyError if the run lacks the policy serve.policy, or has trained it with other
-    settings of `method`.
+    Raises PolicyError if the run lacks the policy, or trained it with other settings of `method`.
     Raises LaunchError if Ray Serve already runs, the port is taken, or the replica does not start.
     """
     application = build_application(config)
@@ -229,8 +228,8 @@ def _wait_until_running(
 ) -> None:
     """Wait until the application runs or `stop` is set. Call `say` every `BEAT_S` seconds.
 
-    Raises LaunchError with Ray Serve's last message if the application fails, or is not ready after
-    `timeout_s` seconds. Waiting for a node does not count.
+    Raises LaunchError if the application fails or needs over `timeout_s` seconds, without waits for
+    a node.
     """
     deadline = time.monotonic() + timeout_s
     beat = time.monotonic() + BEAT_S

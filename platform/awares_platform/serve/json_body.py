@@ -48,8 +48,8 @@ def parse_json(body: bytes) -> dict[str, Any]:
 def _has_too_many_values(body: bytes) -> bool:
     """Return whether the body holds over `MOST_VALUES` values. Stop counting at the limit.
 
-    A body has too many values if it has more than `MOST_VALUES` marks (`,`, `[`, `{`), or more than
-    twice as many strings. A value has at most two strings: its key and itself.
+    The number follows from the marks `,`, `[` and `{`, and from the strings. A value has at most
+    two strings: its key and itself.
     """
     found, end = 0, 0
     for texts, text in enumerate(_TEXT.finditer(body)):

@@ -1,10 +1,8 @@
 """Reads the API keys of the endpoint, and finds the key that a request carries.
 
-The keys file is JSON, and holds only hashes. A key has 256 random bits, so plain SHA-256 is safe.
-
     {"keys": [{"name": "team-a", "sha256": "9f86d081...", "requests_per_minute": 600}]}
 
-Two entries may share a name, so that a new key can work before the old one is removed.
+The keys file holds only hashes. A key has 256 random bits, so plain SHA-256 is safe.
 """
 
 import hashlib
@@ -102,9 +100,9 @@ class Keyring:
     """The keys that a replica accepts. A changed keys file takes effect without a restart.
 
     `token` is a single key without limits. `path` is the keys file. If both are None, the endpoint
-    needs no key. If the file becomes unusable later, the earlier keys stay valid.
+    needs no key.
 
-    Raises ConfigError if the file is unusable at the start.
+    Raises ConfigError if the file is unusable at the start. Later, the earlier keys stay valid.
 
     Example:
         Keyring(token="secret").caller("Bearer secret").name  # "token"

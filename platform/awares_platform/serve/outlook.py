@@ -25,13 +25,11 @@ class Availability(Enum):
 class Outlook:
     """The state of the application and of the endpoint, as one proxy sees it.
 
-    Three functions, which run in threads and may block, get or report the state:
-
     - `available` returns the application's availability.
     - `draining` returns whether the endpoint is stopping. `stopping` keeps the last result.
-    - `report` gets the number of requests in flight while the endpoint is stopping.
+    - `report` gets `ongoing`, the number of requests in flight, while the endpoint is stopping.
 
-    The caller counts the requests in flight in `ongoing`.
+    These functions may block.
 
     Example:
         Outlook(available=availability, draining=draining.draining, report=report)

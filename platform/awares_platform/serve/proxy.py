@@ -2,8 +2,7 @@
 
     client --HTTP--> Connection --> CleanHeaders --> Front --> Ray Serve's proxy --> replica
 
-Ray Serve finds this module through the environment variable `VARIABLE`. Each proxy process needs
-it.
+Ray Serve finds this module through the environment variable `VARIABLE`.
 """
 
 import time

@@ -2,7 +2,7 @@
 
     validated step --lower loss--> snapshot --no checkpoint records it--> deleted
 
-A resumed job needs the snapshot that its checkpoint records, even if later steps were better.
+A job that resumes from a checkpoint needs the snapshot that this checkpoint records.
 """
 
 from collections.abc import Collection, Iterator

@@ -55,10 +55,9 @@ def prepare(
 ) -> Examples:
     """Keep the samples from which a demonstration can be built, and count the other samples.
 
-    - `sizes` maps an image's hash to its size. Views of an unknown size count as many tokens as
-      `limits` allow.
-    - `tool_weight` is the weight of a target token in a request for crops. Other target tokens
-      weigh 1.
+    - `sizes` maps an image's hash to its size. Unknown sizes count with the largest views of
+      `limits`.
+    - `tool_weight` is the weight of a target token in a request for crops. Other tokens weigh 1.
 
     Raises DataError if no sample is left.
     """

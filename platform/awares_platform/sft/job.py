@@ -1,10 +1,7 @@
 """The sft job trains the base policy on curated demonstrations (paper, section 3.3).
 
-The workers of Ray Train (worker.py) train, save checkpoints and export the best policy. Ray Train
-restarts lost workers, and the driver restarts a lost Ray Train process.
-
-A job resumes a run with the same recipe, which identifies settings, base policy and data. Another
-recipe starts from the base policy.
+The workers of Ray Train (worker.py) train, save checkpoints and export the best policy. Lost
+processes are restarted. A job resumes an earlier job with the same settings, base policy and data.
 """
 
 import logging
@@ -93,7 +90,7 @@ def run(config: PlatformConfig) -> SftResult:
     Ray must be initialised, and the store must be reachable.
 
     Raises JobRefused if another sft job of this run is alive, and JobFenced if one takes over.
-    Raises PolicyError, DataError or StoreError if policy, checkpoint, data or store cannot be used.
+    Raises PolicyError, DataError or StoreError if policy, data or store cannot be used.
     Raises the last error of a worker if the workers fail too often.
     """
     started = time.monotonic()

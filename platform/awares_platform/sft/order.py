@@ -1,7 +1,7 @@
 """Chooses the samples of each step.
 
-The choice depends only on the seed, the sizes and the step, so a run can resume from a step number.
-Only the samples after the last full batch of the last epoch are left out.
+The choice depends only on seed, sizes and step, so a run can resume from a step number. Only the
+samples after the last full batch are left out.
 """
 
 import random

@@ -45,8 +45,8 @@ def forced(
 ) -> Iterator[TeacherForced]:
     """Yield the result of each demonstration in `passes`.
 
-    A pass is a batch and its mask (B, T), which is true at the tokens of requests for crops.
-    `packed` computes a batch as one row without padding. Sequences of weight 0 yield nothing.
+    A pass is a batch and its mask (B, T) of request tokens. `packed` computes a batch as one row
+    without padding. Sequences of weight 0 yield nothing.
     """
     for batch, tool_BT in passes:
         rows_K, positions_K, logits_KV = sampled_logits(model, batch, packed=packed)
@@ -72,8 +72,8 @@ def figures(results: Sequence[TeacherForced]) -> dict[str, float]:
 
     - validation/loss is the weighted mean loss of all target tokens.
     - validation/questions is the number of demonstrations.
-    - validation/decisions is the share of demonstrations with the right decision to ask for crops.
-    - validation/tool_turns is the share of demonstrated requests that are right at every token.
+    - validation/decisions is the share with the right decision to ask for crops.
+    - validation/tool_turns is the share of requests that are right at every token.
     """
     if not results:
         return {}

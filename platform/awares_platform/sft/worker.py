@@ -4,8 +4,7 @@
                       ^                                                                -> export
                       +-- a second thread reads and collates one micro-batch ahead, across steps
 
-Only some steps validate or save a checkpoint. The state with the lowest validation loss is
-exported.
+The state with the lowest validation loss is exported.
 
 Axes: B sequences, T tokens, V entries of the vocabulary, K target tokens in all B sequences.
 """

@@ -44,8 +44,8 @@ def examine(
 ) -> list[Finding]:
     """Run `work` in a thread for at most `limit_s` seconds, and return its findings.
 
-    While `work` runs, `tell` gets a message every ten seconds. After the limit, the finding is a
-    failure, and the thread continues in the background.
+    `tell` gets a message every ten seconds. After the limit, the finding is a failure, and the
+    thread goes on.
     """
     results: list[list[Finding]] = []
     thread = threading.Thread(

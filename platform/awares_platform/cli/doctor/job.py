@@ -1,7 +1,6 @@
 """Runs the checks of `awares doctor` in a session, and collects their findings.
 
-A failed check does not stop the others, but checks that need its result are left out. All checks
-share one time limit. The wait for nodes and the clean-up do not count.
+After a failed check, only the checks that need its result are left out.
 """
 
 import logging
@@ -43,8 +42,8 @@ _STOP_S = 5.0
 def run(config: PlatformConfig, limit_s: float, wait_s: float, copy: Path | None = None) -> bool:
     """Run all checks, print and write the findings, and return whether a check has failed.
 
-    Ray must be initialised. `limit_s` limits all checks together. `wait_s` limits the wait for the
-    cluster's nodes. `copy` is a further file for the findings.
+    `limit_s` limits all checks together, and `wait_s` the wait for nodes. `copy` is a further file
+    for the findings.
     """
     diagnosis = diagnose(config, limit_s, wait_s)
     print(f"{diagnosis.table()}\n\n{diagnosis.remedies()}", flush=True)

@@ -42,8 +42,7 @@ def check_loop(
     """Check the all-reduce, the trainer, the engine and both kinds of updates.
 
     - `store` is None if the store cannot be used.
-    - `ranks` are the actors of all learner ranks.
-    - `player` is the engine's actor.
+    - `ranks` and `player` are the actors of the learner ranks and of the engine.
     - `own` is true if the setup trains an adapter.
     - `gpu` is true if the learner uses GPUs.
     """
@@ -86,10 +85,9 @@ def _start(player: Any, adapter: bool) -> list[Finding]:
 def _update(
     check: str, store: ObjectStore, ranks: list[Any], player: Any, adapter: bool, other: bool
 ) -> Callable[[], list[Finding]]:
-    """Return the function that checks one update.
+    """Return the function that checks one update: of an adapter, or else of whole weights.
 
-    `adapter` is true if the update is an adapter, and false if it is whole weights. `other` is true
-    if the setup trains the other kind, so the policy must be loaded again.
+    `other` is true if the setup trains the other kind. The policy is then loaded again.
     """
 
     def work() -> list[Finding]:

@@ -79,8 +79,7 @@ def check_disks(
 ) -> list[Finding]:
     """Write a file to each directory, and compare the free space with the size of the policy.
 
-    `places` maps a purpose, such as "cache", to the directory. `policy` is the base policy's size
-    in GiB, or None if unknown.
+    `places` maps a purpose, such as "cache", to a directory. `policy` is in GiB, or None.
     """
     free: dict[str, float] = {}
     metrics: dict[str, Any] = {"node": node, "free_gib": free}

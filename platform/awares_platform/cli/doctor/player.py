@@ -47,8 +47,6 @@ class Player:
     async def start(self, adapter: bool) -> None:
         """Start an engine for an adapter or for whole weights, unless such an engine already runs.
 
-        The engine compiles nothing, so that it starts sooner.
-
         Raises PolicyError if the policy cannot be used, and EngineError if the engine does not
         start.
         """
@@ -68,6 +66,7 @@ class Player:
         self._canary, _ = two_canaries(chat, family, method)
         self._engine = await Engine.start(
             source,
+            # Without compilation, the engine starts sooner.
             config.engine.model_copy(update={"enforce_eager": True}),
             chat,
             config.run.seed,

@@ -1,7 +1,6 @@
 """Loads the base policy into the trainer of one rank, trains an update and publishes it.
 
-The learning rate grows from step to step, until the canary's logprobs have changed enough. The
-canary is a fixed episode that trainer and engine compare (engine/canary_change.py).
+The learning rate grows until the logprobs of a fixed episode, the canary, have changed enough.
 """
 
 import gc
@@ -81,8 +80,8 @@ class Trainee:
     def load(self, adapter: bool) -> int:
         """Load the base policy into DeepSpeed, and return the number of trained parameters.
 
-        `adapter` selects what is trained: an adapter if true, the policy's own weights if false.
-        With ZeRO-3, each rank holds only its slices of the weights.
+        If `adapter` is true, only an adapter is trained. With ZeRO-3, a rank holds only its slices
+        of the weights.
         """
         self._engine = None
         gc.collect()

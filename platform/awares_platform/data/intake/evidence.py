@@ -18,11 +18,10 @@ def read_boxes(
 ) -> tuple[Box, ...]:
     """Return the boxes in `value`, one box or a list of boxes, in pixels of the stored image.
 
-    `original` is the image's size before shrinking, to which boxes in pixels refer. `stored` is its
-    size in the store. Boxes are rounded outwards and clipped.
+    - `original` is the image's size before shrinking. Boxes in pixels refer to it.
+    - `stored` is the size of the stored image.
 
-    Raises Refused if a box is not four finite numbers, has no area in the image, or seems to have
-    another unit.
+    Raises Refused if a box is not four finite numbers, lies outside, or seems to have another unit.
     """
     if isinstance(value, str):
         value = _parsed(value)

@@ -3,8 +3,7 @@
     data.mix    chartqa, weight 1, most 10,000 --+
                 docvqa, weight 2 ----------------+--> datasets/<data.name>/test and train
 
-The train rows of a part are drawn without replacement, and never from the test split of any part.
-No image is copied.
+A train row that is in the test split of any part is left out.
 """
 
 import random
@@ -128,8 +127,7 @@ def _places(
 def shares(most: int, parts: Mapping[str, MixPart], available: Mapping[str, int]) -> dict[str, int]:
     """Divide up to `most` rows among the parts by their weights.
 
-    A part gives at most its cap (`MixPart.most`) and its `available` rows. The other parts share
-    what is left.
+    A part gives at most its cap (`MixPart.most`) and its `available` rows.
 
     Example:
         shares(90, {"a": MixPart(weight=2), "b": MixPart(most=20)}, {"a": 100, "b": 100})

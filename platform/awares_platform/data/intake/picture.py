@@ -101,8 +101,8 @@ def _short(value: Any) -> str:
 def stored_form(data: bytes, max_side: int) -> Picture:
     """Return an image as PNG or JPEG, upright, and with no side over `max_side` pixels.
 
-    A file of this form is returned unchanged, except that PNG files lose colour profile and texts.
-    Other JPEG files become JPEG, and all other images PNG.
+    A file of this form is not encoded again. JPEG files stay JPEG. PNG files lose colour profile
+    and texts.
 
     Raises Refused if the image cannot be decoded or is too narrow.
     """
@@ -152,8 +152,7 @@ def _encoded(image: Image, kind: str) -> bytes:
 def perceptual_hash(image: Image) -> int:
     """Return a hash of 256 bits that hardly changes if an image is scaled or compressed again.
 
-    The image is shrunk to 17 x 16 grey pixels. A bit says whether a pixel is darker than the next
-    one in its row (Krawetz, 2013).
+    Each bit compares two neighbours among 17 x 16 grey pixels (Krawetz, 2013).
     """
     width, height = _GREY_SIZE
     tones = image.convert("L").resize(_GREY_SIZE, Resampling.BOX).tobytes()
