@@ -96,15 +96,14 @@ class Engine:
     ) -> Self:
         """Start an engine with the policy in a Hugging Face directory, as weight version 0.
 
-        - `limits` are the trainer's pixel limits. They override the limits of the directory's
-          processor.
+        - `limits` are the trainer's pixel limits.
         - `lora_rank` is policy.lora_rank of the run, or 0 without adapters.
         - `adapter` is the PEFT directory of version 0's adapter.
         - `base` is the policy to which later adapters belong, by default `policy`.
 
         Raises PolicyError if the directory does not fit `family` or `chat`. Raises EngineError if
-        the start fails or takes too long, or if a float32 engine gets an `adapter`. Raises
-        WeightsError if `adapter` is unusable.
+        the engine does not start, or adds adapters to its weights. Raises WeightsError if `adapter`
+        is unusable.
         """
         config = resolved(config)
         lora_rank = lora_rank if adapter is None else rank_in(adapter)

@@ -65,14 +65,12 @@ async def follow(
 ) -> AsyncIterator[Loaded | Missed]:
     """Load the newest version whenever HEAD names a new one, and skip the versions in between.
 
-    - `poll_s` is the time between two reads of HEAD, in seconds. Each failure in a row doubles the
-      time, up to 15 s.
-    - The event `announced` starts the next read early.
-    - The function loads nothing while another task holds the lock `loading`.
+    - `poll_s` is the time between two reads of HEAD, in seconds.
+    - `announced` starts the next read early.
+    - `loading` is a lock that other tasks hold while nothing may be loaded.
 
-    Raises CanaryMismatch if the engine's logprobs differ too much from the learner's. Raises
-    EngineError if the engine must be restarted. Raises PolicyError if the learner's input settings
-    differ from `method`.
+    Raises CanaryMismatch if the engine's logprobs differ too much from the learner's, EngineError
+    if the engine must be restarted, and PolicyError if the learner has another `method`.
     """
     announced, loading = announced or asyncio.Event(), loading or asyncio.Lock()
     failures = 0

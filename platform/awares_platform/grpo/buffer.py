@@ -67,7 +67,7 @@ class EpisodeBuffer:
         """Fill the buffer with stored groups after the learner has started or restarted.
 
         - `position` holds the settled prompts (see the class Position).
-        - `groups` holds the stored groups. Prompts that are settled or in flight are ignored.
+        - `groups` holds the stored groups.
         - `lineage` is the lineage of the learner's versions.
         - `stale` maps a prompt's number to the attempt whose group is stale or damaged.
 
@@ -100,8 +100,7 @@ class EpisodeBuffer:
     def room(self, loaded: int) -> int:
         """Return how many groups an actor may start now if its weights have version `loaded`.
 
-        The groups ready or in flight may fill at most loaded - next + grpo.staleness_bound + 1
-        batches, where the next batch updates version `next`.
+        The newer the actor's weights are, the more groups may be ready or in flight.
         """
         if loaded < self._floor:
             return 0

@@ -1,7 +1,7 @@
 """Loads a policy for ZeRO-3, so that no rank ever holds the whole model.
 
-Rank 0 reads and sends one tensor after the other. The partitioned loading of transformers 5.19 is
-not used, because it rounds rotary frequencies to bfloat16.
+Rank 0 reads and sends one tensor after the other. transformers' own partitioned loading (5.19)
+would round rotary frequencies to bfloat16.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,7 @@
 """Adds an adapter's output to the output of its layer, so that a small change is not lost.
 
-In 16 bits, plain rounding loses a change below half a unit in the last place. `add_once` adds noise
-before it rounds, so the mean change is exact.
+Plain rounding to 16 bits would lose small changes. `add_once` adds noise before it rounds, so the
+mean change is exact.
 
 Source: Gupta et al., arXiv 1502.02551, section 3.1 (stochastic rounding).
 """

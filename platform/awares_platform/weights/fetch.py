@@ -21,8 +21,8 @@ def fetch_spans(
 ) -> Iterator[tuple[str, memoryview]]:
     """Yield the name and the downloaded bytes of each weight shard, in the order of `spans`.
 
-    `spans` maps each shard's name to a range of bytes. Raises WeightsError for a missing or
-    truncated shard, and StoreError if the store fails.
+    `spans` maps each shard's name to a range of bytes. Raises WeightsError for a damaged shard, and
+    StoreError if the store fails.
     """
     folder = version_folder(run, version)
     waiting = deque(spans.items())

@@ -4,20 +4,14 @@
     new = decode(base, blob)        # reader: restore the same bits
 
 The codec reads a tensor's elements as integers, called words. It cuts the words into spans of 4
-MiB, and encodes each span in one of five ways, called kinds:
-
-    same   No word changed. The span takes no bytes.
-    ulp    The positions of the few changed words, and their steps (sparse.py).
-    steps  The steps of every word. One step leads to the next representable value.
-    xor    The XOR of every word with the same word of the base.
-    dense  The words themselves. This kind needs no base.
+MiB, and encodes each span in one of five ways, called kinds (span.KINDS).
 
 The result, called a blob, has this format:
 
     format 1 | dtype | number of axes | length of each axis | for each span: kind, length, streams
 
-The lengths are LEB128 numbers. Every other field before the streams takes one byte. A delta decodes
-onto a wrong base without an error, so callers verify the decoded tensor's hash.
+The lengths are LEB128 numbers. Callers verify the decoded tensor's hash, because a delta decodes
+onto a wrong base without an error.
 """
 
 from torch import Tensor

@@ -15,7 +15,13 @@ from awares_platform.weights.manifest import WeightsError
 BYTES = 1 << 22
 """Number of bytes of a span. The last span of a tensor may be shorter."""
 KINDS = ("same", "ulp", "steps", "xor", "dense")
-"""The kinds of encoding of a span, which the package's docstring explains.
+"""The kinds of encoding of a span:
+
+- same: No word changed. The span takes no bytes.
+- ulp: The positions of the few changed words, and their steps (sparse.py).
+- steps: The steps of every word. One step leads to the next representable value.
+- xor: The XOR of every word with the same word of the base.
+- dense: The words themselves. This kind needs no base.
 
 A blob stores the index of a kind, so new kinds must come at the end.
 """
@@ -57,8 +63,8 @@ def encode(word: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
 def decode(word: WordType, name: str, data: memoryview, base: Words | None, out: Words) -> None:
     """Decode one span from `data` into `out`. `name` is the span's kind, such as "dense" or "ulp".
 
-    `base` holds the base tensor's words. `out` may be `base`. Raises WeightsError if `data` is
-    damaged or a needed base is missing.
+    `base` holds the base tensor's words, or is None. Raises WeightsError if `data` is damaged or a
+    needed base is missing.
     """
     cursor = Cursor(data)
     if name == "dense":

@@ -1,14 +1,11 @@
 """Encodes and decodes the kind "ulp": the positions of the changed words, and their steps.
 
-The gap of a changed word is the number of unchanged words before it. The move of a changed word is
-a code of two bits: 0 is one step up, 1 is one step down, 2 is another number of steps, and 3 is a
-wide gap. The streams are:
+The gap of a changed word is the number of unchanged words before it. There are four streams:
 
     changes      One byte per changed word: low six bits of the gap | move << 6.
-    wide gaps    One byte per gap of more than six bits: the next six bits | real move << 6.
-                 The next six bits are zero if the gap has more than twelve bits.
+    wide gaps    One byte per gap of more than six bits: the next six bits | move << 6.
     far gaps     Two bytes per gap of more than twelve bits: all bits above the lowest six.
-    other steps  The numbers of steps of the words with move 2, zigzag coded.
+    other steps  The numbers of steps that are neither 1 nor -1, zigzag coded.
 """
 
 import numpy as np
@@ -23,6 +20,15 @@ _BLOCK = 1 << 18
 _GAP_BITS = 6
 _GAP = (1 << _GAP_BITS) - 1
 _DOWN, _OTHER, _WIDE = 1 << _GAP_BITS, 2 << _GAP_BITS, 3 << _GAP_BITS
+"""The moves 1 to 3, in the top two bits of a byte.
+
+- Move 0: one step up.
+- Move 1: one step down.
+- Move 2: a number of steps in the stream "other steps".
+- Move 3: a gap of more than six bits. The stream "wide gaps" has further bits and the real move.
+
+The further bits are zero if the gap has more than twelve bits and is in the stream "far gaps".
+"""
 
 Positions = NDArray[np.int64]
 
