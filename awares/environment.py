@@ -175,7 +175,7 @@ def lenient_parser(environment: Environment) -> Callable[[str], Parsed]:
 def readable(environment: Environment, regions: Sequence[str]) -> Request | None:
     """Return the request for `regions`, or None if `environment` does not offer them.
 
-    The environment offers the regions if it can write a request for them and parse the text again.
+    It offers the regions if `parse` finds them in the text that `write` returns for the request.
     """
     if not regions:
         return None

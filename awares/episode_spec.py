@@ -52,8 +52,8 @@ class EpisodeSpec:
     def first_view(self, size: Size) -> View:
         """Return the environment's first view of an image of `size`.
 
-        If `Budget.fit` is true and the view leaves no room for a requested view, it is shrunk to at
-        most half of the budget's visual tokens.
+        If `Budget.fit` is true and this view leaves no room for a requested view, this view shrinks
+        to at most half of the budget's visual tokens.
         """
         view = self.environment.first_view(size)
         if self.budget is None or not self.budget.fit or self.environment.max_turns == 1:

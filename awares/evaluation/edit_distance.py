@@ -4,8 +4,8 @@
 def edit_distance(first: str, second: str) -> int:
     """Return the Levenshtein distance: an insertion, deletion or substitution costs 1.
 
-    Two integers encode a column of the table, with one bit per character of `first`. Source: Myers,
-    1999, in the form of Hyyrö, 2003.
+    Two integers encode a column of the dynamic-programming table, with one bit per character of
+    `first`. Source: Myers, 1999, in the form of Hyyrö, 2003.
     """
     if not first or not second:
         return len(first) + len(second)

@@ -21,7 +21,8 @@ _STARRED = tuple(
 def starred(prediction: str) -> str | None:
     """Return the option that lmms-eval reads for V*Bench, or None.
 
-    The first matching rule decides. It takes a first letter from A to D, so "Black" is B.
+    The first matching rule decides. A text that starts with a letter from A to D names this letter,
+    so "Black" is B.
     """
     text = prediction.strip().upper()
     for rule in _STARRED:
@@ -97,7 +98,8 @@ _ALONE = re.compile(r"\b([A-D])\b(?!(?<=A)\s+\w)")
 def letter(prediction: str) -> str | None:
     """Return the option that a human reader understands, or None if the option is unclear.
 
-    The first matching rule decides. Otherwise the text must contain one capital letter as a word.
+    The first matching rule decides. If none matches, the text must contain exactly one of the
+    capital letters A to D as a word.
     """
     text = prediction.upper().strip()
     for rule in _RULES:

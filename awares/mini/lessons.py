@@ -62,7 +62,7 @@ def talk_batch(
 ) -> list[TalkBatch]:
     """Return batches of new conversations, each about a new scene.
 
-    `forms` maps each form of conversation to a count. The conversations are sorted by length and
+    `forms` maps each form to a number of conversations. The conversations are sorted by length and
     split into BUCKETS batches, because one batch would be mostly padding.
     """
     talks = []

@@ -1,7 +1,7 @@
 """Runs a coroutine whose tasks take seconds to stop, and lets further signals cut this short.
 
-After a second signal, asyncio.run abandons the tasks. A `finally` block with ray.kill would then
-start a new Ray, which never ends.
+After a second signal, asyncio.run abandons the tasks. Their `finally` blocks would then call
+ray.kill after Ray has stopped, which starts a new Ray that never ends.
 """
 
 import asyncio

@@ -134,7 +134,7 @@ def require_held(store: ObjectStore, claim: LeaseClaim) -> None:
 def _for_beats(store: ObjectStore) -> ObjectStore:
     """Return a copy of the store that retries a write for at most _BEAT_BUDGET_S seconds.
 
-    It already has an S3 client, because creating one can take seconds and would delay a beat.
+    The copy already has an S3 client, because creating a client can take seconds and delay a beat.
     """
     beats = store.hurried(_BEAT_BUDGET_S)
     _ = beats.client

@@ -20,8 +20,8 @@ def on_cpu() -> bool:
 def resolved(engine: EngineConfig) -> EngineConfig:
     """Return `engine` with the data type for this machine if engine.dtype is "auto".
 
-    Without bfloat16 instructions, a CPU gets float32, in which a linear layer is 11 to 18 times as
-    fast.
+    A CPU without bfloat16 instructions gets float32, because bfloat16 takes 11 to 18 times as long
+    there.
 
     Example:
         resolved(EngineConfig(dtype="auto")).dtype    # "bfloat16" on a GPU

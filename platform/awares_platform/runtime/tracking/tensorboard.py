@@ -17,7 +17,7 @@ _PAUSE_S = 60.0
 class TensorBoard:
     """A Tracker that writes events to <job>/tensorboard.
 
-    After an error, such as a full disk, it drops values for `pause_s` seconds. Raises ImportError
+    After an error, such as a full disk, the tracker drops values for `pause_s` seconds. Raises ImportError
     if TensorBoard is not installed.
     """
 
