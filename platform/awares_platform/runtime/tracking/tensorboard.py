@@ -17,8 +17,8 @@ _PAUSE_S = 60.0
 class TensorBoard:
     """A Tracker that writes events to <job>/tensorboard.
 
-    After an error, such as a full disk, the tracker drops values for `pause_s` seconds. Raises ImportError
-    if TensorBoard is not installed.
+    After an error, such as a full disk, the tracker drops values for `pause_s` seconds.
+    Raises ImportError if TensorBoard is not installed.
     """
 
     def __init__(self, job: TrackedJob, pause_s: float = _PAUSE_S) -> None:
