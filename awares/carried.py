@@ -10,8 +10,8 @@ from typing import Any
 class Carried:
     """A base that makes the pickling of frozen data classes with slots faster.
 
-    Python looks up the names of the fields for every object, and this base only once per class.
-    Unpickling does not run `__post_init__`.
+    This base looks up the names of the fields only once per class. Unpickling does not run
+    `__post_init__`.
 
     Example:
         @dataclass(frozen=True, slots=True)

@@ -102,8 +102,8 @@ def _compare(case: Case) -> Judgement:
 def label(judgement: Judgement, both_wrong: BothWrong = "LR", *, sure: bool = True) -> Label | None:
     """Return HR if the full-resolution answer is better, and otherwise LR, with two exceptions.
 
-    - If both answers are wrong and `both_wrong` is "drop", the result is None.
-    - If both are right and `sure` is false, the result is HR: the low answer may be a guess.
+    - None, if both answers are wrong and `both_wrong` is "drop".
+    - HR, if both are right and `sure` is false, because the low answer may be a guess.
     """
     if judgement.verdict is Verdict.FULL:
         return Label.HR

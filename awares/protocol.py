@@ -1,7 +1,7 @@
 """The grammar of the ten crops: a turn is an answer, or a request like `GET_CROPS: ['0', '5']`.
 
-The parser accepts other spaces, quotes and letter case, and names such as top-left instead of ids.
-A turn with GET_CROPS that is not exactly one request is Malformed: the parser never guesses.
+The parser also accepts other spaces and quotes, and names such as top-left. A turn with GET_CROPS
+that is not exactly one request is Malformed: the parser never guesses.
 """
 
 import re

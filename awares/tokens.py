@@ -1,8 +1,7 @@
 """Counts the visual tokens of a view, and computes the retained token ratio (RTR).
 
-The counts follow `smart_resize`, the rule of Qwen2.5-VL's image processor in transformers: it
-rounds both sides to multiples of patch * merge, within bounds on the area. Views with an aspect
-ratio above 200 are padded first.
+The counts follow `smart_resize`, the rule of Qwen2.5-VL's image processor: both sides become
+multiples of patch * merge, within bounds on the area.
 """
 
 import math

@@ -90,8 +90,8 @@ class Qwen25VL:
     ) -> list[tuple[int, int, int]]:
         """Return M-RoPE's position ids (section 2.1.3 of the Qwen2-VL report, arXiv 2409.12191).
 
-        A text token has equal positions on all axes. The rows and columns of an image count up from
-        its position p, and the text after the image goes on at p + max(rows, columns).
+        A text token has equal positions on all axes. Rows and columns of an image count up from its
+        position p, and the text goes on at p + max(rows, columns).
         """
         found: list[tuple[int, int, int]] = []
         here, remaining = 0, iter(grids)

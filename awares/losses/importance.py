@@ -1,8 +1,7 @@
 """Computes the importance weights, which correct for asynchronous sampling.
 
 The weight of a token is its probability under the proximal policy, divided by its probability under
-the policy that sampled it. A step may not move far from the proximal policy (arXiv 2110.00641;
-AReaL, arXiv 2505.24298).
+the policy that sampled it (arXiv 2110.00641; AReaL, arXiv 2505.24298).
 """
 
 from typing import Literal

@@ -10,8 +10,7 @@ def sft_loss(
     """Return the weighted negative log-likelihood, -sum(w * logprob) / sum(w), with gradient.
 
     w is the paper's w_t (section 3.3) in requests, 0 for context, and otherwise 1. `normaliser`
-    replaces sum(w) if several micro-batches share one optimizer step. If all weights are 0, the
-    loss is 0.
+    replaces sum(w) if several micro-batches share one optimizer step.
     """
     weighed_BT = weights_BT != 0
     total = torch.where(weighed_BT, logprobs_BT, 0.0).mul(weights_BT).sum()

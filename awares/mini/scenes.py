@@ -1,7 +1,7 @@
 """The scenes of AwaRes-Mini: coloured shapes in the quadrants and the centre, each with a digit.
 
-A scene is 112 px square and costs 16 visual tokens. A quadrant and the low-resolution view are
-56 px square and cost 4 tokens each. At low resolution, small digits are illegible.
+A scene is 112 px square and costs 16 visual tokens. A quadrant and the low-resolution view cost 4
+tokens each. At low resolution, small digits are illegible.
 """
 
 from dataclasses import dataclass

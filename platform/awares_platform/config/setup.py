@@ -1,8 +1,7 @@
 """Reads a setup, which consists of all configuration sections.
 
 `load` reads a TOML file, or a shipped setup by its name, and applies overrides such as
-grpo.learning_rate=1e-5. The directory setups/ beside this package is a link to jobs/configs. A
-mistake in a setup raises a ConfigError that names the key.
+grpo.learning_rate=1e-5. The directory setups/ beside this package links to jobs/configs.
 """
 
 import json

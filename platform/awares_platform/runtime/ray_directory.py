@@ -1,6 +1,6 @@
 """Chooses the directory for the files and Unix sockets of the Ray that a session starts.
 
-Linux limits the length of a socket's path, and the longest path is this one:
+Linux limits the length of a socket's path. The longest path is:
 
     <parent>/awares-ray-xxxxxxxx/session_<time>_<pid>/sockets/plasma_store
 

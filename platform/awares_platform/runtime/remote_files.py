@@ -1,7 +1,7 @@
 """Fetches image files from URLs, with a guard against server-side request forgery.
 
-The host must be allowlisted, and all its addresses must be public. The module connects to an
-address that it has checked, because a second DNS lookup could give another one (DNS rebinding).
+All addresses of an allowlisted host must be public. The module connects to a checked address,
+because a second DNS lookup could give another one (DNS rebinding).
 """
 
 import asyncio

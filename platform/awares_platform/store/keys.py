@@ -1,7 +1,7 @@
 """Shares the keys of a private S3 server with all processes of a run.
 
-The process that starts the server writes the keys to a file that only this user can read. The
-environment variable AWARES_STORE_KEYS holds the file's path for all processes of the run.
+The process that starts the server writes the keys to a file that only this user can read. Other
+processes find the file by the environment variable AWARES_STORE_KEYS.
 """
 
 import json
