@@ -102,8 +102,8 @@ class Engine:
         - `base` is the policy to which later adapters belong, by default `policy`.
 
         Raises PolicyError if the directory does not fit `family` or `chat`. Raises EngineError if
-        the engine does not start, or adds adapters to its weights. Raises WeightsError if `adapter`
-        is unusable.
+        the engine does not start, or if a float32 engine gets an `adapter`. Raises WeightsError if
+        `adapter` is unusable.
         """
         config = resolved(config)
         lora_rank = lora_rank if adapter is None else rank_in(adapter)

@@ -99,7 +99,7 @@ class GrpoResult:
 def run(config: PlatformConfig) -> GrpoResult:
     """Train runs/<run>/policies/awares, or resume where an earlier job of this run ended.
 
-    Ray must be initialised. Raises:
+    Ray must be initialised. The function raises:
     - JobRefused or JobFenced if another grpo job has the run.
     - ConfigError if a part of the method cannot be built.
     - PolicyError or DataError if the starting policy or the data cannot be used.
