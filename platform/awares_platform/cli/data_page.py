@@ -36,8 +36,8 @@ def page(
 ) -> str:
     """Return an HTML page with the samples. The page needs no other file.
 
-    `images` returns the image with a hash. Each entry of `facts` becomes a table. Evidence boxes
-    are red, and target crops are blue.
+    `images` returns the image with a given hash. Each entry of `facts` becomes a table. Evidence
+    boxes are red, and target crops are blue.
     """
     figures = "\n".join(_figure(sample, images) for sample in samples)
     tables = "\n".join(_table(name, value) for name, value in (facts or {}).items())

@@ -41,7 +41,7 @@ def added(
 ) -> KeysFile:
     """Return the keys with a new entry for `key`.
 
-    Entries of one name share their limits. A given limit changes all of them. Without a limit, the
+    Entries of one name share their limits. A given limit applies to all of them. Without one, the
     new entry takes the limits of the others.
     """
     given = {

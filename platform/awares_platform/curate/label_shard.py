@@ -142,7 +142,7 @@ def encode_shard(
     """Encode the samples that have a label, with their answers, confidence and verdict.
 
     The metadata holds the fingerprint, the counts for the datasheet, and the number of samples that
-    an unreadable reply has cost their label.
+    lack a label because of an unreadable reply.
     """
     usable = [(one.sample, one) for one in labelled if one.sample]
     columns = {

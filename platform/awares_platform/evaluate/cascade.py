@@ -60,7 +60,7 @@ def threshold(
     """Add a second pass, taken from `full`, to the least confident episodes of `low`.
 
     `budget` is the largest mean rtr_token of the result. Failed episodes stay unchanged, and do not
-    count.
+    count for this mean.
     """
     known = [index for index, one in enumerate(low) if _is_played(one)]
     order = sorted(known, key=lambda index: confidence(low[index]))

@@ -1,7 +1,7 @@
 """Labels the questions of an evaluation as curation does.
 
-The judge compares the answers of low and full. Replies of endpoints are kept with those of
-curation, and count for curate.budget.
+The judge compares the answers of the policies low and full. Replies of endpoints are kept with
+those of curation, and count for curate.budget.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Plays the policies on one engine, one policy after the other.
 
-Each policy first plays, one at a time, the questions that measure its latency. If the actor or its
-engine fails, another actor plays the remaining questions.
+Each policy first plays the questions for its latency, one at a time. If the actor or its engine
+fails, another actor plays the remaining questions.
 """
 
 import random

@@ -79,7 +79,7 @@ async def answer_both(
 def _with_room(answers: Answers, low: Played, spec: EpisodeSpec, chat: ChatFormat) -> Answers:
     """Return `answers`, with a fault if an episode of several turns may exceed the context.
 
-    The answers do not show this, because the base policy answers in one turn.
+    The base policy answers in one turn, so its answers do not show whether several turns fit.
     """
     if answers.fault or low.episode is None:
         return answers

@@ -1,6 +1,7 @@
 """Asks a language model for a reply in a given form, and asks again if the reply does not parse.
 
-The second question quotes the reply and its fault. Servers may also get a JSON schema.
+The second question quotes the reply and its fault. A server that supports JSON schemas also gets a
+schema.
 """
 
 from collections.abc import Callable, Mapping, Sequence

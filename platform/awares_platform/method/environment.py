@@ -48,7 +48,7 @@ def inputs(method: MethodConfig) -> dict[str, Any]:
 def base_prompt(method: MethodConfig, tokenizer: Any, family: ModelFamily) -> str:
     """Return the base policy's system message, which method.base_prompt sets.
 
-    "" stands for the message of the model's chat template, and None for no message.
+    The setting "" stands for the message of the model's chat template, and None for no message.
 
     Raises PolicyError if the template is missing, fails, or writes another chat format.
     """

@@ -91,10 +91,9 @@ class Labeller:
 
     @property
     def usage(self) -> dict[str, EndpointUsage]:
-        """The usage of the endpoint of "judge" and of the endpoint of "grounding".
+        """The usage of the endpoints, under "judge" and "grounding".
 
-        A judge or a grounding that uses no endpoint is left out. Replies from `replies`, the
-        memory of earlier replies, count, too.
+        A judge or a grounding without an endpoint is left out. Remembered replies count, too.
         """
         parts = {"judge": self._judge, "grounding": self._grounding}
         found = {name: getattr(part, "usage", None) for name, part in parts.items()}

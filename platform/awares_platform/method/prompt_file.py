@@ -1,7 +1,7 @@
 """Reads the prompts of the built-in judges and of the grounding.
 
-A prompt is a text with placeholders such as {question}. A line "---" divides it into the system
-message and the user's message.
+A prompt is a text with placeholders such as {question}. A line "---" separates the system message
+from the user's message.
 """
 
 import hashlib

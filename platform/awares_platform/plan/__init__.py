@@ -1,5 +1,7 @@
 """Computes the memory, traffic and GPU-hours of a run from its setup, before anyone rents a GPU.
 
+The modules, by purpose:
+
     inputs   assumptions, geometry (sizes of the model), lengths (tokens of an episode)
     memory   trainer, engine, caches
     traffic  traffic

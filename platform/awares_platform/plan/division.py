@@ -1,7 +1,7 @@
 """Proposes how to divide GPUs between learner ranks and rollout actors.
 
-The shortest run wins. With GPUs of different kinds, the fewest rollout actors within 2 % of the
-shortest run win.
+The plan advises the shortest run. With GPUs of different kinds, it advises the fewest rollout
+actors whose run is at most 2 % longer.
 """
 
 from collections.abc import Callable, Iterator

@@ -122,8 +122,8 @@ def _learning(
 ) -> RankTime:
     """Compute the learning time of a step.
 
-    Reference and proximal policy may each need a further forward pass. They share the pass of a
-    frozen vision tower, except with ZeRO stage 3.
+    Reference and proximal policy may each need a further forward pass. Policy and reference share
+    one pass of a frozen vision tower, except with ZeRO stage 3.
     """
     proximal = int(grpo.scores_proximal)
     work = passes(policy, extra=(grpo.kl_beta > 0) + proximal)
@@ -182,7 +182,8 @@ def rollout_seconds(
 def view_seconds(grpo: GrpoConfig, lengths: Lengths, assumed: Assumptions) -> float:
     """Return the seconds in which a rollout actor prepares its share of a learner step's images.
 
-    One CPU thread prepares them. A group shares the decoded image and its low-resolution view.
+    One CPU thread prepares the images. A group shares the decoded image and its low-resolution
+    view.
     """
     crops = grpo.groups_per_step * grpo.group_size * lengths.call_rate
     prepared = grpo.groups_per_step * assumed.image_ms + crops * assumed.crop_ms

@@ -129,7 +129,7 @@ class Sheet:
 def make(config: PlatformConfig, assumed: Assumptions, sizes: Sequence[Size] = ()) -> Sheet:
     """Make the plan of a setup.
 
-    `sizes` are the sizes of the data set's images, instead of the assumed image.
+    `sizes` are the sizes of real images, which replace the assumed image.
 
     Raises ConfigError for a setup on CPUs, and for a value that no GPU run can have.
     """

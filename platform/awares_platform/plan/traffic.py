@@ -109,7 +109,8 @@ def between(points: Points, x: float, *, log: bool = False) -> float:
 def period(delta: float, anchor: float, every: int) -> int:
     """Return the number of versions from one anchor (all weights) to the next.
 
-    At most `every`, and fewer if `every` - 1 deltas together are larger than an anchor.
+    The number is at most `every`. It is smaller if `every` - 1 deltas together are larger than an
+    anchor.
     """
     return max(1, min(every, int(anchor // delta) + 1)) if delta else every
 

@@ -183,8 +183,8 @@ def activations(rank: Trainer, shape: Geometry) -> float:
 def layer(rank: Trainer, shape: Geometry) -> float:
     """Return the number of bytes of temporary tensors in the backward pass of one layer.
 
-    A vision block and a decoder layer never run together, so the larger one counts. A frozen tower
-    has no backward pass.
+    Vision blocks and decoder layers have their backward passes one after the other, so the larger
+    one counts. A frozen tower has none.
     """
     # The gradients take two MLP widths per token.
     decoder, block = 2 * rank.weight * shape.intermediate, 2 * rank.weight * shape.v_intermediate

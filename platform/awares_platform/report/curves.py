@@ -1,6 +1,7 @@
 """Draws a line chart for each measure, as inline SVG.
 
-A thin line shows the raw values, and a thick line their trend with its last value beside its end.
+A thin line shows the raw values. A thick line shows their trend, and the last value stands beside
+its end.
 """
 
 import math

@@ -34,7 +34,7 @@ def choose(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
     """Choose up to twelve varied episodes from three groups, in a reproducible way.
 
     The groups are right answers after a request, right answers without a request, and wrong
-    answers. Other groups fill the places of a small group.
+    answers. If a group is small, the other groups fill its places.
     """
     calls = [episode for episode in episodes if episode.crops and episode.correct]
     direct = [episode for episode in episodes if not episode.crops and episode.correct]

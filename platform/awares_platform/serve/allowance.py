@@ -84,8 +84,8 @@ class Allowances:
 class Counts:
     """Calls the Allowances deployment through its Ray Serve handle, `handle`.
 
-    A deployment that does not answer within PATIENCE_S admits the request. Missing counts must not
-    stop the endpoint.
+    If the deployment does not answer within PATIENCE_S seconds, the request is admitted. Missing
+    counts must not stop the endpoint.
 
     Example:
         await Counts(handle).admit(key)

@@ -1,7 +1,7 @@
 """Limits the time and the size of request headers, and the number of connections.
 
-uvicorn itself has no such limits, so a client could keep a connection open forever by sending one
-byte per second.
+uvicorn itself limits neither the time nor the size of headers. A client could keep its connection
+open forever with one byte per second.
 """
 
 import json

@@ -228,8 +228,8 @@ def _wait_until_running(
 ) -> None:
     """Wait until the application runs or `stop` is set. Call `say` every `BEAT_S` seconds.
 
-    Raises LaunchError if the application fails or needs over `timeout_s` seconds, without waits for
-    a node.
+    Raises LaunchError if the application fails or needs over `timeout_s` seconds. Waits for a node
+    do not count.
     """
     deadline = time.monotonic() + timeout_s
     beat = time.monotonic() + BEAT_S

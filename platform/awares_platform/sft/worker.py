@@ -187,7 +187,7 @@ class SftWorker:
         """Yield the loss of each micro-batch in this rank's `share` of a step.
 
         `total` is the sum of the weights of the whole batch. `zero.step` averages over ranks, so
-        each loss is multiplied by their number.
+        each loss is multiplied by the number of ranks.
         """
         for batch, tool_BT, unreadable in share:
             rows_K, positions_K, logits_KV = sampled_logits(
@@ -260,14 +260,13 @@ class SftWorker:
 class _Counts:
     """Sums the loss and the token counts of a step, over micro-batches and then over ranks.
 
-    `unreadable` counts this rank's unreadable samples. `images_s` sums its seconds of waiting for
-    micro-batches.
+    `unreadable` counts this rank's unreadable samples. `images_s` is the time for which this rank
+    has waited for micro-batches, in seconds.
     """
 
     def __init__(self, device: torch.device) -> None:
-        # The six sums are: the loss; the negative logprobs of target tokens in requests for crops;
-        # and the numbers of such tokens, of correct target tokens, of all target tokens, and of all
-        # tokens.
+        # Six sums: the loss, the negative logprobs of request tokens, and the numbers of request
+        # tokens, of correct target tokens, of target tokens, and of all tokens.
         self.unreadable = 0
         self.images_s = 0.0
         self._sums = torch.zeros(6, dtype=torch.float64, device=device)

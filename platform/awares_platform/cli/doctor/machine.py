@@ -79,7 +79,8 @@ def check_disks(
 ) -> list[Finding]:
     """Write a file to each directory, and compare the free space with the size of the policy.
 
-    `places` maps a purpose, such as "cache", to a directory. `policy` is in GiB, or None.
+    `places` maps a purpose, such as "cache", to a directory. `policy` is the policy's size in GiB,
+    or None.
     """
     free: dict[str, float] = {}
     metrics: dict[str, Any] = {"node": node, "free_gib": free}

@@ -1,6 +1,7 @@
 """Loads the base policy into the trainer of one rank, trains an update and publishes it.
 
-The learning rate grows until the logprobs of a fixed episode, the canary, have changed enough.
+The learning rate grows until the logprobs of the canary, a set of fixed sequences, have changed
+enough.
 """
 
 import gc

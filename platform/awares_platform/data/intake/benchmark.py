@@ -47,7 +47,8 @@ def import_benchmark(name: str, root: str, data: DataConfig, store: ObjectStore)
 def locate(root: str, benchmark: Benchmark, config: StoreConfig) -> str:
     """Return the place of a benchmark's files below `root`, a directory or an s3:// prefix.
 
-    The folders tried are lmms-lab/ChartQA, then ChartQA, then the benchmark's name.
+    The function tries the ids of the data set, such as lmms-lab/ChartQA, then ChartQA alone, and
+    then the benchmark's name.
 
     Raises DataError if no such folder has files.
     """
