@@ -85,8 +85,7 @@ def seaweed_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreCo
 def seaweed(seaweed_server: StoreConfig, request: pytest.FixtureRequest) -> ObjectStore:
     """Return a client of the server that `seaweed_server` runs.
 
-    Each test file gets a different prefix for its keys. The tests of one file share this prefix, so
-    they must use different names for their runs and keys.
+    The tests of one file share a prefix, so they must use different names for their runs and keys.
     """
     url = f"{seaweed_server.url}/{request.path.stem}"
     return ObjectStore.from_config(seaweed_server.model_copy(update={"url": url}))

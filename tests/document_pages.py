@@ -48,8 +48,7 @@ def pages(count: int, seed: int) -> list[Page]:
 def write(directory: Path, drawn: list[Page]) -> Path:
     """Write the images and train.jsonl, and return the path of train.jsonl.
 
-    Page 0 has the file 0000.png. The last rows of train.jsonl cannot be used. `UNUSABLE` lists
-    these rows with the reason that the import gives.
+    The last rows cannot be used. `UNUSABLE` lists them with the reason that the import gives.
     """
     rows = []
     for number, page in enumerate(drawn):

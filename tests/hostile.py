@@ -1,7 +1,6 @@
 """Builds environment variables that keep clients from reaching the test servers on this machine.
 
-The variables configure HTTP proxies and AWS clients. A company may set such variables on its
-laptops.
+The variables configure HTTP proxies and AWS clients, as on a company's laptop.
 """
 
 import http.server

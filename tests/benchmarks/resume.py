@@ -56,10 +56,10 @@ def main() -> None:
 
 
 def write(store: ObjectStore, steps: int) -> None:
-    """Write one segment for each of `steps` steps.
+    """Write one journal file for each of `steps` steps.
 
-    In step n, the learner has the weights of version n + 1. The tokens of a step come from the
-    version before, except in step 0.
+    In step n, the learner has version n + 1. The tokens come from the version before, except in
+    step 0.
     """
     journal, chance = Journal(store, RUN, START), random.Random(0)
     journal.root = 1

@@ -2,9 +2,8 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/streaming.py [--quick] [--step-s S] [--json PATH]
 
-The main result is the tokens per second with updates / without updates. The publisher shares the
-cores with the engine, so it also publishes in the windows without updates, for a run that no engine
-follows.
+The main result is tokens per second with updates / without updates. Without updates, the publisher
+serves a run that no engine follows, so that its load on the cores is equal.
 """
 
 import argparse
@@ -86,8 +85,8 @@ def learner(
 ) -> None:
     """Publish a version for the run RUNS[target] every `step_s` seconds, until the process dies.
 
-    For the run that the engine follows, the version and the Unix time of `begin` go into the queue
-    `begun`.
+    The queue `begun` gets the version and the Unix time at which each update of the followed run
+    begins.
     """
     torch.set_num_threads(1)
     publishers = [Publisher(store, run) for run in RUNS]
@@ -163,8 +162,8 @@ async def measure(
 def versions(canary: Canary, processor: Any, number: int) -> list[State]:
     """Return `number` successive states of the policy, each with the log-probs of the canary.
 
-    From each state to the next, the share MOVED of the language model's weights moves by one
-    representable value.
+    Between two states, the share MOVED of the language model's weights moves by one representable
+    value.
     """
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(POLICY, dtype=torch.bfloat16).eval()
     generator, found = torch.Generator().manual_seed(0), []

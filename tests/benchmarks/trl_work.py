@@ -49,8 +49,7 @@ _GRPO = (
 def python(environment: Path) -> Path:
     """Return the path of the Python program in TRL's environment.
 
-    Install the environment first if it does not match the lock file. The installation needs uv and
-    a package index. A later call needs neither.
+    If the environment does not match the lock file, install it with uv from a package index.
     """
     made, lock = environment / "installed", LOCK.read_text("utf-8")
     program = environment / "bin" / "python"

@@ -22,7 +22,7 @@ _REQUEST = re.compile(r"LOOK \[(\d+), (\d+), (\d+), (\d+)\]")
 class FreeBox:
     """Answers the request `LOOK [x0, y0, x1, y1]` with a crop of this box.
 
-    The coordinates are integers in 0..1000: thousandths of the image's width and height.
+    The coordinates are thousandths of the image's width and height.
 
     Example:
         FreeBox().parse("LOOK [0, 0, 500, 500]")  # Request(("0, 0, 500, 500",))

@@ -175,8 +175,7 @@ def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
 def check_escalation(awares: Rows, full: Rows, escalate: Rows) -> None:
     """Check the answers and the costs of the policy `escalate`.
 
-    It gives the answer of `full` if `awares` asks for a box, and pays for both passes. Otherwise it
-    gives the answer of `awares`.
+    If `awares` asks for a box, `escalate` gives the answer of `full` and pays for both passes.
     """
     assert any(row["crops"] for row in awares)
     for asked, fresh, row in zip(awares, full, escalate, strict=True):

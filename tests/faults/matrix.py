@@ -174,8 +174,8 @@ def strike_all(
 ) -> None:
     """Strike the job with each planned fault, and append the outcome of each fault to `struck`.
 
-    Stop shortly before the time `until`, or after a fault that ends the job. Without faults, wait
-    for the time `until`.
+    Stop shortly before `until`, or after a fault that ends the job. Without faults, wait until
+    `until`.
     """
     job.wait_for_version(2, 300)
     if not planned:

@@ -3,8 +3,8 @@
 Usage: `python -m tests.integration.loading_rank <rank> <ranks> <directory> <out> <base> <lora rank>
 <dtype> <family> <whole|partitioned>`
 
-A rank loads the whole policy, or only its part. It writes its measurements to <out>/<rank>.json.
-Rank 0 also writes the weights to <out>/before.pt and <out>/after.pt.
+Each rank writes its measurements to <out>/<rank>.json. Rank 0 also writes the weights to
+<out>/before.pt and <out>/after.pt.
 """
 
 import copy

@@ -2,8 +2,8 @@
 
 Usage: `python -m tests.integration.resized_rank <rank> <ranks> <directory> <part>`
 
-Each training of CHAINS has three parts. Each part after the first starts from the checkpoint of the
-part before. If <part> is -1, the process trains all parts at once, without a checkpoint.
+<part> is 0, 1 or 2. A later part starts from the checkpoint of the part before. With -1, the
+process trains all parts at once, without a checkpoint.
 """
 
 import json

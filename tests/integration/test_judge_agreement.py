@@ -57,8 +57,8 @@ def test_the_kappa_by_hand_and_nothing_is_paid_twice(
         }
     )
     found = measure(seaweed, DataConfig(name="forms"), curate, NAME)
-    # The judges agree on 4 of 5 samples. Their counts of TIE, LOW and FULL are 2, 1, 2 and 1, 1, 3.
-    # Chance agreement is (2 * 1 + 1 * 1 + 2 * 3) / 25 = 0.36.
+    # The first judge says TIE, LOW and FULL 2, 1 and 2 times. The second judge says them 1, 1 and 3
+    # times. Chance agreement is (2 * 1 + 1 * 1 + 2 * 3) / 25 = 0.36.
     assert (found.samples, found.unreadable, found.observed) == (5, 1, 0.8)
     assert found.kappa == pytest.approx((0.8 - 0.36) / (1 - 0.36))
     assert "match and second agree on 80.0% of 5 samples; Cohen's kappa is 0.688" in found.summary()

@@ -23,8 +23,7 @@ TOP = (HEIGHT - WIDTH) // 2
 def pages(split: SplitName, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
     """Yield `count` pages, each as the bytes of a JPEG file and a sample with one question.
 
-    The boxes of the sample's evidence fit the enlarged page. The sample has no label, because
-    curation labels it.
+    The evidence boxes fit the enlarged page. The sample gets its label later, from curation.
     """
     for data, sample in generate_pages(split, count, seed):
         page = Image.new("RGB", (WIDTH, HEIGHT), "white")

@@ -32,11 +32,11 @@ def record(event: str, **values: Any) -> None:
 class ProbedQwen(Qwen25VL):
     """Qwen2.5-VL whose trainers and engines record events.
 
-    - "load", "loaded": before and after a trainer loads its model
-    - "pass": before a trainer's forward pass
-    - "head": after the output head
-    - "layer": before the first decoder layer, also when gradient checkpointing runs it again
-    - "engine": before an engine loads its model
+    load, loaded  a trainer loads its model, and has loaded it
+    pass          a trainer begins a forward pass
+    head          the output head has run
+    layer         the first decoder layer runs, also when gradient checkpointing repeats it
+    engine        an engine loads its model
     """
 
     # Python's forkserver, which starts the engines, imports this module. See engine_probe.py.

@@ -74,8 +74,7 @@ def write_pages(config: PlatformConfig) -> None:
 def rehearse(job: str, directory: Path, overrides: Sequence[str]) -> None:
     """Run one job, and write what the probe and the sampler saw to seen/<job>.json.
 
-    Raises SystemExit if the job fails, or if a training job runs no forward pass, because an
-    earlier call has finished it.
+    Raises SystemExit if the job fails, or if a training job has nothing left to train.
     """
     events = directory / f"{job}.events"
     events.unlink(missing_ok=True)
@@ -85,8 +84,8 @@ def rehearse(job: str, directory: Path, overrides: Sequence[str]) -> None:
         # When a tensor larger than this number of bytes is freed, the C library returns its memory
         # to the kernel at once.
         "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
-        # Switch off Ray's memory monitor. It counts the pages of mapped weights as used memory,
-        # although the kernel can drop these pages. It could therefore kill a process needlessly.
+        # Ray's memory monitor could kill a process needlessly. It counts the pages of mapped
+        # weights as used memory, although the kernel can drop these pages.
         "RAY_memory_monitor_refresh_ms": "0",
         "JUDGE_API_KEY": "none",
         "GROUNDING_API_KEY": "none",

@@ -128,12 +128,9 @@ def job_engine(
 
 
 def planned_padding(done: Sequence[Pass], tokens: Lengths) -> float:
-    """Return the share of padding that the plan states for the passes in `done`.
-
-    From the number of tokens of a pass, the function computes how many of the pass's episodes
-    request a crop.
-    """
+    """Return the share of padding that the plan states for the passes in `done`."""
     more = tokens.called - tokens.plain
+    # The number of tokens tells how many episodes of a pass request a crop.
     calls = [round((one.tokens - one.rows * tokens.plain) / more) for one in done]
     used = sum(one.rows * tokens.plain for one in done) + sum(calls) * more
     widest = (tokens.plain + more * (call > 0) for call in calls)

@@ -1,7 +1,7 @@
 """Answers discovery requests: versions, groups, resources and OpenAPI documents.
 
-A client sends these requests before all others. The OpenAPI documents contain no schemas, but say
-that PATCH supports fieldValidation. Clients therefore let the server validate all fields.
+The OpenAPI documents say only that PATCH supports fieldValidation. Clients therefore let the server
+validate all fields.
 """
 
 from typing import Any
@@ -14,8 +14,7 @@ Body = dict[str, Any]
 def answer(kinds: Kinds, parts: list[str], version: str) -> Body | None:
     """Return the document at a discovery path, or None for any other path.
 
-    `parts` are the components of the path. `version` is the version of Kubernetes, such as
-    "v1.36.0".
+    `parts` are the components of the path. `version` is Kubernetes' version, such as "v1.36.0".
     """
     match parts:
         case ["version"]:

@@ -30,17 +30,17 @@ class Conflict(Exception):
 class Event:
     """One change of an object.
 
-    `version` is the object's resourceVersion after the change. `type` is ADDED, MODIFIED or
-    DELETED. `body` is the object after the change, or the deleted object.
-
     Example:
         Event(17, "MODIFIED", kind, {"metadata": {"name": "grpo"}})
     """
 
     version: int
+    """The object's resourceVersion after the change."""
     type: str
+    """ADDED, MODIFIED or DELETED."""
     kind: Kind
     body: Body
+    """The object after the change, or the deleted object."""
 
 
 def key_of(kind: Kind, namespace: str, name: str) -> Key:
@@ -130,8 +130,8 @@ class Objects:
     def replace(self, kind: Kind, namespace: str, name: str, body: Body) -> Body:
         """Store a changed object and keep its old status.
 
-        Raises NotFound if the object does not exist. Raises Conflict if `body` has a
-        resourceVersion and it differs from the stored object's resourceVersion.
+        - Raises NotFound if the object does not exist.
+        - Raises Conflict if `body` has another resourceVersion than the stored object.
         """
         with self.changed:
             old = self.get(kind, namespace, name)
@@ -169,10 +169,9 @@ class Objects:
             return self._put("MODIFIED", kind, {**body, "status": copy.deepcopy(status)})
 
     def delete(self, kind: Kind, namespace: str, name: str) -> Body:
-        """Remove an object. Also remove each object that thereby loses its last owner.
+        """Remove an object, and each object that thereby loses its last owner.
 
-        If the object is a Namespace, also remove all objects in this namespace. Raises NotFound if
-        the object does not exist.
+        A Namespace is removed with all objects in it. Raises NotFound if the object does not exist.
         """
         with self.changed:
             body = self.get(kind, namespace, name)

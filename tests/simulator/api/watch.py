@@ -1,6 +1,6 @@
 """Answers watch requests with a chunked stream of JSON lines.
 
-The stream sends all later events. If the client names no resourceVersion, the stream first sends
+The stream sends the events after the client's resourceVersion. Without a version, it first sends
 all existing objects.
 """
 

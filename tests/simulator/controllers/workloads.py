@@ -54,10 +54,10 @@ class Workloads:
                 self._run(body)
 
     def _replicas(self, kind: Kind, owner: Body, body: Body) -> list[Body]:
-        """Make the pods of `owner` match the spec of `body`, and return these pods.
+        """Make the pods of a ReplicaSet or StatefulSet `owner` match the spec of `body`, and return
+        them.
 
-        `owner` is a ReplicaSet or StatefulSet. `body` is the Deployment or StatefulSet with the
-        spec.
+        `body` is the Deployment or StatefulSet with the spec.
         """
         namespace, spec = owner["metadata"]["namespace"], body["spec"]
         digest = hashlib.sha256(json.dumps(spec["template"], sort_keys=True).encode()).hexdigest()[
@@ -85,8 +85,7 @@ class Workloads:
     def _run(self, job: Body) -> None:
         """Create the Job's next pod if all earlier pods have failed. Then write the Job's status.
 
-        No pod is created if a pod has succeeded, if more than backoffLimit pods have failed, or
-        while the Job is suspended.
+        A suspended Job, or a Job with more than backoffLimit failed pods, gets no further pod.
         """
         metadata, spec = job["metadata"], job["spec"]
         pods = self._objects.list(self._pods, metadata["namespace"], lambda pod: belongs(job, pod))

@@ -28,7 +28,6 @@ class RayJobs:
     """Reconciles RayJobs.
 
     `logs` maps the namespace and name of a RayJob to the output of the last driver that has ended.
-    On a real cluster, this output is in the log of the submitter pod.
     """
 
     def __init__(self, objects: Objects, clusters: RayClusters) -> None:

@@ -135,11 +135,7 @@ class RayServices:
             return {}, str(error)
 
     def _config(self, service: Body, cluster: Body) -> str:
-        """Return serveConfigV2 as JSON, adapted to this machine.
-
-        Addresses replace the names of Services, and local directories replace mount paths. The HTTP
-        port is the port on which the cluster's Serve proxies listen.
-        """
+        """Return serveConfigV2 as JSON, with the addresses, directories and HTTP port of this machine."""
         head = self._clusters.head(cluster)
         pod = self._clusters.kubelet.pod(head) if head else None
         text = service["spec"]["serveConfigV2"]

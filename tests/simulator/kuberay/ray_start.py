@@ -45,7 +45,7 @@ def pod(
 ) -> Body:
     """Return the pod of a head node if `head` is None, or else the pod of a worker node.
 
-    For a worker node, `head` holds the IP address and the GCS port of the cluster's head node.
+    `head` is the IP address and the GCS port of the cluster's head node.
     """
     template = group["template"]
     container = dict(template["spec"]["containers"][0])
@@ -168,8 +168,8 @@ def _variables(cluster: Body, gcs: tuple[str, int]) -> list[Body]:
         {"name": "RAY_CLUSTER_NAME", "value": name},
         {"name": "FQ_RAY_IP", "value": f"{name}-head-svc.{namespace}.svc.cluster.local"},
         {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
-        # KubeRay does not set this variable. Without it, Ray would give its workers a low priority,
-        # and other processes on this machine would slow the workers down.
+        # KubeRay does not set this variable. Otherwise, Ray would give its workers a low priority,
+        # and other processes would slow them down.
         {"name": "RAY_worker_niceness", "value": "0"},
     ]
 

@@ -29,8 +29,8 @@ class _Listening:
 class Services:
     """Runs all Services of the cluster.
 
-    `endpoint` takes a Pod and a target port. It returns the Pod's address and the actual port, or
-    None if the Pod is not ready.
+    `endpoint` returns the address and the actual port of a Pod's target port, or None if the Pod is
+    not ready.
     """
 
     def __init__(self, objects: Objects, addresses: Addresses, endpoint: Endpoint) -> None:
@@ -124,8 +124,8 @@ class Services:
 def _pattern(namespace: str, name: str, near: bool) -> re.Pattern[str]:
     """Return a pattern that matches the names of a Service.
 
-    If `near` is true, the text is of a pod in the Service's namespace. The name alone then matches
-    before a port.
+    For a text of the Service's namespace, `near` is true. The name then also matches without the
+    namespace, but only before a port.
     """
     domain = r"(?:\.svc(?:\.cluster\.local)?)?"
     full = rf"{re.escape(name)}\.{re.escape(namespace)}{domain}(?::(?P<port>\d+))?"

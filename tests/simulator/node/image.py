@@ -1,7 +1,6 @@
 """Replaces the content of container images: /opt/awares, Python packages, and SeaweedFS's `weed`.
 
-The simulator pulls no image. In each pod, a directory of links to this checkout replaces
-/opt/awares. Jobs can write further files into this directory.
+In each pod, a directory of links to this checkout stands for /opt/awares. Jobs can write to it.
 """
 
 import os
@@ -51,8 +50,7 @@ def entrypoint(image: str) -> list[str]:
 def weed_ports(command: list[str], free: Callable[[], int]) -> dict[str, int]:
     """Map each port flag of SeaweedFS to a free port, or return {} if `command` is not `weed`.
 
-    `free` must return ports that are free on all addresses of the machine, because SeaweedFS
-    refuses other ports.
+    SeaweedFS refuses a port that is not free on all addresses of the machine.
     """
     if not command or Path(command[0]).name != "weed":
         return {}
@@ -72,8 +70,8 @@ def declared(command: list[str], flag: str) -> int:
 def arguments(command: list[str], ports: Mapping[str, int]) -> list[str]:
     """Return the command as it runs on this machine. Only a SeaweedFS command changes.
 
-    Its port flags get the values of `ports`. RunningPod replaces the address 0.0.0.0 with the pod's
-    address.
+    The port flags get the values of `ports`. Later, RunningPod replaces the address 0.0.0.0 with
+    the pod's address.
     """
     if not ports:
         return command

@@ -18,8 +18,8 @@ _GRACE_S = 8.0
 class Kubelet:
     """The kubelet of the only node.
 
-    Only the controller's thread may start pods, because the kernel ends a process when the thread
-    that started this process ends. All other threads may call only `pod`, `endpoint` and `logs`.
+    Only the controller's thread may start pods, because a process ends with the thread that started
+    it.
     """
 
     def __init__(self, objects: Objects, base: Path, mark: str) -> None:
@@ -46,10 +46,9 @@ class Kubelet:
         return self._running.get(body["metadata"]["uid"])
 
     def endpoint(self, body: Body, port: Any) -> Target | None:
-        """Return the pod's address and the actual number of `port`.
+        """Return the pod's address and the actual number of `port`, or None if the pod is not ready.
 
-        Return None if the pod is not ready. `port` is the targetPort of a Service: the name or the
-        declared number of a port.
+        `port` is the targetPort of a Service: a name or a declared number.
         """
         pod = self.pod(body)
         if pod is None or {"type": "Ready", "status": "True"} not in body.get("status", {}).get(

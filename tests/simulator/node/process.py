@@ -23,8 +23,7 @@ _PR_SET_PDEATHSIG = 1
 class Process:
     """One running or ended process.
 
-    The kernel sends SIGTERM to the process when the thread that started the process ends. This
-    thread must therefore outlive the process.
+    The kernel ends the process together with the thread that started it.
     """
 
     def __init__(

@@ -12,10 +12,7 @@ Rewrite = Callable[[str], str]
 
 
 class Paths:
-    """Maps mount paths to directories.
-
-    `rewrite` replaces only whole path components. It does not replace mount paths within the
-    paths that it inserts.
+    """Maps mount paths to directories. `rewrite` replaces only whole path components.
 
     Example:
         paths = Paths({"/etc/awares": Path("/tmp/aw/p1/v/setup")})

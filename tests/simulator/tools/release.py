@@ -85,8 +85,8 @@ class Release:
     def on_head(self, command: str) -> str:
         """Return `command` with paths and addresses that are valid on this machine.
 
-        The function replaces mount paths and Service names as the simulator does in the head pod of
-        the permanent RayCluster.
+        The simulator replaces mount paths and Service names in the same way in the permanent
+        cluster's head pod.
         """
         heads = [
             body

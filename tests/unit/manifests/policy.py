@@ -36,9 +36,10 @@ def actions(path: Path) -> set[str]:
 def allows(
     path: Path, action: str, key: str | None = None, context: Mapping[str, str] | None = None
 ) -> bool:
-    """Return whether the policy allows `action` on the object `key`, or without it on the bucket.
+    """Return whether the policy allows `action` on the object `key`.
 
-    `context` holds the condition keys of the request, such as s3:prefix.
+    `key` is None for an action on the bucket. `context` holds the request's condition keys, such as
+    s3:prefix.
     """
     arn = f"arn:aws:s3:::{BUCKET}" + (f"/{key}" if key is not None else "")
     return any(

@@ -22,8 +22,7 @@ WIDTH, RANK, TOKENS, SCALE, RATE = 3584, 8, 64, 2.0, 1e-5
 def layer() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return a weight, the inputs of a few tokens, `down`, and the signs of the elements of `up`.
 
-    `down` and `up` are the matrices A and B of LoRA. Each step moves an element of `up` by its
-    sign.
+    `down` and `up` are the matrices A and B of LoRA. A sign is the direction of an element's steps.
     """
     torch.manual_seed(0)
     return (
