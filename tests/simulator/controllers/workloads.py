@@ -54,10 +54,9 @@ class Workloads:
                 self._run(body)
 
     def _replicas(self, kind: Kind, owner: Body, body: Body) -> list[Body]:
-        """Make the pods of a ReplicaSet or StatefulSet `owner` match the spec of `body`, and return
-        them.
+        """Make the pods of `owner` match the spec of `body`, and return these pods.
 
-        `body` is the Deployment or StatefulSet with the spec.
+        `owner` is a ReplicaSet or StatefulSet. The spec is that of the Deployment or StatefulSet.
         """
         namespace, spec = owner["metadata"]["namespace"], body["spec"]
         digest = hashlib.sha256(json.dumps(spec["template"], sort_keys=True).encode()).hexdigest()[

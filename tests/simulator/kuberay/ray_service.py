@@ -135,7 +135,7 @@ class RayServices:
             return {}, str(error)
 
     def _config(self, service: Body, cluster: Body) -> str:
-        """Return serveConfigV2 as JSON, with the addresses, directories and HTTP port of this machine."""
+        """Return serveConfigV2 as JSON, with addresses, directories and ports of this machine."""
         head = self._clusters.head(cluster)
         pod = self._clusters.kubelet.pod(head) if head else None
         text = service["spec"]["serveConfigV2"]

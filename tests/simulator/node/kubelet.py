@@ -46,7 +46,7 @@ class Kubelet:
         return self._running.get(body["metadata"]["uid"])
 
     def endpoint(self, body: Body, port: Any) -> Target | None:
-        """Return the pod's address and the actual number of `port`, or None if the pod is not ready.
+        """Return the address and the actual port number of a pod, or None if the pod is not ready.
 
         `port` is the targetPort of a Service: a name or a declared number.
         """
