@@ -2,8 +2,7 @@
 
     PYTHONPATH=.:platform .venv/bin/python tests/benchmarks/control.py
 
-The controller, buffer, scoring, journal and store are real. Actors, reward workers and learner are
-simulated, and the figures leave out the CPU time of this simulation.
+Actors, reward workers and learner are simulated. The figures leave out the simulation's CPU time.
 """
 
 import asyncio

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/engine_alone.py SETUP OUTPUT
 
-SETUP is the setup of a finished run, as JSON. The requests come from the run's journal. OUTPUT gets
-the number of episodes and the episodes per second, as JSON.
+SETUP and OUTPUT are JSON files: the setup of a finished run, and the episodes per second. The
+requests come from the run's journal.
 """
 
 import asyncio

@@ -2,8 +2,8 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/large_pages.py [section.key=value ...]
 
-The script runs sft, grpo and evaluate with method.crop_scale 2, and again with 1. Only with 2 does
-a crop show more detail than full resolution.
+A run with method.crop_scale 2 has crops with more detail than full resolution. A second run has
+crop_scale 1.
 """
 
 import importlib

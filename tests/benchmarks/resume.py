@@ -2,8 +2,7 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/resume.py [--steps 6250]
 
-The journal has one file for each step. Time and memory must not grow with the number of steps,
-except by the cost of listing the files.
+Time and memory must not grow with the number of steps, except by listing the files of the journal.
 """
 
 import argparse

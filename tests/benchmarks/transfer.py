@@ -138,7 +138,7 @@ def read(store: ObjectStore, start: Any, ready: Any, seconds: Any) -> None:
     torch.set_num_threads(1)
     subscriber = Subscriber(store, "scaling")
     held = subscriber.receive(1)
-    # A first receipt warms up newly allocated memory, which is slow at its first use.
+    # Receive version 2 once without a measurement, because new memory is slow at its first use.
     subscriber.receive(2, held)
     ready.release()
     start.wait()

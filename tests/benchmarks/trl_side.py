@@ -2,8 +2,8 @@
 
     python -P tests/benchmarks/trl_side.py WORK
 
-WORK is the directory that trl_work.py writes. The script replaces two parts of TRL, because the
-policy comes from this project's SFT: the parser of requests, and the chat template.
+WORK is the directory that trl_work.py writes. The script replaces TRL's parser of requests and the
+chat template, to fit this project's SFT policy.
 """
 
 import io

@@ -1,7 +1,6 @@
 """Tests that a bfloat16 engine applies the whole update of a LoRA run, and never mixes versions.
 
-The slope is the change of the logprobs in the engine / in the learner. It is 1 if the engine
-applies the whole update.
+The slope is the change of the engine's logprobs / the change of the learner's. It should be 1.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """Replaces the content of container images: /opt/awares, Python packages, and SeaweedFS's `weed`.
 
-In each pod, a directory of links to this checkout stands for /opt/awares. Jobs can write to it.
+In each pod, a directory of links to this checkout stands for /opt/awares. Jobs can write further
+files into the directory.
 """
 
 import os

@@ -83,10 +83,9 @@ class Release:
         return self.keys["awares-endpoint"]["token"]
 
     def on_head(self, command: str) -> str:
-        """Return `command` with paths and addresses that are valid on this machine.
+        """Return `command` as it runs in the head pod of the permanent RayCluster.
 
-        The simulator replaces mount paths and Service names in the same way in the permanent
-        cluster's head pod.
+        Mount paths and Service names are replaced by directories and addresses of this machine.
         """
         heads = [
             body

@@ -63,7 +63,7 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
         ("pope", "repaired", "Yes, there is no dog", ["no"], 0.0),
         ("vstar_bench", "2026-08", "(B)", ["B"], 1.0),
         # The published version reads a letter from A to D at the start of a text as the option,
-        # even if it begins a word.
+        # even if this letter begins a word.
         ("vstar_bench", "2026-08", "Answer: B", ["B"], 0.0),
         ("vstar_bench", "2026-08", "Black", ["B"], 1.0),
         ("vstar_bench", "2026-08", "The bus", ["B"], 1.0),

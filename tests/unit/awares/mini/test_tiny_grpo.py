@@ -48,9 +48,9 @@ def episodes_of(policy, samples):
 
 
 class Preference:
-    """A reward of 1 for each episode that asks for crops, or that does not if `asks` is false.
+    """A reward of 1 for the episodes that ask for crops, and of 0 for the others.
 
-    All other episodes get 0.
+    `asks=False` exchanges the two values.
     """
 
     def __init__(self, asks: bool) -> None:

@@ -81,7 +81,7 @@ def test_large_deltas_bring_the_anchor_sooner() -> None:
 def test_the_mean_version_is_that_of_the_writer(delta: float) -> None:
     """Compare `per_version` with a simulation of the writer over 4,800 versions.
 
-    A version with all weights (an anchor) also gets a delta, unless deltas have over 0.7 of its
+    A version with an anchor (all weights) has no delta if a delta has over 0.7 of the anchor's
     size.
     """
     from awares_platform.weights import cadence
