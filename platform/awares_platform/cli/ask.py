@@ -170,10 +170,9 @@ def ask(
 ) -> Reply:
     """Ask the first model of the endpoint at `url` (http://host:port), and return its reply.
 
-    `tell` gets each piece of text for the terminal. The environment variable `token_env` holds the
-    bearer token.
+    `tell` gets each piece of text. The environment variable `token_env` holds the bearer token.
 
-    Raises DataError if the image file is unreadable, and EndpointError without a usable answer.
+    Raises DataError for an unreadable image, and EndpointError without a usable answer.
     """
     try:
         data = base64.b64encode(image.read_bytes()).decode()

@@ -1,9 +1,7 @@
 """Prints the progress of the quickstart's jobs, and estimates the time that is left.
 
-    slowness  = measured seconds / typical seconds of the same phases
-    time left = rest of this phase + slowness * typical seconds of all later phases
-
-The typical seconds were measured on two cores.
+slowness  = measured seconds / typical seconds of the same phases
+time left = rest of this phase + slowness * typical seconds of all later phases
 """
 
 import re

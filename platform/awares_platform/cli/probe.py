@@ -107,8 +107,7 @@ def check_endpoint(url: str) -> str:
 
     Without AWARES_SERVE_TOKEN, an endpoint that requires a key is not asked.
 
-    Raises EndpointError or LaunchError if the endpoint does not answer, or if it answers without
-    the token.
+    Raises EndpointError or LaunchError if the check fails.
     """
     from PIL import Image
 

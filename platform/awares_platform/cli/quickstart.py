@@ -52,7 +52,6 @@ def run(config: PlatformConfig, fresh: bool = False) -> None:
 
     Raises ConfigError if evaluate.policies lacks "awares".
     Raises JobRefused if another quickstart of this run is at work.
-    Also raises the errors of `prepare`.
     """
     if "awares" not in config.evaluate.policies:
         raise ConfigError(
@@ -92,10 +91,10 @@ def _run(config: PlatformConfig, fresh: bool) -> None:
 def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartState:
     """Return the state of the earlier quickstart of this run, or a new state.
 
-    If the setup has changed or `fresh` is true, the state is new, and the run's files and objects
-    are deleted. `fresh` also deletes the curated data set and the base policy's answers.
+    If the setup has changed or `fresh` is true, the state is new, and the run is deleted. `fresh`
+    also deletes its labels and answers.
 
-    Raises JobRefused, and deletes nothing, if a running job uses the files or objects.
+    Raises JobRefused, and deletes nothing, if a running job uses the run.
     Raises ConfigError, unless `fresh`, if progress.json is damaged or no quickstart made the run.
     """
     path = directory / "progress.json"

@@ -141,8 +141,7 @@ def pull(
 ) -> Path:
     """Write a version as a policy directory for transformers and vLLM, and return the directory.
 
-    Processor and configuration come from the policy `start`, with which GRPO began. If no input
-    settings are recorded, `method` replaces them.
+    Processor and configuration come from the policy `start`, with which GRPO began.
 
     Raises ConfigError if the directory is not empty.
     """
@@ -158,6 +157,7 @@ def pull(
     directory.mkdir(parents=True, exist_ok=True)
     trained = inputs.published(received.manifest, method)
     if trained is None:
+        # Only the base policy records no input settings.
         trained = method if begun.name == "base" else inputs.recorded(source, method)
     write_policy(state, source, directory, family, trained)
     return directory

@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 class Answerer:
     """Adds the low-resolution and the full-resolution answer to each sample of a shard.
 
-    The answers are stored, so that a later curation can reuse them. A batch has these columns:
+    A batch has these columns:
 
     - "key": store key of the shard
     - "rows": parquet file of the shard, to which the answers are added
-    - "answers": store key of the stored answers
+    - "answers": store key of the answers, which a later curation can reuse
     - "failure", in the result only: a pickled AwaresError, or empty
     """
 

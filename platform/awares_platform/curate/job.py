@@ -1,11 +1,9 @@
 """Decides which samples need crops, and chooses the crops (paper, section 3.2).
 
-Ray Data runs two stages over the shards of the train split:
+Ray Data runs two stages over shards of the train split. A restarted job keeps the finished shards.
 
 1. An Answerer, an actor with an engine, answers each sample at low and at full resolution.
 2. A task `label_shard` asks the judge and the grounding model, and writes the curated shard.
-
-A restarted job keeps the finished shards.
 """
 
 import json

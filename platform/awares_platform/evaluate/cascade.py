@@ -1,7 +1,7 @@
-"""Builds two-pass policies: a pass at low resolution, and for some questions a second pass.
+"""Builds two-pass policies: a pass at low resolution, and for some questions one at full.
 
-The second pass is at full resolution. `escalate` adds it if the trained policy requests crops
-(VisionThink, arXiv 2507.13348). `threshold` adds it if the first answer is unlikely.
+`escalate` adds the second pass after a request for crops (VisionThink, arXiv 2507.13348).
+`threshold` adds it after an unlikely answer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,9 +42,8 @@ def escalate(
 ) -> list[Played]:
     """Add a second pass to every episode of `asked` with a granted request.
 
-    - `asked` holds the episodes of the trained policy, played with the settings `spec`.
-    - `full` holds the second passes, in the same order.
-    - `decision_s` maps a sample's id to the seconds of its first turn.
+    `asked` holds the trained policy's episodes with the settings `spec`. `full` holds the second
+    passes. `decision_s` maps a sample's id to the seconds of its first turn.
     """
     return [
         _fresh(first, again, decision_s.get(first.sample.sample_id, 0.0), _first(first), spec)

@@ -31,7 +31,6 @@ def label(
     """Label the samples as curation does, from the answers of the policies low and full.
 
     The result maps ids to samples. A label is None if curation would leave the sample out.
-    `replies` are the endpoints' earlier replies.
 
     Raises BudgetSpent if new replies would exceed curate.budget.
     """

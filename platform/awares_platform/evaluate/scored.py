@@ -48,9 +48,8 @@ def score_all(
 ) -> list[Scored]:
     """Score a policy's episodes. An episode without an answer scores 0.
 
-    - `labelled` maps a sample's id to the sample with its derived label.
-    - `name` is the scorer of samples that name none.
-    - `alone` holds the ids of the samples that ran alone on the engine.
+    `labelled` maps a sample's id to the sample with its label. `name` is the scorer of samples that
+    name none. `alone` holds the ids of the samples with a measured latency.
     """
     rewards = _rewards(rows, labelled, reward)
     scorers = {known: scorer(name, known) for known in get_args(Version)}

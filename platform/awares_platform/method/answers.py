@@ -54,8 +54,7 @@ async def answer_both(
 
     - `max_tokens` limits each answer. Decoding is greedy.
     - `limit` bounds the episodes in flight.
-    - `context` is the engine's longest sequence, in tokens. A sample that may exceed it gets a
-      fault.
+    - `context` is the engine's longest sequence, in tokens. Samples that may be longer get a fault.
     - `chat` and `policy_chat` are the chat formats of the base policy and of the SFT policy.
 
     Raises EngineFailure if the engine fails for too many episodes.

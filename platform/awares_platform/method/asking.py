@@ -1,7 +1,6 @@
 """Asks a language model for a reply in a given form, and asks again if the reply does not parse.
 
-The second question quotes the reply and its fault. A server that supports JSON schemas also gets a
-schema.
+The second question quotes the reply and its fault.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,7 @@ async def ask(
 
     If `read` raises Unreadable, the question is asked once more.
 
-    Raises Unreadable if the second reply does not parse either, or after a refusal.
+    Raises Unreadable after a second failure or a refusal.
     Raises EndpointError if the endpoint cannot be used.
     """
     try:

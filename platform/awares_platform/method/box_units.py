@@ -1,7 +1,7 @@
 """Tells in which units a grounding model writes its boxes, and converts the boxes to pixels.
 
-A model may write thousandths (0 to 1000), pixels or fractions. If several units fit a reply, the
-other replies of the batch decide.
+Boxes may be thousandths (0 to 1000), pixels or fractions. If several units fit a reply, the others
+of the batch decide.
 """
 
 import math

@@ -98,9 +98,9 @@ class ReplyMemory(Protocol):
     """Remembers the replies of endpoints by a digest of the question.
 
     - `kept` returns the reply, or None.
-    - `keep` stores a reply, and returns once the reply survives a kill.
+    - `keep` stores a reply safely.
     - `doubt` notes that a reply is unreadable.
-    - `spent` returns an error if the replies have cost the whole budget.
+    - `spent` returns an error if the budget is spent.
     """
 
     def kept(self, key: str) -> KeptReply | None: ...

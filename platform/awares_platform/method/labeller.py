@@ -1,7 +1,7 @@
 """Derives a sample's label and target crops from the base policy's answers (paper, section 3.2).
 
-The label is LR if the low view suffices, and HR otherwise. Judge and confidence decide. For HR, the
-grounding's boxes give the target crops.
+The label is LR if the low view suffices, and HR otherwise. For HR, the grounding's boxes give the
+target crops.
 """
 
 import asyncio

@@ -1,7 +1,6 @@
 """Computes the retained token ratio (RTR) of the configured views on the images of a data set.
 
-The RTR is (visual tokens of all views) / (visual tokens of the full image). It depends only on the
-image's size.
+The RTR is (visual tokens of all views) / (visual tokens of the full image).
 """
 
 import logging

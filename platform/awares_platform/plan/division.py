@@ -77,9 +77,8 @@ def advise(
 ) -> Advice:
     """Return the divisions that can run, and the best of them.
 
-    - `parallel` is the number of GPUs of an engine.
-    - `pools` is true if learners and engines have GPUs of different kinds.
-    - `fits` and `hours` judge a setup.
+    An engine has `parallel` GPUs. `pools` is true if learners and engines have GPUs of different
+    kinds. `fits` and `hours` judge a setup.
     """
     divisions = tuple(
         Division(setup.learner_workers, setup.rollout_actors, hours(setup))

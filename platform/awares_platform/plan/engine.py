@@ -92,8 +92,7 @@ def engine_memory(
 ) -> EngineMemory:
     """Compute the memory of one GPU of an engine that receives `wanted` episodes at once.
 
-    `rank` is policy.lora_rank. A real engine holds more episodes, because the prefix cache shares
-    prompts.
+    `rank` is policy.lora_rank. The plan neglects that the prefix cache shares prompts.
 
     Raises ConfigError if engine.tensor_parallel does not divide the number of attention heads.
     """

@@ -1,7 +1,6 @@
 """Computes how long the ranks of a trainer work on one step, and how long they wait.
 
-A step has several passes, which all ranks end together. A thread prepares the images of a pass
-during the previous pass.
+The ranks end each pass of a step together. A thread prepares images one pass ahead.
 """
 
 import math
@@ -85,8 +84,8 @@ def rank_time(
 ) -> RankTime:
     """Compute the time of one update on `episodes` typical episodes.
 
-    `sharing` is the number of episodes with the same image, all in the same pass. `across_steps` is
-    true if the first pass's images are prepared during the previous step.
+    `sharing` is the number of episodes with the same image. `across_steps` is true if the first
+    pass's images are prepared during the previous step.
     """
     called = round(lengths.call_rate * episodes)
     sizes = [lengths.called] * called + [lengths.plain] * (episodes - called)

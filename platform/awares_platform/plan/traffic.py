@@ -120,8 +120,7 @@ def traffic(
 ) -> Traffic:
     """Compute the traffic of a run that publishes `trained` parameters in `dtype` (engine.dtype).
 
-    Every engine downloads every version. A checkpoint holds the optimizer's state with fp32
-    weights.
+    Every engine downloads every version.
 
     Raises ConfigError if `assumed` states a share of changed weights, but the run trains an
     adapter.
@@ -138,6 +137,7 @@ def traffic(
         weights_down=down * grpo.rollout_actors,
         # An engine and a learner rank each read a group's image.
         images=2 * grpo.groups_per_step * assumed.image_mb * 1e6,
+        # A checkpoint holds the optimizer's state, which includes fp32 weights.
         checkpoints=OPTIMIZER * trained / grpo.checkpoint_every,
     )
 

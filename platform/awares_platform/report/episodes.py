@@ -33,8 +33,8 @@ Fetch = Callable[[str], Image]
 def choose(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
     """Choose up to twelve varied episodes from three groups, in a reproducible way.
 
-    The groups are right answers after a request, right answers without a request, and wrong
-    answers. If a group is small, the other groups fill its places.
+    The groups are right answers after a request, right answers without one, and wrong answers.
+    Other groups fill up a small group.
     """
     calls = [episode for episode in episodes if episode.crops and episode.correct]
     direct = [episode for episode in episodes if not episode.crops and episode.correct]

@@ -86,8 +86,8 @@ def place(
 ) -> dict[str, NamePlate]:
     """Choose a place for the name of each mark. A mark is (name, x, y).
 
-    A name takes the first spot of SPOTS inside `frame` that overlaps neither another mark nor an
-    earlier name. Without such a spot, the name may overlap.
+    The place is the first of SPOTS that is inside `frame` and free of marks and earlier names.
+    Without one, the name may overlap.
     """
     dots = [NamePlate(x, y, "middle", 14) for _, x, y in marks]
     placed: dict[str, NamePlate] = {}

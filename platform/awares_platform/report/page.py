@@ -41,9 +41,8 @@ def run(
 ) -> Path:
     """Write <run.directory>/<run.name>/report.html, and return the path of this file.
 
-    - `fetch` reads an image by its hash.
-    - `against` names another run to compare with.
-    - `version` is a weight version, whose journalled episodes the viewer also shows.
+    `fetch` reads an image by its hash. `against` names another run to compare with. `version` is a
+    weight version to show.
 
     Raises DataError for an unknown run and for a damaged file.
     """

@@ -34,10 +34,10 @@ LEGEND = {"sft": "after SFT", "awares": "after GRPO", "low": "what the labels ca
 def shift(policies: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Any]) -> str:
     """Draw bars that compare the requests of the policy after SFT and of the policy after GRPO.
 
-    A bar shows the share of a policy's episodes with a certain request, or without one. A third bar
-    shows the share that the labels call for.
+    A bar shows the share of a policy's episodes with a certain request. Further bars show what the
+    labels call for.
 
-    `policies` and `labels` come from results.json. The result is "" if a policy is missing.
+    The result is "" if a policy is missing.
     """
     if not all(name in policies for name in ("sft", "awares")):
         return ""

@@ -58,8 +58,8 @@ def allot(
 ) -> tuple[ShownView, ...]:
     """Return the views of the requested regions on each image. Return () if no region fits.
 
-    The result has at most `crops` views with `tokens` visual tokens in all. To fit, views shrink,
-    or the last regions are dropped.
+    At most `crops` views are returned, with at most `tokens` visual tokens in all. To fit, they
+    shrink, or the last regions are dropped.
     """
     for count in range(len(request.regions), 0, -1):
         kept = replace(request, regions=request.regions[:count])

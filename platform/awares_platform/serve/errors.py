@@ -14,8 +14,8 @@ class RequestError(DataError):
 
     - `status` is the HTTP status.
     - `param` is the wrong field, or None.
-    - `code` is a stable name of the error, for programs.
-    - `retry_after_s` is the number of seconds after which the request may succeed, or None.
+    - `code` is a stable name of the error.
+    - `retry_after_s` is the number of seconds to wait, or None.
     """
 
     def __init__(

@@ -114,8 +114,7 @@ def serving(
 ) -> Iterator[str]:
     """Start the endpoint, and yield its base URL when it is ready. Stop the endpoint at the end.
 
-    `say` gets a line at each step of the start. If `stop` is set during the start, the function
-    yields early.
+    `say` gets a line at each step of the start. If `stop` is set, the start ends early.
 
     Raises ConfigError for a wrong setting.
     Raises PolicyError if the run lacks the policy, or trained it with other settings of `method`.

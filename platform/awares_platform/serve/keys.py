@@ -2,7 +2,7 @@
 
     {"keys": [{"name": "team-a", "sha256": "9f86d081...", "requests_per_minute": 600}]}
 
-The keys file holds only hashes. A key has 256 random bits, so plain SHA-256 is safe.
+A key has 256 random bits, so plain SHA-256 is safe.
 """
 
 import hashlib

@@ -55,9 +55,8 @@ def prepare(
 ) -> Examples:
     """Keep the samples from which a demonstration can be built, and count the other samples.
 
-    - `sizes` maps an image's hash to its size. Unknown sizes count with the largest views of
-      `limits`.
-    - `tool_weight` is the weight of a target token in a request for crops. Other tokens weigh 1.
+    `sizes` maps an image's hash to its size. Unknown sizes count as large. `tool_weight` is the
+    weight of a target token in a request for crops.
 
     Raises DataError if no sample is left.
     """

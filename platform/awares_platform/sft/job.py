@@ -1,7 +1,7 @@
 """The sft job trains the base policy on curated demonstrations (paper, section 3.3).
 
-The workers of Ray Train (worker.py) train, save checkpoints and export the best policy. Lost
-processes are restarted. A job resumes an earlier job with the same settings, base policy and data.
+Ray Train's workers (worker.py) train and export the best policy. Lost processes are restarted. Jobs
+with the same settings, base policy and data resume.
 """
 
 import logging

@@ -45,8 +45,8 @@ def forced(
 ) -> Iterator[TeacherForced]:
     """Yield the result of each demonstration in `passes`.
 
-    A pass is a batch and its mask (B, T) of request tokens. If `packed` is true, the model computes
-    a batch as one row without padding. Sequences of weight 0 yield nothing.
+    A pass is a batch and its mask (B, T) of request tokens. If `packed` is true, a batch becomes
+    one row without padding. Sequences of weight 0 yield nothing.
     """
     for batch, tool_BT in passes:
         rows_K, positions_K, logits_KV = sampled_logits(model, batch, packed=packed)

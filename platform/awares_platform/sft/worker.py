@@ -58,11 +58,11 @@ _Pass = tuple[Batch, Tensor, int]
 def train(loop: dict[str, Any]) -> None:
     """Run one rank, as Ray Train's train_loop_per_worker. `loop` holds:
 
-    - "config": PlatformConfig as JSON;
-    - "messages": a Ray queue to the driver;
-    - "sizes": the (width, height) of each image, by its hash;
-    - "recipe": a recipe of training/recipe.py;
-    - "claim": a LeaseClaim.
+    - "config": PlatformConfig as JSON
+    - "messages": a Ray queue to the driver
+    - "sizes": the (width, height) of each image, by its hash
+    - "recipe": a recipe of training/recipe.py
+    - "claim": a LeaseClaim
 
     Raises PolicyError if the checkpoint has another recipe, and JobFenced if the lease is lost.
     """

@@ -41,10 +41,8 @@ def check_loop(
 ) -> None:
     """Check the all-reduce, the trainer, the engine and both kinds of updates.
 
-    - `store` is None if the store cannot be used.
-    - `ranks` and `player` are the actors of the learner ranks and of the engine.
-    - `own` is true if the setup trains an adapter.
-    - `gpu` is true if the learner uses GPUs.
+    `store` is None if the store cannot be used. `own` is true if the setup trains an adapter. `gpu`
+    is true if the learner uses GPUs.
     """
     joined = visit.run(collective.ALL_REDUCE, lambda: _all_reduce(ranks, gpu), collective.REMEDY)
     with ThreadPoolExecutor(1) as pool:

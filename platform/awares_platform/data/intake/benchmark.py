@@ -47,10 +47,10 @@ def import_benchmark(name: str, root: str, data: DataConfig, store: ObjectStore)
 def locate(root: str, benchmark: Benchmark, config: StoreConfig) -> str:
     """Return the place of a benchmark's files below `root`, a directory or an s3:// prefix.
 
-    The function tries the ids of the data set, such as lmms-lab/ChartQA, then ChartQA alone, and
-    then the benchmark's name.
+    The place has the data set's id, such as lmms-lab/ChartQA, or ChartQA alone, or the benchmark's
+    name.
 
-    Raises DataError if no such folder has files.
+    Raises DataError if there are no files.
     """
     names = list(_names(benchmark))
     for name in names:

@@ -18,8 +18,7 @@ def read_boxes(
 ) -> tuple[Box, ...]:
     """Return the boxes in `value`, one box or a list of boxes, in pixels of the stored image.
 
-    - `original` is the image's size before shrinking. Boxes in pixels refer to it.
-    - `stored` is the size of the stored image.
+    Boxes in pixels refer to `original`, the size before shrinking. `stored` is the stored size.
 
     Raises Refused if a box is not four finite numbers, lies outside, or seems to have another unit.
     """

@@ -101,8 +101,7 @@ def _short(value: Any) -> str:
 def stored_form(data: bytes, max_side: int) -> Picture:
     """Return an image as PNG or JPEG, upright, and with no side over `max_side` pixels.
 
-    A file of this form is not encoded again. JPEG files stay JPEG. PNG files lose colour profile
-    and texts.
+    JPEG files stay JPEG. PNG files lose colour profile and texts.
 
     Raises Refused if the image cannot be decoded or is too narrow.
     """

@@ -269,7 +269,7 @@ _SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "te
 def of_split(places: Sequence[SourceFile], split: str, source: str) -> list[SourceFile]:
     """Return the files of one split. Return all files if none is named after a split.
 
-    A file is named after a split if its name or a folder begins with the split's name.
+    The split's name begins the file's name or a folder's name.
 
     Raises DataError if files are named after other splits only.
     """

@@ -1,7 +1,7 @@
 """Finds duplicates within a data set, and rows that occur in evaluation sets as well.
 
-Two rows are the same if questions, answers and images match. Similar images alone do not suffice:
-two filled-in copies of a form look alike.
+Two rows are the same if questions, answers and images match. Similar images alone may show copies
+of a form.
 """
 
 import hashlib
