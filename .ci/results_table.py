@@ -2,8 +2,8 @@
 
     .venv/bin/python .ci/results_table.py runs/quickstart-*/results.json
 
-The script fills the README's table from all runs and draws its picture from the first run. Then it
-copies the results to tests/unit/docs/quickstarts, where a test reads them.
+The script fills the README's table from all runs and draws its picture from the first run. It
+copies the results to tests/unit/docs/quickstarts for a test.
 """
 
 import json

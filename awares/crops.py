@@ -1,7 +1,7 @@
 """Computes the boxes of the ten crops of an image, and maps evidence boxes to crops.
 
-All boxes are in native pixels of the ORIGINAL image. Half of an odd side is rounded up, so opposite
-crops share one row or column of pixels.
+Boxes are in native pixels of the ORIGINAL image. Half of an odd side is rounded up, so opposite
+crops share a row or column.
 """
 
 from collections.abc import Sequence

@@ -71,8 +71,8 @@ def grant(
 ) -> tuple[Request, tuple[View, ...]] | Malformed:
     """Return the request and its views, or Malformed if the budget does not allow the request.
 
-    `shown` are the views of all turns so far. If `Budget.fit` is true, a request over the budget is
-    reduced, and is Malformed only if no region fits.
+    `shown` are the views of all turns so far. If `Budget.fit` is true, a request over the budget
+    shrinks, and is Malformed only if no region fits.
     """
     views = spec.environment.views(request, size)
     budget = spec.budget
@@ -95,8 +95,8 @@ def _fit(
 ) -> tuple[Request, tuple[View, ...]] | None:
     """Return the request and its views, reduced to the budget, or None if no region fits.
 
-    The function first shrinks all views in steps of 10 %. It drops a region only if shrinking does
-    not suffice, because the region might hold the evidence.
+    The function first shrinks all views in steps of 10 %. It drops regions only if this does not
+    suffice, because they might hold the evidence.
     """
     for count in range(len(request.regions), 0, -1):
         kept = replace(request, regions=request.regions[:count])

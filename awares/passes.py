@@ -31,8 +31,8 @@ class PassBudget:
 def deal(lengths: Sequence[int], budget: PassBudget, ranks: int) -> list[list[Indices]]:
     """Return a list of passes for each rank. A pass is a tuple of indices into `lengths`.
 
-    `lengths` holds the number of tokens of each sequence. If there are too few sequences for equal
-    numbers of passes, the last ranks get one pass fewer.
+    `lengths` holds the number of tokens of each sequence. With too few sequences, the last ranks
+    get one pass fewer.
     """
     if not lengths:
         return [[] for _ in range(ranks)]

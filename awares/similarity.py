@@ -18,9 +18,9 @@ so loading needs no network."""
 
 
 class SentenceSimilarity:
-    """Computes the cosine similarity of the embeddings of two texts.
+    """Computes the cosine similarity of two texts' embeddings.
 
-    `model` is "minilm", a Hugging Face model id or a directory. A cache keeps up to `remember`
+    `model` is "minilm", a Hugging Face model id or a directory. A cache keeps `remember`
     embeddings. Raises ConfigError if the model cannot be loaded.
 
     Example:

@@ -21,8 +21,7 @@ Size = tuple[int, int]
 class VisionLimits:
     """The limits of the processor. The defaults come from the authors' evaluation script.
 
-    Raises ConfigError if a value is below 1, or if `max_pixels` is below `min_pixels` or below the
-    area of one token.
+    Raises ConfigError if a value is below 1, or if `max_pixels` is below `min_pixels` or one token.
 
     Example:
         VisionLimits(min_pixels=28 * 28, max_pixels=448 * 448)

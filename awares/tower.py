@@ -27,7 +27,7 @@ from awares.batch import Batch
 class SharedTower:
     """Shares the vision features of a batch among `models` whose vision towers have equal weights.
 
-    `path` is the module path of the tower. If a weight of a tower is trained, nothing is shared.
+    `path` is the module path of the tower. Nothing is shared if a tower is trained.
 
     Example:
         tower = SharedTower([policy, reference], "model.visual")

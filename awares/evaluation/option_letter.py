@@ -98,8 +98,8 @@ _ALONE = re.compile(r"\b([A-D])\b(?!(?<=A)\s+\w)")
 def letter(prediction: str) -> str | None:
     """Return the option that a human reader understands, or None if the option is unclear.
 
-    The first matching rule decides. If none matches, the text must contain exactly one of the
-    capital letters A to D as a word.
+    The first matching rule decides. Otherwise, the text must contain exactly one of the words A, B,
+    C and D.
     """
     text = prediction.upper().strip()
     for rule in _RULES:

@@ -90,8 +90,8 @@ def docvqa(
 ) -> float:
     """Return ANLS (Biten et al., arXiv 1905.13648), which is 1 minus the relative edit distance.
 
-    The relative edit distance is the edit distance divided by the length of the longer string. The
-    nearest accepted answer counts. A score below 0.5 becomes 0.
+    The edit distance is divided by the length of the longer string. The nearest accepted answer
+    counts. A score below 0.5 becomes 0.
     """
     said = _answered(prediction, version)
     similarity = 1 - min(_relative_distance(said, answer, version) for answer in answers)

@@ -83,8 +83,8 @@ def summarise(
 def table(summaries: Mapping[str, Mapping[str, Summary]]) -> str:
     """Return a Markdown table in the form of the paper's table 1.
 
-    Each row is a policy, and each column a benchmark, with an average at the end. A cell holds the
-    accuracy in %, its 95 % interval, and rtr_token.
+    Rows are policies, and columns are benchmarks and their average. A cell holds the accuracy in %,
+    its 95 % interval, and rtr_token.
     """
     benchmarks = list(next(iter(summaries.values())))
     heads = [*benchmarks, "average"] if len(benchmarks) > 1 else benchmarks

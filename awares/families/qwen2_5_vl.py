@@ -20,7 +20,7 @@ _OLDER = (
 class Qwen25VL:
     """Qwen2.5-VL, from 3B to 72B, and the tiny policy that ships with awares.
 
-    The chat layout is ChatML. A visual token covers 2 x 2 patches of 14 x 14 pixels.
+    A visual token covers 2 x 2 patches of 14 x 14 pixels.
 
     Example:
         family = Qwen25VL()
@@ -90,8 +90,8 @@ class Qwen25VL:
     ) -> list[tuple[int, int, int]]:
         """Return M-RoPE's position ids (section 2.1.3 of the Qwen2-VL report, arXiv 2409.12191).
 
-        A text token has equal positions on all axes. Rows and columns of an image count up from its
-        position p, and the text goes on at p + max(rows, columns).
+        Text has equal positions on all axes. An image's rows and columns count up from its position
+        p, and the text goes on at p + max(rows, columns).
         """
         found: list[tuple[int, int, int]] = []
         here, remaining = 0, iter(grids)

@@ -17,7 +17,7 @@ class Cispo:
 
         min(r, ratio_cap) * A * logprob
 
-    and the mean is over all sampled tokens of an optimizer step. The weight has no gradient.
+    and the mean is over all tokens of an optimizer step. The weight has no gradient.
 
     Example:
         Cispo(ratio_cap=5.0)

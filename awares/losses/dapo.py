@@ -13,8 +13,7 @@ from awares.losses.policy_loss import BatchTotals, Gain, SampledTokens
 class Dapo:
     """Clips like ClipHigher, and gives all sampled tokens of an optimizer step the same weight.
 
-    The paper takes the mean over the tokens of each group. TRL and this class take the mean over
-    all tokens of the step.
+    The paper takes one mean per group. TRL and this class take one mean over the whole step.
 
     Example:
         Dapo(clip=0.2, clip_high=0.28)

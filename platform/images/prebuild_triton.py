@@ -1,7 +1,7 @@
 """Compiles a C file of Triton during the build of the container image.
 
-Without this step, Triton would compile the file on every GPU node. `python prebuild_triton.py DIR`
-writes DIR/cuda_utils.so, and DIR/cc, which Triton calls as its C compiler.
+Otherwise, Triton would compile the file on every GPU node. `python prebuild_triton.py DIR` writes
+DIR/cuda_utils.so, and DIR/cc, which Triton calls as its C compiler.
 """
 
 import os

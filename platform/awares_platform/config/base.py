@@ -91,8 +91,8 @@ def _is_blank(value: Any) -> bool:
 def without_added(settings: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
     """Return `settings` without the keys that have the same value in `added`.
 
-    `added` maps keys that older versions lack to neutral values. The recipe of a run then still
-    equals the recipe that an older version has stored.
+    `added` maps newer keys to neutral values. The recipe of a run then equals the recipe that an
+    older version has stored.
 
     Example:
         without_added({"judge": "match", "form": "compare"}, {"form": "compare"})

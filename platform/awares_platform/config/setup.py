@@ -73,7 +73,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> PlatformConfig:
     """Read the setup at `path` and apply `overrides` of the form "section.key=value".
 
     `path` is a TOML file, a run's config.json, or the name of a shipped setup. Raises ConfigError
-    for an unreadable file, an unknown key, or an invalid value.
+    for an unreadable file or a wrong key or value.
 
     Example:
         load("mini", ["grpo.learning_rate=1e-5"])

@@ -1,7 +1,7 @@
 """Makes a job wait until the results of earlier jobs are in the store.
 
-A queue such as Kueue starts jobs in any order. A job whose input is missing or stale therefore
-reads the store again every few seconds.
+A queue such as Kueue starts jobs in any order. A job without its input reads the store again every
+few seconds.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""Collects the warnings that a process logs, so that the job's driver can show them.
+"""Collects the warnings of a process, so that the job's driver can show them.
 
     log.warning --> CollectedWarnings --Sign, the answer to a ping--> driver --> terminal
 

@@ -1,7 +1,7 @@
 """Runs a coroutine whose tasks take seconds to stop, and lets further signals cut this short.
 
-After a second signal, asyncio.run abandons the tasks. Their `finally` blocks would then call
-ray.kill after Ray has stopped, which starts a new Ray that never ends.
+After a second signal, asyncio.run abandons the tasks. Abandoned tasks call ray.kill after Ray
+has stopped, which starts a new Ray.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ T = TypeVar("T")
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run `work` in a new event loop, as asyncio.run does, and return its result.
 
-    After a signal, the function cancels all tasks, waits until they have ended, and raises the
-    handler's error. Each further signal cancels the tasks again.
+    After a signal, the function cancels all tasks, waits for them, and raises the handler's error.
+    Each further signal cancels the tasks again.
     """
     with asyncio.Runner() as runner:
         try:

@@ -2,7 +2,7 @@
 
     shell --SIGTERM to the group--> awares serve --after the last answer, stops--> Ray's servers
 
-Without this module, SIGTERM to the group would end Ray's node manager before the command finishes.
+Without this module, SIGTERM would end Ray's node manager before the command finishes.
 """
 
 import os

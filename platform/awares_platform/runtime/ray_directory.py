@@ -36,8 +36,8 @@ _SHORT = (Path("/tmp"), Path("/var/tmp"))
 def python(directory: Path) -> str:
     """Return a path of the running Python that a shell reads as one word without quotes.
 
-    Ray starts its workers with an unquoted shell command. A path with spaces, for example, is
-    replaced by a path through a symlink in `directory`.
+    Ray starts its workers with an unquoted shell command. A path with spaces is replaced by a
+    symlink in `directory`.
     """
     if _is_plain(sys.executable):
         return sys.executable

@@ -1,7 +1,7 @@
 """Fetches image files from URLs, with a guard against server-side request forgery.
 
 All addresses of an allowlisted host must be public. The module connects to a checked address,
-because a second DNS lookup could give another one (DNS rebinding).
+because a second lookup could give another (DNS rebinding).
 """
 
 import asyncio

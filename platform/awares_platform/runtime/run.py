@@ -1,7 +1,7 @@
 """Keeps the record of one job of a run: its configuration, package versions and metrics.
 
-The files of the record are in the directory <run.directory>/<run.name>/<job>/. They are copied to
-runs/<run.name>/<job>/ in the store at most once a minute, and at the end.
+The record is in <run.directory>/<run.name>/<job>/. It is copied to runs/<run.name>/<job>/ in the
+store at most once a minute, and at the end.
 """
 
 import importlib.metadata

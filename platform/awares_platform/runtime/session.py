@@ -74,8 +74,8 @@ _MISTAKES = (ConfigError, DataError, PolicyError)
 def session(config: PlatformConfig, *, check_store: bool = True) -> Iterator[PlatformConfig]:
     """Connect to the store and to Ray. Yield `config` with the store's address and the data type.
 
-    Raises LaunchError if a server does not start, and StoreError if the bucket cannot be used. With
-    `check_store` false, the bucket is not checked.
+    Raises LaunchError if a server does not start, and StoreError if `check_store` is true and the
+    bucket cannot be used.
     """
     variables = _variables(config.engine.threads)
     # If no directory is suitable for Ray, raise LaunchError here, before the store starts.

@@ -1,7 +1,7 @@
 """Hides chosen lines of C++ libraries from the terminal.
 
-In a block of `without_line`, C++ libraries write to a file. After the block, the function prints
-the lines of this file, except the hidden ones. Python's own lines appear at once.
+In a block of `without_line`, C++ libraries write to a file. The lines of this file, except the
+hidden ones, are printed after the block. Python's own lines appear at once.
 """
 
 import os

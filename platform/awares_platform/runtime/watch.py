@@ -1,7 +1,7 @@
 """Notices processes of a job that are dead or hang, and counts failures within the last hour.
 
-A watched process is called a part of the job. `watch` pings a part, and raises PartLost if the part
-gives no answer in time.
+A watched process is called a part. `watch` pings a part, and raises PartLost without an answer in
+time.
 """
 
 import asyncio

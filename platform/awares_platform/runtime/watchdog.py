@@ -2,8 +2,8 @@
 
     Ray Data's process --beat--> child --SIGKILL after `within_s` without a beat--> the process
 
-The driver cannot ping the processes of Ray Data. Ray Data replaces a dead process, but waits
-without limit for a stopped one.
+Ray Data replaces a dead process, but waits without limit for a stopped one. The driver cannot ping
+these processes.
 """
 
 import os
@@ -24,7 +24,7 @@ _SLICES = 20
 def watchdog(within_s: float) -> Iterator[None]:
     """Start a child process that kills this process if this process is stopped in the block.
 
-    The child acts after `within_s` seconds without a sign of life from a thread of this process.
+    The child acts after `within_s` seconds without a sign of life from this process.
 
     Example:
         with watchdog(config.run.hang_timeout_s):

@@ -1,7 +1,7 @@
 """Shares the keys of a private S3 server with all processes of a run.
 
-The process that starts the server writes the keys to a file that only this user can read. Other
-processes find the file by the environment variable AWARES_STORE_KEYS.
+The process that starts the server writes the keys to a private file. Other processes find this file
+by the environment variable AWARES_STORE_KEYS.
 """
 
 import json

@@ -109,8 +109,9 @@ def _complete(
 ) -> str:
     """Complete the upload and return the object's etag.
 
-    `upload` holds the upload's id and a random token. If the reply is lost, but the stored object
-    has this token, the upload counts as completed. Raises PreconditionFailed if `condition` fails.
+    `upload` holds the upload's id and a random token. After a lost reply, a stored object with this
+    token shows that the upload is complete. Raises PreconditionFailed if `condition` is not
+    met.
     """
     upload_id, token = upload
     request = {

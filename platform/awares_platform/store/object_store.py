@@ -8,9 +8,9 @@ from awares_platform.store.errors import NotFound, StoreError
 
 
 class ObjectStore(Bucket):
-    """Gives access to the objects below one prefix of a bucket, and transfers files.
+    """Reads and writes objects and files below one prefix of a bucket.
 
-    An ObjectStore can be pickled and is thread-safe.
+    An ObjectStore is thread-safe and can be pickled.
 
     Example:
         store = ObjectStore.from_config(config.store)

@@ -1,7 +1,7 @@
 """Runs a private S3 server on this machine: SeaweedFS ("weed mini") on free loopback ports.
 
-`serve` joins the server that runs on the directory, or starts a keeper process (seaweed_keeper.py),
-which starts a server. The server ends after its last user.
+`serve` joins the server of the directory, or starts a keeper process (seaweed_keeper.py), which
+starts a server. The server ends after its last user.
 """
 
 import contextlib
