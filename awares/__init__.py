@@ -1,7 +1,7 @@
 """The AwaRes method: a policy sees a low-resolution view, asks for crops if needed, and answers.
 
 Names that need torch are loaded on first use, so `import awares` does not load torch. Import the
- function `demonstration` from its module, `awares.demonstration`.
+function `demonstration` from its module, `awares.demonstration`.
 """
 
 from importlib import import_module

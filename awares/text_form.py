@@ -1,7 +1,7 @@
 """Normalises texts, so that texts that look the same are equal.
 
 Such texts can differ in the characters of an accent, in widths, or in invisible characters.
- Unicode's NFKC would change the meaning: it turns 10² into 102.
+Unicode's NFKC would change the meaning: it turns 10² into 102.
 """
 
 import re

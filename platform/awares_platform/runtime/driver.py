@@ -44,8 +44,8 @@ def needs(cpus: float, gpus: float, labels: Mapping[str, str]) -> str:
 async def reply(name: str, reference: Awaitable[T]) -> T:
     """Await a result of the actor `name`, and return it.
 
-    Raises PartLost if the actor or its result is lost, or if the actor raises PartLost. Other errors
-    of the actor become Ray's RayTaskError.
+    Raises PartLost if the actor or its result is lost, or if the actor raises PartLost. Other
+    errors of the actor become Ray's RayTaskError.
     """
     try:
         return await reference

@@ -110,8 +110,7 @@ def _complete(
     """Complete the upload and return the object's etag.
 
     `upload` holds the upload's id and a random token. After a lost reply, a stored object with this
-    token shows that the upload is complete. Raises PreconditionFailed if `condition` is not
-    met.
+    token proves success. Raises PreconditionFailed if `condition` is not met.
     """
     upload_id, token = upload
     request = {
