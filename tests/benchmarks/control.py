@@ -38,7 +38,7 @@ TICK_S = 0.005
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a run with a number of simulated actors measured.
+    """The measurements of a run with `actors` simulated actors.
 
     Example:
         Figures(1000, 799.8, cpu_ms=0.6, loop_ms=0.3, lag_ms=40.0, lag_p99_ms=8.0)

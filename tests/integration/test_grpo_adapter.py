@@ -1,7 +1,7 @@
 """Tests a LoRA run in bfloat16, from SFT to evaluation.
 
-Ray, vLLM, DeepSpeed and SeaweedFS are real, and the loss is GSPO. Three of four questions do not
-fit the engine's context, so the run leaves them out.
+Ray, vLLM, DeepSpeed and SeaweedFS are real, and the loss is GSPO. The run leaves out three of four
+questions, which do not fit the engine's context.
 """
 
 import asyncio

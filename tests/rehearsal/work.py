@@ -29,7 +29,7 @@ def step_work(
 ) -> tuple[float, float, float]:
     """Return the FLOPs of waiting, learning and publishing, over all steps of the run.
 
-    `done` are the passes of the learner, and `metrics` are those of its steps.
+    `done` are the passes of the learner. `metrics` has the metrics of each step.
     """
     canary, steps = split(done)
     prompts = canary[: len(canary) // scorings(canary)]

@@ -247,8 +247,8 @@ def test_the_most_compressible_tensor_is_not_taken_for_damage(dtype: torch.dtype
     blob = encode(None, new)
     assert len(blob) < new.nbytes / 20_000
     assert same(decode(None, blob), new)
-    # The encoder chooses the layout of a byte stream from the middle of the stream. This changes
-    # the middle of the first block of 4 MiB, which has its own streams.
+    # The encoder chooses the layout of a byte stream from the middle of the stream. Each block of 4
+    # MiB has its own streams, so change the middle of the first block.
     new[len(new) // 4 - 2048 : len(new) // 4 + 2048 : 16] = 1
     assert same(decode(None, encode(None, new)), new)
 
