@@ -44,11 +44,14 @@ class GrpoConfig(Section):
     """Reward of a failed episode if `errors` is "penalise"."""
 
     rollout_actors: PositiveInt = 1
-    """Largest number of rollout actors. Each actor holds one engine. Each actor that has no node
-    waits for one, so the number follows the nodes that the cluster offers."""
+    """Largest number of rollout actors. Each actor holds one engine. An actor that has no node
+    waits for one, so the number follows the nodes that the cluster offers. The number also follows
+    the load if `rollout_actors_min` is smaller."""
     rollout_actors_min: int | None = Field(default=None, ge=0)
     """Number of rollout actors with a node below which the job says that it waits. "none" takes
-    `rollout_actors`."""
+    `rollout_actors`. With a smaller number, the run releases the actors that the learner does not
+    need, and asks for them again when it needs them. It keeps this number of actors, and at least
+    one."""
     groups_in_flight: PositiveInt = 16
     """Number of groups that one actor rolls out at once."""
     rollout_cpus: float = Field(default=1.0, ge=0)

@@ -19,6 +19,10 @@ class ActorReclaimed(ActorLost):
     """The cloud has taken back the actor's node, after a notice. This is not a failure."""
 
 
+class ActorReleased(ActorLost):
+    """The run wants fewer actors. This is not a failure."""
+
+
 class Actor(Protocol):
     """The interface through which the controller uses a rollout actor.
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from awares.view import ImageView
 from awares_platform.config.grpo import GrpoConfig
-from awares_platform.grpo.actor import Actor, ActorReclaimed
+from awares_platform.grpo.actor import Actor, ActorReclaimed, ActorReleased
 from awares_platform.grpo.announcing import tell
 from awares_platform.grpo.batch_thread import BatchThread
 from awares_platform.grpo.buffer import EpisodeBuffer
@@ -25,6 +25,7 @@ from awares_platform.grpo.order import Chosen, Finish, Leave, Restoration, Resto
 from awares_platform.grpo.recorder import Recorder
 from awares_platform.grpo.segment import Training
 from awares_platform.grpo.shard import StepShard
+from awares_platform.grpo.sizing import Sizing, least_actors
 from awares_platform.grpo.step_metrics import StepMetrics
 from awares_platform.grpo.unusable import UnusableGroups
 from awares_platform.grpo.validation import Validation
@@ -69,6 +70,7 @@ class Controller:
         self._driving = Driving(
             settings, buffer, self._line, validation, self._metrics, score, self._receive
         )
+        self._sizing = Sizing(least_actors(settings), settings.rollout_actors)
         self._attached = self._draining = False
         self._shards: asyncio.Future[Assigned | None] | None = None
         # The step and the version for which `_shards` was assembled.
@@ -93,6 +95,7 @@ class Controller:
         tending = [asyncio.create_task(self._fleet.tend(index, drive)) for index in actors]
         closing = asyncio.create_task(self._until(lambda: self._closed))
         tasks = [*tending, closing, asyncio.create_task(self._validation.run(self._report))]
+        tasks.append(asyncio.create_task(self._observe()))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -124,7 +127,28 @@ class Controller:
     async def leave(self, nodes: Collection[str]) -> None:
         """Drain and replace the actors on `nodes`, because the cloud will take the nodes back."""
         reason = ActorReclaimed("its node is taken back")
-        self._driving.leave(nodes, reason, HAND_BACK_S)
+        self._driving.leave(self._driving.on(nodes), reason, HAND_BACK_S)
+
+    async def _observe(self) -> None:
+        """Note every second how many actors are busy. Never return."""
+        while True:
+            await asyncio.sleep(_WAIT_S)
+            self._sizing.observe(self._driving.busy, len(self._driving.actors))
+
+    async def _resize(self, waited_s: float) -> None:
+        """Change the number of actors if the load asks for it. The learner waited `waited_s`."""
+        wanted = len(self._fleet.wanted)
+        change = self._sizing.decide(wanted, waited_s)
+        if change is None or self._draining:
+            return
+        log.warning(
+            "the run wants %d instead of %d rollout actors: %s",
+            change.actors,
+            wanted,
+            change.reason,
+        )
+        surplus = await self._fleet.resize(change.actors)
+        self._driving.leave(surplus, ActorReleased("the run needs fewer actors"), HAND_BACK_S)
 
     async def drain(self, within_s: float) -> tuple[int, bool]:
         """Let all actors hand back their groups within `within_s` seconds, and write the journal.
@@ -161,6 +185,7 @@ class Controller:
         self._session += 1
         self._shards = self._batch = self._asked = None
         self._attached = True
+        self._sizing.restart()
         await self._validation.attach(lineage, anew=not spans)
         log.info("learner at version %d: %s", version, self._state())
         # From now on the buffer has the run's position, so actors may get prompts.
@@ -262,6 +287,9 @@ class Controller:
         record["buffer/dropped"] = float(self._buffer.dropped)
         record["data/unplayable"] = float(self._unusable.unplayable)
         record["guards/restores"] = float(self._validation.restores)
+        record["actors/ready"] = float(len(self._fleet.ready))
+        record["actors/wanted"] = float(len(self._fleet.wanted))
+        await self._resize(record.get("time/wait", 0.0))
         self._validation.learned(record["reward/mean"])
         await self._records.put((step, record))
 
@@ -312,8 +340,8 @@ class Controller:
 
     @property
     def unplaced(self) -> int:
-        """The number of rollout actors that wait for a node."""
-        return len(self._fleet.unplaced)
+        """The number of rollout actors that wait for a node, or that the run does not want."""
+        return self._settings.rollout_actors - len(self._fleet.wanted - self._fleet.unplaced)
 
     async def close(self) -> None:
         """End the run, because the learner has finished or an error occurred."""

@@ -32,6 +32,7 @@ class _Driven:
 
     `asking` holds the tasks that give work to the actor. `rolls` holds a task for each group that
     the actor rolls out.
+    `validating` says whether the actor answers held-out questions now.
     """
 
     actor: Actor
@@ -40,6 +41,7 @@ class _Driven:
     asking: list[asyncio.Task[None]] = field(default_factory=list)
     rolls: set[asyncio.Task[None]] = field(default_factory=set)
     draining: bool = False
+    validating: bool = False
 
 
 class Driving:
@@ -72,6 +74,11 @@ class Driving:
         """The running actors."""
         return [driven.actor for driven in self._driven.values()]
 
+    @property
+    def busy(self) -> int:
+        """The number of running actors that have a group or held-out questions."""
+        return sum(bool(driven.rolls) or driven.validating for driven in self._driven.values())
+
     async def drive(self, actor: Actor, index: int, node: str) -> None:
         """Use the actor, which runs on the node with the id `node`, until a task fails."""
         driven = _Driven(actor, node, asyncio.get_running_loop().create_future())
@@ -80,7 +87,7 @@ class Driving:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._follow(actor, index))
                 driven.asking += [
-                    group.create_task(self._validate(actor, index)),
+                    group.create_task(self._validate(driven, index)),
                     group.create_task(self._issue(driven, index, group)),
                 ]
                 await driven.ended
@@ -104,12 +111,13 @@ class Driving:
         self._metrics.loaded(index, load)
         self._line.loaded(index, load.version)
 
-    async def _validate(self, actor: Actor, index: int) -> None:
+    async def _validate(self, driven: _Driven, index: int) -> None:
         """Let the actor answer the held-out questions, each time that a version is due."""
         while True:
             due = await self._validation.next()
+            driven.validating = True
             try:
-                async for found in actor.validate(due.version, self._validation.samples):
+                async for found in driven.actor.validate(due.version, self._validation.samples):
                     if isinstance(found, Loaded):
                         self._loaded(index, found)
                     else:
@@ -119,6 +127,8 @@ class Driving:
             except BaseException:
                 self._validation.give_back(due)
                 raise
+            finally:
+                driven.validating = False
 
     async def _issue(self, driven: _Driven, index: int, group: asyncio.TaskGroup) -> None:
         """Start a group whenever the actor has a free slot and the buffer has room."""
@@ -191,10 +201,14 @@ class Driving:
                 str(error) or f"no answer within {within_s:g} s",
             )
 
-    def leave(self, nodes: Collection[str], reason: ActorLost, within_s: float) -> None:
-        """Drain the actors on `nodes` in the background. `drive` then raises `reason` for each."""
+    def on(self, nodes: Collection[str]) -> set[int]:
+        """Return the indices of the actors on `nodes`."""
+        return {index for index, driven in self._driven.items() if driven.node in nodes}
+
+    def leave(self, indices: Collection[int], reason: ActorLost, within_s: float) -> None:
+        """Drain these actors in the background. `drive` then raises `reason` for each."""
         for index, driven in self._driven.items():
-            if driven.node in nodes and not driven.draining:
+            if index in indices and not driven.draining:
                 driven.draining = True
                 task = asyncio.create_task(self._end(index, driven, reason, within_s))
                 self._leaving.add(task)

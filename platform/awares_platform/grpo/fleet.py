@@ -1,7 +1,8 @@
 """Starts the rollout actors, watches them, and replaces each one that is lost.
 
 tend:  spawn --> wait for a node --> start --> drive || ping --> kill --> spawn ...
-                 (without limit)                   the actor dies or hangs
+         ^       (without limit)                   the actor dies, hangs or is released
+         +-- waits while the run wants no actor with this index (see `resize`)
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from awares_platform.config.grpo import GrpoConfig
-from awares_platform.grpo.actor import Actor, ActorLost, ActorReclaimed
+from awares_platform.grpo.actor import Actor, ActorLost, ActorReclaimed, ActorReleased
 from awares_platform.grpo.step_metrics import StepMetrics
 from awares_platform.runtime.watch import ENGINE_MARGIN, FailureRate, PartLost, guarded, watch
 from awares_platform.store.errors import LaunchError
@@ -23,8 +24,8 @@ _RESTART_PAUSE_S = 1.0
 class Fleet:
     """The rollout actors of a run.
 
-    `unplaced` holds the indices of the actors that wait for a node. `ready` holds the indices of
-    the actors whose engine runs.
+    `wanted` holds the indices of the actors that the run wants. `unplaced` holds the indices of
+    the actors that wait for a node. `ready` holds the indices of the actors whose engine runs.
     """
 
     def __init__(
@@ -36,9 +37,11 @@ class Fleet:
     ) -> None:
         self._spawn, self._metrics = spawn, metrics
         self._hang_timeout_s = hang_timeout_s
-        self._losses = FailureRate(settings.actor_restarts)
+        self._losses, self._most = FailureRate(settings.actor_restarts), settings.rollout_actors
         self.unplaced: set[int] = set()
         self.ready: set[int] = set()
+        self.wanted = set(range(settings.rollout_actors))
+        self._resized = asyncio.Condition()
 
     @property
     def losses(self) -> int:
@@ -52,16 +55,41 @@ class Fleet:
         an hour. Raises every error of the actor or of `drive` except ActorLost.
         """
         while True:
+            await self._until(lambda: index in self.wanted)
             actor = self._spawn(index)
             try:
-                await self._place(actor, index)
+                await guarded(self._place(actor, index), self._released(index))
                 await guarded(self._run(actor, index, drive), self._watch(actor))
+            except ActorReleased:
+                self._metrics.gone(index)
+                continue
             except ActorLost as error:
                 self._count(index, error)
             finally:
                 self.ready.discard(index)
                 actor.kill()
             await asyncio.sleep(_RESTART_PAUSE_S)
+
+    async def resize(self, actors: int) -> set[int]:
+        """Want `actors` actors. Return the indices of the ready actors that must be drained.
+
+        Actors that are not ready are released first, and at once.
+        """
+        spare = [index for index in range(self._most) if index not in self.wanted]
+        kept = sorted(self.wanted, key=lambda index: (index not in self.ready, index))
+        self.wanted = {*[*kept, *spare][:actors]}
+        async with self._resized:
+            self._resized.notify_all()
+        return self.ready - self.wanted
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        async with self._resized:
+            await self._resized.wait_for(condition)
+
+    async def _released(self, index: int) -> None:
+        """Raise ActorReleased once the run does not want the actor."""
+        await self._until(lambda: index not in self.wanted)
+        raise ActorReleased(f"actor {index} is released")
 
     async def _place(self, actor: Actor, index: int) -> None:
         """Wait until the actor has a node. Nodes may be missing for hours, so no limit applies."""
@@ -72,7 +100,7 @@ class Fleet:
             self.unplaced.discard(index)
 
     async def _run(self, actor: Actor, index: int, drive: Drive) -> None:
-        node = await actor.start()
+        node = await guarded(actor.start(), self._released(index))
         self.ready.add(index)
         await drive(actor, index, node)
 

@@ -50,6 +50,10 @@ class StepMetrics:
     def restarted(self, actor: int) -> None:
         """Count an actor that died and is replaced."""
         self._restarts += 1
+        self.gone(actor)
+
+    def gone(self, actor: int) -> None:
+        """Forget the version of an actor that no longer runs."""
         self._versions.pop(actor, None)
 
     def step(

@@ -17,6 +17,7 @@ from awares_platform.data.dataset import Images
 from awares_platform.grpo.driving import HAND_BACK_S
 from awares_platform.grpo.guards import Guards, GuardTripped
 from awares_platform.grpo.sample_table import sample_rows
+from awares_platform.grpo.sizing import least_actors
 from awares_platform.runtime import event_loop
 from awares_platform.runtime.collected_warnings import Sign
 from awares_platform.runtime.driver import needs, reply
@@ -125,13 +126,14 @@ class Supervisor:
         await watch(name, lambda: reply(name, part.ping.remote()), limit_s, heard)
 
     def _short(self, count: int) -> str:
-        """Return a text about the `count` actors without a node, or "" if enough actors run."""
-        settings, fewest = self._settings, self._settings.rollout_actors_min
+        """Return a text about the missing actors, or "" if enough actors have a node.
+
+        `count` actors have no node, or are released.
+        """
+        settings, fewest = self._settings, least_actors(self._settings)
         place = needs(settings.rollout_cpus, settings.rollout_gpus, settings.rollout_selector)
-        enough = settings.rollout_actors if fewest is None else fewest
-        if settings.rollout_actors - count >= enough:
-            return ""
-        return f"{count} of {settings.rollout_actors} rollout actors need {place}"
+        short = fewest - (settings.rollout_actors - count)
+        return f"{short} of {fewest} rollout actors need {place}" if short > 0 else ""
 
     def _ranks(self, waiting: int) -> str:
         settings = self._settings

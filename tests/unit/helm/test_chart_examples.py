@@ -3,11 +3,14 @@
 The values below `pods` must reach the pods of Ray, of submitters and of Helm tests.
 """
 
+import tomllib
 from typing import Any
 
 import pytest
 import yaml
 
+from awares_platform.config.grpo import GrpoConfig
+from awares_platform.grpo.sizing import least_actors
 from tests.unit.helm import crd, operator_rules, schemas, security
 from tests.unit.helm.flows import Peer, allowed
 from tests.unit.helm.pods import containers, expand
@@ -174,3 +177,16 @@ def test_karpenter_and_the_cluster_autoscaler_leave_ray_pods_alone() -> None:
             spot = pod["spec"]["nodeSelector"].get("karpenter.sh/capacity-type") == "spot"
             assert annotations.get("karpenter.sh/do-not-disrupt") == (None if spot else "true")
             assert annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false"
+
+
+def test_a_run_and_its_rollout_workers_grow_and_shrink_between_the_same_bounds() -> None:
+    docs = example("elastic")
+    (job,) = of_kind(docs, "RayJob")
+    spec = job["spec"]["rayClusterSpec"]
+    assert spec["enableInTreeAutoscaling"] is True
+    assert spec["autoscalerOptions"]["version"] == "v2"
+    (group,) = [one for one in spec["workerGroupSpecs"] if one["groupName"] == "rollout"]
+    (setup,) = [doc for doc in of_kind(docs, "ConfigMap") if "setup.toml" in doc["data"]]
+    grpo = GrpoConfig.model_validate(tomllib.loads(setup["data"]["setup.toml"])["grpo"])
+    assert (group["minReplicas"], group["maxReplicas"]) == (0, grpo.rollout_actors)
+    assert least_actors(grpo) == 1 and grpo.rollout_selector.items() <= group["labels"].items()

@@ -241,16 +241,16 @@ def test_an_error_of_training_is_raised_and_not_repeated(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("fewest", "without_node", "told"),
-    [(None, 0, False), (None, 1, True), (2, 2, False), (2, 3, True), (0, 4, False)],
+    [(None, 0, ""), (None, 1, "1 of 4"), (2, 2, ""), (2, 3, "1 of 2"), (0, 4, "")],
 )
 def test_missing_actors_are_told_only_below_the_fewest(
-    fewest: int | None, without_node: int, told: bool
+    fewest: int | None, without_node: int, told: str
 ) -> None:
     grpo = {"rollout_actors": 4, "rollout_actors_min": fewest, "rollout_gpus": 1}
     store = {"endpoint": "http://127.0.0.1:1"}
     config = PlatformConfig.model_validate({"grpo": grpo, "store": store})
     said = Supervisor(config, lambda: (None, None), {})._short(without_node)
-    assert said == (f"{without_node} of 4 rollout actors need 1 CPU, 1 GPU" if told else "")
+    assert said == (told and f"{told} rollout actors need 1 CPU, 1 GPU")
 
 
 def test_more_than_the_most_actors_are_refused_as_the_fewest() -> None:

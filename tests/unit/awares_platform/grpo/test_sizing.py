@@ -1,0 +1,216 @@
+"""Tests how many rollout actors a run wants, by the load of the actors and the learner's waits."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from awares_platform.config.grpo import GrpoConfig
+from awares_platform.grpo.sizing import WINDOW_S, Resize, Sizing, least_actors
+from tests.unit.awares_platform.grpo.fake_actor import FakeActor
+from tests.unit.awares_platform.grpo.stage import Stage, play, until
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def decided(
+    wanted: int,
+    load: float,
+    waits: float,
+    running: int | None = None,
+    least: int = 1,
+    most: int = 9,
+) -> int:
+    """Return how many actors the run wants after a window with this mean load."""
+    clock = Clock()
+    sizing = Sizing(least, most, clock)
+    for second in range(int(WINDOW_S)):
+        clock.now += 1
+        busy = round(load * (second + 1)) - round(load * second)
+        sizing.observe(busy, wanted if running is None else running)
+    found = sizing.decide(wanted, waits * WINDOW_S)
+    return found.actors if found else wanted
+
+
+@pytest.mark.parametrize(
+    ("wanted", "load", "waits", "found"),
+    [
+        (4, 2.0, 0.0, 3),  # Three actors have work for two thirds of the time.
+        (4, 2.4, 0.0, 3),
+        (4, 2.8, 0.0, 4),  # Three actors would have work for 93 % of the time.
+        (8, 0.8, 0.0, 1),
+        (1, 0.0, 0.0, 1),
+        (4, 2.0, 0.5, 4),  # The learner waits, so no actor is released.
+        (3, 2.9, 0.5, 6),  # Three actors do half of the work.
+        (3, 2.9, 0.05, 3),
+        (3, 2.0, 0.5, 3),  # The actors are idle, so more of them do not help.
+        (4, 4.0, 1.0, 9),
+    ],
+)
+def test_actors_are_released_or_added_only_if_that_helps(
+    wanted: int, load: float, waits: float, found: int
+) -> None:
+    assert decided(wanted, load, waits) == found
+
+
+def test_actors_without_a_node_count_as_wanted() -> None:
+    assert decided(4, 0.7, 0.0, running=1) == 1
+    assert decided(4, 1.0, 0.5, running=1) == 4
+
+
+@given(need=st.floats(0.01, 70), wanted=st.integers(1, 64))
+def test_a_steady_load_leads_to_one_number_of_actors(need: float, wanted: int) -> None:
+    """Check that the third decision changes nothing, and that the actors then suffice.
+
+    At the learner's full speed, the rollouts keep `need` actors busy.
+    """
+
+    def after(actors: int) -> int:
+        return decided(actors, min(need, actors), max(0.0, 1 - actors / need), most=64)
+
+    settled = after(after(wanted))
+    assert after(settled) == settled
+    assert settled == 64 or need * 0.9 <= settled <= max(need / 0.8 + 1, wanted)
+
+
+def test_a_window_must_pass_before_each_change() -> None:
+    clock = Clock()
+    sizing = Sizing(1, 4, clock)
+    assert sizing.decide(4, 0.0) is None
+    clock.now = WINDOW_S - 1
+    sizing.observe(0, 4)
+    assert sizing.decide(4, 6.0) is None
+    clock.now = WINDOW_S
+    reason = "over 300 s, 0.0 of 4.0 actors had work, and the learner waited 4%"
+    assert sizing.decide(4, 6.0) == Resize(1, reason)
+    clock.now += WINDOW_S - 1
+    sizing.observe(0, 3)
+    assert sizing.decide(3, 0.0) is None
+    sizing.restart()
+    clock.now += WINDOW_S
+    assert sizing.decide(3, 0.0) is None  # No actor ran in this window.
+
+
+def test_without_a_minimum_the_number_of_actors_stays() -> None:
+    assert least_actors(GrpoConfig(rollout_actors=4)) == 4
+    assert least_actors(GrpoConfig(rollout_actors=4, rollout_actors_min=2)) == 2
+    assert decided(4, 0.0, 0.0, least=4, most=4) == 4
+    assert decided(1, 0.0, 0.0, least=0) == 1
+
+
+def resized(acted: Stage, actors: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next decision of the controller be this number of actors."""
+    decisions = [Resize(actors, "the test says so")]
+    sizing = acted.controller._sizing
+    monkeypatch.setattr(sizing, "decide", lambda *_: decisions.pop() if decisions else None)
+
+
+def test_a_released_actor_hands_back_its_groups_and_may_come_back(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> None:
+        acted = stage(
+            rollout_actors=2,
+            rollout_actors_min=1,
+            groups_in_flight=1,
+            actor_restarts=0,
+            staleness_bound=9,
+        )
+        acted.slow_from = [None, 1]
+        async with acted.running():
+            await until(lambda: len(acted.controller._fleet.ready) == 2)
+            assert await acted.step(0, 0) is not None
+            resized(acted, 1, monkeypatch)
+            step = 1
+            while "kill actor1" not in acted.log:
+                assert await acted.step(step, step) is not None
+                step += 1
+            assert "drain actor1" in acted.log and acted.controller._fleet.wanted == {0}
+            assert acted.controller.unplaced == 1
+            [number] = [number for number, begun in acted.spawned[0].begun.items() if begun]
+            assert acted.log.index("actor1 plays " + str(number)) < acted.log.index("kill actor1")
+            # The version of the released actor, which loads nothing any more, is forgotten.
+            assert await acted.step(step, step) is not None
+            rows = [await acted.controller.record() for _ in range(step + 1)]
+            last = rows[-1]
+            assert last is not None and last[1]["weights/lag"] <= 1
+            assert (last[1]["actors/wanted"], last[1]["actors/ready"]) == (1, 1)
+            assert last[1]["actors/restarts"] == 0
+
+            resized(acted, 2, monkeypatch)
+            assert await acted.step(step + 1, step + 1) is not None
+            await until(lambda: len(acted.controller._fleet.ready) == 2)
+            assert acted.log.count("start actor2") == 1
+
+    play(scene())
+    said = "the run wants 1 instead of 2 rollout actors: the test says so"
+    assert said in caplog.text and "wants 2 instead of 1" in caplog.text
+    assert "is gone" not in caplog.text
+
+
+def test_actors_that_are_not_ready_are_released_first_and_at_once(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Check an actor that waits for a node, and an actor whose engine still starts."""
+    gates = [asyncio.Event(), asyncio.Event()]
+
+    async def starting(actor: FakeActor) -> str:
+        if actor.name == "actor1":
+            await gates[1].wait()
+        return "a node"
+
+    monkeypatch.setattr(FakeActor, "start", starting)
+
+    async def scene() -> None:
+        acted = stage(rollout_actors=4, rollout_actors_min=1)
+        fleet = acted.controller._fleet
+        spawn = fleet._spawn
+
+        def spawned(index: int) -> FakeActor:
+            actor = spawn(index)
+            assert isinstance(actor, FakeActor)
+            actor.placed = gates[0] if actor.name == "actor0" else None
+            return actor
+
+        fleet._spawn = spawned
+        async with acted.running():
+            await until(lambda: fleet.ready == {2, 3} and fleet.unplaced == {0})
+            assert await fleet.resize(2) == set()
+            await until(lambda: {"kill actor0", "kill actor1"} <= {*acted.log})
+            assert fleet.wanted == {2, 3} == fleet.ready and not fleet.unplaced
+            assert await fleet.resize(1) == {3}
+            assert await fleet.resize(4) == set() and fleet.wanted == {0, 1, 2, 3}
+            gates[0].set()
+            gates[1].set()
+            await until(lambda: fleet.ready == {0, 1, 2, 3})
+
+    play(scene())
+
+
+def test_a_run_with_a_slow_learner_releases_an_actor(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("awares_platform.grpo.sizing.WINDOW_S", 0.2)
+    monkeypatch.setattr("awares_platform.grpo.controller._WAIT_S", 0.01)
+
+    async def scene() -> None:
+        acted = stage(rollout_actors=2, rollout_actors_min=1)
+        async with acted.running():
+            await until(lambda: len(acted.controller._fleet.ready) == 2)
+            for step in range(8):
+                assert await acted.step(step, step) is not None
+                await asyncio.sleep(0.1)  # The learner trains.
+            assert acted.controller._fleet.wanted == {0}
+
+    play(scene())
+    assert "the run wants 1 instead of 2 rollout actors: over 0 s, 0." in caplog.text
