@@ -65,8 +65,8 @@ class Driving:
         self._validation, self._metrics = validation, metrics
         self._score, self._receive = score, receive
         self._driven: dict[int, _Driven] = {}
-        # The numbers of issued prompts whose tasks have not begun.
-        self._unstarted: set[int] = set()
+        # The tasks of issued prompts that have not begun.
+        self._unstarted: set[asyncio.Task[None] | None] = set()
         self._leaving: set[asyncio.Task[None]] = set()
 
     @property
@@ -136,19 +136,19 @@ class Driving:
         while True:
             await slots.acquire()
             prompt = await self._line.prompt(index)
-            self._unstarted.add(prompt.number)
             task = group.create_task(self._roll(driven, prompt, slots))
+            self._unstarted.add(task)
             driven.rolls.add(task)
             task.add_done_callback(driven.rolls.discard)
-            task.add_done_callback(lambda _, prompt=prompt: self._ended(prompt))
+            task.add_done_callback(lambda task, prompt=prompt: self._ended(task, prompt))
 
-    def _ended(self, prompt: Prompt) -> None:
+    def _ended(self, task: asyncio.Task[None], prompt: Prompt) -> None:
         """Return the prompt to the buffer if the actor was lost before the prompt's task began."""
-        if prompt.number in self._unstarted:
+        if task in self._unstarted:
+            self._unstarted.discard(task)
             self._return(prompt)
 
     def _return(self, prompt: Prompt) -> None:
-        self._unstarted.discard(prompt.number)
         self._buffer.reissue(prompt)
         self._line.advance()
 
@@ -157,7 +157,7 @@ class Driving:
 
         After an error, return the prompt to the buffer, and raise the error.
         """
-        self._unstarted.discard(prompt.number)
+        self._unstarted.discard(asyncio.current_task())
         try:
             begun = self._buffer.begun(prompt)
             rollout = await rolled_out(driven.actor, prompt, begun, slots)

@@ -54,6 +54,26 @@ def test_the_groups_of_a_node_that_is_taken_back_go_on_elsewhere(
     assert "rollout actor 0 is gone (its node is taken back)" in caplog.text
 
 
+def test_a_waiting_actor_continues_a_group_as_soon_as_it_is_handed_back(
+    stage: Callable[..., Stage],
+) -> None:
+    """Check that the end of the old actor's task does not cancel the new actor's task."""
+
+    async def scene() -> None:
+        acted = stage(rollout_actors=2, groups_in_flight=1, staleness_bound=0)
+        acted.slow_from = [None, 0]
+        async with acted.running():
+            await until(lambda: acted.finished == 1)
+            await acted.rest(2)  # Actor 0 waits, because the buffer has no room for a third group.
+            [held] = [line.split()[-1] for line in acted.log if line.startswith("actor1 plays")]
+            await acted.controller.leave({"node of actor1"})
+            assert await acted.step(0, 0) == [0, 1]
+        plays = [line for line in acted.log if line.endswith(f"plays {held}")]
+        assert plays == [f"actor1 plays {held}", f"actor0 plays {held}"]
+
+    play(scene())
+
+
 def test_an_actor_that_does_not_hand_back_in_time_loses_its_groups(
     stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,14 +1,16 @@
 """Tests how many rollout actors a run wants, by the load of the actors and the learner's waits."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from awares.sample import Sample
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.grpo.sizing import WINDOW_S, Resize, Sizing, least_actors
+from awares_platform.method.play import Played
 from tests.unit.awares_platform.grpo.fake_actor import FakeActor
 from tests.unit.awares_platform.grpo.stage import Stage, play, until
 
@@ -126,9 +128,9 @@ def test_a_released_actor_hands_back_its_groups_and_may_come_back(
             actor_restarts=0,
             staleness_bound=9,
         )
-        acted.slow_from = [None, 1]
+        acted.slow_from = [None, 0]
         async with acted.running():
-            await until(lambda: len(acted.controller._fleet.ready) == 2)
+            await until(lambda: any(line.startswith("actor1 plays") for line in acted.log))
             assert await acted.step(0, 0) is not None
             resized(acted, 1, monkeypatch)
             step = 1
@@ -137,18 +139,21 @@ def test_a_released_actor_hands_back_its_groups_and_may_come_back(
                 step += 1
             assert "drain actor1" in acted.log and acted.controller._fleet.wanted == {0}
             assert acted.controller.unplaced == 1
-            [number] = [number for number, begun in acted.spawned[0].begun.items() if begun]
-            assert acted.log.index("actor1 plays " + str(number)) < acted.log.index("kill actor1")
-            # The version of the released actor, which loads nothing any more, is forgotten.
-            assert await acted.step(step, step) is not None
-            rows = [await acted.controller.record() for _ in range(step + 1)]
+            await until(lambda: any(acted.spawned[0].begun.values()))
+            [held] = [line.split()[-1] for line in acted.log if line.startswith("actor1 plays")]
+            assert acted.log.count(f"actor0 plays {held}") == 1
+            # The released actor loads no version any more, so its version must not count.
+            for later in range(step, step + 3):
+                assert await acted.step(later, later) is not None
+            step += 3
+            rows = [await acted.controller.record() for _ in range(step)]
             last = rows[-1]
             assert last is not None and last[1]["weights/lag"] <= 1
             assert (last[1]["actors/wanted"], last[1]["actors/ready"]) == (1, 1)
             assert last[1]["actors/restarts"] == 0
 
             resized(acted, 2, monkeypatch)
-            assert await acted.step(step + 1, step + 1) is not None
+            assert await acted.step(step, step) is not None
             await until(lambda: len(acted.controller._fleet.ready) == 2)
             assert acted.log.count("start actor2") == 1
 
@@ -193,6 +198,33 @@ def test_actors_that_are_not_ready_are_released_first_and_at_once(
             gates[0].set()
             gates[1].set()
             await until(lambda: fleet.ready == {0, 1, 2, 3})
+
+    play(scene())
+
+
+def test_an_actor_is_busy_with_groups_and_with_held_out_questions(
+    stage: Callable[..., Stage], samples: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = asyncio.Event()
+
+    async def validate(actor: FakeActor, *_: object) -> AsyncIterator[tuple[Played, ...]]:
+        actor.log.append("validates")
+        await answers.wait()
+        yield tuple(Played(one, actor.episode(0), 0.0, "") for one in samples[:1])
+
+    monkeypatch.setattr(FakeActor, "validate", validate)
+
+    async def scene() -> None:
+        acted = stage(held_out=samples[:1], validation={"every": 1})
+        async with acted.running():
+            driving = acted.controller._driving
+            step = asyncio.create_task(acted.step(0, 0))
+            await until(lambda: "validates" in acted.log)
+            await step
+            await until(lambda: not driving._driven[0].rolls)
+            assert driving.busy == 1
+            answers.set()
+            await until(lambda: driving.busy == 0)
 
     play(scene())
 
