@@ -38,6 +38,7 @@ from awares.grounding import Annotations, Grounding
 from awares.images import DecodeLimits, decode, low_view, render
 from awares.labels import Case, Judge, Judgement, MatchJudge, Verdict, label
 from awares.one_turn import OneTurn
+from awares.packed import Packable, PackedTokens, PackedTurns
 from awares.passes import PassBudget
 from awares.protocol import SYSTEM_PROMPT, format_request, parse_turn
 from awares.reward import AnswerReward, CropReward, Reward, RewardValue, answer_reward
@@ -145,6 +146,9 @@ __all__ = [
     "MissingPolicy",
     "OneTurn",
     "ModelFamily",
+    "Packable",
+    "PackedTokens",
+    "PackedTurns",
     "PassBudget",
     "PolicyError",
     "PolicyLoss",

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from functools import cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 
 class Carried:
@@ -22,6 +22,11 @@ class Carried:
 
     __slots__ = ()
 
+    @classmethod
+    def pickled(cls) -> tuple[str, ...]:
+        """Return the names of the attributes that are pickled: all fields of the data class."""
+        return tuple(field.name for field in fields(cast(Any, cls)))
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (type(self), _reader(type(self))(self))
 
@@ -34,14 +39,14 @@ def _rebuilt(kind: type[Any], values: tuple[Any, ...]) -> Any:
 
 
 @cache
-def _reader(kind: type[Any]) -> Callable[[Any], tuple[Any, ...]]:
-    names = [field.name for field in fields(kind)]
+def _reader(kind: type[Carried]) -> Callable[[Any], tuple[Any, ...]]:
+    names = kind.pickled()
     read = attrgetter(*names)
     # An attrgetter of one name returns the value itself instead of a tuple.
     return read if len(names) > 1 else lambda value: (read(value),)
 
 
 @cache
-def _writers(kind: type[Any]) -> tuple[Callable[[Any, Any], None], ...]:
-    """Return one function for each field of `kind`, which sets the field of a frozen object."""
-    return tuple(getattr(kind, field.name).__set__ for field in fields(kind))
+def _writers(kind: type[Carried]) -> tuple[Callable[[Any, Any], None], ...]:
+    """Return one function for each pickled attribute, which sets it in a frozen object."""
+    return tuple(getattr(kind, name).__set__ for name in kind.pickled())

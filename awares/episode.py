@@ -13,19 +13,21 @@ Ids are only appended, never changed. After a failure, the episode has StopReaso
 engine is interrupted, it has StopReason.UNFINISHED, and another call of `run_episode` continues it.
 """
 
+import pickle
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from PIL.Image import Image
 
-from awares.carried import Carried
 from awares.chat import ChatFormat
 from awares.environment import Answer, Malformed, Parsed, Request
 from awares.episode_spec import EpisodeSpec, grant
 from awares.errors import PolicyError
 from awares.gallery import Gallery
 from awares.generate import FinishReason, Generate, GenerateRequest, Generation
+from awares.packed import Packable, PackedTokens, PackedTurns
 from awares.sample import Sample
 from awares.tokens import Size, rtr_pixel, rtr_token, visual_tokens
 from awares.view import View, view_size
@@ -49,7 +51,7 @@ class StopReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Turn(Carried):
+class Turn(Packable[PackedTokens]):
     """One assistant turn.
 
     Example:
@@ -79,9 +81,17 @@ class Turn(Carried):
     cut: bool = False
     """Whether the token limit ended the text. The journal of the GRPO job does not store it."""
 
+    PACKED = "context_ids", "sampled_ids", "logprobs", "versions"
+
+    def pack(self) -> PackedTokens:
+        return PackedTokens.of(self.context_ids, self.sampled_ids, self.logprobs, self.versions)
+
+    def unpack(self, name: str) -> tuple[int, ...] | tuple[float, ...]:
+        return self.packed.unpacked(name)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Episode(Carried):
+class Episode(Packable[PackedTurns]):
     """An episode. It holds token ids and descriptions of views, but no pixels.
 
     Example:
@@ -108,6 +118,20 @@ class Episode(Carried):
     """The number of pixels of all views, divided by the pixels of the full image."""
     error: str = ""
     """Describes the failure if `stop` is ERROR."""
+
+    PACKED = ("turns",)
+
+    def pack(self) -> PackedTurns:
+        tokens = Counter[int]()
+        for turn in self.turns:
+            for version, count in turn.packed.runs:
+                tokens[version] += count
+        finite = all(turn.packed.finite for turn in self.turns)
+        data = pickle.dumps(self.turns, pickle.HIGHEST_PROTOCOL)
+        return PackedTurns(data, len(self.turns), tuple(tokens.items()), finite)
+
+    def unpack(self, name: str) -> tuple[Turn, ...]:
+        return pickle.loads(self.packed.data)
 
     @property
     def crops(self) -> tuple[str, ...]:

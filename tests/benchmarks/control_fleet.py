@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from itertools import count
 
 from awares.episode import Episode, StopReason, Turn
 from awares.reward import RewardValue
@@ -23,6 +24,8 @@ PROMPT, TURN = 300, 40
 """The number of context ids of an episode's first turn, and the number of sampled ids of a turn."""
 SPARE = 1.33
 """How many groups all actors could generate while the learner trains one group."""
+MARK = "distinct"
+"""The beginning of an answer. Each group has another number in its place."""
 LOAD_S = 0.5
 """The longest time in seconds that an actor takes to load a version."""
 
@@ -37,7 +40,7 @@ def samples() -> list[Sample]:
 def episode(version: int, number: int) -> Episode:
     """Return an episode of two turns, whose tokens have the weight version `version`.
 
-    Each `number` gives other tokens.
+    Each `number` gives other tokens and another answer, which begins with MARK.
     """
     drawn = random.Random(number)
     ids = tuple(drawn.randrange(150_000) for _ in range(PROMPT + TURN))
@@ -68,7 +71,7 @@ def episode(version: int, number: int) -> Episode:
         image="ab" * 32,
         image_size=(1700, 2200),
         turns=(asks, answers),
-        answer="7",
+        answer=f"{MARK} {number}",
         stop=StopReason.ANSWER,
         visual_tokens=1000,
         rtr_token=0.5,
@@ -93,6 +96,8 @@ class Fleet:
         self.head = 0
         self.published = asyncio.Event()
         self._rollouts: dict[int, bytes] = {}
+        self._rewards: dict[int, bytes] = {}
+        self._groups = count()
 
     def publish(self, version: int) -> None:
         self.head = version
@@ -100,11 +105,27 @@ class Fleet:
         self.published = asyncio.Event()
 
     def rollout(self, version: int) -> bytes:
-        """Return a pickled rollout whose tokens have this version."""
+        """Return a pickled rollout whose tokens have this version. All answers are distinct."""
         if version not in self._rollouts:
+            begun = time.thread_time()
             played = tuple(episode(version, number) for number in range(self.settings.group_size))
-            self._rollouts = {version: pickle.dumps(GroupRollout(played, 0.0, 1.0), 5)}
-        return self._rollouts[version]
+            self._rollouts[version] = pickle.dumps(GroupRollout(played, 0.0, 1.0), 5)
+            self.spent_s += time.thread_time() - begun
+        number = f"{next(self._groups):0{len(MARK)}d}"
+        return self._rollouts[version].replace(MARK.encode(), number.encode())
+
+    def rewards(self, groups: int) -> bytes:
+        """Return the pickled rewards of `groups` groups."""
+        if groups not in self._rewards:
+            found = [
+                [
+                    RewardValue(number / 7, {"answer": 1.0, "cost": 0.25})
+                    for number in range(self.settings.group_size)
+                ]
+                for _ in range(groups)
+            ]
+            self._rewards[groups] = pickle.dumps(found, 5)
+        return self._rewards[groups]
 
     def spawn(self, index: int) -> Actor:
         return SimulatedActor(self, random.Random(index))
@@ -144,17 +165,7 @@ class SimulatedActor:
     async def rollout(self, prompt: Prompt, begun: Sequence[Episode] = ()) -> GroupRollout:
         version = self._version
         await asyncio.sleep(self._fleet.play_s * (0.5 + self._drawn.random()))
-        since = time.thread_time()
-        data = self._fleet.rollout(version)
-        self._fleet.spent_s += time.thread_time() - since
-        rollout = pickle.loads(data)
-        since = time.thread_time()
-        distinct = tuple(
-            replace(one, answer=f"{prompt.number} {index} of {id(rollout)}")
-            for index, one in enumerate(rollout.episodes)
-        )
-        self._fleet.spent_s += time.thread_time() - since
-        return replace(rollout, episodes=distinct)
+        return pickle.loads(self._fleet.rollout(version))
 
     async def validate(
         self, version: int, samples: Sequence[Sample]
@@ -181,17 +192,7 @@ class SimulatedWorker:
     async def rewards(self, asked: Sequence[Asked]) -> list[list[RewardValue]]:
         pickle.dumps(asked, 5)
         await asyncio.sleep(self._fleet.reward_s * len(asked))
-        begun = time.thread_time()
-        found = [
-            [
-                RewardValue(float(hash(episode.answer) % 97), {"answer": 1.0, "cost": 0.25})
-                for episode in episodes
-            ]
-            for _, episodes in asked
-        ]
-        data = pickle.dumps(found, 5)
-        self._fleet.spent_s += time.thread_time() - begun
-        return pickle.loads(data)
+        return pickle.loads(self._fleet.rewards(len(asked)))
 
     def kill(self) -> None:
         """Do nothing, because a simulated worker has no process."""

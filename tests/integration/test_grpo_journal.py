@@ -73,6 +73,15 @@ def groups_of(journal: Journal, position: Position | None = None) -> list[Group]
     return list(journal.read(position).groups)
 
 
+def test_the_groups_that_a_journal_returns_are_packed(
+    seaweed: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Journal(seaweed, "journal-packed", START).append([group(0), group(1)])
+    found = Journal(seaweed, "journal-packed", START).read().groups
+    monkeypatch.delattr(Episode, "pack")
+    assert [one.versions for one in found] == [{0}, {0}]
+
+
 def trained(step: int, *numbers: int) -> Training:
     return Training(step, step, tuple((number, 0) for number in numbers), numbers[-1] + 1)
 

@@ -79,7 +79,7 @@ class GroupRollout:
     @property
     def sampled(self) -> bool:
         """Whether the episodes have a sampled token."""
-        return any(turn.sampled_ids for episode in self.episodes for turn in episode.turns)
+        return any(episode.packed.tokens for episode in self.episodes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,7 @@ class Member:
         """The reward or a logprob that is not finite, as text, or "" if all are finite."""
         if not math.isfinite(self.reward.total):
             return f"the reward of {self.episode.sample_id} is {self.reward.total}"
-        # A finite sum has only finite terms. The sum is far quicker than a test of each token.
-        if all(math.isfinite(sum(turn.logprobs)) for turn in self.episode.turns):
+        if self.episode.packed.finite:
             return ""
         logprobs = (value for turn in self.episode.turns for value in turn.logprobs)
         wrong = next((value for value in logprobs if not math.isfinite(value)), None)
@@ -170,8 +169,7 @@ class Group:
 
 def sampled_versions(members: Iterable[Member]) -> frozenset[int]:
     """Return the weight versions of all tokens that the members have sampled."""
-    turns = (turn for member in members for turn in member.episode.turns)
-    return frozenset[int]().union(*(turn.versions for turn in turns))
+    return frozenset(version for one in members for version, _ in one.episode.packed.tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -197,11 +197,18 @@ def _recovered(
             if may_be_stale and stale(segment.sampled_at(found)):
                 left[number] = attempt
             else:
-                groups.append(segment.group(found))
+                groups.append(_packed(segment.group(found)))
         except DataError as error:
             log.warning("%s", error)
             left[number] = attempt
     return Recovered(tuple(groups), left)
+
+
+def _packed(group: Group) -> Group:
+    """Pack the group's episodes, so that the event loop need not, and return the group."""
+    for episode in group.episodes:
+        _ = episode.packed
+    return group
 
 
 def latest_attempts(groups: Iterable[Group]) -> list[Group]:

@@ -1,14 +1,20 @@
 """Lets rollout actors wait for room in the buffer, and wakes only those that get a prompt.
 
 The actors with the newest weights come first, because the buffer lets them start the most groups.
+When the learner takes a batch, the buffer gets room for as many prompts. To start 1,600 groups at
+once would block the event loop for 0.15 seconds.
 """
 
 import asyncio
+from collections.abc import Iterator
+from itertools import islice
 
 from awares_platform.grpo.buffer import EpisodeBuffer
 from awares_platform.grpo.group import Prompt
 
 Waiter = asyncio.Future[Prompt]
+_AT_ONCE = 32
+"""The number of prompts that are issued before other tasks run."""
 
 
 class Line:
@@ -30,6 +36,8 @@ class Line:
         self._versions: dict[int, int] = {}
         # The waiting actors, by the version of their weights, in the order of their arrival.
         self._places: dict[int, dict[int, Waiter]] = {}
+        # The call that issues the next prompts, if it has not run yet.
+        self._next: asyncio.Handle | None = None
 
     def open(self) -> None:
         """Allow the first prompts, and issue them to the actors that wait."""
@@ -72,15 +80,29 @@ class Line:
             raise
 
     def advance(self) -> None:
-        """Issue prompts to waiting actors for as long as the buffer has room for them."""
-        if not self._opened:
+        """Issue prompts to waiting actors for as long as the buffer has room for them.
+
+        After _AT_ONCE prompts, the event loop first runs other tasks.
+        """
+        if not self._opened or self._next is not None:
             return
+        waiting = self._served()
+        if sum(1 for _ in islice(waiting, _AT_ONCE)) == _AT_ONCE:
+            self._next = asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._next = None
+        self.advance()
+
+    def _served(self) -> Iterator[Waiter]:
+        """Issue a prompt to each waiting actor for which there is room, and yield its future."""
         for version in sorted(self._places, reverse=True):
             places = self._places[version]
             while places and self._buffer.room(version) > 0:
                 place = places.pop(next(iter(places)))
                 if not place.done():
                     place.set_result(self._buffer.issue())
+                    yield place
             if not places:
                 del self._places[version]
 

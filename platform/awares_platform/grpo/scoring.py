@@ -95,7 +95,7 @@ def _counts(episode: Episode, settings: GrpoConfig) -> bool:
 
 def _outcome(members: Sequence[Member], settings: GrpoConfig) -> Outcome:
     counted = [member for member in members if member.advantage is not None]
-    if len(counted) < 2 or not any(member.episode.turns for member in counted):
+    if len(counted) < 2 or not any(member.episode.packed.count for member in counted):
         return Outcome.FAILED
     totals = {member.reward.total for member in counted}
     if settings.drop_uniform_groups and len(totals) == 1:

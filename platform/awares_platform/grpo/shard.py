@@ -101,7 +101,8 @@ def _merged(batch: StepBatch) -> list[TrainSequence]:
     for member in (member for group in batch.groups for member in group.members):
         if member.advantage is not None and member.episode.turns:
             turns = tuple(
-                (turn.context_ids, turn.views, turn.sampled_ids) for turn in member.episode.turns
+                (turn.packed.context_ids, turn.views, turn.packed.sampled_ids)
+                for turn in member.episode.turns
             )
             found.setdefault((member.episode.image, turns), []).append(member)
     return [_sequence(members) for members in found.values()]
@@ -115,14 +116,15 @@ def _sequence(members: list[Member]) -> TrainSequence:
 def length(episode: Episode) -> int:
     """Return the total number of text and visual tokens of an episode, without placeholders."""
     text = sum(
-        len(turn.context_ids) - len(turn.views) + len(turn.sampled_ids) for turn in episode.turns
+        turn.packed.context_count - len(turn.views) + turn.packed.sampled_count
+        for turn in episode.turns
     )
     return episode.visual_tokens + text
 
 
 def _cut(sequences: list[TrainSequence], ranks: int, budget: PassBudget) -> list[Minibatch]:
     episodes = [episode for item in sequences for episode in item.episodes]
-    tokens = sum(len(turn.sampled_ids) for episode in episodes for turn in episode.turns)
+    tokens = sum(episode.packed.sampled_count for episode in episodes)
     hands = deal([length(item.episodes[0]) for item in sequences], budget, ranks)
     # Ranks with fewer passes get the shortest sequence as filler.
     filler = [TrainSequence(item.episodes[:1], (0.0,), filler=True) for item in sequences[-1:]]

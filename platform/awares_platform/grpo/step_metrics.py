@@ -140,7 +140,7 @@ def _loading(loads: Iterable[Loaded]) -> dict[str, float]:
 def _behaviour(members: Iterable[Member]) -> dict[str, float]:
     every = list(members)
     played = [member for member in every if not member.failed] or every
-    sampled = sum(len(turn.sampled_ids) for member in every for turn in member.episode.turns)
+    sampled = sum(member.episode.packed.sampled_count for member in every)
     return {
         **_parts(played),
         "reward/mean": fmean(member.reward.total for member in played),
@@ -182,8 +182,8 @@ def _staleness(groups: Iterable[Group], version: int, lineage: Lineage) -> dict[
     tokens = Counter[int]()
     for group in groups:
         for member in group.members:
-            for turn in member.episode.turns:
-                tokens.update(turn.versions)
+            for one, count in member.episode.packed.tokens:
+                tokens[one] += count
     behind = {token: lineage.behind(token, version) or 0 for token in tokens}
     total = sum(behind[token] * count for token, count in tokens.items())
     return {

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 
 import pytest
 
@@ -93,6 +94,26 @@ def test_an_actor_that_is_lost_gives_back_its_prompt(buffer: EpisodeBuffer) -> N
         assert tasks[0].cancelled() and tasks[5].cancelled()
         assert await served(tasks[1:5]) == [1, 2, 3, 0]
         assert buffer.in_flight == 4
+
+    play(scene())
+
+
+def test_many_prompts_at_once_let_other_tasks_run_in_between(samples: list[Sample]) -> None:
+    async def scene() -> None:
+        buffer = EpisodeBuffer(Prompts(samples, 0), 400, 1)
+        buffer.restore(Position(), [], Lineage())
+        line = Line(buffer)
+        tasks = await waiting(line, [0] * 1_000)
+        line.open()
+        issued = [buffer.in_flight]
+        while issued[-1] < 800:
+            for _ in range(3):  # Further calls must not issue prompts before the other tasks run.
+                line.advance()
+            await asyncio.sleep(0)
+            issued.append(buffer.in_flight)
+        assert max(later - now for now, later in pairwise([0, *issued])) <= 32
+        assert await served(tasks) == [*range(800), *[None] * 200]
+        stop(tasks)
 
     play(scene())
 
