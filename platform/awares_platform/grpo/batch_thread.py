@@ -38,9 +38,9 @@ class BatchThread:
         scaled = batch_scaled(batch, self._settings)
         return shards(scaled, ranks, self._settings.minibatches, self._passes)
 
-    async def views(self, batch: StepBatch, rank: int, ranks: int) -> tuple[ImageView, ...]:
-        """Return the distinct views of the rank's part of `batch`, in the order of their use."""
-        return await self._run(lambda: shown(self._deal(batch, ranks)[rank]))
+    async def views(self, batch: StepBatch, ranks: int) -> list[tuple[ImageView, ...]]:
+        """Return the distinct views of each rank's part of `batch`, in the order of their use."""
+        return await self._run(lambda: [shown(shard) for shard in self._deal(batch, ranks)])
 
     async def metrics(self, batch: StepBatch, version: int, lineage: Lineage) -> dict[str, float]:
         """Return the metrics of a batch that updates `version` (see step_metrics.py)."""

@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 Assigned = Sequence[StepShard | Finish | Leave | Restore]
 """What each rank of the learner does next."""
 
+Forecast = tuple[ImageView, ...]
+"""The views that a rank of the learner probably needs next, in the order of their use."""
+
 _WAIT_S = 1.0
 """Seconds between two checks whether an actor is ready, while the learner waits for a batch."""
 
@@ -75,6 +78,8 @@ class Controller:
         self._shards: asyncio.Future[Assigned | None] | None = None
         # The step and the version for which `_shards` was assembled.
         self._asked: tuple[int, int] | None = None
+        # The step and the version of the last forecast, and the views that each rank then needs.
+        self._forecast: tuple[int, int, asyncio.Future[list[Forecast]]] | None = None
         # The learner's current batch, and the version that this batch updates.
         self._batch: tuple[StepBatch, int] | None = None
         # The metrics of the batch's episodes, computed while the learner trains on the batch.
@@ -183,7 +188,7 @@ class Controller:
         )
         self._buffer.restore(position, found.groups, lineage, found.stale)
         self._session += 1
-        self._shards = self._batch = self._asked = None
+        self._shards = self._batch = self._asked = self._forecast = None
         self._attached = True
         self._sizing.restart()
         await self._validation.attach(lineage, anew=not spans)
@@ -250,13 +255,11 @@ class Controller:
         message = f"no batch for step {step} within grpo.batch_timeout_s={limit:g}"
         await self.stop(LaunchError(f"{message}: {self._state()}"))
 
-    async def upcoming(
-        self, step: int, version: int, rank: int, ranks: int
-    ) -> tuple[ImageView, ...]:
+    async def upcoming(self, step: int, version: int, rank: int, ranks: int) -> Forecast:
         """Return the views that the rank will probably need in the step `step`, in order of use.
 
-        `version` is the version that the step will probably update. Return () if the views come too
-        late or the learner must stop.
+        `version` is the version that the step will probably update. The first call for a step finds
+        the views of all ranks. Return () if the views come too late or the learner must stop.
         """
         session = self._session
 
@@ -267,9 +270,12 @@ class Controller:
         await self._until(lambda: over() or self._buffer.upcoming_full(version))
         if over():
             return ()
-        groups = tuple(self._buffer.upcoming(version))
-        batch = StepBatch(step, groups, self._buffer.position)
-        return await self._batches.views(batch, rank, ranks)
+        if self._forecast is None or self._forecast[:2] != (step, version):
+            groups = tuple(self._buffer.upcoming(version))
+            batch = StepBatch(step, groups, self._buffer.position)
+            views = asyncio.ensure_future(self._batches.views(batch, ranks))
+            self._forecast = step, version, views
+        return (await asyncio.shield(self._forecast[2]))[rank]
 
     def _state(self) -> str:
         ready = f"{len(self._buffer)} of {self._settings.groups_per_step} groups ready"

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -12,7 +12,7 @@ from awares_platform.config.grpo import GrpoConfig
 from awares_platform.grpo import batch_thread
 from awares_platform.grpo.batch_thread import BatchThread
 from awares_platform.grpo.group import Group, Outcome, Position, Prompt, StepBatch
-from awares_platform.grpo.shard import StepShard
+from awares_platform.grpo.shard import StepShard, shards
 from tests.unit.awares_platform.grpo.stage import Stage, play, until
 
 
@@ -82,6 +82,27 @@ def test_the_event_loop_goes_on_while_the_next_views_are_found(
             coming = asyncio.create_task(acted.controller.upcoming(0, 0, 0, 1))
             await held.release()
             assert len(await coming) == 1
+
+    play(scene())
+
+
+def test_the_next_views_of_all_ranks_are_found_at_once(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split: list[int] = []
+
+    def counted(batch: StepBatch, *arguments: Any) -> list[StepShard]:
+        split.append(batch.step)
+        return shards(batch, *arguments)
+
+    monkeypatch.setattr(batch_thread, "shards", counted)
+
+    async def scene() -> None:
+        acted = stage()
+        async with acted.running():
+            forecasts = [acted.controller.upcoming(0, 0, rank, 2) for rank in range(2)]
+            assert [len(views) for views in await asyncio.gather(*forecasts)] == [1, 1]
+            assert split == [0]
 
     play(scene())
 
