@@ -1,7 +1,7 @@
 """Provides a small Qwen2.5-VL with random weights, which a test can publish as a learner does."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,11 @@ class RandomPolicy:
             sampling,
             f"ask-{index}",
         )
+
+    def pictured(self, index: int, side: int = 700) -> GenerateRequest:
+        """Return a question about an image of noise that no other test shows."""
+        image = Image.effect_noise((side, side), 40 + index).convert("RGB")
+        return replace(self.ask(index, Sampling(max_tokens=4)), images=(image,))
 
     def publish(
         self,

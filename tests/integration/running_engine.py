@@ -3,12 +3,14 @@
 import asyncio
 import hashlib
 import io
+import multiprocessing
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 from PIL import Image
 
 from awares.chat import ChatFormat
@@ -91,3 +93,10 @@ def two_canaries(chat: ChatFormat) -> tuple[Canary, Canary]:
         for some in (samples[:4], samples[4:])
     )
     return check, train
+
+
+def engine_memory() -> int:
+    """Return the resident memory of this process's only engine process, in bytes."""
+    children = multiprocessing.active_children()
+    engine = next(child for child in children if child.name.startswith("EngineCore"))
+    return psutil.Process(engine.pid).memory_info().rss

@@ -6,16 +6,13 @@ because an engine starts slowly.
 
 import asyncio
 import math
-import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import psutil
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from awares.generate import FinishReason, GenerateRequest, Generation, Sampling
@@ -28,7 +25,7 @@ from awares_platform.weights.adapter import DOWN, UP, fold
 from tests.integration.compared_episodes import Asking, distance, errors, play
 from tests.integration.faulty import Dying
 from tests.integration.random_policy import CONFIG, RandomPolicy, moved
-from tests.integration.running_engine import Running, started
+from tests.integration.running_engine import Running, engine_memory, started
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 TOLERANCE = 0.01
@@ -120,15 +117,9 @@ def test_a_prompt_that_does_not_fit_names_the_settings(
     setup.run(setup.engine.check())
 
 
-def _pictured(policy: RandomPolicy, index: int, side: int = 700) -> GenerateRequest:
-    """Return a question about an image of noise that no other test shows."""
-    image = Image.effect_noise((side, side), 40 + index).convert("RGB")
-    return replace(policy.ask(index, Sampling(max_tokens=4)), images=(image,))
-
-
 def test_a_caller_that_leaves_harms_no_later_request(setup: Running, policy: RandomPolicy) -> None:
     """Callers leave while their images are prepared. Later requests then show the same images."""
-    requests = [_pictured(policy, index) for index in range(12)]
+    requests = [policy.pictured(index) for index in range(12)]
 
     async def leave_and_ask_again() -> list[Generation | BaseException]:
         leaving = [asyncio.create_task(setup.engine(one)) for one in requests]
@@ -146,7 +137,7 @@ def test_a_caller_that_leaves_harms_no_later_request(setup: Running, policy: Ran
 
 def test_a_refused_prompt_harms_no_later_request(setup: Running, policy: RandomPolicy) -> None:
     """vLLM prepares the image before it finds that the prompt is too long with the image."""
-    request = _pictured(policy, 20)
+    request = policy.pictured(20)
     with pytest.raises(EngineError, match="refused a prompt"):
         setup.run(setup.engine(replace(request, token_ids=(*request.token_ids, *[7] * 600))))
     assert len(setup.run(setup.engine(request)).token_ids) == 4
@@ -154,21 +145,32 @@ def test_a_refused_prompt_harms_no_later_request(setup: Running, policy: RandomP
 
 def test_distinct_images_fill_the_view_cache_only(setup: Running, policy: RandomPolicy) -> None:
     """A preprocessed image takes 12 MB. vLLM's default cache of 4 GiB would keep all 24 images."""
-    process = next(
-        child for child in multiprocessing.active_children() if child.name.startswith("EngineCore")
-    )
 
     async def show(first: int, count: int) -> int:
         for index in range(first, first + count):
-            await setup.engine(_pictured(policy, index))
-        return psutil.Process(process.pid).memory_info().rss
+            await setup.engine(policy.pictured(index))
+        return engine_memory()
 
     before = setup.run(show(100, 8))
     assert setup.run(show(200, 24)) - before < 100e6
 
 
+def test_prompts_of_many_lengths_cost_no_memory(setup: Running, policy: RandomPolicy) -> None:
+    """oneDNN caches kernels for each length. Its default of 1,024 kernels takes 300 MB here."""
+
+    async def ask(lengths: Iterable[int]) -> int:
+        for length in lengths:
+            ids = tuple(20 + 31 * index * length % 97 for index in range(length))
+            await setup.engine(GenerateRequest(ids, (), Sampling(max_tokens=1), f"{length}"))
+        return engine_memory()
+
+    # The first requests use every block of the KV cache once.
+    before = setup.run(ask([1000] * 540))
+    assert setup.run(ask(range(100, 800))) - before < 100e6
+
+
 def test_the_second_turn_reuses_the_first(setup: Running, policy: RandomPolicy) -> None:
-    first = _pictured(policy, 30)
+    first = policy.pictured(30)
     turn = setup.run(setup.engine(first))
     again = replace(first, token_ids=(*first.token_ids, *turn.token_ids))
     shown, block = len(first.token_ids) - 1 + 25 * 25, CONFIG.block_size

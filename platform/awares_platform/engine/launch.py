@@ -96,6 +96,9 @@ def set_environment(config: EngineConfig) -> None:
         VLLM_ENGINE_READY_TIMEOUT_S=str(int(config.start_timeout_s)),
         VLLM_NO_USAGE_STATS="1",
     )
+    # oneDNN keeps compiled kernels for each number of tokens in a batch. With its default of 1,024
+    # kernels, the memory of a CPU engine grows by 300 MB during the first 20,000 requests.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     # This variable would override engine.kv_cache_gib, and it accepts whole GiB only.
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
     # With this variable, vLLM computes an adapter's output on a second CUDA stream, and adds it

@@ -31,6 +31,12 @@ from awares_platform.engine.launch import (
 )
 
 _DUAL_STREAM = "VLLM_LORA_ENABLE_DUAL_STREAM"
+_SET = (
+    "OMP_NUM_THREADS",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY",
+    "TORCHDYNAMO_DISABLE",
+    "VLLM_ENGINE_READY_TIMEOUT_S",
+)
 
 
 @pytest.fixture
@@ -109,7 +115,7 @@ def test_adapters_are_never_added_on_a_second_stream(monkeypatch: pytest.MonkeyP
 
     On a second stream, vLLM would add adapters without `rounding.add_once`, and lose small updates.
     """
-    for name in ("OMP_NUM_THREADS", "TORCHDYNAMO_DISABLE", "VLLM_ENGINE_READY_TIMEOUT_S"):
+    for name in _SET:
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv(_DUAL_STREAM, "1")
     set_environment(EngineConfig())
