@@ -1,7 +1,7 @@
-"""Notices processes of a job that are dead or hang, and counts failures within the last hour.
+"""Notices dead and hung processes of a job, and counts failures within the last hour.
 
-A watched process is called a part. `watch` pings a part, and raises PartLost without an answer in
-time.
+A watched process is called a part. `watch` pings a part, and raises PartLost if it does not answer
+in time.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from awares_platform.store.errors import LaunchError
 
 HOUR_S = 3600.0
 ENGINE_MARGIN = 1.25
-"""An actor with an engine must answer within run.hang_timeout_s times this number.
+"""An actor with an engine must answer within `run.hang_timeout_s` times this factor.
 
-The actor itself notices a hung engine after run.hang_timeout_s. The rest of the time is for killing
-the engine's processes.
+The actor itself notices a hung engine after `run.hang_timeout_s`. The additional time is for
+killing the engine's processes.
 """
 _SLICES = 20
 """The smallest number of short waits into which `answer_of` divides its time limit."""
@@ -34,7 +34,7 @@ class PartLost(AwaresError):
 
 
 class FailureRate:
-    """Counts failures within the last hour. Up to `most` failures are accepted; -1 accepts all.
+    """Counts failures within the last hour. Up to `most` are accepted, or any number if it is -1.
 
     Example:
         failures = FailureRate(20)
@@ -61,7 +61,7 @@ class FailureRate:
 
 
 class Waiting:
-    """Says at intervals what a job waits for.
+    """Prints what a job waits for, by default once a minute.
 
     Example:
         waiting = Waiting(progress.say)
@@ -81,7 +81,7 @@ class Waiting:
     def tell(self, missing: str) -> None:
         """Note what is missing now. The text is "" if nothing is missing.
 
-        Print a line each time that something has been missing for another minute.
+        Print a line after each minute in which something is missing.
         """
         if not missing:
             self._since = None
@@ -134,7 +134,7 @@ async def watch(
 async def answer_of(name: str, asked: Awaitable[Answer], within_s: float) -> Answer:
     """Return the result of `asked`. Raise PartLost if it takes longer than `within_s` seconds.
 
-    The function counts short waits, not seconds, so a stop of this process causes no PartLost.
+    The function counts short waits, not seconds, so a pause of this process raises no PartLost.
     """
     answer = asyncio.ensure_future(asked)
     pause = min(_SLICE_S, within_s / _SLICES)

@@ -3,7 +3,7 @@
     Ray Data's process --beat--> child --SIGKILL after `within_s` without a beat--> the process
 
 Ray Data replaces a dead process, but waits without limit for a stopped one. The driver cannot ping
-these processes.
+the processes of Ray Data.
 """
 
 import os
@@ -53,8 +53,8 @@ def _beat(pipe: int, every_s: float, done: threading.Event) -> None:
 def wait_and_kill(process: int, within_s: float) -> None:
     """Kill the parent, whose id is `process`, if no byte arrives on stdin for `within_s` seconds.
 
-    Return when stdin is closed. The function counts short waits, not seconds, so a stop of the
-    machine kills nothing.
+    Return when stdin is closed. The function counts short waits, not seconds, so nothing is killed
+    after a pause of the whole machine.
     """
     silent = 0
     while silent < _SLICES:

@@ -1,7 +1,7 @@
 """Chooses views so that they fit the budget of visual tokens.
 
 A view is an image, or a region of an image, at a certain resolution. Views become smaller until
-they fit. `allot` also drops views.
+they fit. If even the smallest views do not fit, `allot` drops requested regions.
 """
 
 from collections.abc import Sequence
@@ -58,8 +58,8 @@ def allot(
 ) -> tuple[ShownView, ...]:
     """Return the views of the requested regions on each image. Return () if no region fits.
 
-    At most `crops` views are returned, with at most `tokens` visual tokens in all. To fit, they
-    shrink, or the last regions are dropped.
+    At most `crops` views are returned, with at most `tokens` visual tokens in all. Views shrink to
+    fit. If that is not enough, the last regions are dropped.
     """
     for count in range(len(request.regions), 0, -1):
         kept = replace(request, regions=request.regions[:count])

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedAnswer:
-    """The answer of one choice, with its token counts.
+    """One of the answers to a request (a choice in OpenAI's API), with its token counts.
 
     Example:
         ServedAnswer(
@@ -223,7 +223,7 @@ class CropLoop:
     async def play(self, prepared: Prepared, tell: Tell | None = None) -> list[ServedAnswer]:
         """Play one conversation per choice. If a conversation fails, cancel the others.
 
-        `tell` gets the further views of the first choice's conversation.
+        In the conversation of the first choice, `tell` is called with the views of each request.
 
         Raises RequestError (500) if a conversation fails. The log then states the reason.
         """

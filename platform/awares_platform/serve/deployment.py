@@ -134,8 +134,7 @@ class Replica:
     async def check_health(self) -> None:
         """Raise an error if the engine or the weight updates failed, or if the engine hangs.
 
-        Ray Serve then replaces the replica. The check must be fast, so it waits for no answer of
-        the engine.
+        Ray Serve then replaces the replica. The check must be fast, so it does not ping the engine.
         """
         await self._engine.check()
         if self._watching.done():

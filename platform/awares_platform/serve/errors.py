@@ -5,7 +5,7 @@ from typing import Any
 from awares.errors import DataError
 
 MOST_CHARACTERS = 400
-"""The most characters of an error message. A longer message loses its middle part."""
+"""The largest number of characters of an error message. A longer message loses its middle."""
 _MOST_PARAM = 120
 
 

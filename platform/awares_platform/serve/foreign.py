@@ -46,7 +46,7 @@ class ServeLog(logging.FileHandler):
 class _Printer:
     """Replaces the function with which Ray prints lines of other processes.
 
-    It writes the expected error about Serve's controller to `log`, and prints all other lines.
+    The false error about Serve's controller goes to `log`. All other lines are printed.
     """
 
     def __init__(self, log: ServeLog) -> None:

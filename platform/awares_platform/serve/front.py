@@ -20,7 +20,7 @@ from awares_platform.serve.outlook import Availability, Outlook
 MOST_BODY = 64 * 2**20
 """The largest body that a proxy reads, in bytes. serve.max_request_bytes cannot exceed it."""
 MOST_HELD = 2**29
-"""The most bytes that one proxy holds in request bodies at once. Further requests get 503."""
+"""The largest total size of the bodies that one proxy holds, in bytes. Further requests get 503."""
 BODY_S = 15.0
 """Seconds within which a body must arrive. Each `RATE` bytes that arrive add one second."""
 RATE = 64 * 1024

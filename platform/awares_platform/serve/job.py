@@ -80,8 +80,8 @@ def run(config: PlatformConfig) -> None:
 def in_use(store: ObjectStore, run: str) -> Iterator[None]:
     """Hold a lease on the run, so that no quickstart deletes the run while it is served.
 
-    If the store refuses the lease, the endpoint runs without one. A store refuses it if the
-    credentials allow only reading.
+    If the store refuses the lease, for example to credentials that allow only reading, the endpoint
+    runs without a lease.
     """
     with ExitStack() as stack:
         try:
@@ -117,7 +117,7 @@ def serving(
     `say` gets a line at each step of the start. If `stop` is set, the start ends early.
 
     Raises ConfigError for a wrong setting.
-    Raises PolicyError if the run lacks the policy, or trained it with other settings of `method`.
+    Raises PolicyError if the run has no such policy, or one trained with other `method` settings.
     Raises LaunchError if Ray Serve already runs, the port is taken, or the replica does not start.
     """
     application = build_application(config)
@@ -227,8 +227,8 @@ def _wait_until_running(
 ) -> None:
     """Wait until the application runs or `stop` is set. Call `say` every `BEAT_S` seconds.
 
-    Raises LaunchError if the application fails or needs over `timeout_s` seconds. Waits for a node
-    do not count.
+    Raises LaunchError if the application fails or needs over `timeout_s` seconds. The time until a
+    node is available does not count.
     """
     deadline = time.monotonic() + timeout_s
     beat = time.monotonic() + BEAT_S

@@ -48,8 +48,8 @@ def parse_json(body: bytes) -> dict[str, Any]:
 def _has_too_many_values(body: bytes) -> bool:
     """Return whether the body holds over `MOST_VALUES` values. Stop counting at the limit.
 
-    The number follows from the marks `,`, `[` and `{`, and from the strings. A value has at most
-    two strings: its key and itself.
+    Count the marks `,`, `[` and `{` outside strings. Count the strings too: a value contributes at
+    most two strings, its key and itself.
     """
     found, end = 0, 0
     for texts, text in enumerate(_TEXT.finditer(body)):

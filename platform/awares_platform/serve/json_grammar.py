@@ -12,7 +12,7 @@ from awares_platform.serve.errors import RequestError
 _PARAM = "response_format.json_schema.schema"
 _MOST_CHARACTERS = 16_384
 _MOST_LEVELS = 64
-"""The most levels of nested lists and objects in a schema. A grammar grows with their square."""
+"""The largest nesting depth of a schema. A grammar's size grows with the square of the depth."""
 _IGNORED = {
     *("multipleOf", "uniqueItems", "contains", "minContains", "maxContains", "propertyNames"),
     *("not", "if", "then", "else", "dependentRequired", "dependentSchemas"),

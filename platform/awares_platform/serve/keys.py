@@ -31,7 +31,7 @@ _ROTATION = "the endpoint goes on with the keys that it read before"
 
 
 class ApiKey(BaseModel):
-    """One entry of the keys file. All entries of one name share the two limits.
+    """One entry of the keys file. Entries with the same name share their limits.
 
     `sha256` is the hash of the key in UTF-8. A limit of None means no limit.
 
@@ -102,7 +102,8 @@ class Keyring:
     `token` is a single key without limits. `path` is the keys file. If both are None, the endpoint
     needs no key.
 
-    Raises ConfigError if the file is unusable at the start. Later, the earlier keys stay valid.
+    Raises ConfigError if the file is unusable at the start. If the file becomes unusable later, the
+    keys that were read before stay valid.
 
     Example:
         Keyring(token="secret").caller("Bearer secret").name  # "token"

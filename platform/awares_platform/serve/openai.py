@@ -183,7 +183,7 @@ def _answer_tokens(request: ChatRequest, config: ServeConfig) -> tuple[int, tupl
 
 
 def clip_number(number: int) -> str:
-    """Return a number as text. For a huge number, return a bound, such as "over 10**12"."""
+    """Return a number as text. For a huge number, return a text such as "over 10**12"."""
     return str(number) if abs(number) < 10**12 else f"over 10**{len(str(abs(number))) - 1}"
 
 

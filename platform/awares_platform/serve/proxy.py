@@ -20,7 +20,7 @@ from awares_platform.serve.outlook import Availability, Outlook
 INGRESS = "awares"
 """The name of the deployment that answers HTTP requests."""
 UPDATE_S = 300.0
-"""For this number of seconds after an update begins, requests wait for its first replica."""
+"""Seconds after the start of an update during which requests wait for the first new replica."""
 VARIABLE = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 IMPORT_PATH = "awares_platform.serve.proxy:middlewares"
 
@@ -58,8 +58,8 @@ def availability() -> Availability:
 def available(status: ServeStatus, now: float) -> Availability:
     """Return the availability of the application at the time `now`, in seconds since the epoch.
 
-    Without replicas, a running application is ready, because a request starts a replica. An update
-    counts as UPDATING for at most `UPDATE_S` seconds.
+    A running application without replicas counts as READY, because a request starts a replica. An
+    update counts as UPDATING for at most `UPDATE_S` seconds.
     """
     applications = status.applications.values()
     running = sum(

@@ -111,11 +111,11 @@ def event(body: dict[str, Any]) -> bytes:
 
 
 def usage(answers: Sequence[ServedAnswer]) -> dict[str, Any]:
-    """Return the token counts of all choices.
+    """Return the token counts of a response.
 
-    `prompt_tokens` counts the text tokens and the visual tokens of the first choice only.
-    `reasoning_tokens` counts the sampled tokens outside the answers, such as tokens of requests for
-    crops.
+    The counts of the prompt describe the first choice. The counts of sampled tokens are sums over
+    all choices. `reasoning_tokens` counts the sampled tokens outside the answers, such as requests
+    for crops.
     """
     prompt, visual = answers[0].played.prompt, answers[0].visual_tokens
     sampled = sum(answer.played.sampled for answer in answers)

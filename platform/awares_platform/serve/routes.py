@@ -148,7 +148,7 @@ class Routes:
             while (chunk := await queue.get()) is not None:
                 yield chunk
             answers = await task
-            # The tokens count even if the client disconnects now.
+            # These tokens count towards the key's limit even if the client disconnects now.
             await self._gate.spend(key, answers)
             for chunk in reply.closing(answers, include_usage=prepared.question.include_usage):
                 yield chunk

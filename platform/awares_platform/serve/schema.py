@@ -185,7 +185,7 @@ class SchemaFormat(_Part):
 class AwaresOptions(_Part):
     """The options that this endpoint adds to OpenAI's API.
 
-    `mode` names what the policy sees: "low" or "full" resolution, or its own choice ("auto").
+    `mode` is "low" or "full" for this resolution, or "auto" to let the policy request crops.
     `budget` limits the visual tokens of all views of one answer.
     """
 

@@ -15,7 +15,7 @@ from awares.images import DecodeLimits, decode, header_pixels
 
 T = TypeVar("T")
 _DECODERS = 4
-"""The most images that are decoded at once, because decoding needs much memory for a while."""
+"""The largest number of images that are decoded at once. Decoding one needs much memory."""
 
 
 @dataclass(frozen=True, slots=True)

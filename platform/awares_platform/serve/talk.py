@@ -25,7 +25,7 @@ from awares.generate import FinishReason, Generate, GenerateRequest, Generation,
 from awares_platform.serve.allotment import ShownView, allot
 
 NO_ANSWER = "The policy found no answer to this question."
-"""The text of the answer if the policy gives none, even when it cannot request crops."""
+"""The text of the answer if the policy gives none, even while requests for crops are blocked."""
 
 LENIENT = "lenient"
 """The request did not have the format of the training data, but its meaning was clear."""

@@ -21,8 +21,8 @@ from awares_platform.method.environment import environment
 log = logging.getLogger(__name__)
 
 _BLANK_SIZE = (56, 56)
-# Stands for an unknown size of an image. It is large, because a small image may get one view
-# instead of several crops. The length of the sequence is then an upper bound.
+# Replaces the unknown size of an image. A small image may get one view instead of several crops, so
+# only a large size makes the computed length of a sequence an upper bound.
 _LARGEST_SIZE = (4096, 4096)
 _REPORTED = 5
 

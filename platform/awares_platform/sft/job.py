@@ -1,7 +1,7 @@
 """The sft job trains the base policy on curated demonstrations (paper, section 3.3).
 
-Ray Train's workers (worker.py) train and export the best policy. Lost processes are restarted. Jobs
-with the same settings, base policy and data resume.
+Ray Train's workers (worker.py) train and export the best policy. Lost processes are restarted. A
+later job with the same settings, base policy and data resumes the training.
 """
 
 import logging

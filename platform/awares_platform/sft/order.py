@@ -61,7 +61,7 @@ def micro_batches(
 
     A micro-batch holds indices of samples. `lengths[i]` is the length of sample i in tokens.
     """
-    # All workers must run the same number of forward passes, and so need a sample each.
+    # Each worker needs a sample, because all workers must run the same number of forward passes.
     assert len(batch) >= workers, (len(batch), workers)
     ordered = sorted(batch)
     hands = deal([lengths[index] for index in ordered], budget, workers)

@@ -32,7 +32,7 @@ class TeacherForced:
     asks: bool
     """Whether the demonstration asks for crops."""
     right: bool
-    """Whether the policy's most likely token is right at every token of the requests."""
+    """Whether the policy's most likely token is the target at every token of the requests."""
     first: int
     """The first target token."""
     likely: int
@@ -72,12 +72,13 @@ def figures(results: Sequence[TeacherForced]) -> dict[str, float]:
 
     - validation/loss is the weighted mean loss of all target tokens.
     - validation/questions is the number of demonstrations.
-    - validation/decisions is the share with the right decision to ask for crops.
+    - validation/decisions is the share of demonstrations in which the policy asks for crops if, and
+      only if, the demonstration does.
     - validation/tool_turns is the share of requests that are right at every token.
     """
     if not results:
         return {}
-    # A policy asks if its first token also begins a demonstration that asks for crops.
+    # The policy counts as asking if its first token begins any demonstration that asks for crops.
     calls = {one.first for one in results if one.asks}
     asking = [one.right for one in results if one.asks]
     agreed = [(one.likely in calls) == one.asks for one in results]

@@ -56,7 +56,7 @@ class Bucket:
 
     config: StoreConfig
     limit_s: float = math.inf
-    """A call is retried for at most this number of seconds, or store.retry_budget_s if less."""
+    """Seconds for which a call is retried, unless `store.retry_budget_s` is smaller."""
 
     @classmethod
     def from_config(cls, config: StoreConfig) -> Self:

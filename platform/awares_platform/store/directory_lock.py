@@ -27,7 +27,7 @@ def in_use(directory: Path) -> Iterator[None]:
     """Create the directory, and keep its server alive while the block runs.
 
     Raises LaunchError if the directory cannot be written, or if an earlier server does not stop
-    within GONE_S.
+    within GONE_S seconds.
     """
     _create(directory)
     with (directory / "users").open("a+b") as users:
@@ -76,7 +76,7 @@ def _create(directory: Path) -> None:
 
 
 def _leave(directory: Path, users: IO[bytes]) -> None:
-    """Release the lock on `users`. If no other process holds it, wait until the server ends."""
+    """Release the lock on `users`. If no other process uses the server, wait until it ends."""
     deadline = time.monotonic() + GONE_S
     while not _others_use(users) and time.monotonic() < deadline:
         with locked(directory) as lock:

@@ -20,8 +20,8 @@ _SHOWN = 80
 def refuse_foreign(operation_model: Any, response_dict: dict[str, Any], **_: object) -> None:
     """Raise ForeignReply for a reply that no S3 server sends. This is a `before-parse` handler.
 
-    It accepts any reply with a temporary error status such as 503, because a proxy in front of S3
-    may send it.
+    A reply with a temporary error status such as 503 is accepted, because it may come from a proxy
+    in front of S3.
     """
     status = response_dict["status_code"]
     if is_temporary(status):

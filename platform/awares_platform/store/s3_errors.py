@@ -53,7 +53,7 @@ _UNEXPLAINED_CODES = {"403", "Forbidden", "SignatureDoesNotMatch"}
 The reply to a HEAD request, for example, has no body and therefore no more exact code.
 """
 _MOST_SKEW_S = 900.0
-"""S3 refuses a request if the clocks of client and server differ by more than these seconds."""
+"""S3 refuses a request if the clocks of client and server differ by over this many seconds."""
 EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _NO_CREDENTIALS = (
     boto.NoCredentialsError,

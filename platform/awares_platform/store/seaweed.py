@@ -1,7 +1,7 @@
 """Runs a private S3 server on this machine: SeaweedFS ("weed mini") on free loopback ports.
 
 `serve` joins the server of the directory, or starts a keeper process (seaweed_keeper.py), which
-starts a server. The server ends after its last user.
+starts a server. The server ends when no process uses it any more.
 """
 
 import contextlib
@@ -62,7 +62,8 @@ class Server:
 def serve(directory: Path, bucket: str) -> Iterator[Server]:
     """Yield a server that keeps its data in `directory` and has the bucket `bucket`.
 
-    The server ends after its last user. Raises LaunchError if the server does not start or answer.
+    The server ends when no process uses it any more. Raises LaunchError if the server does not
+    start or answer.
     """
     with in_use(directory):
         yield _join_or_start(directory.resolve(), bucket)

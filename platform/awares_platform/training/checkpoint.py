@@ -78,8 +78,8 @@ def run_config(
 class Due:
     """Says after which steps a checkpoint is due.
 
-    A checkpoint is due every `every` steps, after step `steps`, and when a cloud takes a worker's
-    node back.
+    A checkpoint is due every `every` steps, after step `steps`, and when a cloud provider announces
+    that it takes a worker's node back.
 
     Example:
         due = Due(every=10, steps=120)

@@ -57,7 +57,7 @@ def _found(store: ObjectStore, data: DataConfig, labels: Recipe) -> str:
             return name
     own = f"{data.name}{CURATED}"
     recipe = _recipe(store, own) if is_written(store, own, SPLIT) else None
-    # The set `own` is the user's or an older release's. It records at most its labels' recipe.
+    # The set `own` comes from the user or an older release. It records no recipe, or its labels'.
     if recipe is not None and not (recipe and changes(recipe, labels)):
         return own
     others = {one: changes(_recipe(store, one), wanted, "there") for one in _sets(store, data.name)}

@@ -55,7 +55,7 @@ class WeightsAndBiases:
         self._run.log({**values, STEP: step})
 
     def series(self, step: int, area: str, values: Mapping[str, Mapping[str, float]]) -> None:
-        """Log the values of each series under keys "series/name"."""
+        """Log each metric of each series under the key "series/metric"."""
         rows = values.items()
         self.metrics(step, {f"{name}/{key}": x for name, row in rows for key, x in row.items()})
 
