@@ -14,7 +14,7 @@ _AGAIN = {
     "grpo": "goes on from its last checkpoint and keeps the finished groups",
     "quickstart": "goes on with the unfinished job",
 }
-"""Says what an interrupted command does if it is run again. All other commands begin anew."""
+"""What an interrupted command does when it is run again. All other commands begin anew."""
 
 
 def guarded(name: str, execute: Callable[[], None]) -> int:
@@ -57,7 +57,7 @@ def _user_error(error: BaseException | None) -> AwaresError | None:
     """
     while error is not None:
         wrapped = getattr(error, "cause", None)
-        # Skip Ray's wrapper of an AwaresError. It is also an AwaresError, but shows a traceback.
+        # Skip Ray's wrapper. It is also an AwaresError, but its text contains a traceback.
         if isinstance(error, AwaresError) and not isinstance(wrapped, AwaresError):
             return error
         inner = wrapped or error.__cause__

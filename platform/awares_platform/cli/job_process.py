@@ -23,9 +23,9 @@ from awares_platform.store.errors import LaunchError
 log = logging.getLogger(__name__)
 
 STOP_S = 30.0
-"""Seconds that a job gets to stop after SIGTERM, before it is killed."""
+"""Seconds between SIGTERM and SIGKILL for a job that does not stop."""
 BEAT_S = 10.0
-"""Seconds without a new progress note after which the last note of a job is shown again."""
+"""The last progress note is shown again after this many seconds without a new one."""
 TAIL_LINES = 15
 _PROGRESS = re.compile(r"^(?P<job>\w+) \[ *\d+ s\]: (?P<note>.*)$")
 

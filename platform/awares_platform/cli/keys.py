@@ -41,8 +41,8 @@ def added(
 ) -> KeysFile:
     """Return the keys with a new entry for `key`.
 
-    Entries of one name share their limits. A given limit applies to all of them. Without one, the
-    new entry takes the limits of the others.
+    All entries of one name have the same limits. If any limit is given, the given limits replace
+    those of all entries of `name`. Otherwise, the new entry copies the limits of the old ones.
     """
     given = {
         "requests_per_minute": requests_per_minute,

@@ -17,10 +17,10 @@ from awares_platform.config import PlatformConfig
 KNOWN = 0.03
 """Share of the typical total time that must be measured before the total time left is estimated.
 
-Only telling phases count (see Phase).
+Only phases with `telling` set count towards this share.
 """
 COUNTED = 0.1
-"""Share of a job's last phase that must be measured before the time left in the job is stated."""
+"""Share of a job's last phase that must be done before the job's remaining time is estimated."""
 _COUNT = re.compile(r"^(?P<done>\d+)/(?P<total>\d+)\b")
 
 
@@ -33,14 +33,11 @@ class Phase:
     """
 
     marker: str
-    """Text of a progress note. The first note with this text begins the phase."""
+    """The phase begins with the first progress note that contains this text."""
     seconds: float
     """Typical duration."""
     telling: bool = False
-    """Whether the duration of this phase predicts the duration of other phases.
-
-    Curation predicts badly, because it depends more on the disk and on other processes.
-    """
+    """Whether the duration of this phase predicts the duration of other phases."""
 
 
 Phases = Mapping[str, tuple[Phase, ...]]
@@ -49,8 +46,8 @@ Phases = Mapping[str, tuple[Phase, ...]]
 def typical(config: PlatformConfig) -> Phases:
     """Return the phases of each quickstart job for the sizes in `config`.
 
-    The seconds were measured with the default sizes. If a phase counts questions, samples, episodes
-    or answers, its seconds are proportional to the number in `config`.
+    The durations were measured with the default sizes. Phases that process questions, samples,
+    episodes or answers are scaled in proportion to the number in `config`.
     """
     usual = PlatformConfig()
     test, train, tune, reinforce, answer = (
@@ -122,8 +119,7 @@ class Pace:
         self._stream = stream
         self._now = now
         self._began = self._started = now()
-        # The first number sums the measured seconds of the telling phases that are over. The second
-        # sums their typical seconds.
+        # The measured and the typical seconds of all finished phases that have `telling` set.
         self._measured = (0.0, 0.0)
         self._enter(0.0)
 
@@ -150,7 +146,7 @@ class Pace:
         self._line(job, f"done in {self.clock(self._now() - self._started)}")
 
     def _stated(self, job: str) -> str:
-        """Return the time left in all jobs, or else in `job`, as text, or that it is unknown."""
+        """Return a text with the time left in all jobs, or only in `job`, as far as it is known."""
         left = self.remaining(job)
         if left is not None:
             return f"about {rounded(left)} left"
@@ -177,8 +173,8 @@ class Pace:
     def _rest(self, phase: Phase, slowness: float | None = None) -> float:
         """Return the estimated seconds until the phase ends.
 
-        The estimate starts with the typical seconds times `slowness`, if `slowness` is not None. As
-        the phase proceeds, the phase's measured rate counts more.
+        With `slowness`, the first estimate is `slowness` times the typical seconds. As the phase
+        proceeds, its measured rate counts more.
         """
         done = self._share - self._first_share
         own = (self._counted_at - self._entered) / done if done > 0 else 0.0
@@ -202,7 +198,7 @@ class Pace:
         return measured, weight
 
     def _follow(self, phases: list[Phase], note: str) -> None:
-        """Enter the phase whose marker is in `note`, and read the share that is done."""
+        """Enter the phase whose marker is in `note`, and read from a count how much is done."""
         count = _COUNT.match(note)
         share = int(count["done"]) / max(int(count["total"]), 1) if count else 0.0
         # If several markers match, the longest one wins: "starting the engine" beats "starting".

@@ -105,7 +105,7 @@ def check_ray(address: str) -> str:
 def check_endpoint(url: str) -> str:
     """Ask the endpoint at `url` a question, and return one line about its reply.
 
-    Without AWARES_SERVE_TOKEN, an endpoint that requires a key is not asked.
+    If the endpoint requires a key and AWARES_SERVE_TOKEN is not set, ask no question.
 
     Raises EndpointError or LaunchError if the check fails.
     """

@@ -1,7 +1,7 @@
 """`awares quickstart` runs the five jobs on one machine, then asks the served policy a question.
 
-Each job except serve has its own process, which frees the memory at its end. A repeated quickstart
-skips the finished jobs.
+Each job except `serve` runs in its own process, so that its memory is freed when it ends. A
+repeated quickstart skips the finished jobs.
 """
 
 import hashlib
@@ -91,11 +91,11 @@ def _run(config: PlatformConfig, fresh: bool) -> None:
 def prepare(config: PlatformConfig, directory: Path, fresh: bool) -> QuickstartState:
     """Return the state of the earlier quickstart of this run, or a new state.
 
-    If the setup has changed or `fresh` is true, the state is new, and the run is deleted. `fresh`
-    also deletes its labels and answers.
+    If the setup has changed or `fresh` is true, delete the run and return a new state. If `fresh`
+    is true, also delete the run's labels and answers.
 
     Raises JobRefused, and deletes nothing, if a running job uses the run.
-    Raises ConfigError, unless `fresh`, if progress.json is damaged or no quickstart made the run.
+    Without `fresh`, raises ConfigError if progress.json is damaged or no quickstart made the run.
     """
     path = directory / "progress.json"
     state = QuickstartState(path, fingerprint(config))
@@ -139,8 +139,8 @@ def _check_idle(store: ObjectStore, run: str, curated: str | None) -> None:
 def fingerprint(config: PlatformConfig) -> str:
     """Return a digest of the setup and of the base policy's files.
 
-    A run with another digest is deleted. New settings must thus not change the digests of earlier
-    runs.
+    The quickstart deletes an earlier run that has another digest. A new setting must therefore not
+    change the digests of earlier setups.
     """
     from awares_platform.training.source import base_digest
 

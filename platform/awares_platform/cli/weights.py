@@ -157,7 +157,7 @@ def pull(
     directory.mkdir(parents=True, exist_ok=True)
     trained = inputs.published(received.manifest, method)
     if trained is None:
-        # Only the base policy records no input settings.
+        # Unlike all other policies, the base policy has no recorded input settings.
         trained = method if begun.name == "base" else inputs.recorded(source, method)
     write_policy(state, source, directory, family, trained)
     return directory
@@ -191,7 +191,7 @@ def _empty(directory: Path) -> Path:
 def keep(subscriber: Subscriber, action: str, version: int) -> None:
     """Pin or unpin a version. Retention never deletes a pinned version."""
     if subscriber.seen.find(version) is None:
-        subscriber.manifest(version)  # This call raises an error: the version is not published.
+        subscriber.manifest(version)  # Raises WeightsError, because the version is not published.
     (pin if action == "pin" else unpin)(subscriber.store, subscriber.run, version)
     print(f"version {version} of run {subscriber.run} is {action}ned")
 
@@ -204,7 +204,7 @@ def _hops(subscriber: Subscriber, version: int | None) -> list[Hop]:
             for form in entry.forms
         ]
     if subscriber.seen.find(version) is None:
-        subscriber.manifest(version)  # This call raises an error: the version is not published.
+        subscriber.manifest(version)  # Raises WeightsError, because the version is not published.
     hops = subscriber.seen.path(version)
     if hops is None:
         raise WeightsError(

@@ -44,8 +44,7 @@ class Section(BaseModel):
     def values_have_the_kind_of_their_key(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse a value that pydantic would silently convert to the type of the key.
 
-        Also refuse an infinite number. Refuse an empty text, unless the default of the key is empty
-        as well.
+        Also refuse infinite numbers, and an empty text for a key whose default is not empty.
         """
         assert info.field_name is not None, "a field validator has a field"
         if right := _refusal(cls.model_fields[info.field_name], value):
@@ -91,8 +90,8 @@ def _is_blank(value: Any) -> bool:
 def without_added(settings: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
     """Return `settings` without the keys that have the same value in `added`.
 
-    `added` maps newer keys to neutral values. The recipe of a run then equals the recipe that an
-    older version has stored.
+    `added` maps keys of newer versions to values that change nothing. Without them, the settings
+    equal those that an older version has stored.
 
     Example:
         without_added({"judge": "match", "form": "compare"}, {"form": "compare"})

@@ -179,7 +179,7 @@ class GrpoConfig(Section):
 
     @model_validator(mode="after")
     def _episodes_divide_over_minibatches(self) -> Self:
-        """Refuse a batch that does not divide into minibatches or has fewer episodes than ranks."""
+        """Refuse a batch that cannot be split evenly, or has fewer episodes than learner ranks."""
         if self.groups_per_step % self.minibatches:
             raise ValueError(
                 f"grpo.groups_per_step={self.groups_per_step} must be a multiple of "

@@ -13,7 +13,8 @@ SourceFormat = Literal["auto", "parquet", "arrow", "jsonl", "json", "csv", "tar"
 class ImportsConfig(Section):
     """Settings of `awares import`, which turns rows of a source into questions about images.
 
-    An empty column name is guessed. A dotted name, such as meta.question, names a nested value.
+    If a column name is empty, the import guesses it. A dotted name, such as `meta.question`, names
+    a nested value.
     """
 
     format: SourceFormat = "auto"

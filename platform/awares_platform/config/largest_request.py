@@ -17,23 +17,23 @@ from awares_platform.config.method import OWN_PROMPT, TEN_CROPS, MethodConfig
 CHARACTERS_PER_TOKEN = 4
 """The estimated number of characters per token of English text with Qwen's tokenizer."""
 QUESTION = 64
-"""Tokens that must be left for a question and the chat layout of the first turn."""
+"""Number of tokens reserved for a question and the chat layout of the first turn."""
 REPLY = 16
-"""An upper bound on the tokens of the chat layout of a reply, without its images."""
+"""Maximum number of chat-layout tokens in a message that returns crops."""
 IMAGE = 2
-"""Tokens that enclose the visual tokens of an image."""
+"""Number of tokens that enclose the visual tokens of an image."""
 
 
 @dataclass(frozen=True, slots=True)
 class LargestRequest:
-    """The number of images in the longest legal episode, and the number of each kind of token.
+    """The number of images in the longest legal episode, and its tokens by kind.
 
     Example:
         LargestRequest(prompt=163, visual=4096, replies=26, sampled=1024, images=5)
     """
 
     prompt: int
-    """The tokens of the system message, and the room for a question."""
+    """The tokens of the system message, and those reserved for a question."""
     visual: int
     """The visual tokens of all images."""
     replies: int
@@ -49,7 +49,7 @@ class LargestRequest:
 
 
 def largest(method: MethodConfig, max_tokens: int, prompt: str) -> LargestRequest:
-    """Return the counts of the longest episode within the budget.
+    """Return the numbers of tokens and images in the longest episode that the budget allows.
 
     A turn samples at most `max_tokens` tokens. `prompt` is the policy's system message.
     """
@@ -67,7 +67,8 @@ def largest(method: MethodConfig, max_tokens: int, prompt: str) -> LargestReques
 def _known_prompt(method: MethodConfig) -> str:
     """Return the part of the policy's system message that is known without user code.
 
-    For an environment of the user, this is only the sentence about the budget.
+    If the user brings an environment with a prompt of its own, return only the sentence about the
+    budget.
     """
     if method.system_prompt != OWN_PROMPT:
         return method.system_prompt

@@ -11,12 +11,12 @@ PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "gspo": ("clip", "clip_high"),
     "cispo": ("ratio_cap",),
 }
-"""The keys of [grpo] that each value of grpo.loss takes."""
+"""Maps each value of `grpo.loss` to the keys of [grpo] that are parameters of this loss."""
 
 _ONLY_CLIPS = ("clip_higher", "gspo")
-"""The losses that equal "grpo" if every ratio is 1.
+"""The losses that equal "grpo" if every probability ratio is 1.
 
-The remaining losses differ from "grpo" even then, because they average over tokens in another way.
+All other losses differ from "grpo" even then, because they average over tokens in another way.
 """
 
 

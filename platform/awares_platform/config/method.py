@@ -126,8 +126,8 @@ class MethodConfig(Section):
     def inputs(self) -> dict[str, Any]:
         """Return the settings that decide what the policy reads and may request, as JSON values.
 
-        `system_prompt` may be the name "awares" instead of a text. The function
-        awares_platform.method.environment.inputs returns the same settings with the prompt's text.
+        Here, `system_prompt` can be the name "awares". awares_platform.method.environment.inputs
+        returns the same settings with the text of the prompt.
         """
         return self.model_dump(mode="json", include=_INPUTS)
 

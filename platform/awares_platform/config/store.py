@@ -87,5 +87,5 @@ class StoreConfig(Section):
 
     @property
     def prefix(self) -> str:
-        """The prefix of `url` without its outer slashes; it may be empty."""
+        """The prefix of `url`, without leading and trailing slashes. It may be empty."""
         return self.url.removeprefix("s3://").partition("/")[2].strip("/")

@@ -15,7 +15,7 @@ from awares_platform.store.errors import NotFound
 
 
 def encode_answers(answers: Sequence[Answers]) -> bytes:
-    """Encode samples as a parquet file with their answers as additional columns."""
+    """Encode answered samples as a parquet file. The answers are additional columns."""
     columns = {
         "low_answer": [one.low for one in answers],
         "full_answer": [one.full for one in answers],

@@ -73,7 +73,7 @@ class Answerer:
         }
 
     def _answered(self, samples: Sequence[Sample], key: str) -> bytes:
-        """Return the shard with its answers. Write it to `key` unless it is complete there."""
+        """Return the shard with its answers, and store it at `key` if any answer is new."""
         earlier = read_answers(self._store, key, samples)
         asked = [sample for sample, known in zip(samples, earlier, strict=True) if known is None]
         new = iter(self._asked(asked) if asked else ())
@@ -121,8 +121,8 @@ class Answerer:
                 self._policy_chat,
             )
         finally:
-            # If the engine is dead, its answers are useless. `check` then raises an error, and
-            # another engine answers the shard again.
+            # If the engine is dead, its answers are useless. `check` then raises EngineError, and
+            # another engine answers the same samples.
             await engine.check()
 
     async def _start(self) -> "Engine":

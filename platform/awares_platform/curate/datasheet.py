@@ -25,7 +25,8 @@ _TOKENS = ("requests", "input_tokens", "output_tokens")
 def datasheet(store: ObjectStore, curate: CurateConfig, name: str) -> dict[str, Any]:
     """Return the datasheet of the curated set `name` as a JSON object.
 
-    Costs use the prices in `curate`. Raises DataError if `name` is no finished curated set.
+    The prices in `curate` determine the costs. Raises DataError if `name` is no finished curated
+    set.
     """
     manifest = read_manifest(store, name, SPLIT)
     made = manifest.get("recipe")

@@ -110,7 +110,8 @@ class CurateResult:
 def run(config: PlatformConfig) -> CurateResult:
     """Curate the train split.
 
-    Raises JobRefused if another job curates this data set, and JobFenced if one takes it over.
+    Raises JobRefused if another job curates this data set.
+    Raises JobFenced if another job takes over the data set.
     Raises DataError if the split is missing or has no usable row.
     Raises EngineFailure if the engine fails for more than 5 % of a shard's answers.
     Raises EndpointError if an endpoint cannot be used.
@@ -148,7 +149,7 @@ def _curate(
 ) -> CurateResult:
     """Curate the train split. `started` is the monotonic time of the job's start.
 
-    `labels` is the recipe of the labels, and `recipe` is the recipe of the curated set.
+    The labels of a shard depend on `labels`. The run and the manifest record `recipe`.
     """
     asked, family = environment(config.method), model_family(config.policy)
     name = config.data.curated

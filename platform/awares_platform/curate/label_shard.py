@@ -29,7 +29,7 @@ from awares_platform.store.errors import LaunchError
 Columns = dict[str, np.ndarray]
 
 NOT_A_REPLY = frozenset({"", "answer", "data"})
-"""The values of `Labelled.reason` that do not stand for an unreadable reply."""
+"""Values of `Labelled.reason`. All other values mean that a reply was unreadable."""
 LOST = "lost"
 """The metadata key for the number of samples that have no label due to unreadable replies."""
 COUNTS = "counts"

@@ -37,11 +37,11 @@ class Losses:
         self._lines: list[str] = []
 
     def lost(self, answerer: str) -> str:
-        """Count a death of this answerer. Return the reason to end the job, or "" to go on."""
+        """Count a death of this answerer. Return why the job must end, or "" to go on."""
         return self._lost(answerer, "the process of an answerer", "another one answers its shard")
 
     def begun(self, shard: str) -> str:
-        """Note that a process labels this shard. Return the reason to end the job, or "" to go on.
+        """Record that a process labels this shard. Return why the job must end, or "" to go on.
 
         A second call for a shard shows that the earlier process has died.
         """
@@ -95,13 +95,13 @@ class LossReports:
         return ray.get(self._losses.lost.remote(here.get_actor_id()))
 
     def begun(self, shard: str) -> str:
-        """Note that this process labels the shard. Return the reason to end the job, or ""."""
+        """Record that this process labels the shard. Return why the job must end, or ""."""
         return ray.get(self._losses.begun.remote(shard))
 
 
 @contextmanager
 def shown(most: int, say: Callable[[str], None]) -> Iterator[LossReports]:
-    """Start the Losses actor, and yield a LossReports. `say` shows the lines that `tell` keeps."""
+    """Start the Losses actor, and yield a LossReports. `say` prints lines from the actor."""
     losses: Any = ray.remote(**beside_driver())(Losses).remote(most)
     done = threading.Event()
 

@@ -39,8 +39,7 @@ class Shard:
 def plan(data: DataConfig, samples: Sequence[Sample], recipe: Recipe) -> list[Shard]:
     """Cut `samples` into shards.
 
-    The fingerprint of a shard is a digest of its samples and of `recipe`, which `label_recipe` has
-    returned.
+    The fingerprint of a shard is a digest of its samples and of `recipe`, the recipe of the labels.
     """
     size, settings, asked = data.shard_rows, digest(recipe), digest(answer_recipe(recipe))
     shards = []
@@ -56,8 +55,8 @@ def plan(data: DataConfig, samples: Sequence[Sample], recipe: Recipe) -> list[Sh
 def is_finished(store: ObjectStore, shard: Shard) -> bool:
     """Return whether the store holds this shard with the same fingerprint and no damaged row.
 
-    A shard with unreadable replies and no labelled sample counts as unfinished. Its endpoint may be
-    repaired.
+    A shard with unreadable replies and no labelled sample counts as unfinished, because the
+    endpoint that sent the replies may be repaired.
     """
     try:
         rows = decode_rows(store.get(shard.key), shard.key)

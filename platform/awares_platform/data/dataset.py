@@ -72,7 +72,7 @@ class Split:
     samples: tuple[Sample, ...]
     """The usable samples."""
     columns: tuple[dict[str, Any], ...]
-    """One dict for each sample, with the values for which a Sample has no field."""
+    """For each sample, a dict of the columns that are no fields of `Sample`."""
     faults: tuple[Fault, ...]
     """The unusable rows and files."""
 
@@ -152,7 +152,7 @@ def distinct(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def rename(sample: Sample, taken: set[str]) -> Sample:
-    """Return the sample with an id that is not `taken`, and add this id to `taken`."""
+    """Return the sample with an id that is not in `taken`, and add this id to `taken`."""
     name, number = sample.sample_id, 1
     while name in taken:
         number += 1
@@ -189,7 +189,7 @@ def ensure_mini(config: "DataConfig", store: ObjectStore) -> None:
         ("test", config.test_samples),
     )
     for split, count in splits:
-        # If the generator changes, the first sample changes, and thus the recipe, too.
+        # The first sample is part of the recipe because it differs if the generator has changed.
         first = repr(next(generate_split(split, 1, config.seed))[1])
         recipe = {
             "count": count,

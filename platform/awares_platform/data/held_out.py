@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from awares.sample import Sample
 
 _LARGEST_PART = 10
-"""At most one in this many samples is held out."""
+"""At most 1 / _LARGEST_PART of the samples are held out."""
 
 
 def divide(samples: Sequence[Sample], count: int) -> tuple[list[Sample], list[Sample]]:
     """Return the samples to train on and the held-out samples, each in the order of `samples`.
 
-    At most `count` samples and a tenth of all are held out. Samples with the same image stay
-    together. Only the image's hash decides.
+    At most `count` samples, and at most a tenth of all samples, are held out. Samples with the same
+    image stay together, because the hash of the image decides.
 
     Example:
         divide(samples, 256)

@@ -32,7 +32,8 @@ def sample_sizes(
 ) -> list[Size]:
     """Return the width and height of up to `most` images, drawn at random with `seed`.
 
-    `digests` are the hashes of all images, with repetitions. Unreadable images are left out.
+    `digests` has one image hash per sample, and can thus contain a hash several times. Unreadable
+    images are left out.
 
     Raises StoreError if the store fails.
     """
@@ -85,7 +86,7 @@ def _size(images: Images, digest: str) -> Size | None:
 def _parse(data: bytes) -> Size:
     with Image.open(io.BytesIO(without_texts(data))) as image:
         width, height = image.size
-        # A photo can be stored sideways. Pillow turns the size only for TIFF files.
+        # Of a photo that is stored sideways, Pillow swaps width and height only for TIFF files.
         if image.format != "TIFF" and _orientation(image) in _SIDEWAYS:
             return height, width
         return width, height

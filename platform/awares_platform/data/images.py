@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from awares_platform.config.data import DataConfig
 
 MEMORY_BYTES = 256 << 20
-"""The largest total size of decoded images in the memory cache, in bytes."""
+"""Maximum total size of the decoded images in the memory cache, in bytes."""
 _WRITE_IMAGE = "delete it and put the image again"
 _WRITE_SPLIT = "delete the manifest.json of the split and write the split again"
 
@@ -34,8 +34,8 @@ _WRITE_SPLIT = "delete the manifest.json of the split and write the split again"
 class Images:
     """A callable that maps the hash of an image to the RGB image. It is thread-safe and picklable.
 
-    Callers must not modify the image, because it is cached. `splits` are pairs of a data set and a
-    split, whose packs are searched first.
+    Callers must not modify the image, because it is cached. `splits` holds pairs (data set, split).
+    The packs of these splits are searched before the separate image objects.
 
     Example:
         images = Images.of(store, config.data)

@@ -1,4 +1,4 @@
-"""Generates the questions with which the doctor trains and checks an update of the policy.
+"""Generates the doctor's questions, on which it trains the policy and compares its logprobs.
 
 The doctor therefore needs no data set.
 """
@@ -23,7 +23,7 @@ def two_canaries(
 ) -> tuple[Canary, Canary]:
     """Return two sets of questions: one to compare learner and engine, and one to train on.
 
-    Learner and engine build equal sets, because the generated scenes depend only on the seed.
+    Learner and engine build identical sets, because the scenes are generated from a fixed seed.
     """
     pictures = [
         (hashlib.sha256(data).hexdigest(), data, sample)

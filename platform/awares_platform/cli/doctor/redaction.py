@@ -9,7 +9,7 @@ from awares_platform.cli.doctor.finding import Finding
 HIDDEN = "***"
 _NAMES = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL", re.IGNORECASE)
 _SHORTEST = 6
-"""The fewest characters of a secret. A shorter value is not hidden, because it may be a word."""
+"""Minimum length of a hidden value. A shorter value may be an ordinary word."""
 _USER = re.compile(r"(?<=://)[^/\s@]+@")
 _BEARER = re.compile(r"(?<=Bearer )\S+")
 

@@ -28,7 +28,7 @@ LOWEST_MB_PER_S = 20.0
 LOWEST_REQUESTS_PER_S = 20.0
 _RETRY_S = 10.0
 _LARGE, _MOST, _STREAMS = 4 << 20, 64, 4
-"""Bytes per object, most transfers per thread, and number of threads of the bandwidth test."""
+"""The bandwidth test's object size in bytes, maximum transfers per thread, and thread count."""
 _THREADS = 8
 _MEASURED_S = 1.5
 TWO_WRITERS = (
@@ -65,7 +65,7 @@ def round_trip(store: ObjectStore) -> list[Finding]:
 
 
 def conditional_writes(store: ObjectStore) -> list[Finding]:
-    """Check that If-None-Match and If-Match stop exactly the writes that they must stop."""
+    """Check that a write fails exactly if its If-None-Match or If-Match condition is not met."""
     key = "HEAD"
     first = store.put(key, b"1", if_none_match=True)
     second = store.put(key, b"2", if_match=first)
@@ -78,7 +78,7 @@ def conditional_writes(store: ObjectStore) -> list[Finding]:
 
 
 def rates(store: ObjectStore) -> list[Finding]:
-    """Measure the store's rates. Each measurement makes calls for about 1.5 seconds."""
+    """Measure the store's bandwidth and request rates, each for about 1.5 seconds."""
     metrics = {
         "put_mb_per_s": _bandwidth(lambda key, data: store.put(key, data)),
         "get_mb_per_s": _bandwidth(lambda key, data: store.get(key)),
@@ -99,13 +99,15 @@ def rates(store: ObjectStore) -> list[Finding]:
 
 
 def _bandwidth(transfer: Callable[[str, bytes], object]) -> float:
-    """Return the MB/s of four threads. Each transfers up to 64 objects of 4 MiB in about 1.5 s."""
+    """Return the total MB/s of four threads.
+
+    For about 1.5 seconds, each thread transfers an object of 4 MiB up to 64 times.
+    """
     data, end = os.urandom(_LARGE), time.perf_counter() + _MEASURED_S
 
     def move(thread: int) -> int:
         count = 0
         while not count or (count < _MOST and time.perf_counter() < end):
-            # All transfers of a thread read or write the same object.
             transfer(f"large-{thread}", data)
             count += 1
         return count

@@ -30,7 +30,7 @@ from awares_platform.training.policy import interface, load_policy, load_process
 from awares_platform.weights import Identity, Publisher
 
 RANK = 8
-"""Rank of the adapters if the setup itself trains whole weights. The paper uses 8."""
+"""LoRA rank of a tested adapter if the setup trains whole weights. The paper uses 8."""
 MOVED_NATS = 0.2
 _FIRST_RATE, _GROWTH, _STEPS = 1e-5, 4.0, 8
 
@@ -57,7 +57,7 @@ class Update:
 def policy_of(policy: PolicyConfig, adapter: bool) -> PolicyConfig:
     """Return settings that train an adapter if `adapter` is true, and otherwise whole weights.
 
-    If `policy` already trains this kind, the result is `policy` itself.
+    If `policy` already does so, return it unchanged.
     """
     if adapter == bool(policy.lora_rank):
         return policy
@@ -99,7 +99,7 @@ class Trainee:
             gpu=gpu,
         ).to(self._device)
         learning = [tensor for tensor in model.parameters() if tensor.requires_grad]
-        # A tensor that ZeRO-3 has partitioned has its whole size in `ds_numel`.
+        # `ds_numel` is the size of the whole tensor, of which ZeRO-3 keeps only a slice here.
         trained = sum(getattr(tensor, "ds_numel", tensor.numel()) for tensor in learning)
         self._engine = zero.initialize(model, zero.settings_of(settings, policy.dtype), gpu)
         return trained
@@ -107,7 +107,7 @@ class Trainee:
     def update(self, store: ObjectStore, run: str) -> Update:
         """Train until the canary's logprobs have changed enough, and publish the weights.
 
-        The training ends after eight steps at the latest.
+        The training takes at most eight steps.
         """
         start = changed = self._logprobs()
         rate, steps, moved = _FIRST_RATE, 0, 0.0

@@ -38,8 +38,8 @@ class Visit:
     ) -> bool:
         """Run a check, and return whether its findings contain no failure.
 
-        `needed` is false if a run of this setup does not need what the check tests. A failure then
-        becomes a warning.
+        Set `needed` to false if this setup can run although the check fails. A failure then becomes
+        a warning.
         """
         if self.left_s <= 0:
             return self._add([Finding(check, "fail", "no time was left for it", MORE_TIME)])

@@ -5,7 +5,8 @@
     record ---- columns.py --> which column holds what
     record ---- reading.py --> drafts with their images, or refusals with their reasons
     drafts ---- seen.py -----> without duplicates and without rows of the evaluation sets
-    drafts ---- writing.py --> shards, packs of images and, at last, the manifests
+    drafts ---- writing.py --> shards, packs of images and, finally, the manifests
 
-A draft is a sample whose image is not stored yet. A killed import resumes after the last shard.
+A draft is a sample whose image is not stored yet. A killed import resumes after the last shard that
+it has written.
 """

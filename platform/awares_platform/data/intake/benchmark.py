@@ -47,8 +47,8 @@ def import_benchmark(name: str, root: str, data: DataConfig, store: ObjectStore)
 def locate(root: str, benchmark: Benchmark, config: StoreConfig) -> str:
     """Return the place of a benchmark's files below `root`, a directory or an s3:// prefix.
 
-    The place has the data set's id, such as lmms-lab/ChartQA, or ChartQA alone, or the benchmark's
-    name.
+    Below `root`, the directory is named after the data set's id, such as lmms-lab/ChartQA, after
+    the last part of the id, or after the benchmark.
 
     Raises DataError if there are no files.
     """

@@ -20,15 +20,15 @@ _GUESSES = {
     "sample_id": "sample_id question_id questionid id qid __key__",
     "kind": "kind question_type question_types type category human_or_machine",
 }
-"""Maps each value to the usual names of its column, the most reliable name first."""
+"""Maps each field of SourceColumns to likely column names, the most reliable name first."""
 REQUIRED = ("image", "question", "answer")
 TURNS = "turns:"
-"""The prefix of a column's name if the column holds the turns of a conversation."""
+"""Prefix that marks a column name in SourceColumns if the column holds a conversation."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceColumns:
-    """The columns of a source: for each value, the name of its column, or "" if it has none.
+    """For each field of a sample, the name of the source's column, or "" if there is none.
 
     Example:
         SourceColumns("image", "query", "label", "", "", "human_or_machine", "")

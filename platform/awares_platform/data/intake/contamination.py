@@ -34,7 +34,7 @@ def clean_train(store: ObjectStore, name: str, held: Seen, reason: str) -> int:
         left += len(kept)
         if len(kept) < len(rows.samples):
             store.put(key, _encoded(rows, kept))
-    # A killed call has removed rows from shards, but the manifest still counts them.
+    # The manifest still counts the rows that an earlier, killed call has removed from the shards.
     removed = manifest["rows"] - left
     if content.hex() != samples_digest(manifest):
         recipe = _counted(manifest.get("recipe"), left, removed, reason)
@@ -60,7 +60,7 @@ def _kept(rows: Rows, held: Seen) -> list[int]:
 
 
 def _encoded(rows: Rows, kept: list[int]) -> bytes:
-    """Encode the rows with the indexes `kept`, with their columns and metadata."""
+    """Encode only the rows whose indexes are in `kept`, with their columns and the metadata."""
     columns = [rows.columns[index] for index in kept]
     names = rows.columns[0].keys()
     values = {name: [one[name] for one in columns] for name in names}

@@ -16,11 +16,13 @@ _REASON = "wrong box"
 def read_boxes(
     value: Any, settings: ImportsConfig, original: Size, stored: Size
 ) -> tuple[Box, ...]:
-    """Return the boxes in `value`, one box or a list of boxes, in pixels of the stored image.
+    """Convert one box or a list of boxes to pixels of the stored image.
 
-    Boxes in pixels refer to `original`, the size before shrinking. `stored` is the stored size.
+    If `value` is in pixels, it refers to `original`, the image size before the import shrank it.
+    `stored` is the size of the stored image.
 
-    Raises Refused if a box is not four finite numbers, lies outside, or seems to have another unit.
+    Raises Refused if a box is not four finite numbers, lies outside the image, or seems to have
+    another unit than `imports.box_units`.
     """
     if isinstance(value, str):
         value = _parsed(value)

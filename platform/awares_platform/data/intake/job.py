@@ -43,7 +43,7 @@ HELD_OUT = "test"
 """The split for held-out images. An import of the split train leaves out rows of this split."""
 IN_EVALUATION = "in an evaluation set"
 _ADDED = {"benchmark": "none"}
-"""Maps each setting that older versions lack to the value with which imports behave as before."""
+"""Maps newer settings to the values with which an import behaves as in older versions."""
 _PEEKED = 20
 _SHOWN = 10
 _MOST_SHOWN_READ = 200

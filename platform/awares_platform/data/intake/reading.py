@@ -37,7 +37,7 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class RefusedRow:
-    """A refused row: its file and number, a reason that other rows share, and its own details.
+    """A refused row: its file and number, the kind of fault, and details of this row.
 
     Example:
         RefusedRow("train.jsonl row 17", "no answer", "the column answers holds []")
@@ -50,7 +50,7 @@ class RefusedRow:
 
 @dataclass(frozen=True, slots=True)
 class RecordReader:
-    """Reads records by their columns. It is safe to use in several threads.
+    """Turns records into drafts. It is thread-safe.
 
     Example:
         RecordReader(columns, config.imports, finder).read(record, "train.jsonl", 17)

@@ -173,7 +173,10 @@ def _csv(file: BinaryIO, skip: int) -> Iterator[Row]:
 
 
 def _tar(file: BinaryIO, skip: int) -> Iterator[Row]:
-    """Yield one record for consecutive files that differ only in suffix: 17.png and 17.json."""
+    """Yield one record for each group of adjacent files that differ only in suffix.
+
+    For example, 17.png and 17.json form one record.
+    """
     yield from _skipped(_members(file), skip)
 
 
@@ -241,7 +244,7 @@ _DESCRIPTIONS = ("dataset_info.json", "dataset_dict.json", "dataset_infos.json",
 def choose(places: Sequence[SourceFile], kind: str, source: str) -> tuple[str, list[SourceFile]]:
     """Return the format of a source and the files that have it.
 
-    `kind` is a format, or "auto". Raises DataError if there is no such file.
+    `kind` is a format, or "auto". Raises DataError if no file has a suitable format.
     """
     found: dict[str, list[SourceFile]] = {}
     for place in places:
@@ -269,9 +272,9 @@ _SPLITS = ("train", "training", "validation", "valid", "val", "dev", "test", "te
 def of_split(places: Sequence[SourceFile], split: str, source: str) -> list[SourceFile]:
     """Return the files of one split. Return all files if none is named after a split.
 
-    The split's name begins the file's name or a folder's name.
+    A file is named after a split if its name, or the name of a folder, begins with the split.
 
-    Raises DataError if files are named after other splits only.
+    Raises DataError if files are named after other splits, but none after this split.
     """
     chosen = [place for place in places if _names(place.name, split)]
     if chosen or len(places) == 1:

@@ -1,7 +1,7 @@
 """Finds duplicates within a data set, and rows that occur in evaluation sets as well.
 
-Two rows are the same if questions, answers and images match. Similar images alone may show copies
-of a form.
+Two rows are the same if their questions and answers match and their images look alike. Similar
+images alone do not suffice, because they may show different copies of a form.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ class Seen:
         return _is_near(image_hash, self._hashes.get(_text_key(sample), ()))
 
     def has_image(self, digest: str) -> bool:
-        """Return whether a row with exactly this image has been added."""
+        """Return whether a row whose image has this hash has been added."""
         return bytes.fromhex(digest) in self._images
 
     def has_row(self, sample: Sample, columns: Mapping[str, Any]) -> bool:

@@ -34,7 +34,7 @@ from awares_platform.data.rows import decode_rows, encode_rows
 from awares_platform.store import ObjectStore
 
 _EXAMPLES = 3
-"""The number of refused rows that are described for each reason."""
+"""Maximum number of refused rows that are described for each reason."""
 
 
 @dataclass(slots=True)
