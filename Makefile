@@ -27,8 +27,9 @@ results: $(INSTALLED)
 	done
 	$(BIN)/python .ci/results_table.py $(SEEDS:%=runs/quickstart-%/results.json)
 
-# Runs the 7B setup's jobs with one layer of the model at its real widths, and compares them with
-# `awares plan`. Takes up to 18 GB of memory. ARGS="sft grpo" runs only these two jobs.
+# Runs the 7B setup's jobs with one layer of the model at its real widths, and compares the measured
+# memory and work with `awares plan`. Takes up to 18 GB of memory. ARGS="sft grpo" runs only these
+# two jobs.
 rehearse: $(INSTALLED)
 	PYTHONPATH=.:platform $(BIN)/python -m tests.rehearsal.run $(ARGS)
 	PYTHONPATH=.:platform $(BIN)/python -m tests.rehearsal.table > runs/rehearsal/table.md
@@ -68,7 +69,7 @@ clean:
 	rm -rf .venv .tools .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
 	find awares platform jobs tests -name __pycache__ -prune -exec rm -rf {} +
 
-# Builds both container images with docker, podman or buildah. IMAGE names another repository, and
+# Builds both container images with docker, podman or buildah. IMAGE is the name of the images, and
 # PYTHON_DIGEST=sha256:... pins the base image.
 ENGINE = $(firstword $(foreach name,docker podman buildah,$(shell command -v $(name))))
 IMAGE ?= awares-train

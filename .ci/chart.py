@@ -58,7 +58,7 @@ class Value:
     schema: dict[str, Any] | None
     """The schema in the key's `@schema` comment, or None without this comment."""
     below: tuple["Value", ...]
-    """The keys of the default, if it is a map in block style."""
+    """The keys below this key, if its default is a map in block style. Otherwise empty."""
 
 
 def files(chart: Path) -> dict[Path, str]:
@@ -182,7 +182,8 @@ def _partial(schema: dict[str, Any]) -> dict[str, Any]:
 def setup_definitions() -> dict[str, Any]:
     """Return the schemas of PlatformConfig and its sections, by class name.
 
-    An optional value may also be the word "none". A map without declared keys must be empty.
+    The schemas also accept the word "none" for an optional value. A map must be empty if
+    PlatformConfig declares neither its keys nor the type of its values.
     """
     whole = PlatformConfig.model_json_schema()
     sections = whole.pop("$defs")

@@ -40,8 +40,8 @@ COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
 def published(runs: Sequence[Mapping[str, Any]]) -> str:
     """Return the table, its caption, and sentences that compare the policies' means, as Markdown.
 
-    Each run is a parsed results.json. A cell holds the mean over the runs, and their range if the
-    rounded figures differ.
+    Each run is a parsed results.json. A cell holds the mean over the runs. If the runs' rounded
+    figures differ, the cell also holds their range.
     """
     policies = [name for name in NAMES if all(name in run["policies"] for run in runs)]
     lines = [
@@ -96,7 +96,7 @@ def picture(policies: Mapping[str, Any]) -> str:
 
 
 def main(paths: Sequence[Path]) -> None:
-    """Fill the README's table, draw the picture, and copy the results at `paths` for the test."""
+    """Fill the README's table, draw the picture, and copy the files at `paths` to the tests."""
     runs = [json.loads(path.read_text("utf-8")) for path in paths]
     fill(ROOT / "README.md", "results", published(runs))
     (ROOT / "platform/docs/results.svg").write_text(picture(runs[0]["policies"]), "utf-8")

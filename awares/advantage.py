@@ -41,7 +41,8 @@ def advantages(
 def batch_divisor(rewards_B: Sequence[float], eps: float = 1e-4) -> float:
     """Return the divisor of advantages for the scale "batch", which is std + eps.
 
-    `std` covers all B rewards, with the divisor B - 1 (arXiv 2508.08221; as in TRL).
+    `std` is the standard deviation of all B rewards. Its variance has the divisor B - 1, as in TRL
+    (arXiv 2508.08221).
 
     Example:
         batch_divisor([1.0, 3.0, 5.0], eps=0.0)  # 2.0

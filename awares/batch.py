@@ -88,7 +88,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One sequence. Each field holds one value per token, with one token per visual token.
+    """One sequence. Each field holds one value per token, and visual tokens are tokens, too.
 
     Example:
         _Row(
@@ -122,10 +122,11 @@ def collate(
 
     - `images` returns the original image with a given hash.
     - `limits` replaces the processor's own bounds on an image's area.
-    - `low_ratio` is the side of a low-resolution view with `View.scale` 1, divided by the side of
-      the image.
+    - `low_ratio` is the ratio of a low-resolution view's side to the image's side, if `View.scale`
+      is 1.
     - `tool_weight` is the weight of each sampled token of a request: the paper's w_t.
-    - `remember` caches processed views for one `processor`, `limits` and `low_ratio`.
+    - `remember` is a cache of processed views. Use a cache only with the same `processor`, `limits`
+      and `low_ratio`.
 
     Raises PolicyError if an item has no view, the tokenizer has no pad token, or a sampled token is
     an image placeholder. Also raises PolicyError if image sizes or token counts disagree.

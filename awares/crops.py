@@ -171,8 +171,8 @@ def min_cover(
     - Of several sets with the same area, the set with the fewest crops wins, then the first in the
       order of `CropId`.
     - Without boxes, the result is `all`.
-    - If `allow_all` is false, the result is top and bottom without boxes, or if only `all` would
-      cover some box.
+    - If `allow_all` is false, the result is top and bottom in two cases: there are no boxes, or
+      only `all` covers one of the boxes.
 
     Example:
         min_cover([(4, 4, 20, 20)], (112, 112))  # (CropId.TOP_LEFT,)

@@ -1,4 +1,4 @@
-"""Decodes images in data: URLs (RFC 2397), in the forms that clients really send."""
+"""Decodes images in data: URLs (RFC 2397), and tolerates common deviations from the standard."""
 
 import base64
 import binascii

@@ -31,7 +31,7 @@ class Demonstration:
     image_size: tuple[int, int]
     """The width and height of the image, in pixels."""
     turns: tuple[Turn, ...]
-    """The turns. Their `sampled_ids` are the target tokens, with the logprobs and versions 0."""
+    """The turns. Their `sampled_ids` are the target tokens. Their logprobs and versions are 0."""
 
     @property
     def tool_flags(self) -> tuple[bool, ...]:

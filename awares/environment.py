@@ -5,7 +5,7 @@
                                       |                   --> Request --cost--> reward
                                       +------ views ----------- |
 
-Supervised fine-tuning teaches the text that `write` returns for a request of `cover`.
+`cover` returns the request that supervised fine-tuning teaches, and `write` returns its text.
 """
 
 from collections import Counter
@@ -41,7 +41,7 @@ class Request:
     """
 
     regions: tuple[str, ...]
-    """The name of each requested region once, in the order of the turn's text."""
+    """The names of the requested regions in the order of the turn's text, without repetitions."""
     canonical: bool = True
     """Whether the turn's text equals the text that `Environment.write` returns."""
 
@@ -167,7 +167,8 @@ class Environment(Protocol):
 def lenient_parser(environment: Environment) -> Callable[[str], Parsed]:
     """Return the parser that serving uses: the environment's `parse_lenient`, or else its `parse`.
 
-    `parse_lenient` accepts more forms of a request, but only regions that the turn names.
+    `parse_lenient` accepts more spellings of a request. It never adds a region that the text does
+    not name.
     """
     return getattr(environment, "parse_lenient", environment.parse)
 
@@ -175,7 +176,7 @@ def lenient_parser(environment: Environment) -> Callable[[str], Parsed]:
 def readable(environment: Environment, regions: Sequence[str]) -> Request | None:
     """Return the request for `regions`, or None if `environment` does not offer them.
 
-    It offers the regions if `parse` finds them in the text that `write` returns for the request.
+    An environment offers regions if `parse` finds them in the text that `write` returns for them.
     """
     if not regions:
         return None

@@ -79,7 +79,7 @@ class Turn(Packable[PackedTokens]):
     area: float = 0.0
     """The cost of the granted request, as a share of the image's area."""
     cut: bool = False
-    """Whether the token limit ended the text. The journal of the GRPO job does not store it."""
+    """Whether the token limit ended the text. The GRPO job's journal does not store this field."""
 
     PACKED = "context_ids", "sampled_ids", "logprobs", "versions"
 
@@ -108,14 +108,14 @@ class Episode(Packable[PackedTurns]):
     """The width and height of the image, in pixels."""
     turns: tuple[Turn, ...]
     answer: str | None
-    """The answer, or None without one. An answer at the token limit lacks its end."""
+    """The answer, or None without one. If `stop` is LENGTH, the end of the answer is missing."""
     stop: StopReason
     visual_tokens: int
     """The number of visual tokens of all views."""
     rtr_token: float
-    """`visual_tokens`, divided by the visual tokens of the full image."""
+    """`visual_tokens`, divided by the number of visual tokens of the full image."""
     rtr_pixel: float
-    """The number of pixels of all views, divided by the pixels of the full image."""
+    """The number of pixels of all views, divided by that of the full image."""
     error: str = ""
     """Describes the failure if `stop` is ERROR."""
 
@@ -156,9 +156,9 @@ async def run_episode(
     """Run one episode on the original `image` (RGB).
 
     - `image` may be a Gallery, which renders each view once for several episodes.
-    - `session` goes to the engine with every turn and names the episode.
-    - `begun` is an unfinished episode of `sample`, which the function continues. `spec` must be the
-      same as before, without a grammar and a seed.
+    - `session` is a name of the episode, which the engine gets with every turn.
+    - `begun` is an unfinished episode of `sample`, which the function continues. Pass the `spec`
+      with which the episode began. It must have no grammar and no seed.
 
     A failure raises no exception: the returned episode then has StopReason.ERROR.
     """
@@ -300,8 +300,8 @@ def _stop(parsed: Parsed, finish: FinishReason, last_turn: bool) -> StopReason |
     cut = finish is FinishReason.LENGTH
     if isinstance(parsed, Answer):
         return StopReason.LENGTH if cut else StopReason.ANSWER
-    # A request at the token limit is MALFORMED and not LENGTH, because the reward charges no
-    # malformed_cost for LENGTH.
+    # A request at the token limit is MALFORMED and not LENGTH, because the reward charges
+    # `malformed_cost` only for MALFORMED.
     if cut or isinstance(parsed, Malformed):
         return StopReason.MALFORMED
     return StopReason.TURN_LIMIT if last_turn else None
@@ -310,8 +310,8 @@ def _stop(parsed: Parsed, finish: FinishReason, last_turn: bool) -> StopReason |
 def _check(generation: Generation, chat: ChatFormat) -> None:
     """Raise PolicyError for a generation that would spoil training.
 
-    The fields must have equal lengths, a finished turn must end with a stop token, and no id may be
-    blocked. Only an interrupted generation may be empty.
+    Each id needs a logprob and a version, no id may be blocked, and a finished turn must end with a
+    stop token. Only an interrupted generation may be empty.
     """
     count, interrupted = len(generation.token_ids), generation.finish is FinishReason.INTERRUPTED
     empty = count == 0 and not interrupted

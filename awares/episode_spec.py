@@ -3,7 +3,7 @@
     text + first view + requested views + sampled tokens of all turns <= Budget.context
            +---- Budget.visual_tokens ----+
 
-`grant` bounds the requested views, and `check_room` bounds the question.
+`grant` keeps requested views within the budget. `check_room` refuses questions that are too long.
 """
 
 from collections.abc import Iterator, Sequence
@@ -39,7 +39,7 @@ class EpisodeSpec:
     """The limits of the image processor."""
     environment: Environment = TEN_CROPS
     low_ratio: float = 0.5
-    """The side of a low-resolution view with `View.scale` 1, divided by the side of the image."""
+    """The ratio of a low-resolution view's side to the image's side, if `View.scale` is 1."""
     sampling: Sampling = Sampling()
     budget: Budget | None = None
     """The bounds of the episode. If None, every request before the last turn is granted."""
@@ -52,8 +52,8 @@ class EpisodeSpec:
     def first_view(self, size: Size) -> View:
         """Return the environment's first view of an image of `size`.
 
-        If `Budget.fit` is true and this view leaves no room for a requested view, this view shrinks
-        to at most half of the budget's visual tokens.
+        If `Budget.fit` is true and the first view leaves no room for a requested view, the first
+        view shrinks to at most half of the budget's visual tokens.
         """
         view = self.environment.first_view(size)
         if self.budget is None or not self.budget.fit or self.environment.max_turns == 1:

@@ -84,7 +84,7 @@ class ModelFamily(Protocol):
     token_keys: Mapping[str, str]
     """Maps a special token to the key in config.json that holds the token's id."""
     grid_keys: Mapping[str, str]
-    """Maps the name of a size in the image processor to the key of this size in vision_config."""
+    """Maps each size's name in the image processor to the size's key in vision_config."""
 
     def limits(self, min_pixels: int, max_pixels: int) -> VisionLimits:
         """Return the limits of the family's processor, with the given bounds on an image's area."""

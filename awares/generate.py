@@ -57,7 +57,9 @@ class GenerateRequest:
     """The images in the order of their placeholders."""
     sampling: Sampling
     session: str
-    """Names the episode. An engine can send its turns to the replica that has cached it."""
+    """A name of the episode. An engine can send all turns of an episode to the same replica, whose
+    cache holds the earlier turns.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,7 @@ class Grounding(Protocol):
     """Finds the boxes that hold the evidence for an answer, in pixels of the original image.
 
     Curation calls `boxes` concurrently for many HR samples. If `boxes` raises DataError, the sample
-    gets no label. A grounding may be an async context manager. Curation then makes all
-    calls inside it.
+    gets no label. If a grounding is an async context manager, curation makes all calls inside it.
 
     To use a grounding of your own, set `curate.grounding = "module:attribute"`. Curation calls this
     attribute with all settings of the table [curate.grounding_settings], and with these parameters

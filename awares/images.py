@@ -132,7 +132,7 @@ def _to_rgb(image: Image) -> Image:
 
 
 def _on_white(image: Image) -> Image:
-    """Return `image` as RGB on a white ground.
+    """Return `image` as RGB on a white background.
 
     Pillow holds Python's global lock while it composes two images. The function composes the image
     in strips, so that other threads can run between two strips.
@@ -150,8 +150,8 @@ def _on_white(image: Image) -> Image:
 def _grey(tones: np.ndarray) -> Image:
     """Return 32-bit tones (height, width) as 8-bit grey.
 
-    The lowest tone is black, if it is below 0. White is the smallest of 1, 255, 65,535 and
-    2**31 - 1 that no tone exceeds.
+    If the lowest tone is negative, all tones are first raised until it is 0. Black is then 0, and
+    white is the smallest of 1, 255, 65,535 and 2**31 - 1 that no tone exceeds.
     """
     finite = np.where(np.isfinite(tones), tones, 0.0)
     finite = finite - min(0.0, float(finite.min()))
@@ -169,7 +169,7 @@ def render(image: Image, view: View, ratio: float = 0.5) -> Image:
     """Return the pixels of `view`, cut from the original `image`.
 
     `ratio` is the low-resolution view's side, divided by the image's side. A long and narrow view
-    gets black pixels, because the processor refuses aspect ratios above 200.
+    is padded with black pixels, because the processor refuses aspect ratios above 200.
     """
     if view.box is None:
         return _pad(low_view(image, ratio * view.scale))

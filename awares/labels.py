@@ -63,12 +63,12 @@ class Judge(Protocol):
     """Judges whether the low-resolution answer to a case is good enough.
 
     Curation calls the judge concurrently for every sample. If the judge raises DataError, the
-    sample gets no label. A judge may be an async context manager. Curation then makes
-    all calls inside it.
+    sample gets no label. If a judge is an async context manager, curation makes all calls inside
+    it.
 
     To use a judge of your own, set `curate.judge = "module:attribute"`. Curation calls this
-    attribute with all settings of the table [curate.judge_settings]. A parameter `endpoint` gets
-    the table [curate.judge_endpoint].
+    attribute with all settings of the table [curate.judge_settings]. If the attribute has a
+    parameter `endpoint`, curation also passes the table [curate.judge_endpoint].
 
     Example:
         class LongerIsBetter:

@@ -100,7 +100,7 @@ def mentions_request(text: str) -> bool:
 
 
 def parse_lenient(text: str, *, allow_all: bool = True) -> Parsed:
-    """Parse the decoded text of one assistant turn in any recoverable form. Never raises.
+    """Parse the decoded text of one assistant turn, and tolerate common mistakes. Never raises.
 
     If `allow_all` is false, a request for the whole image is Malformed.
 
@@ -198,7 +198,7 @@ def _arguments(rest: str) -> tuple[list[CropId], str]:
 
 
 def _skip(rest: str) -> int:
-    """Return the position behind the colon and the keys that may precede a list."""
+    """Return the position after the colon and after keys, such as `args`, that precede a list."""
     found = _LEADING.match(rest)
     start = found.end() if found else 0
     opened = re.compile(r"[,\s\"']*(?=[\"']?(?:arguments|args|parameters|params|input)\b)")
@@ -210,9 +210,9 @@ def _skip(rest: str) -> int:
 
 
 def _bracketed(text: str, start: int) -> tuple[str, str, bool]:
-    """Return the text inside a bracket, the text behind it, and whether the bracket is closed.
+    """Return the text inside the bracket at `start`, the text after it, and whether it is closed.
 
-    A closing bracket of another kind also counts, because models mix up the kinds.
+    Any kind of bracket closes any other kind, because models mix up the kinds.
     """
     depth = 0
     for index in range(start, len(text)):

@@ -41,7 +41,7 @@ def sampled_logits(
     """Run one forward pass, and return rows_K, positions_K and logits_KV of the sampled tokens.
 
     Sampled token k is input_ids_BT[rows_K[k], positions_K[k]], and logits_KV[k] predicts it. Only
-    these K rows get logits, because the logits of all positions would take most of the memory.
+    these K tokens get logits, because the logits of all tokens would take most of the memory.
 
     If `packed` is true, one row holds all sequences without padding. The model's attention must
     then not connect tokens of different sequences.

@@ -1,11 +1,11 @@
-"""Packs episodes into bytes, so that a process passes on thousands of them a second.
+"""Packs episodes into bytes, so that processes can exchange thousands of episodes a second.
 
     actor:       tokens, turns --pack--> bytes, figures --pickle--+
     controller:  figures of each episode <------------------------+--> learner, reward, journal
     learner:     tokens, turns <--unpack--+
 
-An episode of two turns consists of about a thousand Python objects. Packed, it has few, and to
-pickle it is to copy its bytes.
+An episode of two turns consists of about a thousand Python objects, and a packed episode only of a
+few. Pickling a packed episode only copies bytes.
 """
 
 import math
@@ -85,7 +85,7 @@ class PackedTokens(NamedTuple):
 
 
 class PackedTurns(NamedTuple):
-    """The turns of one episode in pickled form, and figures that say enough without the turns.
+    """The pickled turns of one episode, and figures that processes read without unpickling them.
 
     `data` holds the pickled turns, and `count` is their number. `tokens` has the number of sampled
     tokens of each weight version. `finite` is false if a logprob of a sampled token is not finite.
@@ -106,7 +106,7 @@ class PackedTurns(NamedTuple):
 
 
 class Packable(Carried, Generic[P]):
-    """A base for data classes of which some fields are pickled in packed form.
+    """A base class for data classes. It pickles some of their fields in packed form.
 
     `PACKED` names these fields, and `packed` holds them in packed form. An unpickled object has
     only the packed form, and Python unpacks a field when it is first read. Any other object is
@@ -135,7 +135,7 @@ class Packable(Carried, Generic[P]):
     if not TYPE_CHECKING:  # A type checker would accept any attribute name if it saw this method.
 
         def __getattr__(self, name: str) -> Any:
-            """Make a missing value. Python calls this method only if a slot has no value yet."""
+            """Compute a slot's value. Python calls this method only if the slot has no value."""
             if name == "packed":
                 value = self.pack()
             elif name in self.PACKED:

@@ -25,7 +25,8 @@ class PassBudget:
     tokens: int | None = None
     """The largest number of tokens, or None for no limit. A longer sequence gets its own pass."""
     packed: bool = False
-    """Whether a pass has no padding. Otherwise every sequence costs as much as the longest one."""
+    """Whether a pass has no padding. Otherwise, each sequence costs as much as the longest of the
+    pass."""
 
 
 def deal(lengths: Sequence[int], budget: PassBudget, ranks: int) -> list[list[Indices]]:

@@ -29,7 +29,7 @@ from awares.sample import Label, Sample
 from awares.similarity import BUNDLED, SentenceSimilarity
 
 AnswerReward = Callable[[Sequence[str], Sequence[str]], list[float]]
-"""Takes aligned answers and truths, and returns one score per pair. A right answer scores 1."""
+"""Takes answers and the true answers in the same order. Returns a score per answer, 1 if right."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class Sample(Carried):
     further_answers: tuple[str, ...] = ()
     """Other answers that are right as well."""
     scorer: str = ""
-    """A name in `awares.evaluation.scorers`. "" means the setting evaluate.scorer."""
+    """A name in `awares.evaluation.scorers`, or "" for the one in the setting `evaluate.scorer`."""
 
     @property
     def answers(self) -> tuple[str, ...]:

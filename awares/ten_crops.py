@@ -18,7 +18,7 @@ SmallImages = Literal["crops", "whole"]
 """What a request returns for an image with a side below `SMALL_SIDE`: crops or the whole image."""
 
 PAPER_IOU = 0.5
-"""The smallest IoU at which the paper's literal mapping selects a crop (supplement 7.3)."""
+"""The smallest IoU with the evidence at which the paper's rule selects a crop (supplement 7.3)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ Size = tuple[int, int]
 class VisionLimits:
     """The limits of the processor. The defaults come from the authors' evaluation script.
 
-    Raises ConfigError if a value is below 1, or if `max_pixels` is below `min_pixels` or one token.
+    Raises ConfigError if a value is below 1, or if `max_pixels` is below `min_pixels` or below the
+    area of one visual token.
 
     Example:
         VisionLimits(min_pixels=28 * 28, max_pixels=448 * 448)
@@ -89,12 +90,12 @@ def visual_tokens(size: Size, limits: VisionLimits) -> int:
 
 
 def rtr_token(views: Sequence[Size], full: Size, limits: VisionLimits) -> float:
-    """Return the visual tokens of all views, divided by the visual tokens of the full image."""
+    """Return the number of visual tokens of all views, divided by that of the full image."""
     return sum(visual_tokens(view, limits) for view in views) / visual_tokens(full, limits)
 
 
 def rtr_pixel(views: Sequence[Size], full: Size) -> float:
-    """Return the pixels of all views, divided by the pixels of the full image.
+    """Return the number of pixels of all views, divided by that of the full image.
 
     The paper reports this ratio. The pixels are counted before the processor resizes the views.
     """

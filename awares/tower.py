@@ -25,7 +25,7 @@ from awares.batch import Batch
 
 
 class SharedTower:
-    """Shares the vision features of a batch among `models` whose vision towers have equal weights.
+    """Shares the vision features of a batch among `models` with identical vision towers.
 
     `path` is the module path of the tower. Nothing is shared if a tower is trained.
 

@@ -20,7 +20,7 @@ class View(Carried):
     box: Box | None = None
     """The region, or None for the whole image at low resolution."""
     scale: float = 1.0
-    """Multiplies each side. With 1, a region keeps native pixels.
+    """Multiplies each side of the view. With 1, a region keeps its native pixels.
 
     Each side of the low-resolution view is also multiplied by the method's low ratio.
     """

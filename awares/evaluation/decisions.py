@@ -21,7 +21,8 @@ _NOMINAL = (1000, 1000)
 class Decisions:
     """The figures of a set of episodes. A figure is None if its denominator is 0.
 
-    Only an HR sample needs a call. Figures about HR or LR leave out samples without a label.
+    A sample with the label HR needs a call, and a sample with the label LR needs none. Figures
+    about HR or LR leave out samples without a label.
 
     Example:
         decisions(zip(episodes, samples)).f1
@@ -52,7 +53,7 @@ class Decisions:
     valid_parse_rate: float | None
     """The share of readable requests among the first turns that try to request crops.
 
-    A request that the token limit has cut does not count.
+    First turns that the token limit has cut are left out.
     """
     histogram: dict[str, int]
     """The number of requests for each region. "none" counts episodes without a call."""

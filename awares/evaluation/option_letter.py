@@ -48,11 +48,12 @@ _PHRASES = (
 def extracted(prediction: str) -> str | None:
     """Return the option that lmms-eval reads for RealWorldQA since 2026, or None.
 
-    The first capital letter from A to D counts, in the order of these places:
+    The first rule that finds a capital letter from A to D decides:
 
-    - a letter alone at the start or the end;
-    - the text after a phrase such as "the answer is";
-    - (A), A., A:, A), A before a space, and any other A. The last occurrence counts.
+    - The letter stands alone at the start, or else at the end.
+    - The letter follows a phrase such as "the answer is".
+    - The letter occurs as (A), A., A:, A), A before a space, or in any other place. The first of
+      these forms that the text contains counts. Of this form, the last occurrence counts.
     """
     text = prediction.strip()
     for end in _ENDS:
@@ -74,7 +75,8 @@ _CAPITALS = frozenset("ABCD")
 def _after_phrases(text: str) -> str | None:
     """Return the option that occurs last in `text` after a phrase, or None.
 
-    Each option counts only once per phrase, where it first occurs after the phrase.
+    The function looks only at the first occurrence of each phrase, and at the first occurrence of
+    each option after it.
     """
     small = text.lower()
     ends = [at + len(phrase) for phrase in _PHRASES if (at := small.find(phrase)) != -1]
@@ -98,8 +100,8 @@ _ALONE = re.compile(r"\b([A-D])\b(?!(?<=A)\s+\w)")
 def letter(prediction: str) -> str | None:
     """Return the option that a human reader understands, or None if the option is unclear.
 
-    The first matching rule decides. Otherwise, the text must contain exactly one of the words A, B,
-    C and D.
+    The first matching rule decides. If no rule matches, the text must contain exactly one of the
+    words A, B, C and D.
     """
     text = prediction.upper().strip()
     for rule in _RULES:

@@ -4,9 +4,9 @@ _TAGS = (("<think>", "</think>"), ("<analysis>", "</analysis>"))
 
 
 def without_reasoning(text: str) -> str:
-    """Return the text without `<think>...</think>` and `<analysis>...</analysis>`, and stripped.
+    """Remove `<think>...</think>`, `<analysis>...</analysis>` and surrounding spaces from the text.
 
-    A closing tag without an opening tag removes all text before the tag.
+    If a closing tag has no opening tag, all text before the closing tag is removed, too.
 
     Example:
         without_reasoning("<think>two cars</think> A")  # "A"

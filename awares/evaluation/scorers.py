@@ -51,7 +51,7 @@ def exact(prediction: str, answers: Sequence[str], question: str = "") -> float:
 
 
 def _answered(prediction: str, version: Version) -> str:
-    """Return the prediction without reasoning. For "repaired", convert it to one Unicode form."""
+    """Return the prediction without reasoning. For "repaired", also normalise its Unicode form."""
     return _as_given(without_reasoning(prediction), version)
 
 
@@ -162,7 +162,7 @@ def realworldqa(
 ) -> float:
     """Return 1 if the prediction equals the answer, ignoring case and a final full stop.
 
-    - "2026-03" reads number words, and takes the text of an option for its letter.
+    - "2026-03" reads number words, and replaces the text of an option by the option's letter.
     - "2026-08" reads the letter with `option_letter.extracted` if the answer is a letter.
     - "repaired" reads the letter with `option_letter.letter`, and also reads number words.
     """
@@ -280,7 +280,8 @@ def yes_no_f1(
 ) -> float:
     """Return POPE's F1 score of the answer "yes" (arXiv 2305.10355), or 0 if no "yes" is right.
 
-    The version "repaired" counts other texts as "no". The published versions ignore them.
+    If a prediction is neither "yes" nor "no", the version "repaired" counts it as "no". The
+    published versions ignore it.
     """
     said = [yes_or_no(without_reasoning(prediction), version) for prediction in predictions]
     if version == "repaired":

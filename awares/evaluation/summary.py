@@ -28,7 +28,7 @@ class Summary:
     accuracy: float
     """The mean score. An episode with ERROR scores 0."""
     accuracy_ci95: tuple[float, float]
-    """The 95 % interval of `accuracy`. The bootstrap draws images, each with its questions."""
+    """The 95 % interval of `accuracy`. The bootstrap resamples images with all their questions."""
     rtr_token: float
     """The mean over the episodes without ERROR."""
     rtr_pixel: float

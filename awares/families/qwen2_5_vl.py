@@ -41,7 +41,7 @@ class Qwen25VL:
         "up_proj",
         "down_proj",
     )
-    """The names in transformers. vLLM fuses q, k and v into one layer, and gate and up into one."""
+    """Names in transformers. vLLM has one layer for q, k and v, and one for gate and up."""
     chat = ChatTokens(
         start="<|im_start|>",
         end="<|im_end|>",
@@ -107,7 +107,7 @@ class Qwen25VL:
         return found
 
     def current_name(self, name: str) -> str:
-        """Return the current name in transformers of the weight that a checkpoint calls `name`."""
+        """Return today's name in transformers of the weight that a checkpoint calls `name`."""
         for pattern, newer in _OLDER:
             name = pattern.sub(newer, name)
         return name

@@ -11,7 +11,7 @@ from awares.losses.policy_loss import BatchTotals, Gain, SampledTokens
 
 @dataclass(frozen=True, slots=True)
 class DrGrpo:
-    """Divides the sum over an episode's tokens by a constant, so all tokens weigh the same.
+    """Divides the sum of an episode's objectives by a constant, so that all tokens weigh the same.
 
     As in the paper, combine this loss with the scale "none" of `awares.advantages`.
 

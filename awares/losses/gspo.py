@@ -21,7 +21,7 @@ class Gspo:
     """
 
     clip: float = 3e-4
-    """The value of the paper's section 5.1. The ratio of an episode varies little."""
+    """The value of the paper's section 5.1. It is small, because episodes' ratios vary little."""
     clip_high: float = 4e-4
     """The value of the paper's section 5.1."""
 

@@ -14,8 +14,8 @@ from awares.losses.clipping import ratio
 ImportanceRule = Literal["token_truncate", "sequence_truncate", "sequence_mask"]
 """How the weights of tokens are bounded.
 
-"token_truncate" cuts the ratio of each token to the cap. The other two rules give all tokens of an
-episode the product of their ratios. "sequence_truncate" cuts the product to the cap.
+"token_truncate" cuts the ratio of each token to the cap. The other two rules give each token the
+product of the ratios of all tokens of its episode. "sequence_truncate" cuts the product to the cap.
 "sequence_mask" replaces a product above the cap by 0, so that only the KL term trains the episode.
 TRL 1.16 has the same names in `vllm_importance_sampling_mode`, and its default is "sequence_mask".
 """

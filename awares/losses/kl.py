@@ -20,8 +20,8 @@ def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
         its tangent at d = 5       for 5 < d <= 20, with the slope e^5 - 1 = 147
         constant                   for d > 20
 
-    Without these bounds, one token with d = 19 would decide a whole step. TRL's estimate
-    has no bounds. For d <= 5, it equals this one with `use_bias_correction_kl=False`.
+    Without these bounds, one token with d = 19 would decide a whole step. TRL's estimate has no
+    bounds. For d <= 5 and with `use_bias_correction_kl=False`, TRL's estimate is the same.
     """
     difference = (reference - logprobs).clamp(max=LOG_BOUND)
     slope = math.exp(_K3_BOUND) - 1

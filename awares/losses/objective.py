@@ -26,7 +26,7 @@ class GrpoSettings:
     kl_beta: float = 0.05
     """The weight of the KL term. The default is the paper's; TRL's default of `beta` is 0."""
     importance: ImportanceRule = "token_truncate"
-    """The rule that bounds the importance weight. TRL 1.16 has "sequence_mask" with a cap of 3."""
+    """The rule that bounds importance weights. TRL's defaults are "sequence_mask" and the cap 3."""
     importance_cap: float = 2.0
     """The largest importance weight, a choice of this project."""
 
@@ -48,7 +48,7 @@ class GrpoStats:
     ratio: float
     """A token's probability under the policy, divided by that under the proximal policy.
 
-    GSPO has the ratio of the episode.
+    For GSPO, this is the ratio of the token's episode.
     """
     clip_fraction: float
     """The share of tokens whose objective is changed by the clip."""
@@ -84,7 +84,7 @@ def grpo_loss(
     beta  `settings.kl_beta`
     k3    the estimate of the KL divergence from the reference policy
 
-    `totals` are the totals of an optimizer step of several micro-batches or ranks.
+    Pass `totals` if several micro-batches or ranks share an optimizer step.
     """
     mask_BT = action_mask_BT.bool()
     policy_BT = _kept(logprobs_BT, mask_BT)

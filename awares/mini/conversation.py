@@ -86,9 +86,9 @@ class Lesson:
     closer: tuple[Kind, ...] = READING
     """The kinds of questions in conversations of the form "closer"."""
     requests: bool = False
-    """Whether a real request precedes the crops, and not the text "Look closer."
+    """Whether a request precedes the crops. If false, the text "Look closer." precedes them.
 
-    A request contains digits, the ids of crops. The model learns not to copy them.
+    The ids of crops in a request are digits, and the policy learns not to answer with them.
     """
 
 

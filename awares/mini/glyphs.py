@@ -46,8 +46,8 @@ features equal the embedding.
 CENTRAL = 3.0
 """The loss weight of the digit of a central item is multiplied by this factor.
 
-Central items need more training, because they are rarer than other items. In the low-resolution
-view, only central items lie across four tokens.
+Central items need more training. They are rarer than other items, and only they lie across four
+tokens in the low-resolution view.
 """
 
 
@@ -61,7 +61,7 @@ class Sight:
     view_R: Tensor
     """The index of the item's view."""
     share_RT: Tensor
-    """The share of the item's area under each token."""
+    """The share of the item's area that lies in each token's square."""
     labels_R4: Tensor
     """The classes of the item: colour, shape, digit and place."""
     weight_R: Tensor
@@ -131,7 +131,7 @@ def _weight(item: Item, halved: bool) -> float:
 
 
 def _share(grid: tuple[int, int], view: Box, item: Box) -> np.ndarray:
-    """Return the share of the item's area under each merged token (T,). The shares sum to 1."""
+    """Return the share (T,) of the item's area in each merged token's square. They sum to 1."""
     rows = _overlap(grid[0], view[1], view[3], item[1], item[3])
     columns = _overlap(grid[1], view[0], view[2], item[0], item[2])
     area = np.outer(rows, columns).reshape(-1)

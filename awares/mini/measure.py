@@ -59,7 +59,8 @@ def examine(
 ) -> Exam:
     """Measure greedy exact match on `count` questions in each view.
 
-    One forward pass over the true answer suffices: each of its ids must have the highest logit.
+    A greedy answer matches if each id of the true answer has the highest logit. One forward pass
+    over the true answer therefore suffices.
     """
     rng = np.random.default_rng((seed, 77))
     questions = []

@@ -1,4 +1,4 @@
-"""Generates pages: scenes with small print that full resolution cannot show.
+"""Generates pages: large scenes with small print that is illegible in the full view.
 
     page        224 px square
     full view   112 px: the processor halves a page, if method.max_pixels is 12,544

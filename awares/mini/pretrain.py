@@ -57,7 +57,8 @@ class Stage:
     vision: float
     """The vision tower's learning rate, divided by `learning_rate`.
 
-    0 in the stages "words" and "questions", where the untrained language model would damage it.
+    The rate is 0 in the stages "words" and "questions", because the gradients of the untrained
+    language model would damage the tower.
     """
     forms: dict[LessonForm, int]
     """The count of each form of conversation in a batch. Empty for the stage "glyphs"."""

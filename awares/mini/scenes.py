@@ -44,9 +44,9 @@ CENTERED = 0.4
 """Share of scenes with an item in the centre."""
 
 SLOT = 38
-"""Side in pixels of the square in a corner of the scene in which the item of a quadrant lies.
+"""Side in pixels of a square in each corner of the scene.
 
-The centre of the scene thus stays free.
+The item of a quadrant lies in the quadrant's square, so that the centre of the scene stays free.
 """
 
 INK = np.array((20, 20, 20), np.float32)

@@ -1,7 +1,7 @@
 """Runs the vision tower of Qwen2.5-VL on a batch of small images of one size.
 
-transformers computes attention in a loop over images, which costs more than the arithmetic for
-small images. Images up to 112 px fit one attention window, so this module computes all at once.
+transformers computes attention in a loop over images. For small images, the loop costs more than
+the arithmetic. Images up to 112 px fit one attention window, so this module needs no loop.
 
 Axes: N images, P patches (14 px), T = P / 4 merged tokens, D hidden, H heads.
 """
@@ -37,8 +37,8 @@ def patchify(images: np.ndarray) -> Tensor:
 def vision_features(visual: Any, patches_NPF: Tensor, rows: int, columns: int) -> Tensor:
     """Return the merged features (N, T, out) of images of `rows` x `columns` merged tokens.
 
-    Qwen2.5-VL treats a still image as two equal frames. The patch weights of the two frames are
-    therefore added.
+    Qwen2.5-VL treats a still image as two identical frames. The function therefore adds the patch
+    weights of the two frames.
     """
     count, length, _ = patches_NPF.shape
     weight = visual.patch_embed.proj.weight.sum(2).flatten(1)
