@@ -66,7 +66,10 @@ def measure(rate: float) -> Iterator[tuple[int, float, float]]:
 
 
 def rehearsed() -> tuple[float, float]:
-    """Return the sizes of the whole adapter and of the delta that the rehearsal publishes."""
+    """Return the sizes of a whole adapter, and of its delta in the first step of a new optimizer.
+
+    This imitates GRPO, which starts from the adapter that SFT has trained.
+    """
     training = Training()
     training.step(1e-4)
     sft = training.step(5e-5)

@@ -166,7 +166,7 @@ def published(
 async def measure(
     store: ObjectStore, policy: Path, chat: ChatFormat, way: str, rank: int, threads: int
 ) -> dict[str, Any]:
-    """Start an engine, load VERSIONS versions, and return the figures of the table as a dict."""
+    """Start an engine, load VERSIONS versions, and return a row of the table as a dict."""
     config = EngineConfig(
         dtype="bfloat16",
         kv_cache_gib=0.25,
@@ -238,7 +238,10 @@ FIGURES = ("load_s", "receive_s", "pause_s", "busy_pause_s", "memory")
 
 
 def extended(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return `rows` grouped by way, with the extrapolated rows for 28 layers."""
+    """Return `rows` grouped by "way" ("adapter" or "folded").
+
+    A way with measurements at two numbers of layers gets an extrapolated row for 28 layers.
+    """
     found = []
     for way in dict.fromkeys(row["way"] for row in rows):
         measured = [row for row in rows if row["way"] == way]

@@ -12,8 +12,8 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 def parser(description: str | None, quick: str, passage: str) -> argparse.ArgumentParser:
     """Return a parser of the options that most benchmarks share.
 
-    `quick` is the help text of --quick. With --readme, the figures go between the marks `passage`
-    of a document.
+    `quick` is the help text of --quick. `passage` names the marks in a document between which
+    --readme writes the figures.
     """
     raw = argparse.RawDescriptionHelpFormatter
     marks = f"document whose passage between the {passage} marks is replaced by the figures"

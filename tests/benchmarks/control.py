@@ -31,7 +31,7 @@ from tests.benchmarks.local_store import local_store
 WARM_STEPS = 2
 """The number of steps before the measurement. The first batches wait for the first episodes."""
 WORKERS = 1.25
-"""The number of reward workers, as a multiple of the least number that the learner's rate needs."""
+"""The number of reward workers, divided by the smallest number that keeps up with the learner."""
 TICK_S = 0.005
 """The length of a timer in seconds. The lag of the event loop is how late this timer ends."""
 

@@ -25,7 +25,7 @@ PROMPT, TURN = 300, 40
 SPARE = 1.33
 """How many groups all actors could generate while the learner trains one group."""
 MARK = "distinct"
-"""The beginning of an answer. Each group has another number in its place."""
+"""The beginning of each answer in a cached rollout. `Fleet.rollout` replaces it by a new number."""
 LOAD_S = 0.5
 """The longest time in seconds that an actor takes to load a version."""
 

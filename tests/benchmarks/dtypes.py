@@ -40,7 +40,10 @@ IN_FLIGHT = 32
 
 
 async def benchmark(questions: int, blocks: int, tell: Any) -> dict[str, Any]:
-    """Return the seconds of each window by data type, and the ratio of each block."""
+    """Return the seconds of each window of `questions` questions, by data type.
+
+    A block is four windows. Its ratio is the seconds of the second type over those of the first.
+    """
     processor = AutoProcessor.from_pretrained(POLICY)
     chat = ChatFormat(processor.tokenizer)
     asked = requests(chat, (4 * blocks + 2) * questions)

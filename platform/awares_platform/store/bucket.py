@@ -85,8 +85,8 @@ class Bucket:
         """Write an object and return its etag.
 
         With `if_none_match`, the object must not exist. With `if_match`, it must have this etag.
-        Raises PreconditionFailed if the condition is not met. After a lost reply, the object is
-        compared with `data`.
+        Raises PreconditionFailed if the condition is not met. If a reply was lost, an object whose
+        content is `data` counts as written.
         """
         attempts = 0
 

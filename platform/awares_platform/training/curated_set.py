@@ -34,8 +34,8 @@ def set_name(data: DataConfig, recipe: Recipe) -> str:
 def with_labels(config: PlatformConfig, store: ObjectStore) -> PlatformConfig:
     """Return the configuration with the name of its curated set in data.labels.
 
-    If no set has the recipe, use <data.name>-curated. Raises MissingData if no set fits, and
-    PolicyError if the base policy is unreadable.
+    If no set was made with these settings, use <data.name>-curated. Raises MissingData if no set
+    fits, and PolicyError if the base policy is unreadable.
     """
     data = config.data
     if data.labels:
@@ -101,10 +101,10 @@ def _recipe(store: ObjectStore, name: str) -> Recipe:
 def recorded_labels(
     store: ObjectStore, run: str, data: DataConfig, jobs: Sequence[str] = LATEST_FIRST
 ) -> DataConfig:
-    """Return `data` with the curated set of the run's earlier jobs in data.labels.
+    """Return `data` with the name of the run's curated set in data.labels.
 
-    The first job in `jobs` that has stored a set's name decides. Return `data` unchanged if none
-    has.
+    Take the name from the first job in `jobs` that has recorded one. If none has, return `data`
+    unchanged.
     """
     for job in jobs:
         try:

@@ -87,8 +87,8 @@ def export_adapter(
 ) -> str:
     """Publish the LoRA adapter of the policy `name` as a PEFT directory. Return its key.
 
-    `start` names the starting policy in `source`: base or sft. Callers first call `export_policy`,
-    which deletes the adapter.
+    `start` names the starting policy in `source`: "base" or "sft". Call `export_policy` first,
+    because it removes an older adapter.
     """
     key = adapter_key(run, name)
     with tempfile.TemporaryDirectory(prefix="awares-export-") as staged:
@@ -128,8 +128,8 @@ def write_policy(
 ) -> None:
     """Write the weights `state` to an empty directory, and copy the other files from `source`.
 
-    Weights get their names in `source`, so that other tools can load the policy like its base.
-    `method` is recorded, too.
+    Weights keep the names that they have in `source`, so that other tools can load the policy like
+    its base. The input settings of `method` are also recorded.
     """
     from safetensors.torch import save_file
 

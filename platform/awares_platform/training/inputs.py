@@ -1,4 +1,4 @@
-"""Records in a policy's directory (awares.json) what the policy saw in training.
+"""Records the settings of a policy's inputs in training, in awares.json in the policy's directory.
 
 With other settings, the policy would answer worse without any error, so `check` refuses them.
 """

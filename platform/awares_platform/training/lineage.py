@@ -28,7 +28,7 @@ def check_lineage(
     except MissingPolicy as error:
         if read_meta(store, run, name) is None:
             raise
-        # A new policy `before` would make the policy `name` stale, so that waiting does not help.
+        # It is not enough to train the starting policy anew: the policy `name` would then be stale.
         raise PolicyError(f"{error}. After a new training, {_remedy(run, name)}") from error
 
 

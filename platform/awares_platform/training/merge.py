@@ -1,7 +1,7 @@
 """Merges the exported adapter of a LoRA run into the policy from which its training started.
 
-`write_merged` keeps the data type of the starting policy. `folded` keeps float32, because 16 bits
-would lose small updates.
+`write_merged` keeps the data type of the starting policy. `folded` converts to float32, because 16
+bits would lose small updates.
 """
 
 from pathlib import Path
@@ -41,7 +41,7 @@ def write_merged(
 
 
 def folded(source: Path, adapter: Path, family: ModelFamily, method: MethodConfig) -> Path:
-    """Return a directory with the policy in `source`, to which the PEFT adapter has been added.
+    """Return a directory with the sum of the policy in `source` and the PEFT adapter in `adapter`.
 
     The weights are in float32. See `write_merged` for `method`. Raises WeightsError if the adapter
     does not fit.

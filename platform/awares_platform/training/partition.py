@@ -113,7 +113,8 @@ def _parameters(model: nn.Module) -> Iterator[list[str]]:
 def _fill_buffers(model: Any, stored: Checkpoint, names: Mapping[str, str]) -> None:
     """Give each buffer of `model` its values, from `stored` or from transformers.
 
-    Call this function while the parameters have no values: transformers may initialise them, too.
+    Call this function before the parameters get their values, because transformers may overwrite
+    the parameters.
     """
     for path, module in model.named_modules():
         own = [name for name, _ in module.named_buffers(recurse=False)]

@@ -105,8 +105,8 @@ def load_processor(path: Path, family: ModelFamily, min_pixels: int, max_pixels:
 def interface(path: Path) -> tuple[str, str]:
     """Return two blake3 hex digests, one of the image processor's files and one of the text files.
 
-    Policies with equal digests turn text into the same ids. The bounds on an image's area do not
-    count.
+    Policies with equal digests turn text into the same ids. The digests leave out the bounds on an
+    image's area.
     """
     processor = [
         (name, _without_bounds(path / name))

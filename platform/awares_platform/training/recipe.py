@@ -136,7 +136,7 @@ The system prompt is not in this set: curation leaves out a question if an episo
 prompt can exceed the context.
 """
 _ADDED = {"curate.judge_form": "compare"}
-"""Maps each setting that older recipes lack to the value with which the results are the same.
+"""Maps each setting that older recipes lack to the value that reproduces the older results.
 
 Recipes leave the setting out while it has this value. Add a new setting here if its default changes
 no result. Otherwise each finished set and each run of an older version would be refused.
@@ -197,7 +197,7 @@ def answer_recipe(labels: Recipe) -> Recipe:
 
 
 def sft_recipe(config: PlatformConfig, base: str, samples: str) -> Recipe:
-    """Return the recipe of the policy sft.
+    """Return the recipe of the policy "sft".
 
     `base` is the digest of the base policy. `samples` is the digest of the curated samples.
     """
@@ -217,7 +217,7 @@ def sft_recipe(config: PlatformConfig, base: str, samples: str) -> Recipe:
 def grpo_recipe(
     config: PlatformConfig, start: str, samples: str, adapter: str | None = None
 ) -> Recipe:
-    """Return the recipe of the policy awares.
+    """Return the recipe of the policy "awares".
 
     `start`, `samples` and `adapter` are digests: of the starting policy, of the curated samples,
     and of the adapter that GRPO trains further (or None).

@@ -16,7 +16,7 @@ _MANTISSA = {torch.bfloat16: 7, torch.float16: 10}
 _EXPONENT = 0x7F800000
 """The bits of a float32 that hold the exponent."""
 CHUNK = 1 << 22
-"""The number of elements that are added at a time, with 112 MiB of temporary 32-bit tensors."""
+"""The number of elements that are added at a time. They need 112 MiB of temporary tensors."""
 
 
 def add_once(output: Tensor, change: Tensor) -> Tensor:
@@ -69,8 +69,8 @@ def _sum(output: Tensor, change: Tensor) -> Tensor:
 def _remainder(output: Tensor) -> Tensor:
     """Return a pseudo-random number in (-0.5, 0.5) for each element.
 
-    The number is a hash of the element's value and column, short enough to keep the sum exact in
-    float32.
+    The number is a hash of the element's value and column. It has few enough bits to keep the sum
+    exact in float32.
     """
     bits = 22 - _MANTISSA[output.dtype]
     columns = torch.arange(output.shape[-1], device=output.device, dtype=torch.int32)

@@ -85,7 +85,7 @@ class StepWork:
     """True if the language model computes no padding."""
 
     def flops(self, batch: Batch) -> float:
-        """Return the FLOPs of a batch without padding. The tower computes equal images once."""
+        """Return the FLOPs of a batch without padding. The tower runs once per distinct image."""
         lengths = batch.attention_mask_BT.sum(1).tolist()
         language = sum(language_flops(self.sizes, length, self.language) for length in lengths)
         visual = _distinct_patches(batch) / self.sizes.merge**2

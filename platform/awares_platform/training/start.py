@@ -3,10 +3,10 @@
 With LoRA:
     grpo.start    policy.dtype    GRPO trains
     base          any             a new adapter of the base policy
-    sft           float32         a new adapter of the policy sft
-    sft           bfloat16        the adapter of the policy sft further
+    sft           float32         a new adapter of the policy "sft"
+    sft           bfloat16        the existing adapter of the policy "sft"
 
-In bfloat16, the merged weights of the policy sft lack most of a small update.
+In bfloat16, the merged weights of the policy "sft" lack most of a small update.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class StartingPolicy:
 
     name: PolicyName
     weights: Path
-    """The directory of the policy that GRPO trains, or to which its adapters belong."""
+    """The directory of the policy that GRPO trains, directly or through adapters."""
     adapter: Path | None
     """The PEFT directory of the adapter that GRPO trains further, or None."""
 

@@ -1,6 +1,6 @@
 """Runs Ray Train in a process that the driver watches and can replace.
 
-By default, Ray Train controls its workers from an actor that nobody watches.
+By default, Ray Train controls its workers from an actor that no process watches.
 """
 
 import asyncio

@@ -221,8 +221,8 @@ def _whole(engine: Any, named: list[tuple[str, Tensor]]) -> dict[str, Tensor]:
 def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
     """Return this rank's share of the weights on the CPU. Float weights are cast to `dtype`.
 
-    All shares together hold each weight once, or each adapter weight if the model has adapters. The
-    ranks do not communicate.
+    The shares of all ranks together hold each weight once. If the model has adapters, the shares
+    hold only the adapters' weights. The ranks do not communicate.
     """
     rank, ranks = engine.global_rank, engine.dp_world_size
     named = _named(engine.module)

@@ -54,8 +54,8 @@ def fold_adapter(
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Fold (add) an adapter into the base weights that it changes.
 
-    Return the changed weights by name, and for each adapter tensor the name of its weight. See
-    `fold` and `adapted` for the arguments.
+    Return the changed weights by name, and a mapping from each adapter tensor to the name of the
+    weight that it changes. See `fold` and `adapted` for the arguments.
     """
     # Reading a tensor of `base` may be slow, so only the adapted weights are read.
     wanted = {current_name(f"{layer}.weight") for layer in _layers(adapter)}
@@ -71,8 +71,8 @@ def fold_adapter(
 def adapted(adapter: Shapes, base: Shapes, current_name: Callable[[str], str]) -> dict[str, str]:
     """Return a mapping from each layer of an adapter to the name of the layer's weight in `base`.
 
-    `current_name` returns one name for all names of a weight. Raises WeightsError if the adapter
-    does not fit `base`.
+    `current_name` maps the different names of a weight to a single name. Raises WeightsError if the
+    adapter does not fit `base`.
     """
     names = {current_name(name): name for name in base}
     found = {}

@@ -45,8 +45,8 @@ def assemble(
 ) -> tuple[int, float]:
     """Decode this reader's share of a version's pieces into `state`, which `targets` returns.
 
-    `fetch` downloads one range of bytes per shard. Return the fetched bytes and the seconds of
-    decoding. Raises WeightsError for a damaged piece.
+    `fetch` downloads one range of bytes per shard. Return the number of fetched bytes, and the
+    seconds of decoding. Raises WeightsError for a damaged piece.
     """
     jobs = [(entry, piece) for entry in manifest.tensors for piece in entry.pieces]
     same = [
@@ -85,8 +85,8 @@ def verify(
 ) -> None:
     """Raise WeightsError unless `state` has the hashes that `manifest` lists.
 
-    Each reader checks its share. Tensors in `proven`, which were verified against the manifest
-    `known`, are not checked again.
+    Each reader checks its share. A tensor in `proven` was verified against the manifest `known`,
+    and is not checked again if both manifests list the same hashes for it.
     """
     hashes = {} if known is None else {entry.name: entry.hashes for entry in known.tensors}
     unproven = [

@@ -73,8 +73,8 @@ class ChainCost:
     def want_anchor(self, every: int) -> bool:
         """Return whether the next version needs an anchor.
 
-        An anchor is due after `every` versions, or when the deltas since the last anchor, with the
-        next one, would exceed this anchor's size.
+        An anchor is due after `every` versions, or when the deltas since the last anchor would
+        become larger than this anchor. The next delta is assumed to be as large as the last one.
         """
         return len(self.deltas) + 1 >= every or sum(self.deltas) + self.last > self.anchor
 

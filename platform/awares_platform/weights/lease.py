@@ -24,8 +24,8 @@ def lease(
 ) -> Iterator[None]:
     """Keep `versions` in the store while the `with` block runs.
 
-    A thread rewrites the lease every `beat_s` seconds. A shorter block needs no lease, because the
-    writer waits before it deletes versions.
+    A thread writes the lease after `beat_s` seconds, and again every `beat_s` seconds. Before that,
+    the block needs no lease, because the writer waits before it deletes versions.
     """
     key, done = f"{folder(run)}/leases/{uuid4().hex}", threading.Event()
 

@@ -77,8 +77,8 @@ class Ledger:
     ) -> tuple[Manifest, int]:
         """Write the manifests, add the version to HEAD, then delete old versions.
 
-        For each rank, `uploads` maps "delta", "anchor" or both to an upload. Return the manifest of
-        the first, and the bytes of both together.
+        `uploads` has one mapping per rank, with the key "delta", "anchor" or both. Return the
+        manifest of the first key, and the total number of uploaded bytes.
         """
         manifests = [self._manifest(plan, kind, uploads, extra, step) for kind in uploads[0]]
         names = (FIRST, ANCHOR)

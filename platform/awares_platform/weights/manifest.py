@@ -57,7 +57,7 @@ class Piece:
     offset: int
     """The first encoded byte in the shard."""
     length: int
-    """The number of encoded bytes, or 0 if the base version has equal elements."""
+    """The number of encoded bytes, or 0 if the base version has the same elements."""
     kind: str
     """The kind of encoding that takes up the most bytes (see codec.kind)."""
     blake3: str
@@ -83,8 +83,8 @@ class TensorEntry:
     def hashes(self) -> tuple[tuple[int, str], ...]:
         """The end and the hash of each piece.
 
-        Equal tensors with equal pieces have equal `hashes`, whether they come from deltas or
-        anchors.
+        Identical tensors that are cut into the same pieces have equal `hashes`, whether they come
+        from deltas or anchors.
         """
         return tuple((piece.end, piece.blake3) for piece in self.pieces)
 
@@ -103,14 +103,14 @@ class Manifest:
     """The number of the writer."""
     tensors: tuple[TensorEntry, ...]
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Additional JSON for the readers, such as the canary."""
+    """Additional JSON for the readers, such as logprobs with which the engine verifies weights."""
     base: int | None = None
     step: int = 0
     """The optimizer step."""
     changed_ratio: float | None = None
     """The share of elements that differ from the base, or None for an anchor."""
     processor: str = ""
-    """The same as in cadence.Identity, as are `template` and `adapter`."""
+    """`processor`, `template` and `adapter` are the fields of `cadence.Identity`."""
     template: str = ""
     adapter: float | None = None
 

@@ -52,7 +52,7 @@ class Publication:
     manifest: Manifest
     """The manifest of the delta, or of the anchor if the version has no delta."""
     size: int
-    """The number of bytes of delta and anchor together."""
+    """The total number of bytes of the delta and the anchor."""
     seconds: float
     """The time that the background thread took."""
 
@@ -202,8 +202,8 @@ class Publisher:
     def repair(self) -> None:
         """Start to upload an anchor (all weights) of the newest version if a reader requested one.
 
-        Every rank must call this method regularly while it waits, or learner and reader may wait
-        for each other forever.
+        Every rank must call this method regularly while it waits. Otherwise, the learner and a
+        reader may wait for each other forever.
         """
         if (self._running is not None and not self._running.done()) or (
             self._repairing is not None and not self._repairing.done()

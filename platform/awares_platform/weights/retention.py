@@ -89,8 +89,8 @@ class Collector:
     def collect(self, head: Head) -> list[int]:
         """Delete the versions that HEAD has not named for `grace_s` seconds.
 
-        Leased versions and versions newer than HEAD stay. Return the numbers of the deleted
-        versions.
+        Leased versions, and versions newer than those in HEAD, stay. Return the numbers of the
+        deleted versions.
         """
         named = {entry.version for entry in head.published}
         now, leased = self._clock(), self._leased()

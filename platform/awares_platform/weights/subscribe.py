@@ -53,8 +53,8 @@ class Received:
 class _Damaged(WeightsError):
     """Data of a version is missing, or differs from the published data.
 
-    `hops` lists the damaged downloads. If `hops` is empty, any download or their base may be
-    damaged.
+    `hops` lists the damaged downloads. If `hops` is empty, the damage may be in any download or in
+    the base version.
     """
 
     def __init__(self, reason: str, hops: tuple[Hop, ...] = ()) -> None:

@@ -31,10 +31,10 @@ class Alphabet:
 
     @classmethod
     def of(cls, data: Bytes, outsiders: float) -> "Alphabet | None":
-        """Return the smallest alphabet that leaves few bytes of `data` without a code, or None.
+        """Return the smallest alphabet that leaves few bytes of `data` without a code.
 
-        `outsiders` is the largest allowed share of bytes without a code. Equal bytes need no
-        alphabet.
+        `outsiders` is the largest allowed share of bytes without a code. The result is None if all
+        bytes are identical, or if no alphabet has enough codes.
         """
         counts = np.bincount(data, minlength=256)
         order = np.argsort(-counts, kind="stable").astype(np.uint8)

@@ -47,8 +47,8 @@ ENCODERS: dict[str, Encoder] = {
 def encode(word: WordType, base: Words | None, new: Words) -> tuple[str, Parts]:
     """Choose the kind that probably needs the fewest bytes, and encode the words in this kind.
 
-    Return the kind and the encoded streams, which exceed the words by at most 4 bytes per byte
-    plane.
+    Return the kind and the encoded streams. The streams are longer than the words by at most 4
+    bytes per byte plane.
     """
     if base is None:
         return "dense", ENCODERS["dense"](word, new, new)
@@ -87,8 +87,8 @@ def decode(word: WordType, name: str, data: memoryview, base: Words | None, out:
 def _choose(word: WordType, base: Words, new: Words) -> str:
     """Return the kind that encodes samples of the span in the fewest bytes.
 
-    If few words changed, the result is "ulp" without a comparison, except in a span that repeats
-    many words.
+    If few words changed, and the span does not repeat many words, return "ulp" without a
+    comparison.
     """
     old, now = _sample(base), _sample(new)
     changed = np.count_nonzero(old != now)

@@ -1,7 +1,7 @@
 """Converts tensors to words. A word holds the bits of one element as a signed integer.
 
-WordType.ordered maps floats to integers of the same order. Neighbouring floats differ by one, which
-is called one step.
+WordType.ordered maps floats to integers of the same order. The integers of neighbouring floats
+differ by one, which is called one step.
 """
 
 from dataclasses import dataclass
