@@ -78,7 +78,7 @@ class Controller:
         self._shards: asyncio.Future[Assigned | None] | None = None
         # The step and the version for which `_shards` was assembled.
         self._asked: tuple[int, int] | None = None
-        # The step and the version of the last forecast, and the views that each rank then needs.
+        # The step and the version of the last forecast, and the views that each rank needs for it.
         self._forecast: tuple[int, int, asyncio.Future[list[Forecast]]] | None = None
         # The learner's current batch, and the version that this batch updates.
         self._batch: tuple[StepBatch, int] | None = None
@@ -86,8 +86,8 @@ class Controller:
         self._described: asyncio.Future[dict[str, float]] | None = None
         self._unusable = UnusableGroups(buffer.samples, 2 * settings.groups_per_step)
         self._validation = validation
-        # `attach` increments this number. A call of `_assemble` for the former learner then sees
-        # another number, and stops waiting.
+        # `attach` increments this number, so that a call of `_assemble` for the former learner
+        # stops waiting.
         self._session = 0
         self._failure: Exception | None = None
         self._closed = False
@@ -141,7 +141,7 @@ class Controller:
             self._sizing.observe(self._driving.busy, len(self._driving.actors))
 
     async def _resize(self, waited_s: float) -> None:
-        """Change the number of actors if the load asks for it. The learner waited `waited_s`."""
+        """Fit the number of actors to the load. The learner waited `waited_s` for its batch."""
         wanted = len(self._fleet.wanted)
         change = self._sizing.decide(wanted, waited_s)
         if change is None or self._draining:
@@ -158,8 +158,8 @@ class Controller:
     async def drain(self, within_s: float) -> tuple[int, bool]:
         """Let all actors hand back their groups within `within_s` seconds, and write the journal.
 
-        Return the number of unfinished groups, and whether a learner has attached. Do not wait for
-        the learner. Raises StoreError if the store fails.
+        Return the number of unfinished groups, and whether a learner has attached. Raises
+        StoreError if the store fails.
         """
         self._draining = True
         self._line.close()
@@ -173,15 +173,15 @@ class Controller:
     async def attach(self, version: int, position: Position, spans: Spans = ()) -> None:
         """Accept a learner that has started or restarted at `position`.
 
-        The learner publishes its present weights as `version`. `spans` are the versions from which
-        the weights descend, or (). Raises StoreError if the journal cannot be read.
+        The learner publishes its present weights as `version`. `spans` are the versions of earlier
+        learners from which the weights descend. Raises StoreError if the journal cannot be read.
         """
-        # The new number makes `_assemble` stop waiting for the batch of the former learner.
+        # The new number makes `_assemble` stop waiting for the former learner's batch.
         self._session += 1
         await self._notify()
         if self._shards is not None:
-            # If the former learner's batch has failed, `wait` does not raise its error, which does
-            # not concern the new learner.
+            # Unlike `await`, `asyncio.wait` raises no error of the former learner's batch. The new
+            # learner has no use for such an error.
             await asyncio.wait([self._shards])
         lineage, found = await self._recorder.read(
             position, Lineage(spans, version), self._settings.staleness_bound
@@ -259,7 +259,7 @@ class Controller:
         """Return the views that the rank will probably need in the step `step`, in order of use.
 
         `version` is the version that the step will probably update. The first call for a step finds
-        the views of all ranks. Return () if the views come too late or the learner must stop.
+        the views of all ranks. Return () if the step has begun or the learner must stop.
         """
         session = self._session
 
@@ -304,14 +304,14 @@ class Controller:
         await self._records.put((step - 1, dict(figures)))
 
     async def restore(self, most: int) -> Restoration:
-        """Let the learner restore the best version, unless the run has done so `most` times."""
+        """Let the learner restore the best version, at most `most` times in the whole run."""
         return await self._validation.restore(most)
 
     async def last(self, step: int, version: int) -> bool:
         """Issue no further prompts, because the learner has finished its last step.
 
         `version` has the weights after all `step` steps. Return whether the learner must write a
-        snapshot of it.
+        snapshot of these weights.
         """
         self._line.close()
         return await self._validation.register(step, version)

@@ -1,7 +1,7 @@
 """Uses the running rollout actors: they follow the weights, validate, and roll out groups.
 
-A drained actor hands back its groups: it stops sampling, and returns the tokens so far. Another
-actor or job continues these groups.
+A drained actor hands back its groups: it stops sampling, and returns the tokens sampled so far.
+Another actor or job continues these groups.
 """
 
 import asyncio
@@ -47,8 +47,8 @@ class _Driven:
 class Driving:
     """The running actors of a controller, by their indices.
 
-    `score` computes the rewards of a rollout. `receive` gets each group. A group that a drained
-    actor has handed back is unfinished.
+    `score` computes the rewards of a rollout. `receive` gets each group, also the unfinished groups
+    that drained actors hand back.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Driving:
         self._validation, self._metrics = validation, metrics
         self._score, self._receive = score, receive
         self._driven: dict[int, _Driven] = {}
-        # The tasks of issued prompts that have not begun.
+        # The rollout tasks that have not begun to run.
         self._unstarted: set[asyncio.Task[None] | None] = set()
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -112,7 +112,7 @@ class Driving:
         self._line.loaded(index, load.version)
 
     async def _validate(self, driven: _Driven, index: int) -> None:
-        """Let the actor answer the held-out questions, each time that a version is due."""
+        """Let the actor answer the held-out questions whenever a version must be validated."""
         while True:
             due = await self._validation.next()
             driven.validating = True

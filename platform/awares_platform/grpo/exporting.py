@@ -64,7 +64,7 @@ class Exporter:
         if self._engine.global_rank == 0:
             source, store = self._start.weights, self._store
             named = (store, run, name, self._family, self._method)
-            # The origin is the policy grpo.start, even if `source` holds the base policy's files.
+            # Name the policy in `grpo.start`, even if `source` holds the base policy's files.
             origin = {"trained_from": self._recipe["starting policy"]}
             export_policy(state, source, *named, {**meta, **origin}, adapter=scale is not None)
             if scale is not None:

@@ -71,9 +71,9 @@ class Fleet:
             await asyncio.sleep(_RESTART_PAUSE_S)
 
     async def resize(self, actors: int) -> set[int]:
-        """Want `actors` actors. Return the indices of the ready actors that must be drained.
+        """Set the number of wanted actors. Return the indices of the ready actors to drain.
 
-        Actors that are not ready are released first, and at once.
+        Actors that are not ready are released first. They need no draining, as they have no groups.
         """
         spare = [index for index in range(self._most) if index not in self.wanted]
         kept = sorted(self.wanted, key=lambda index: (index not in self.ready, index))

@@ -21,7 +21,7 @@ class Outcome(StrEnum):
 
     # The group has advantages and waits for the learner.
     READY = "ready"
-    # All rewards are equal, and the configuration leaves such groups out.
+    # All rewards are equal, and the configuration excludes such groups from training.
     UNIFORM = "uniform"
     # Fewer than two episodes are usable, or no usable episode has a turn.
     FAILED = "failed"

@@ -105,8 +105,8 @@ class Guards:
     def check(self, step: int, metrics: Mapping[str, float]) -> Iterator[Alarm]:
         """Yield an alarm for each guard whose metric has just left its bounds.
 
-        Raises GuardTripped instead if the guard's action is "stop". A guard gives its next alarm
-        only after its metric was inside the bounds again.
+        Raises GuardTripped instead if the guard's action is "stop". A guard gives no second alarm
+        until its metric has returned to the bounds.
         """
         found = {**metrics, FREE: self._free(self._directory) / 2**30}
         for guard in self._guards:

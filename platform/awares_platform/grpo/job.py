@@ -153,7 +153,7 @@ def _with_inputs(config: PlatformConfig, store: ObjectStore) -> PlatformConfig:
 
 
 def recipe_of(config: PlatformConfig, store: ObjectStore) -> Recipe:
-    """Return the recipe of the policy awares.
+    """Return the recipe of the policy "awares".
 
     Raises PolicyError if the starting policy does not exist, and DataError if the curated set does
     not exist.
@@ -168,7 +168,7 @@ def recipe_of(config: PlatformConfig, store: ObjectStore) -> Recipe:
 
 
 def is_finished(store: ObjectStore, run: str, recipe: Recipe) -> bool:
-    """Return whether the run holds the finished policy awares.
+    """Return whether the run holds the finished policy "awares".
 
     Raises PolicyError if the finished policy or a checkpoint has another recipe.
     """
@@ -203,7 +203,7 @@ class ControllerActor(Controller):
         self._warnings = CollectedWarnings.collect()
 
     async def ping(self) -> Sign:
-        """Return the number of rollout actors that wait for a node, and the new warnings."""
+        """Return how many rollout actors wait for a node, and the warnings since the last call."""
         return Sign(self.unplaced if self._opened else 0, self._warnings.take())
 
     async def open(self, config: PlatformConfig, reported: Collection[int] = ()) -> tuple[int, int]:
@@ -262,8 +262,8 @@ class ControllerActor(Controller):
     async def hand_over(self, claim: LeaseClaim, within_s: float) -> tuple[int, bool]:
         """Drain the actors before the job ends, and return what `drain` returns.
 
-        Raises JobFenced if another job has taken the run over, because this job must not write
-        then. Raises StoreError if the store fails.
+        Raises JobFenced if another job has taken the run over, so that only that job writes.
+        Raises StoreError if the store fails.
         """
         if not self._opened:
             return 0, False

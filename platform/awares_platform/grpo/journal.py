@@ -30,7 +30,7 @@ _ENDING = ".parquet"
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The groups of the prompts that are not settled.
+    """The groups that the journal holds for prompts that are not settled (see Position).
 
     Example:
         Recovered((group,), {18: 0})
@@ -42,7 +42,7 @@ class Recovered:
     Groups that are too old or damaged are left out.
     """
     stale: dict[int, int]
-    """Maps the prompt number of each group that is left out to the group's attempt."""
+    """Maps the prompt number of each omitted group to the group's attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,8 @@ class _Unconfirmed:
 class Journal:
     """Appends the groups of one run to the store, and reads them back. Calls must not overlap.
 
-    `start` is the digest of the run's recipe. `root` is the starting policy's first version, or
-    None until `read` finds it.
+    `start` is the digest of the run's recipe. `root` is the first version with the starting
+    policy's weights, or None if it is not known yet.
     """
 
     def __init__(self, store: ObjectStore, run: str, start: str) -> None:
@@ -76,10 +76,10 @@ class Journal:
         self._unconfirmed: _Unconfirmed | None = None
 
     def append(self, groups: Sequence[Group], training: Training | None = None) -> None:
-        """Write `groups` as the next segment, with the record `training`.
+        """Write `groups` as the next segment, with the record of the next training step, if any.
 
-        After a StoreError, callers repeat the call with the same groups. Raises PreconditionFailed
-        if another controller has written a segment of this number.
+        After a StoreError, call this again with the same groups. Raises PreconditionFailed if
+        another controller has written a segment with this number.
         """
         self._confirm()
         fresh = [group for group in groups if pair(group) not in self._held]
@@ -157,7 +157,8 @@ class Journal:
             yield segment
 
     def _keys(self) -> list[str]:
-        """Return the keys of this recipe's segments in order, and log how many others exist."""
+        """Return the keys of this recipe's segments in order, and log the number of other segments.
+        """
         every = [info.key for info in self._store.list(self._run) if info.key.endswith(_ENDING)]
         own = sorted(key for key in every if key.startswith(self._prefix))
         if others := len(every) - len(own):
@@ -205,7 +206,7 @@ def _recovered(
 
 
 def _packed(group: Group) -> Group:
-    """Pack the group's episodes, so that the event loop need not, and return the group."""
+    """Pack the group's episodes in this thread, to spare the event loop. Return the group."""
     for episode in group.episodes:
         _ = episode.packed
     return group

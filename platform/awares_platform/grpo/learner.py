@@ -3,7 +3,7 @@
     start --> [ batch --> update --> publish weights --> report metrics ] --> export
 
 The learner waits for rollouts only at `batch`. A killed learner resumes from its last checkpoint,
-and publishes the next free version.
+and publishes the weights under the next free version number.
 """
 
 import time
@@ -123,7 +123,7 @@ class Learner:
         )
         self._scores = self._rank == 0 or settings.zero_stage == 3
         # The canary's logprobs under the starting policy, before a checkpoint replaces its weights.
-        # The canary check computes how far the logprobs have changed since, in engine and learner.
+        # The canary check compares how far the engine's and the learner's logprobs have changed.
         self._start = self._canary_logprobs() if self._scores else None
         self._spans: Spans = ()
         self._first = 0
@@ -201,7 +201,8 @@ class Learner:
         self._end(step, position, version)
 
     def _save(self, step: int, position: Position, version: int, suffix: str = "") -> None:
-        # A learner that resumes here does not repeat earlier snapshots, so complete them now.
+        # A learner that resumes from this checkpoint writes no earlier snapshots again, so wait
+        # until they are complete.
         self._snapshots.wait()
         state = to_state(position, version, Lineage(self._spans, self._first))
         checkpoint.save(self._engine, step, self._recipe, state, suffix)
@@ -352,9 +353,9 @@ class Learner:
         self._snapshots.save(version, step, state)
 
     def _restore(self, order: Restore, step: int, position: Position) -> int:
-        """Load a snapshot, and publish its weights as a new version. Save and return this version.
+        """Load a snapshot, and publish its weights as a new version. Return this version.
 
-        A job that resumes from an older checkpoint would train the replaced weights again.
+        Save a checkpoint at once. From an older one, a job would resume with the replaced weights.
         """
         self._publisher.wait()
         self._spans = resumed(self._snapshots.load(order.version))[2]

@@ -13,8 +13,8 @@ from awares_platform.training.speed import StepWork
 def step_work(grpo: GrpoConfig, policy: PolicyConfig, sizes: ModelSizes) -> StepWork:
     """Return which forward and backward passes a GRPO step computes.
 
-    Reference and proximal policy may need a forward pass each. Policy and reference share one pass
-    of a frozen vision tower, except with ZeRO stage 3.
+    The reference and the proximal policy may each need a forward pass. The trained policy and the
+    reference share one pass of a frozen vision tower, except with ZeRO stage 3.
     """
     proximal = int(grpo.scores_proximal)
     work = passes(policy, extra=(grpo.kl_beta > 0) + proximal)

@@ -1,8 +1,8 @@
 """Lets rollout actors wait for room in the buffer, and wakes only those that get a prompt.
 
 The actors with the newest weights come first, because the buffer lets them start the most groups.
-When the learner takes a batch, the buffer gets room for as many prompts. To start 1,600 groups at
-once would block the event loop for 0.15 seconds.
+When the learner takes a batch, the buffer gets room for many prompts. Starting 1,600 groups at once
+would block the event loop for 0.15 seconds, so other tasks run after every 32 prompts.
 """
 
 import asyncio

@@ -25,7 +25,7 @@ class Lineage:
     spans: Spans = ()
     """The pair (first version, last version that is not abandoned) of each earlier learner."""
     first: int = 0
-    """The first version of the present learner. It has the weights of the last one in `spans`."""
+    """The present learner's first version. It has the weights of the last version in `spans`."""
 
     @property
     def root(self) -> int:
@@ -43,7 +43,7 @@ class Lineage:
         return Lineage(((root, root),), self.first)
 
     def until(self, version: int) -> Spans:
-        """Return the spans up to `version`, including the present learner's, for a checkpoint."""
+        """Return `spans` and the present learner's span up to `version`, for a checkpoint."""
         return (*self.spans, (self.first, version))
 
     def place(self, sampled: int) -> int | None:

@@ -36,7 +36,7 @@ class Restore:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Names the version that becomes the policy awares.
+    """Names the version that becomes the policy "awares".
 
     If no version was validated, the last version becomes the policy.
 

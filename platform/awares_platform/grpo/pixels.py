@@ -24,8 +24,8 @@ _Processed = tuple[Tensor, Tensor]
 class ViewCache:
     """Keeps the most recently used processed views, up to `cache_bytes`. The cache is thread-safe.
 
-    A page of 1,700 x 2,200 pixels takes about 37 MB in the setup awares-7b. All views must have the
-    same image processor and limits.
+    A page of 1,700 x 2,200 pixels takes about 37 MB in the setup "awares-7b". All calls must use
+    the same image processor and limits.
 
     Example:
         cache = ViewCache()

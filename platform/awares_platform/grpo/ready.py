@@ -1,6 +1,6 @@
 """Keeps the groups that wait for the learner, and the numbers of the settled prompts.
 
-The time to find out whether a batch is ready does not grow with the number of groups.
+Checking whether a batch is ready takes the same time for any number of groups.
 """
 
 from awares_platform.grpo.group import Group, Position

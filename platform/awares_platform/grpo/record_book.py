@@ -35,7 +35,7 @@ class ValidationRecord:
     """How often a guard has restored the best version."""
 
     def found(self, version: int | None) -> Validated | None:
-        """Return the figures of a version, or None if it is not validated."""
+        """Return the validation metrics of a version, or None if it is not validated."""
         return next((one for one in self.entries if one.version == version), None)
 
     def to_bytes(self) -> bytes:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Recorder:
-    """The only writer of a run's journal. Its methods are called from one event loop."""
+    """The only writer of a run's journal. Call its methods from a single event loop."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal

@@ -1,4 +1,4 @@
-"""Converts the state that a checkpoint stores for a restarted learner: its position and lineage."""
+"""Converts a learner's position and lineage to the state in a checkpoint, and back."""
 
 from dataclasses import asdict
 from typing import Any

@@ -25,7 +25,7 @@ _PINGS = "pings"
 class RewardActor:
     """The part of a reward worker that runs in the worker's own process.
 
-    One thread computes, and another one answers `ping`.
+    One thread computes rewards, and another one answers `ping`.
     """
 
     def ping(self) -> None:
@@ -43,7 +43,7 @@ class RewardActor:
 class RemoteWorker:
     """A `rewarding.RewardWorker` that runs a RewardActor in a separate Ray process.
 
-    A process that answers no ping for `hang_timeout_s` seconds while it computes counts as lost.
+    A busy process counts as lost if it answers no ping for `hang_timeout_s` seconds.
     """
 
     def __init__(self, settings: GrpoConfig, method: MethodConfig, hang_timeout_s: float) -> None:

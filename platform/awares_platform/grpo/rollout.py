@@ -120,7 +120,9 @@ class RolloutActor:
         return ray.get_runtime_context().get_node_id()
 
     async def follow(self) -> AsyncIterator[Loaded | Missed]:
-        """Load each new version into the engine, soon after `announce` or else rarely (see SELDOM).
+        """Load each new version into the engine.
+
+        Look for a new version after each `announce`, and otherwise at long intervals (see SELDOM).
 
         Yield Loaded or Missed for each load. Raises CanaryMismatch if the canary check fails, and
         EngineError if the engine must be restarted.
@@ -146,14 +148,14 @@ class RolloutActor:
         self._announced.set()
 
     async def drain(self) -> None:
-        """Interrupt the engine, so that every rollout returns with the tokens that it has now."""
+        """Interrupt the engine, so that every rollout returns with the tokens sampled so far."""
         await self._running().interrupt()
 
     async def rollout(self, prompt: Prompt, begun: Sequence[Episode] = ()) -> GroupRollout:
         """Run the G episodes of `prompt` concurrently. A failed episode has StopReason.ERROR.
 
-        `begun` has the episodes of a drained actor, or is empty. Raises EngineError if the engine
-        is lost, and CanaryMismatch after a failed canary check.
+        `begun` holds the episodes that a drained actor has handed back, if any. Raises EngineError
+        if the engine is lost, and CanaryMismatch after a failed canary check.
         """
         started, engine = time.time(), self._running()
         settings = self._config.grpo

@@ -1,7 +1,7 @@
 """Encodes one segment of the journal as a parquet file, with one row per episode.
 
-The rows of a group are adjacent, so a reader can decode single groups. The metadata hold the
-header.
+The rows of a group are adjacent, so a reader can decode single groups. The file's metadata contain
+the header.
 """
 
 import io
@@ -66,7 +66,7 @@ class Header:
     root: int
     """The first version that had the weights of the starting policy."""
     through: int
-    """The highest prompt number in this segment and in all earlier ones of the same start."""
+    """The highest prompt number in this and all earlier segments with the same `start`."""
     training: Training | None
     """The record of the segment's step, or None if the segment was written at a job's end."""
 
@@ -137,7 +137,7 @@ class StoredSegment:
     def outcome(self, group: Pair) -> Outcome:
         """Return a group's outcome, without decoding the group.
 
-        Raises DataError if its data are damaged.
+        Raises DataError if the data of the outcome are damaged.
         """
         [found] = self._column("outcome", group)[:1]
         try:

@@ -1,9 +1,9 @@
 """Splits a batch evenly over optimizer steps, ranks and forward passes.
 
-    episodes --merge equal sequences--> longest first --deal--> minibatches
+    episodes --merge identical sequences--> longest first --deal--> minibatches
              --deal--> ranks and passes (awares/passes.py)
 
-The learner computes the logprobs of equal sequences only once.
+The learner computes the logprobs of identical sequences only once.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Decides how many rollout actors a run wants, from the time that actors and learner have no work.
+"""Decides how many rollout actors a run wants, from the idle time of the actors and the learner.
 
     every second --> observe(busy actors, running actors)
     every step   --> decide(wanted actors, seconds that the learner waited) --> Resize or None
@@ -7,13 +7,13 @@ An actor is busy while it has a group or held-out questions. The load is the mea
 actors in a window of WINDOW_S seconds or more. `waits` is the share of the window in which the
 learner waited for a batch.
 
-- If waits < WAIT_ABOVE, the run wants at most load / SHRINK_TO actors. Each of them then has work
-  for the share SHRINK_TO of the time, even if an engine is no faster with more groups at once.
-- Otherwise, if the n running actors are busy for the share GROW_ABOVE of the time or more, the run
-  wants at least n / (1 - waits) actors. With so many, the learner would not have to wait.
+- If waits < WAIT_ABOVE, the run wants at most load / SHRINK_TO actors. With the same load, each of
+  these actors is busy for a fraction SHRINK_TO of the time.
+- Otherwise, if load / n >= GROW_ABOVE for the n running actors, the run wants at least
+  n / (1 - waits) actors. With so many, the learner would not have to wait.
 
 Each decision begins a new window, and so does a restart of the learner. SHRINK_TO is below
-GROW_ABOVE, so a run with a steady load does not alternate between two numbers.
+GROW_ABOVE, so a run with a steady load does not alternate between two numbers of actors.
 """
 
 import math
@@ -42,7 +42,10 @@ class Resize:
 
 
 def least_actors(settings: GrpoConfig) -> int:
-    """Return the number of actors below which a run says that it waits, and never shrinks."""
+    """Return the smallest number of actors to which a run shrinks.
+
+    With fewer actors, the run says that it waits.
+    """
     least = settings.rollout_actors_min
     return settings.rollout_actors if least is None else least
 
@@ -74,7 +77,7 @@ class Sizing:
         self._running += running
 
     def decide(self, wanted: int, waited_s: float) -> Resize | None:
-        """Return another number of actors than `wanted`, or None.
+        """Return the new number of actors, or None if `wanted` needs no change.
 
         The learner waited `waited_s` seconds for the batch of its last step.
         """

@@ -66,7 +66,7 @@ class StepMetrics:
         """Return all metrics of a step that updated `version`.
 
         `described` holds the `batch_metrics` of the batch, and `learned` the learner's metrics of
-        the step. weights/lag says how many versions the slowest actor is behind `version`.
+        the step. weights/lag is the largest number of versions that an actor is behind `version`.
         """
         self._episodes += sum(len(group.members) for group in batch.groups)
         versions = self._versions.values()

@@ -115,7 +115,7 @@ class Supervisor:
     ) -> None:
         """Ping `part`, and show its warnings and the nodes that it waits for.
 
-        `missing` gets the number of processes without a node, and returns a line of text.
+        `missing` turns the number of processes without a node into a line of text.
         """
         waiting, limit_s = Waiting(say), self._config.run.hang_timeout_s
 
@@ -223,7 +223,7 @@ def validation_note(step: int, metrics: dict[str, float]) -> str:
 
 
 def step_note(metrics: dict[str, float]) -> str:
-    """Return a line about a step: its main metrics, its seconds, and how busy its parts were."""
+    """Return a line about a step: its main metrics, its duration, and how busy its parts were."""
     names = {
         "reward": "reward/mean",
         "accuracy": "accuracy/train",

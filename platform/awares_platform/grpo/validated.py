@@ -1,7 +1,8 @@
 """Validates a version on held-out questions, and chooses the best of the validated versions.
 
 The leader has the highest mean of grpo.validation.metric. A version ties with the leader if its
-distance is at most one standard error. Of tied versions, fewer visual tokens win, then newer ones.
+mean is at most one standard error lower. The tied version with the fewest visual tokens wins, or
+the newest one if their tokens are equal.
 """
 
 import asyncio
@@ -50,7 +51,7 @@ class Validated:
     rtr_token: float
     call_rate: float
     values: Mapping[str, float]
-    """Maps the id of each answered question to its grpo.validation.metric."""
+    """Maps the id of each answered question to its value of grpo.validation.metric."""
     train_reward: float | None = None
     """The mean reward of the training steps since the previous validated version, or None."""
     decline: float = 0.0

@@ -34,10 +34,10 @@ _RETRY_S = 5.0
 _POLL_S = 0.2
 
 Result = Validated | tuple[DueVersion, Sequence[Played]]
-"""Either figures that an earlier job has not reported, or a version with its new episodes."""
+"""Either metrics that an earlier job computed but did not report, or a version and its episodes."""
 
 Report = Callable[[int, Mapping[str, float]], Awaitable[None]]
-"""Records the metrics of the version after this number of steps."""
+"""Records validation metrics. The first argument is the number of steps before the version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ class Validation:
         return len(versions) - 1 - versions.index(record.best) >= patience
 
     async def restore(self, most: int) -> Restoration:
-        """Let the learner restore the best version, unless the run has done so `most` times."""
+        """Let the learner restore the best version, at most `most` times in the whole run."""
         record = self._known()
         if record.best is None or record.restores >= most:
             return Restoration(None, record.restores)
@@ -180,7 +180,7 @@ class Validation:
     # -- the actors
 
     def published(self, version: int) -> None:
-        """Let the actors validate the pending versions up to `version`, which HEAD names now."""
+        """Let the actors validate the pending versions up to the newest one, `version`."""
         self._head = max(self._head, version)
         if self._record is not None:
             self._enqueue()
@@ -208,7 +208,7 @@ class Validation:
         if self._failures[due.version] < _ATTEMPTS:
             try:
                 await asyncio.sleep(_RETRY_S)
-            finally:  # Queue the version even if the task is cancelled, because the actor is lost.
+            finally:  # A lost actor cancels this task, but the version must still be queued.
                 self._queue.put_nowait(due)
             return
         log.warning("version %d is not validated: %s", due.version, error)

@@ -60,7 +60,7 @@ class Warmer:
                 for view in self._cache.unknown(part):
                     if ended.is_set():
                         return
-                    # Read and decode the image here, before the cache makes other threads wait.
+                    # Decode the image before `fill`, which makes other threads wait for the cache.
                     self._images(view.image)
                 held += self._cache.fill(part, self._prepare)
         except Exception as error:

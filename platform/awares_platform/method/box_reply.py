@@ -138,7 +138,7 @@ def _literal(text: str) -> Any:
 
 
 def _evidence(value: Any) -> list[Any] | None:
-    """Return what `value` presents as boxes, or None if it does not look like a list of boxes."""
+    """Return the possible boxes in `value`, or None if `value` does not look like boxes."""
     if isinstance(value, Mapping):
         return None if _parts_of(_named(value)) is None else list(_leaves(value))
     if isinstance(value, list | tuple) and (not value or any(map(_is_box_like, [value, *value]))):
@@ -181,7 +181,7 @@ def _named(value: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _parts_of(named: Mapping[str, Any]) -> Any:
-    """Return the coordinates of a box with named edges, or else the boxes in `named`, or None."""
+    """Return the coordinates of a box with named edges, or the values under known keys, or None."""
     for edges in _EDGES:
         if all(edge in named for edge in edges):
             return [named[edge] for edge in edges]

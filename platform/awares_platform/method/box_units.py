@@ -1,7 +1,7 @@
 """Tells in which units a grounding model writes its boxes, and converts the boxes to pixels.
 
-Boxes may be thousandths (0 to 1000), pixels or fractions. If several units fit a reply, the others
-of the batch decide.
+Boxes may be thousandths (0 to 1000), pixels or fractions. If several units fit a reply, the other
+replies of the batch decide.
 """
 
 import math
@@ -23,24 +23,24 @@ class BoxUnit(StrEnum):
 
 
 _PIXEL_MODELS = ("qwen2.5-vl", "qwen2_5-vl", "qwen2.5vl")
-"""Parts of the names of models that write pixels, even if they are asked for thousandths."""
+"""Substrings of the names of models that write pixels, even if they are asked for thousandths."""
 _SHOWN_SHARE = 0.25
-"""A batch is in pixels if at least this share of the replies that admit pixels admits only pixels.
+"""The smallest share of pixel-only replies in a batch that is in pixels.
 
-In addition, no reply of the batch may admit only thousandths.
-
-A reply admits only pixels if a coordinate exceeds 1000. If the images are larger than 1000 pixels,
-a model that writes pixels exceeds 1000 in a large share of its replies.
+The share is relative to the replies that can be in pixels. A reply with a coordinate above 1000 is
+pixel-only. On large images, a model that writes pixels gives many such replies. A batch with a
+reply that can only be in thousandths is never in pixels.
 """
 _STRAY_SHARE = 0.02
-"""If at most this share of the replies that admit pixels admits only pixels, these are mistakes.
+"""The largest share of pixel-only replies that counts as mistakes of the model.
 
-The rule applies only to a model that usually writes thousandths.
+The share is relative to the replies that can be in pixels. The rule applies only to a model that
+usually writes thousandths.
 """
 
 
 def usual_unit(model: str) -> BoxUnit | None:
-    """Return thousandths, as the prompt asks for, or None if `model` may write pixels."""
+    """Return thousandths, for which the prompt asks, or None if `model` may write pixels."""
     name = model.lower().replace("_", "-")
     return None if any(part in name for part in _PIXEL_MODELS) else BoxUnit.THOUSANDTHS
 

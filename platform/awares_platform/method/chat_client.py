@@ -98,7 +98,7 @@ class ReplyMemory(Protocol):
     """Remembers the replies of endpoints by a digest of the question.
 
     - `kept` returns the reply, or None.
-    - `keep` stores a reply safely.
+    - `keep` stores a reply.
     - `doubt` notes that a reply is unreadable.
     - `spent` returns an error if the budget is spent.
     """

@@ -1,6 +1,7 @@
 """Reads "right" or "wrong" out of the reply of a judge that judges one answer alone.
 
-The first of these patterns in the reply decides. Contradictions make the reply unreadable.
+The first pattern of this list that the reply contains decides. Contradictions make the reply
+unreadable.
 
 1. a JSON object with a key such as "right", "correct" or "verdict"
 2. a marked word, such as "Verdict: wrong" or "\\boxed{right}"

@@ -42,8 +42,8 @@ BUILT_IN = {
 IMAGE = "images/"
 """The prefix of an image's hash in a message.
 
-A message holds the hash instead of the image until it is sent. The memory of replies therefore sees
-no images.
+The client replaces the hash by the image when it sends the message. The memory of replies therefore
+gets no images.
 """
 _BOXES = {
     "type": "array",
@@ -74,8 +74,8 @@ class Located:
 class EndpointGrounding:
     """A grounding that asks a vision-language model behind a chat endpoint.
 
-    The model gets the pixels that the policy sees. `unit` is the unit of its coordinates. For
-    "auto", the replies show the unit (box_units.py).
+    The model gets the pixels that the policy sees. `unit` is the unit of the model's coordinates.
+    "auto" infers the unit from the replies (box_units.py).
 
     Example:
         async with EndpointGrounding(config.curate.grounding_endpoint, images) as grounding:

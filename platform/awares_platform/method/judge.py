@@ -86,7 +86,7 @@ class EndpointJudge:
 class EachAnswerJudge(EndpointJudge):
     """A judge that asks a language model about each answer alone: is it right?
 
-    Equal answers are asked about once.
+    Two identical answers need only one request.
 
     Example:
         async with EachAnswerJudge(EndpointConfig(url="http://judge:8000/v1", model="m")) as judge:

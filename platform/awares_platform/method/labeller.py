@@ -106,7 +106,7 @@ class Labeller:
         """
         decided = await asyncio.gather(*(self._decide(answers) for answers in batch))
         asked = [one.sample for one in decided if one.sample and one.sample.label is Label.HR]
-        # Only many replies show the unit of the coordinates, so one call asks about all samples.
+        # One reply rarely shows the unit of its coordinates, so one call asks about all samples.
         found = iter(await locate(self._grounding, asked))
         places = [
             next(found) if one.sample and one.sample.label is Label.HR else None for one in decided

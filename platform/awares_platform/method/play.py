@@ -34,7 +34,7 @@ class Played:
     episode: Episode | None
     """The episode, or None if the image cannot be read or the question is too long."""
     latency_s: float
-    """Seconds of the episode, without the decoding of the image. It is 0 without an episode."""
+    """Seconds of the episode after the image is decoded, or 0 without an episode."""
     fault: str
     """Why there is no episode, or why the episode failed, or ""."""
 

@@ -25,32 +25,35 @@ from awares_platform.method.environment import (
 log = logging.getLogger(__name__)
 
 MOST = {"low": 0.3, "crop": 0.6}
-"""The largest mean ratio that causes no warning, for two of the three ways to play."""
+"""The largest mean RTR without a warning, for the low view alone and for the low view and one crop.
+"""
 
 _NAMES = {"low": "low view", "crop": "low view and one crop", "whole": "low view and whole image"}
 
 
 @dataclass(frozen=True, slots=True)
 class Ratios:
-    """The retained token ratio of each image, for three ways to play.
+    """The retained token ratio (RTR) of each image, for three sets of views.
 
     Example:
         Ratios(low=(0.25, 0.26), crop=(0.5, 0.52), whole=(1.25, 1.26), closed=0)
     """
 
     low: tuple[float, ...]
-    """Ratios of the low view alone."""
+    """The RTR of each image if the policy sees only the low view."""
     crop: tuple[float, ...]
-    """Ratios of the low view and the environment's first region, by default a quarter of the image.
+    """The RTR of each image if the policy also sees the environment's first region.
+
+    This region is by default a quarter of the image.
     """
     whole: tuple[float, ...]
-    """Ratios of the low view and the whole image."""
+    """The RTR of each image if the policy sees the low view and the whole image."""
     closed: int
     """Number of images for which method.max_visual_tokens allows no region beside the low view."""
 
     @property
     def mean(self) -> dict[str, float]:
-        """The mean ratio over the images, for each way to play."""
+        """The mean RTR over the images, for each set of views."""
         return {name: fmean(getattr(self, name)) for name in _NAMES}
 
     def __str__(self) -> str:
@@ -60,7 +63,7 @@ class Ratios:
 
     @property
     def warnings(self) -> list[str]:
-        """One message for each way to play whose mean ratio is above its bound in `MOST`.
+        """One message for each set of views whose mean RTR is above its limit in `MOST`.
 
         A further message states the number of images for which all requests are malformed.
         """
@@ -83,7 +86,7 @@ class Ratios:
 
 
 def ratios(sizes: Sequence[Size], method: MethodConfig, family: ModelFamily) -> Ratios:
-    """Return the ratios of images of the given sizes. There must be at least one size."""
+    """Return the RTRs of images of the given sizes. There must be at least one size."""
     asked, limits = environment(method), vision_limits(method, family)
 
     def cost(size: Size, request: Request | None) -> float:
@@ -108,7 +111,7 @@ def ratios(sizes: Sequence[Size], method: MethodConfig, family: ModelFamily) -> 
 
 
 def log_ratios(sizes: Sequence[Size], method: MethodConfig, family: ModelFamily) -> None:
-    """Log the ratios of images of the given sizes, and warn if the views save too little."""
+    """Log the RTRs of images of the given sizes, and warn if the views save too few tokens."""
     if not sizes:
         return
     found = ratios(sizes, method, family)

@@ -1,6 +1,7 @@
 """Reads the verdict 0, 1 or 2 out of the reply of a judge that is a language model.
 
-The first of these patterns in the reply decides. Contradictions make the reply unreadable.
+The first pattern of this list that the reply contains decides. Contradictions make the reply
+unreadable.
 
 1. a JSON object with a key such as "verdict", "score" or "digit"
 2. a marked digit, such as "Digit: 2", "\\boxed{2}" or "I choose 2"

@@ -1,7 +1,7 @@
 """Proposes how to divide GPUs between learner ranks and rollout actors.
 
-The plan advises the shortest run. With GPUs of different kinds, it advises the fewest rollout
-actors whose run is at most 2 % longer.
+The plan recommends the division with the shortest run. If learners and engines have GPUs of
+different kinds, it recommends the fewest rollout actors with which the run is at most 2 % longer.
 """
 
 from collections.abc import Callable, Iterator
@@ -78,7 +78,7 @@ def advise(
     """Return the divisions that can run, and the best of them.
 
     An engine has `parallel` GPUs. `pools` is true if learners and engines have GPUs of different
-    kinds. `fits` and `hours` judge a setup.
+    kinds. `fits` says whether a setup can run, and `hours` returns the duration of its run.
     """
     divisions = tuple(
         Division(setup.learner_workers, setup.rollout_actors, hours(setup))

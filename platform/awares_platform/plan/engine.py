@@ -42,16 +42,16 @@ class EngineMemory:
     overhead: float
     """Memory of CUDA, NCCL, libraries and fragmentation."""
     kv: float
-    """KV cache, or a negative number if the other parts need more than their share.
+    """KV cache: the part of engine.gpu_memory_utilization that remains after the parts above.
 
-    The cache gets what they leave of engine.gpu_memory_utilization, at most engine.kv_cache_gib.
+    The size is at most engine.kv_cache_gib. It is negative if the parts above do not fit.
     """
     kv_token: int
     """One token in the KV cache."""
     wanted: int
     """Number of episodes that an actor sends to its engine at once."""
     requests: int
-    """Most episodes that the engine decodes at once (engine.max_requests)."""
+    """The largest number of episodes that the engine decodes at once (engine.max_requests)."""
     typical: int
     """Number of typical episodes with a crop request that fit into the KV cache."""
     longest: int
@@ -134,8 +134,8 @@ def engine_memory(
 def adapter_slots(dtype: str, rank: int, shape: Geometry) -> int:
     """Return the bytes of an engine's slots for LoRA adapters, or 0 if the engine has no slots.
 
-    A float32 engine folds adapters into its weights. vLLM makes room for all linear layers of the
-    language model.
+    A float32 engine has no slots, because it merges adapters into its weights. Each slot has room
+    for all linear layers of the language model.
     """
     if not rank or dtype == "float32":
         return 0

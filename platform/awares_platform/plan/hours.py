@@ -48,7 +48,8 @@ class JobHours:
     step_s: float
     """Seconds of a step.
 
-    If learning and rollouts overlap, the longer one counts. Otherwise the step is their sum.
+    If learning and rollouts overlap, a step takes as long as the longer one. Otherwise it takes the
+    sum of both times.
     """
     gpus: int
     """Number of GPUs of the job."""
@@ -77,7 +78,7 @@ def sft_hours(
 ) -> JobHours:
     """Compute the time of SFT.
 
-    An epoch reads `samples` demonstrations. The plan assumes that they are as long as episodes.
+    An epoch reads `samples` demonstrations, which the plan assumes to be as long as episodes.
     """
     work = passes(policy, extra=0)
     cost = _cost(shape, work, tower_passes(policy, work), assumed)
@@ -122,8 +123,8 @@ def _learning(
 ) -> RankTime:
     """Compute the learning time of a step.
 
-    Reference and proximal policy may each need a further forward pass. Policy and reference share
-    one pass of a frozen vision tower, except with ZeRO stage 3.
+    The reference and the proximal policy may each need a forward pass. The trained policy and the
+    reference share one pass of a frozen vision tower, except with ZeRO stage 3.
     """
     proximal = int(grpo.scores_proximal)
     work = passes(policy, extra=(grpo.kl_beta > 0) + proximal)

@@ -47,7 +47,7 @@ class RankTime:
     padding: float
     """Share of the computed tokens that are padding."""
     waiting: float
-    """Mean time that a rank waits for other ranks, as a share of the passes' time."""
+    """Mean time that a rank waits for other ranks, as a share of the time of all passes."""
     passes: int
     """Number of passes of each rank."""
 
@@ -64,8 +64,8 @@ class RankTime:
     def ahead(self, period: float) -> "RankTime":
         """Return the time of a step whose images are prepared during the previous step.
 
-        A new batch becomes ready every `period` seconds. Ranks that still train then wait less for
-        its images.
+        A new batch becomes ready every `period` seconds. If the ranks still train on the previous
+        batch at that time, they wait less for the new images.
         """
         computing = self.seconds - self.images_s
         seconds = max(computing, self.prepared_s, min(self.seconds, period))

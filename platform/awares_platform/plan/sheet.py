@@ -249,7 +249,8 @@ def _engine_faults(sheet: Sheet) -> list[str]:
 def _context_faults(sheet: Sheet) -> list[str]:
     """Return a fault if a request within the budget can exceed the engine's context.
 
-    The check of the configuration does not know the length of the environment's own prompt.
+    The check of the configuration cannot find this fault, because it does not know the length of
+    the environment's own prompt.
     """
     most, context = sheet.lengths.largest, sheet.config.engine.max_model_len
     if most.tokens <= context:

@@ -24,9 +24,9 @@ GIB = 2**30
 BUCKET = 50_000_000
 """Number of elements of a DeepSpeed bucket. awares_platform.training.zero sets the same number."""
 MERGER = 7
-"""Elements per patch that the patch embedding and the merger keep, per unit of hidden width.
+"""Elements per patch that the patch embedding and the merger keep for the backward pass.
 
-They keep these elements for the backward pass. The hidden width is that of the vision tower.
+The number is relative to the hidden width of the vision tower.
 """
 
 
@@ -184,7 +184,7 @@ def layer(rank: Trainer, shape: Geometry) -> float:
     """Return the number of bytes of temporary tensors in the backward pass of one layer.
 
     Vision blocks and decoder layers have their backward passes one after the other, so the larger
-    one counts. A frozen tower has none.
+    one counts. A frozen vision tower has no backward pass.
     """
     # The gradients take two MLP widths per token.
     decoder, block = 2 * rank.weight * shape.intermediate, 2 * rank.weight * shape.v_intermediate

@@ -24,8 +24,8 @@ difference between two figures.
 def comparison(record: RunRecord, other: RunRecord) -> str:
     """Return two tables: the results of both runs, and the settings that differ.
 
-    The first has a row per policy that both runs have evaluated. A cell shows the figure of
-    `other`, that of `record`, and the difference.
+    The first table has a row for each policy that both runs have evaluated. A cell shows the figure
+    of `other`, the figure of `record`, and their difference.
     """
     return f"{_results(record, other)}{_settings(record, other)}"
 

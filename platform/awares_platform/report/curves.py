@@ -1,7 +1,6 @@
 """Draws a line chart for each measure, as inline SVG.
 
-A thin line shows the raw values. A thick line shows their trend, and the last value stands beside
-its end.
+A thin line shows the raw values. A thick line shows their trend, with the last value at its end.
 """
 
 import math
@@ -151,7 +150,7 @@ def trend(points: Sequence[Point]) -> list[Point]:
 def number(value: float, digits: int = 3) -> str:
     """Format a number with `digits` significant digits.
 
-    With up to three digits, numbers from 1000 become whole numbers, such as 12,345. Numbers below
+    If `digits` is at most 3, numbers from 1000 become whole numbers, such as 12,345. Numbers below
     0.001 get an exponent.
 
     Example:

@@ -34,7 +34,7 @@ def choose(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
     """Choose up to twelve varied episodes from three groups, in a reproducible way.
 
     The groups are right answers after a request, right answers without one, and wrong answers.
-    Other groups fill up a small group.
+    If a group has too few episodes, the other groups supply more.
     """
     calls = [episode for episode in episodes if episode.crops and episode.correct]
     direct = [episode for episode in episodes if not episode.crops and episode.correct]
@@ -47,8 +47,8 @@ def choose(episodes: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
 def _varied(episodes: Sequence[EpisodeRecord], count: int) -> list[EpisodeRecord]:
     """Choose up to `count` varied episodes.
 
-    One episode comes from each group in turn. A group has the same requested crops, or, without a
-    request, the same kind of question.
+    The function takes one episode from each group in turn. A group holds the episodes with the same
+    requested crops. Episodes without a request are grouped by the kind of question.
     """
     groups: dict[object, list[EpisodeRecord]] = {}
     for episode in episodes:

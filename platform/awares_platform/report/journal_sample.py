@@ -27,8 +27,8 @@ T = TypeVar("T")
 def sample_groups(store: ObjectStore, run: str, version: int | None = None) -> list[Group]:
     """Return groups of at most QUESTIONS questions, from segments that cover the whole run.
 
-    Up to half of the questions have several groups. `version` adds groups with tokens of this
-    version.
+    Up to half of the questions have several groups. If `version` is given, the result also has
+    groups with tokens of this version.
 
     Raises StoreError if the store fails.
     """

@@ -87,7 +87,7 @@ def place(
     """Choose a place for the name of each mark. A mark is (name, x, y).
 
     The place is the first of SPOTS that is inside `frame` and free of marks and earlier names.
-    Without one, the name may overlap.
+    If there is no such place, the name may overlap others.
     """
     dots = [NamePlate(x, y, "middle", 14) for _, x, y in marks]
     placed: dict[str, NamePlate] = {}

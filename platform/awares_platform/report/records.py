@@ -18,7 +18,7 @@ from awares_platform.report.files import JOBS
 from awares_platform.runtime.metrics import Row, read
 
 DRAWN = ("awares", "sft")
-"""Policies in order of preference. The report draws episodes of the first one with episodes."""
+"""Policies in order of preference. The report draws episodes of the first policy that has any."""
 
 
 RECORDED = ("curate", "sft", "grpo", "evaluate")

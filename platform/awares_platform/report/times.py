@@ -5,7 +5,7 @@ from html import escape
 
 
 def times_table(wall_s: Mapping[str, float], cpu_s: Mapping[str, Mapping[str, float]]) -> str:
-    """Return a table with a row per job: its duration, and its CPU seconds in all and by kind.
+    """Return a table with the duration of each job, and its CPU seconds in total and by kind.
 
     `wall_s` maps a job to its duration, and `cpu_s` to its CPU seconds by kind of process.
     """

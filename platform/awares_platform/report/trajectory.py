@@ -54,7 +54,7 @@ class Trajectory:
     visual_tokens: int
     rtr_token: float
     changed: bool | None = None
-    """Whether no episode of the previous version has the same requests and the same answer.
+    """True if no episode of the previous version has the same requests and the same answer.
 
     The value is None if no previous version is shown for this question.
     """

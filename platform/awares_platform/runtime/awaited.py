@@ -24,7 +24,7 @@ def awaited(
     poll_s: float = POLL_S,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Found:
-    """Call `find` until it finds its input in the store, and return its result.
+    """Call `find` until it succeeds, and return its result.
 
     `find` raises MissingPolicy or MissingData while another job can still bring the input. After
     `wait_s` seconds, this function raises the last of these errors.

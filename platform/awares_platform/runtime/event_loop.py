@@ -1,6 +1,6 @@
-"""Runs a coroutine whose tasks take seconds to stop, and lets further signals cut this short.
+"""Runs a coroutine whose tasks take seconds to stop, even if further signals arrive meanwhile.
 
-After a second signal, asyncio.run abandons the tasks. Abandoned tasks call ray.kill after Ray
+asyncio.run would abandon the tasks after a second signal. Abandoned tasks call ray.kill after Ray
 has stopped, which starts a new Ray.
 """
 

@@ -99,8 +99,8 @@ def hold(
 ) -> Iterator[LeaseClaim]:
     """Hold the lease `key` while the block runs.
 
-    `rename` is the setting that gives the job another part of the store. `expiry_s` must be several
-    times `beat_s`.
+    `rename` is the setting to change for a job in another part of the store. `expiry_s` must be
+    several times `beat_s`.
 
     Raises JobRefused if another job holds the lease, and StoreError if the store ignores
     conditional writes. If another job takes the lease over, the process gets SIGTERM, whose handler

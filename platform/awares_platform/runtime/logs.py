@@ -19,8 +19,8 @@ _RAY_TOKEN = "ray._private.authentication.authentication_token_setup"
 def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> None:
     """Send this process's log records to stderr.
 
-    `level` is for records of this project; other packages appear from WARNING up. If `json_lines`
-    is None, records are JSON only on Kubernetes.
+    Records of this project appear from `level` up, and records of other packages from WARNING up.
+    If `json_lines` is None, records are JSON only on Kubernetes.
     """
     if json_lines is None:
         json_lines = "KUBERNETES_SERVICE_HOST" in os.environ
@@ -41,7 +41,7 @@ def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> N
 class _FailedThreads:
     """Logs the exceptions that end threads. Only a thread of this project gets a traceback.
 
-    A library may start the same thread again and again, so its failure is logged once.
+    A library may start the same thread again and again, so each failure is logged only once.
     """
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ QUIET_S = 5.0
 class Progress:
     """A context manager that shows a job's progress, counted in `unit`.
 
-    Without a terminal, `advance` prints at most one line in `quiet_s` seconds.
+    Without a terminal, `advance` prints at most one line every `quiet_s` seconds.
 
     Example:
         with Progress("grpo", total=40, unit="steps") as progress:

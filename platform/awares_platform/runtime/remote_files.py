@@ -1,7 +1,7 @@
 """Fetches image files from URLs, with a guard against server-side request forgery.
 
-All addresses of an allowlisted host must be public. The module connects to a checked address,
-because a second lookup could give another (DNS rebinding).
+All addresses of an allowlisted host must be public. The module connects to an address that it has
+checked, because a second lookup could return another address (DNS rebinding).
 """
 
 import asyncio

@@ -194,7 +194,7 @@ def _stop_ray(others: set[psutil.Process]) -> None:
     started = set(psutil.Process().children(recursive=True)) - others
     runs = ray.is_initialized()
     ray.shutdown()
-    # If the start of Ray was interrupted, its processes do not end by themselves: do not wait.
+    # After an interrupted start, Ray's processes do not end by themselves, so do not wait.
     _, alive = psutil.wait_procs(started, timeout=_STOP_S if runs else 0)
     if alive and runs:
         numbers = ", ".join(str(process.pid) for process in alive)
@@ -266,8 +266,8 @@ def _submitted_variables() -> Mapping[str, str]:
 
 
 def _initialise(worker_logs: bool, **options: Any) -> None:
-    # If `worker_logs` is false, this also hides Ray's lines about dead processes. The jobs report
-    # such processes themselves.
+    # If `worker_logs` is false, this assignment also hides Ray's lines about dead processes. The
+    # jobs report such processes themselves.
     ray_worker._worker_logs_enabled = worker_logs
     try:
         ray.init(log_to_driver=worker_logs, logging_level=logging.WARNING, **options)

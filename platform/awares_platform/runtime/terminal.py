@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 
 def separate_stderr() -> None:
-    """Give sys.stderr its own descriptor, so that `without_line` does not delay Python's lines."""
+    """Give sys.stderr its own descriptor, so that a redirected descriptor 2 does not affect it."""
     if sys.stderr is sys.__stderr__:
         descriptor = os.dup(sys.stderr.fileno())
         sys.stderr = os.fdopen(

@@ -56,7 +56,7 @@ class Tracking:
     def samples(self, step: int, rows: Callable[[], Sequence[SampleRow]]) -> None:
         """Send a table of samples.
 
-        A tracker's thread calls `rows`. `rows` may therefore be slow, such as for drawing images.
+        A tracker's thread calls `rows`, so `rows` may take long, for example to draw images.
         """
         once = lru_cache(rows)
         self._send(lambda tracker: tracker.samples(step, once()))
