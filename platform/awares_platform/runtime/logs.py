@@ -41,7 +41,7 @@ def configure(level: int = logging.INFO, *, json_lines: bool | None = None) -> N
 class _FailedThreads:
     """Logs the exceptions that end threads. Only a thread of this project gets a traceback.
 
-    A library may start the same thread again and again, so each failure is logged only once.
+    A library may start the same thread again and again, so a library's failure is logged only once.
     """
 
     def __init__(self) -> None:
