@@ -157,8 +157,7 @@ class Journal:
             yield segment
 
     def _keys(self) -> list[str]:
-        """Return the keys of this recipe's segments in order, and log the number of other segments.
-        """
+        """Return the keys of this recipe's segments in order, and log how many other ones exist."""
         every = [info.key for info in self._store.list(self._run) if info.key.endswith(_ENDING)]
         own = sorted(key for key in every if key.startswith(self._prefix))
         if others := len(every) - len(own):

@@ -25,7 +25,9 @@ from awares_platform.method.environment import (
 log = logging.getLogger(__name__)
 
 MOST = {"low": 0.3, "crop": 0.6}
-"""The largest mean RTR without a warning, for the low view alone and for the low view and one crop.
+"""The largest mean RTR that causes no warning.
+
+"low" is for the low view alone, and "crop" for the low view with one crop.
 """
 
 _NAMES = {"low": "low view", "crop": "low view and one crop", "whole": "low view and whole image"}

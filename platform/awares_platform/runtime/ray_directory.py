@@ -4,8 +4,8 @@ Linux limits the length of a socket's path. The longest path is:
 
     <parent>/awares-ray-xxxxxxxx/session_<time>_<pid>/sockets/plasma_store
 
-<parent> is TMPDIR if that path is short, writable and free of characters that a shell would need
-quoted. Otherwise <parent> is /tmp or /var/tmp.
+<parent> is TMPDIR if its path is short, needs no quotes in a shell, and can be written. Otherwise
+<parent> is /tmp or /var/tmp.
 """
 
 import logging
