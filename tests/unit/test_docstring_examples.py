@@ -1,4 +1,4 @@
-"""Tests that the examples in docstrings build classes with arguments that the classes take."""
+"""Tests that the examples in docstrings call classes with arguments that the classes accept."""
 
 import ast
 import subprocess

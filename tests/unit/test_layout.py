@@ -46,7 +46,8 @@ def test_platform_is_no_package() -> None:
 def test_no_file_holds_a_path_of_a_developers_machine() -> None:
     """Check that no file contains a home directory, or an absolute path of a Python traceback.
 
-    The container images and the examples have the homes of `awares` and `me`, and paths below /opt.
+    Exceptions are the homes of `awares` and `me`, and files of tracebacks below /opt. The container
+    images and the examples use these paths.
     """
     foreign = re.compile(
         rb"(?<![\w.])/(?:root|home/(?!awares/|me/)\w+|Users/\w+)/|File \\*\"/(?!opt/)|"
@@ -178,7 +179,7 @@ def test_large_records_are_built_with_keywords() -> None:
 
 
 def is_class(function: ast.expr) -> bool:
-    """Return whether the called name has the form of a class name."""
+    """Return whether the called name starts with a capital letter, as class names do."""
     name = getattr(function, "id", None) or getattr(function, "attr", "")
     return name[:1].isupper()
 
@@ -188,9 +189,10 @@ FEWEST_SECTIONS = 3
 
 
 def test_functions_take_the_sections_that_they_use() -> None:
-    """Check that a function takes the whole configuration only if it needs the whole.
+    """Check that a function takes the whole configuration only if it needs all of it.
 
-    It does if it passes the configuration on, or uses at least FEWEST_SECTIONS sections.
+    A function needs all of the configuration if it passes the configuration on, or uses at least
+    FEWEST_SECTIONS sections.
     """
     found = []
     for path, tree in modules():

@@ -157,8 +157,8 @@ def test_a_pass_counts_its_layers_and_its_padding() -> None:
 def test_a_trainers_peak_is_its_weights_and_the_most_that_a_pass_adds() -> None:
     samples = [(0.5, 100), (2.0, 9000), (3.5, 600), (4.5, 740), (5.1, 800), (6.0, 9000)]
     report = {"events": EVENTS, "processes": {"7": {"name": "ray", "samples": samples}}}
-    # The load adds 500 - 100 = 400 bytes, and maps 50 bytes of a file. The second pass adds the
-    # most: 800 - 650 = 150 bytes.
+    # The weights take 450 bytes: loading adds 500 - 100 = 400 bytes and maps 50 bytes of a file.
+    # The second pass adds 800 - 650 = 150 bytes, more than the first pass.
     assert trainer_peak(report) == 600
 
 

@@ -23,7 +23,7 @@ _PR_SET_PDEATHSIG = 1
 class Process:
     """One running or ended process.
 
-    The kernel ends the process together with the thread that started it.
+    When the thread that started the process ends, the kernel sends SIGTERM to the process.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Process:
         return self._popen.poll()
 
     def terminate(self) -> None:
-        """Send SIGTERM to the process. `wait` later kills the children that the process leaves."""
+        """Send SIGTERM to the process. `wait` kills the children that outlive the process."""
         with contextlib.suppress(psutil.NoSuchProcess):
             self._family |= set(psutil.Process(self._popen.pid).children(recursive=True))
         self._popen.terminate()

@@ -36,11 +36,11 @@ class Place:
     root: Path
     """The pod's own directory."""
     claims: Path
-    """The directory of the volumes of PersistentVolumeClaims, which all pods share."""
+    """The directory with the volumes of all PersistentVolumeClaims. All pods share it."""
     mark: str
     """Identifies the processes of the simulator."""
     names: Callable[[str, str], str]
-    """Replaces the names of Services in a text with addresses. Takes the text and a namespace."""
+    """Takes a text and a namespace, and replaces names of Services in the text with addresses."""
     twin: Callable[[], int]
     """Returns a free port p such that port p + 10000 is free too."""
 
@@ -68,7 +68,7 @@ class RunningPod:
             body, self._places, volumes.Paths({**paths, image.HOME: self._opt}).rewrite
         )
         volumes.rewrite_files(body, self._places, self._named)
-        # This loop raises NotFound if an environment needs a missing Secret or ConfigMap.
+        # `resolve` raises NotFound if a container's variables need a missing Secret or ConfigMap.
         for container in everything:
             environment.resolve(objects, self._located(), container)
         self._weed: dict[str, int] = {}
@@ -187,10 +187,7 @@ class RunningPod:
         )
 
     def text(self, text: str, container: Body) -> str:
-        """Return `text` with its mount paths and its names of Services replaced.
-
-        The pod's directories replace mount paths, and addresses replace the names of Services.
-        """
+        """Replace mount paths in `text` with directories, and names of Services with addresses."""
         return self._named(self._paths(container).rewrite(text))
 
     def _move(self, command: list[str]) -> None:

@@ -83,9 +83,9 @@ class Release:
         return self.keys["awares-endpoint"]["token"]
 
     def on_head(self, command: str) -> str:
-        """Return `command` as it runs in the head pod of the permanent RayCluster.
+        """Adapt `command` for the simulated head pod of the permanent RayCluster.
 
-        Mount paths and Service names are replaced by directories and addresses of this machine.
+        Replace mount paths with directories, and names of Services with addresses, on this machine.
         """
         heads = [
             body

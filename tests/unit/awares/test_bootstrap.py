@@ -1,4 +1,4 @@
-"""Tests bootstrap confidence intervals, for example against that of a binomial proportion."""
+"""Tests bootstrap confidence intervals, partly against the formula for a binomial proportion."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tests the lenient parser on a corpus of turns, and that it reads only what a turn names."""
+"""Tests the lenient parser on a corpus of turns, and that it invents no requested region."""
 
 import json
 import re
@@ -34,7 +34,7 @@ def test_the_parser_reads_95_percent_of_the_recoverable_forms_and_none_wrongly()
     recoverable = [(want, got) for _, want, got in results if want.startswith("R")]
     assert len(recoverable) > 80
     assert sum(want == got for want, got in recoverable) / len(recoverable) >= LEAST_READ
-    # The parser may return Malformed for a recoverable form, but must never return a wrong request.
+    # The parser may refuse a recoverable request as Malformed, but must never misread a turn.
     assert [row for row in results if row[1] != row[2] and row[2] != "M"] == []
     assert [row for row in results if not row[1].startswith("R") and row[1] != row[2]] == []
 

@@ -46,8 +46,8 @@ def test_grpo_clips_by_hand():
     assert loss == pytest.approx(-0.275)
     assert stats.loss == pytest.approx(-0.275)
     assert stats.clip_fraction == 0.5 and stats.ratio == pytest.approx(1.0) and stats.tokens == 4
-    # The gradient is 0 if the minimum is the clipped term. Otherwise it is -advantage * ratio / 4,
-    # for 2 * 2 tokens.
+    # The gradient of a token is 0 if the minimum is the clipped term. Otherwise it is
+    # -advantage * ratio / 4, because the batch has 4 tokens.
     assert gradient.tolist() == [[0.0, pytest.approx(-2 * 0.5 / 4)], [pytest.approx(1.5 / 4), 0.0]]
 
 

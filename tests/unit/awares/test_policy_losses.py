@@ -28,7 +28,7 @@ from awares.losses import (
 from tests.unit.awares.loss_of_ratios import PLAIN, run
 
 ONE_OR_THREE = [[True, False, False], [True, True, True]]
-"""The mask of an episode with one token and an episode with three."""
+"""The masks of two episodes: one with one token, and one with three tokens."""
 
 
 def with_loss(policy_loss) -> GrpoSettings:
@@ -54,8 +54,8 @@ def test_clip_higher_has_two_bounds():
 
 
 def test_dr_grpo_divides_by_a_constant():
-    # The terms of the two episodes sum to 2 and -3, and the constant is 4.
-    #     loss = -(2 - 3) / (4 * 2)
+    # The terms of the first episode sum to 2, and those of the second to -3. The sums are divided
+    # by the constant 4 and by the 2 episodes: loss = -(2 - 3) / (4 * 2).
     loss, _, gradient = run([[1.0] * 3] * 2, [2.0, -1.0], with_loss(DrGrpo(4)), mask=ONE_OR_THREE)
     assert loss == pytest.approx(1 / 8)
     assert gradient.tolist() == about([[-2 / 8, 0.0, 0.0], [1 / 8] * 3])
@@ -104,8 +104,7 @@ def test_cispo_bounds_the_ratio_and_keeps_the_gradient():
     loss, stats, gradient = run([[0.5, 3.0]], [2.0], with_loss(Cispo(2.0)))
     terms = (0.5 * 2 * (-1 + math.log(0.5)), 2.0 * 2 * (-1 + math.log(3.0)))
     assert loss == pytest.approx(-sum(terms) / 2)
-    # The gradient is -min(r, 2) * A / 2. The second token has one too, although its ratio is
-    # clipped.
+    # The gradient is -min(r, 2) * A / 2, even for the second token, whose ratio is clipped.
     assert gradient.tolist() == about([[-0.5 * 2 / 2, -2.0 * 2 / 2]])
     assert stats.clip_fraction == 0.5
 
@@ -144,9 +143,10 @@ def test_an_episode_with_a_large_product_is_masked_but_has_its_kl_term():
 
 
 def test_the_trust_region_and_the_correction_are_decoupled():
-    """Check that the clip bounds policy / proximal, and that w is proximal / behaviour policy.
+    """Check that r = policy / proximal is clipped, and that w is proximal / behaviour policy.
 
-    The three policies give the token the probabilities 0.165, 0.15 and 0.1.
+    The token has the probability 0.165 under the policy, 0.15 under the proximal policy, and 0.1
+    under the behaviour policy.
     """
     behaviour, proximal, policy = (tensor([[math.log(value)]]) for value in (0.1, 0.15, 0.165))
 

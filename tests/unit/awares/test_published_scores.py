@@ -1,7 +1,7 @@
 """Tests that the scorers of the versions 2026-03 and 2026-08 give the same scores as lmms-eval.
 
 tests/lmms_eval/table.json holds scores of lmms-eval. If lmms-eval is installed, a test also
-compares fresh pairs.
+compares scores of pairs that are not in the table.
 """
 
 from importlib.metadata import PackageNotFoundError, version

@@ -88,7 +88,7 @@ def test_an_image_within_the_limit_has_the_same_views_by_the_papers_rule():
 
 
 def test_a_crop_is_cut_from_the_original_pixels():
-    """Check that a crop shows detail that the full view loses at the processor's limit."""
+    """Check that a crop keeps detail of an image that is larger than the processor's limit."""
     image = Image.effect_noise((400, 400), 80).convert("RGB")
     rule = ViewRule(crop_scale=2.0, max_pixels=200 * 200)
     crop = render(image, rule.crop(CropId.CENTER, image.size))

@@ -161,7 +161,7 @@ def test_every_value_is_described() -> None:
 def test_only_labels_annotations_global_and_kubernetes_types_are_open() -> None:
     """Check that only a few objects of the schema accept unknown keys.
 
-    $defs.objects and $defs.map stand for types of Kubernetes. Its API server checks their keys.
+    `$defs.objects` and `$defs.map` stand for Kubernetes types, whose keys the API server checks.
     """
 
     def open_maps(node: Any, path: str) -> Iterator[str]:

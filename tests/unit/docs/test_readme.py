@@ -36,8 +36,8 @@ RUNS = sorted((Path(__file__).parent / "quickstarts").glob("*.json"))
 ADAPTER_RUNS = Path(__file__).with_name("lora_runs.json")
 """The path of the results of three quickstarts that trained LoRA adapters.
 
-Their key `canary_slope` lists the slopes that a run measured. A slope relates the change of the
-canary's logprobs in the engine to their change in the learner.
+Their key `canary_slope` lists the slopes that a run measured. A slope is the change of the canary's
+logprobs in the engine, divided by their change in the learner.
 """
 PAGE_RUNS = Path(__file__).with_name("large_pages.json")
 """The path of the results of tests/benchmarks/large_pages.py, by `method.crop_scale`."""
@@ -194,8 +194,8 @@ def test_what_the_text_says_of_the_results_holds() -> None:
     runs = [json.loads(path.read_text("utf-8"))["policies"] for path in RUNS]
     for policies in runs:
         full, escalate, awares = (policies[name] for name in ("full", "escalate", "awares"))
-        # By the README, AwaRes is at most 1.5 points less accurate than full resolution, and uses
-        # about 40 % of its visual tokens.
+        # According to the README, AwaRes loses at most 1.5 points of accuracy compared with full
+        # resolution, and uses about 40 % as many visual tokens.
         assert full["accuracy"] - awares["accuracy"] < 0.015
         assert awares["rtr_token"] == pytest.approx(0.4, abs=0.05)
         assert abs(escalate["accuracy"] - awares["accuracy"]) < 0.02

@@ -78,9 +78,10 @@ def deletion_rules_are_distinct(spec: Spec, _: Collection[str]) -> Iterator[str]
 
 
 def deletion_rules_are_in_order(spec: Spec, _: Collection[str]) -> Iterator[str]:
-    """Yield a message for each pair of rules on one status that delete in the wrong order.
+    """Yield a message for each pair of deletion rules in the wrong order.
 
-    The workers may not be deleted later than the cluster, nor the cluster later than the job.
+    For the same job status, the workers may not be deleted later than the cluster, nor the cluster
+    later than the job.
     """
     order = ("DeleteWorkers", "DeleteCluster", "DeleteSelf")
     seconds: dict[tuple[str, ...], dict[str, int]] = {}

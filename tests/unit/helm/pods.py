@@ -45,8 +45,8 @@ def _of(doc: Doc) -> Iterator[Doc]:
 
 def _cluster(doc: Doc, spec: Doc) -> Iterator[Doc]:
     """Yield the pods of a Ray cluster."""
-    # KubeRay adds a random suffix here. With a fixed suffix, a selector for the name without a
-    # suffix fails a test.
+    # KubeRay adds a random suffix to the cluster name of a RayJob or a RayService. The fixed suffix
+    # stands for it, so that a test fails if a selector omits the suffix.
     name = doc["metadata"]["name"] + ("" if doc["kind"] == "RayCluster" else "-x7k2p")
     labels = {
         "ray.io/cluster": name,

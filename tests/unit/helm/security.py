@@ -93,7 +93,7 @@ def _writable(pod: Doc, container: Doc) -> Iterator[str]:
 def bounded(container: Doc) -> Iterator[str]:
     """Yield a message for each wrong or missing request or limit.
 
-    No request of CPU or memory may exceed its limit. A request of GPUs must equal its limit.
+    A request for CPU or memory may not exceed its limit. A request for GPUs must equal its limit.
     """
     resources = container.get("resources") or {}
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}

@@ -21,7 +21,7 @@ ADDRESS = re.compile(
 
 
 def matches(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
-    """Return whether a label selector selects the labels. An empty selector selects everything."""
+    """Return whether a label selector matches the labels. An empty selector matches all labels."""
     selector = selector or {}
     same = all(
         labels.get(key) == value for key, value in (selector.get("matchLabels") or {}).items()

@@ -1,7 +1,7 @@
 """Checks a RayService's serveConfigV2 with Ray Serve's models and this project's configuration.
 
 Ray Serve accepts unknown keys, a route prefix without a slash, and autoscaling bounds in the wrong
-order. This module does not.
+order. This module reports them as errors.
 """
 
 import typing

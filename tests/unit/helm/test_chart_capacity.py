@@ -85,13 +85,13 @@ def nodes(spec: Doc) -> list[Node]:
 def unplaced(bundles: list[Bundle], places: list[Node]) -> list[Bundle]:
     """Place the bundles on the nodes `places`. Return the bundles for which no node has room."""
     left = []
-    # The bundles with the most labels, then GPUs, then CPUs come first.
+    # Sort the bundles by their number of labels, then of GPUs, then of CPUs, all descending.
     for bundle in sorted(bundles, key=lambda one: (-len(one.selector), -one.gpus, -one.cpus)):
         fitting = [node for node in places if node.takes(bundle)]
         if not fitting:
             left.append(bundle)
             continue
-        # Pick the node with the fewest free GPUs, then CPUs.
+        # Pick the node with the fewest free GPUs. Among such nodes, the fewest free CPUs decide.
         node = min(fitting, key=lambda node: (node.gpus - bundle.gpus, node.cpus - bundle.cpus))
         node.cpus, node.gpus = node.cpus - bundle.cpus, node.gpus - bundle.gpus
     return left

@@ -1,4 +1,4 @@
-"""Tests values of worker groups, and the values of the model cache, budgets and routes."""
+"""Tests the chart's values for worker groups, model caches, PodDisruptionBudgets and routes."""
 
 from typing import Any
 

@@ -128,7 +128,7 @@ def runbooks() -> str:
 
 
 def exists(command: str) -> bool:
-    """Return whether the program knows the subcommand, and thus prints the help of it."""
+    """Return whether the program knows the subcommand, and can print its help."""
     program, *words = command.split()
     is_ours = program in ("awares", "ray")
     path = Path(sys.executable).with_name(program) if is_ours else binary(program)
@@ -143,7 +143,7 @@ def test_commands_in_runbooks_exist() -> None:
 
 
 def test_objects_in_runbooks_exist() -> None:
-    """Check that each kind of object after a verb of kubectl is a pod, or is in the chart."""
+    """Check that `kubectl get` and `kubectl describe` name pods, or objects of the chart."""
     templates = "\n".join(path.read_text() for path in (CHART / "templates").glob("*.yaml"))
     kinds = {"pod", *(kind.lower() for kind in re.findall(r"^kind: (\w+)$", templates, re.M))}
     named = re.findall(r"\bkubectl (?:get|describe) ([a-z]+)", runbooks())

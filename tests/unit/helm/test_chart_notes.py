@@ -54,7 +54,8 @@ REMOVAL = re.compile(r"kubectl.* delete (\S+) --cascade=foreground .*?--selector
 def test_the_command_before_an_uninstall_finds_every_custom_resource(case: Case) -> None:
     """Check that the command deletes every kind of custom resource that the chart renders.
 
-    `helm uninstall` alone could delete KubeRay's operator before it has cleaned up the resources.
+    `helm uninstall` alone could delete KubeRay's operator too early. The operator must first clean
+    up the custom resources.
     """
     [(kinds, label, value)] = REMOVAL.findall(notes(case))
     assert (label, value) == ("app.kubernetes.io/instance", RELEASE)

@@ -279,7 +279,7 @@ SCHEMA: dict[str, tuple[dict[str, Any], str, str]] = {
 def test_the_schema_is_closed(name: str, major: int) -> None:
     """Check that the schema refuses the value with a message that starts with the value's path.
 
-    Helm 4 writes a path as '/store/bucket', and helm 3 writes store.bucket.
+    Helm 4 writes a path as `'/store/bucket'`, and helm 3 writes `store.bucket`.
     """
     changes, path, word = SCHEMA[name]
     place = (

@@ -58,9 +58,9 @@ def test_jobs_bring_their_own_submitter(case: Case) -> None:
 
 
 def drains(docs: Sequence[Doc]) -> list[tuple[str, float, int]]:
-    """Return the role, the seconds of Ray's drain, and the grace period of each Ray pod.
+    """Return the role, the drain time and the grace period of each Ray pod, in seconds.
 
-    After SIGTERM, `ray start` drains its node for this time, and then ends Ray's processes.
+    After SIGTERM, `ray start` drains its node for the drain time, and then ends Ray's processes.
     """
     found = []
     for pod in expand(docs):
@@ -78,7 +78,7 @@ def test_ray_pods_have_time_to_drain(case: Case) -> None:
 
 
 def test_the_drain_grows_with_the_groups_value_and_the_endpoints_shutdown_time() -> None:
-    """Check that the larger of the two counts for a worker of the endpoint."""
+    """Check that the larger of both values is the drain time of the endpoint's workers."""
     values = {
         "setup": {"serve": {"shutdown_timeout_s": 299.5}},
         "cluster": {"groups": {"rollout": {"drainSeconds": 90}}},
@@ -105,7 +105,7 @@ BAD = {
 def test_checkov_finds_only_accepted_faults(tmp_path: Path) -> None:
     """Check that checkov reports only accepted findings for the chart's documents.
 
-    It must also report an insecure pod that the test adds, which proves that checkov works.
+    Checkov must also report an insecure pod that the test adds, which proves that checkov works.
     """
     everything = [
         doc

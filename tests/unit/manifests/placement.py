@@ -67,7 +67,7 @@ class Pool:
     sizes: Sequence[Mapping[str, float]]
     """For each instance type, the amounts of each resource that a node offers to pods."""
     gpus: float
-    """The most GPUs that the pool can offer, or infinity without a limit."""
+    """The largest number of GPUs that the pool can offer, or infinity without a limit."""
 
     def refusal(self, pod: Doc) -> str | None:
         """Return why no node of the pool takes the pod, or None if a node takes it."""
@@ -199,7 +199,7 @@ def faults(docs: Sequence[Doc], target: str) -> Iterator[str]:
 
 
 def used(docs: Sequence[Doc], resource: str = "nvidia.com/gpu") -> dict[str, dict[str, float]]:
-    """Return how much of a resource the pods of each Ray cluster request at most.
+    """Return the total request for a resource of each Ray cluster's pods at maximum size.
 
     The outer key is the cluster's owner. The inner key is the pool, or "" without a pool.
     """

@@ -1,6 +1,6 @@
-"""Evaluates the IAM policies of this repository, with only the features that they use.
+"""Evaluates the IAM policies of this repository. Other policies may need features that are missing.
 
-AWS's IAM reference defines these features in "Policy evaluation logic" and "Condition operators".
+AWS's IAM reference defines the features in "Policy evaluation logic" and "Condition operators".
 """
 
 import json

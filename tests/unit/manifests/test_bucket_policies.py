@@ -190,7 +190,7 @@ def test_all_access_needs_tls() -> None:
     ],
 )
 def test_the_command_in_the_first_line_accepts_the_file(name: str) -> None:
-    """Check that the command's options and the file make a valid request of the AWS operation.
+    """Check that the command's options and the file form a valid request for the AWS operation.
 
     The command reads the file through --cli-input-yaml.
     """

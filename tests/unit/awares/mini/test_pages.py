@@ -68,6 +68,6 @@ def test_small_print_has_too_few_pixels_in_the_full_view():
 def _gap(first, second):
     """Return the largest difference between the pixel values of two images.
 
-    Both scenes have the same seed and thus the same noise, so the noise cancels.
+    The images show scenes with the same seed. Their noise is identical, so it cancels.
     """
     return int(np.abs(np.asarray(first, int) - np.asarray(second, int)).max())

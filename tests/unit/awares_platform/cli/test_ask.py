@@ -42,8 +42,8 @@ def reply_of(answer: str, views: list[dict] = VIEWS, **figures: object) -> list[
 class Endpoint(http.server.BaseHTTPRequestHandler):
     """A handler that replies with the server's `script`: a status, a body and headers.
 
-    If `script` is None, the handler streams `server.chunks`, with a call of `server.pause` before
-    each.
+    If `script` is None, the handler streams `server.chunks`, and calls `server.pause` before each
+    chunk.
     """
 
     def do_GET(self) -> None:

@@ -16,10 +16,10 @@ JOBS = ("curate", "sft", "grpo", "evaluate", "serve")
 RECORD = Path(__file__).with_name("quickstart_series.txt")
 QUIET_S = {"curate": 237, "sft": 213, "grpo": 321, "evaluate": 124, "serve": 36}
 BUSY_S = {"curate": 12, "sft": 264, "grpo": 410, "evaluate": 179, "serve": 50}
-"""QUIET_S and BUSY_S map each job to its measured seconds in two further runs.
+"""QUIET_S and BUSY_S map each job to its duration in seconds, measured in two more runs.
 
-During the quiet run, the machine had little other work. During the busy run, it had more. The
-labels existed before the busy run, so its curation took only 12 seconds.
+The machine had little other work during the quiet run, and more during the busy run. Curation took
+only 12 seconds in the busy run, because the labels existed already.
 """
 
 Series = list[tuple[float, str, str]]

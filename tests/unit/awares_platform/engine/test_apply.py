@@ -48,8 +48,8 @@ from awares_platform.weights.manifest import WeightsError
 pytestmark = pytest.mark.slow
 
 WIDTH, WORDS = 64, 96
-# The class itself can stand for a configuration: only attention layers read it, and the model of
-# this file has none.
+# The class replaces an instance. Only attention layers read the configuration, and the model of
+# this file has no attention layers.
 CONFIG: Any = ModelConfig
 CPUS = ["closure", "packed", "native"]
 

@@ -121,8 +121,8 @@ def test_the_threshold_spends_as_many_tokens_as_awares() -> None:
     }
     joined = join(("full", "low", "threshold", "escalate", "awares"), rows, {}, SPEC)
     assert [one.episode.answer for one in joined["escalate"] if one.episode] == ["awares", "full"]
-    # The budget is the cost of `awares`, 0.25 + 0.5. The first passes of `threshold` cost 2 * 0.25,
-    # and a second pass costs 1.0, so `threshold` makes none.
+    # The budget is the cost of `awares`, 0.25 + 0.5. The first passes of `threshold` cost 2 * 0.25.
+    # A second pass costs 1.0, which exceeds the rest of the budget.
     assert joined["threshold"] == rows["low"]
     assert join(("low",), {"low": rows["low"]}, {}, SPEC) == {"low": rows["low"]}
 
@@ -139,8 +139,8 @@ def test_failed_episodes_change_no_budget_and_get_no_second_pass() -> None:
     first = [low(0, "low", -1.0), low(1, "low", -2.0), failed(low(2, "", 0.0))]
     asked = [DIRECT, replace(ASKED, sample=FULL[1].sample), failed(FULL[2])]
     rows = {"low": first, "full": FULL[:3], "awares": asked}
-    # The budget is 0.25 + 0.5, because the third episode of `awares` failed. The first passes cost
-    # 0.5, and a second pass costs too much.
+    # The budget is 0.25 + 0.5, without the failed third episode of `awares`. The first passes cost
+    # 2 * 0.25. A second pass costs 1.0, which exceeds the rest of the budget.
     joined = join(("threshold",), rows, {}, SPEC)["threshold"]
     assert joined == first
     dear = [DIRECT, played(1, (turn(WHOLE, "a"), turn(WHOLE, "b"))), failed(FULL[2])]

@@ -149,7 +149,7 @@ class Stage:
         )
         held: Any = self.journal
         self.book = book or MemoryBook()
-        # The reward of an answer, which is 1 for all other answers.
+        # Maps an answer to its reward. All other answers have the reward 1.
         self.rewards: dict[str | None, float] = {}
         steps, validation = self.settings.steps, self.settings.validation
         self.controller = Controller(

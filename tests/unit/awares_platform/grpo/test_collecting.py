@@ -17,8 +17,7 @@ def collections() -> Iterator[list[int]]:
             found.append(info["generation"])
 
     before = gc.get_threshold()
-    # Leave out the objects of earlier tests: the more objects exist, the rarer are full
-    # collections.
+    # Exclude the objects of earlier tests. Full collections would be rarer with more objects.
     gc.freeze()
     gc.collect()
     gc.callbacks.append(note)

@@ -97,8 +97,8 @@ def test_the_batch_is_dealt_with_advantages_scaled_by_the_batch(
         await acted.controller.attach(0, Position())
         shard = await acted.controller.batch(0, 0, 0, 1)
         assert shard is not None
-        # The stage sets the advantages 1 and -1. The controller divides them by the standard
-        # deviation of the rewards + std_eps, 0 + 0.5.
+        # The stage sets the advantages 1 and -1. The controller divides them by 0.5: the standard
+        # deviation of the rewards, 0, plus std_eps.
         (((sequence,),),) = [minibatch.passes for minibatch in shard.minibatches]
         assert sorted(sequence.advantages) == [-2.0, -2.0, 2.0, 2.0]
         await acted.controller.close()

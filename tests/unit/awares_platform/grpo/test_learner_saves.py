@@ -44,7 +44,7 @@ class Idle:
 
 
 class ScriptedLearner(Learner):
-    """A learner without an engine, which gets the orders of `script`, and a batch for each None."""
+    """A learner without an engine. Each item of `script` is an order, or None for a batch."""
 
     def __init__(self, script: list[Finish | Leave | Restore | None], every: int) -> None:
         self._settings = GrpoConfig(steps=6, checkpoint_every=every)
@@ -75,7 +75,7 @@ class ScriptedLearner(Learner):
 
 @pytest.fixture
 def saves(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Save]]:
-    """Return a list that gets each checkpoint. No notice of preemption arrives."""
+    """Yield a list to which each save of a checkpoint adds an entry. No preemption is announced."""
     found: list[Save] = []
 
     def save(

@@ -1,6 +1,6 @@
 """Tests that the controller passes on the episodes of actors without unpacking them.
 
-To unpack the episodes of 800 groups a second takes a tenth of a core.
+Unpacking the episodes of 800 groups per second would use 10 % of a CPU core.
 """
 
 import pickle
@@ -26,7 +26,7 @@ VALUES = [RewardValue(9.75, {"answer": 10.0}), RewardValue(0.5, {"answer": 0.5})
 
 @pytest.fixture
 def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Return a list that has the id of an episode's sample for each time it is unpacked."""
+    """Return a list to which each unpacking of an episode adds the id of the episode's sample."""
     found: list[str] = []
     unpack = Episode.unpack
 

@@ -26,7 +26,7 @@ LOW = View()
 class CountingMaker:
     """A fake image processor that makes one patch of every 14 x 14 pixels of a view.
 
-    The values of a patch are the number of the view's image.
+    All values of a patch equal the number of the view's image.
     """
 
     def __init__(self) -> None:

@@ -47,15 +47,15 @@ def decided(
 @pytest.mark.parametrize(
     ("wanted", "load", "waits", "found"),
     [
-        (4, 2.0, 0.0, 3),  # Three actors have work for two thirds of the time.
+        (4, 2.0, 0.0, 3),  # Three actors would have work for 67 % of the time.
         (4, 2.4, 0.0, 3),
         (4, 2.8, 0.0, 4),  # Three actors would have work for 93 % of the time.
         (8, 0.8, 0.0, 1),
         (1, 0.0, 0.0, 1),
         (4, 2.0, 0.5, 4),  # The learner waits, so no actor is released.
-        (3, 2.9, 0.5, 6),  # Three actors do half of the work.
+        (3, 2.9, 0.5, 6),  # The learner waits half of the time, so it needs twice the actors.
         (3, 2.9, 0.05, 3),
-        (3, 2.0, 0.5, 3),  # The actors are idle, so more of them do not help.
+        (3, 2.0, 0.5, 3),  # The actors are partly idle, so more actors do not help.
         (4, 4.0, 1.0, 9),
     ],
 )
@@ -111,7 +111,7 @@ def test_without_a_minimum_the_number_of_actors_stays() -> None:
 
 
 def resized(acted: Stage, actors: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the next decision of the controller be this number of actors."""
+    """Make the controller change the number of actors to `actors` at its next decision."""
     decisions = [Resize(actors, "the test says so")]
     sizing = acted.controller._sizing
     monkeypatch.setattr(sizing, "decide", lambda *_: decisions.pop() if decisions else None)
@@ -142,7 +142,7 @@ def test_a_released_actor_hands_back_its_groups_and_may_come_back(
             await until(lambda: any(acted.spawned[0].begun.values()))
             [held] = [line.split()[-1] for line in acted.log if line.startswith("actor1 plays")]
             assert acted.log.count(f"actor0 plays {held}") == 1
-            # The released actor loads no version any more, so its version must not count.
+            # The released actor loads no more versions. Its version must not raise weights/lag.
             for later in range(step, step + 3):
                 assert await acted.step(later, later) is not None
             step += 3

@@ -19,9 +19,9 @@ def of(sizes: list[tuple[int, int]], **settings: object):
 
 
 def test_the_papers_rule_costs_more_than_full_resolution_on_real_pages() -> None:
-    """Check the mean ratio of visual tokens for three scanned pages and a photograph.
+    """Check the mean RTR of three scanned pages and a photograph.
 
-    29 % of the episodes ask for a crop.
+    The mean is over episodes, of which 29 % ask for a crop.
     """
     paper = of(PAGES, views="paper")
     average = [low + 0.29 * (crop - low) for low, crop in zip(paper.low, paper.crop, strict=True)]

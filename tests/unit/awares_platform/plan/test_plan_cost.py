@@ -146,8 +146,8 @@ def test_hours_follow_from_flops() -> None:
     assert (grpo.learner_waits, grpo.rollouts_wait) == waits
     assert min(waits) == 0
     synchronous = make(setup("grpo.staleness_bound=0"), Assumptions()).hours["grpo"]
-    # A synchronous learner waits for the images of its longest pass: one image and eight crops.
-    # Those of the asynchronous learner above are ready.
+    # A synchronous learner waits for the images of its longest pass: one image and eight crops. The
+    # asynchronous learner above has its images ready and does not wait.
     images = 0.120 + 8 * 0.025
     assert (grpo.ranks.images_s, synchronous.ranks.images_s) == (0, pytest.approx(images))
     assert synchronous.ranks.seconds == pytest.approx(grpo.ranks.seconds + images)
@@ -191,8 +191,9 @@ def test_the_towers_time(
     """Check how often the vision tower runs.
 
     - With two minibatches, the proximal policy adds a run.
-    - With ZeRO stage 3 or a trained tower, the reference adds a run, and low views are not shared.
-    - A trained tower has two gradients, each as costly as a run.
+    - With ZeRO stage 3 or a trained tower, the reference policy adds a run, and each episode
+      computes its own low view.
+    - The backward pass of a trained tower costs as much as two runs.
     """
     whole = ("policy.lora_rank=0", "grpo.micro_tokens=none", "grpo.micro_batch=64")
     config = setup(*whole, "grpo.learner_workers=1", override)

@@ -12,7 +12,7 @@ from awares_platform.plan.division import TOLERANCE, Advice, Division, advise
 from tests.unit.awares_platform.plan.paper import ROOT, setup
 
 L40S = Assumptions(rollout_gpu_gib=45.0, rollout_peak_tflops=362.0, rollout_hbm_gbs=864.0)
-"""The GPUs of the preset two-pools: trainers have an H100, and rollout engines an L40S."""
+"""The GPUs of the preset `two-pools`: H100 for trainers, and L40S for rollout engines."""
 PRESETS = {"one-node": Assumptions(), "two-pools": L40S}
 WITHOUT = {"mini": "it runs on CPUs", "trial": "it runs on CPUs", "serve-only": "it trains nothing"}
 """Setups and presets that do not divide GPUs, with the reason why they do not."""

@@ -167,9 +167,9 @@ def test_tokens_of_a_page_are_those_of_the_processor() -> None:
 
 
 def test_the_prompt_of_another_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Check that the plan refuses a too long system prompt of an environment.
+    """Check that the plan refuses an environment whose system prompt is too long.
 
-    The checks of the configuration do not see this prompt.
+    The validation of the configuration does not know this prompt.
     """
     config = setup("method.environment=awares.whole_image:WholeImage")
     prompt = len(system_prompt(config.method)) // 4

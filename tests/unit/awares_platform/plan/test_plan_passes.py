@@ -1,7 +1,7 @@
 """Tests the planned memory of a training pass against the tensors of a real pass.
 
-The real model has an eighth of the 7B's widths. The comparison holds for the 7B too, because all
-tensors grow with the width.
+Each layer of the real model has an eighth of the width that it has in the 7B model. The comparison
+holds for the 7B model too, because all tensors grow with the width.
 """
 
 import shutil
@@ -124,8 +124,8 @@ def batch(scored: int) -> Batch:
 def test_the_plan_is_within_a_tenth_of_a_pass(
     directory: Path, settings: dict[str, Any], scored: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # CHUNK is the most elements that LoRA layers add at a time. The tensors here are far smaller
-    # than the 7B's, so CHUNK must be smaller too.
+    # CHUNK is the largest number of elements that LoRA layers add at a time. The tensors of this
+    # test are far smaller than those of the 7B model, so CHUNK must be smaller too.
     monkeypatch.setattr(rounding, "CHUNK", rounding.CHUNK // 256)
     policy = PolicyConfig(base=str(directory), **settings)
     model: Any = load_policy(directory, policy, seed=0)

@@ -66,8 +66,8 @@ def test_the_first_pass_waits_for_its_images_and_others_only_for_slow_ones() -> 
     assert hidden.images_s == pytest.approx(3 + 1)
     assert hidden.seconds == pytest.approx(4 + computing)
     longer = slow(30_000)
-    # The first pass waits 31 s and computes for 22 s. Meanwhile, the thread prepares the second
-    # pass's image for 30 s, so the second pass waits 8 s.
+    # The first pass waits 31 s for its images and computes for 22 s. During these 22 s, a thread
+    # begins to prepare the image of the second pass, which takes 30 s. The second pass waits 8 s.
     assert longer.images_s == pytest.approx(31 + (30 - 22))
     assert longer.prepared_s == pytest.approx(31 + 30)
 
@@ -79,8 +79,9 @@ def test_across_steps_only_slow_images_make_the_ranks_wait() -> None:
         return rank_time(4, 1, budget, LENGTHS, assumed, LANGUAGE, across_steps=True)
 
     assert (slow(3000).images_s, slow(3000).seconds) == (0, 2 * 11 + 2 * 7)
-    # The images of the first pass take 17 s, of which 14 s pass during the previous step. Those of
-    # the second pass are ready, because 16 s is less than 22 s.
+    # The images of the first pass take 17 s. The last pass of the previous step, during which they
+    # are prepared, takes 14 s. The images of the second pass take 16 s, less than the 22 s that the
+    # first pass takes.
     assert slow(8000).images_s == pytest.approx(17 - 14)
 
 
@@ -106,5 +107,5 @@ def test_a_batch_that_is_ready_early_has_its_images_ready() -> None:
     # The ranks compute for 1.5 s. A batch becomes ready every 1.75 s, so they wait for 0.25 s.
     assert ahead(1.75) == (1.75, 0.25)
     assert ahead(9.0) == (2.0, 0.5)
-    # The thread prepares images during the whole step and is slower than the ranks.
+    # The thread that prepares images needs 1.75 s for a step, so the ranks wait for 0.25 s.
     assert ahead(1.0, prepared=1.75) == (1.75, 0.25)

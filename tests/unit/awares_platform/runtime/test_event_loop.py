@@ -1,4 +1,4 @@
-"""Tests that signals end the tasks of an event loop, and that each further signal does so again."""
+"""Tests that a signal cancels the tasks of an event loop, and that each later signal does, too."""
 
 import asyncio
 import gc
@@ -28,9 +28,9 @@ def strike(number: signal.Signals) -> None:
 
 
 async def slow(ended: list[str], further: list[signal.Signals]) -> None:
-    """Wait for ever, until the cancellation after the last of the `further` signals.
+    """Wait until the task is cancelled len(`further`) + 1 times.
 
-    Each earlier cancellation only sends the next of these signals.
+    After each cancellation except the last, send the next signal of `further`.
     """
     for number in further:
         with suppress(asyncio.CancelledError):

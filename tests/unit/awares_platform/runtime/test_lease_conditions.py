@@ -23,7 +23,7 @@ KEY = run_lease("mini", "grpo")
 
 
 class Server:
-    """A small S3 server with objects, which ignores the headers in `ignored`."""
+    """A small S3 server that ignores the conditional headers named in `ignored`."""
 
     def __init__(self, ignored: tuple[str, ...] = ()) -> None:
         self.ignored, self.objects = ignored, {}

@@ -78,7 +78,8 @@ def address(crop_loop) -> Iterator[Callable[..., str]]:
 def tab(browser) -> Iterator[Callable]:
     """Yield a function that opens an address in a new tab.
 
-    The test fails if a script raises an error, or if the console shows one without `errors=True`.
+    The test fails if a script raises an error. Without `errors=True`, the test also fails if the
+    console shows an error.
     """
     contexts, said = [], []
 

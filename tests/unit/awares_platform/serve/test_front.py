@@ -46,7 +46,7 @@ class Behind:
     reports: list[int] = field(default_factory=list)
     """The numbers of requests in flight that the front reported."""
     left: int = 0
-    """The number of clients that left a hanging request."""
+    """The number of clients that disconnected during a hanging request."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         message = await receive()

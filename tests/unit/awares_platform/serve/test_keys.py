@@ -174,7 +174,7 @@ def test_visual_tokens_of_a_day_are_limited(clock: Clock) -> None:
 
 
 def local(shared: Allowances) -> Counts:
-    """Return the `Counts` object of a replica. It calls `shared` directly, and not through Ray."""
+    """Return the `Counts` object of a replica, which calls `shared` directly, without Ray."""
     methods = {name: SimpleNamespace(remote=getattr(shared, name)) for name in ("admit", "spend")}
     return Counts(SimpleNamespace(**methods))
 

@@ -1,4 +1,4 @@
-"""Tests that equal images of requests in flight are decoded and rendered once."""
+"""Tests that an image which several concurrent requests contain is decoded and rendered once."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Tests that every question gets an answer, whatever the policy writes before it."""
+"""Tests that every question gets an answer, even if the policy writes unreadable requests."""
 
 import pytest
 

@@ -27,7 +27,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Objects:
-    """The objects of a small S3 server that lists and deletes."""
+    """A small S3 server that can only list and delete its objects."""
 
     def __init__(self, delete_many: Callable[[Asked], Answer | None]) -> None:
         self.names, self.delete_many = [*NAMES], delete_many

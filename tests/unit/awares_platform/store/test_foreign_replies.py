@@ -1,4 +1,7 @@
-"""Tests that errors name a server that is no S3 server, and do not call its objects missing."""
+"""Tests that replies of a server that is no S3 server cause an error which says so.
+
+No such reply means that an object is missing.
+"""
 
 import re
 import time

@@ -112,7 +112,7 @@ def test_no_variable_moves_the_endpoint(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def rotated(accepted: str, rotate: Callable[[], object]) -> Callable[[Asked], Answer]:
-    """Return a handler that refuses all tokens except `accepted`, and calls `rotate` each time."""
+    """Return a handler that refuses all tokens except `accepted`. Each refusal calls `rotate`."""
 
     def answer(asked: Asked) -> Answer:
         if asked.headers["x-amz-security-token"] == accepted:

@@ -212,7 +212,10 @@ def test_a_setting_that_older_recipes_lack_is_left_out_until_it_changes_a_result
 
 
 def test_the_recipe_of_labels_has_no_setting_that_nobody_has_decided_on() -> None:
-    """Add a new setting whose default changes no label to recipe._ADDED, not to this list."""
+    """Check the settings in the recipe of labels.
+
+    A new setting whose default changes no label belongs in recipe._ADDED, not in this list.
+    """
     endpoints = ("judge_endpoint", "grounding_endpoint")
     assert {key for key in curate() if key.startswith("curate.")} == {
         "curate.judge",

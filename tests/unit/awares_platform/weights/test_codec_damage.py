@@ -82,7 +82,8 @@ def test_garbage_is_refused_or_harmless(tail: bytes, which: int) -> None:
 def test_no_word_is_written_beyond_the_end() -> None:
     """Check that the decoder refuses damaged streams, and writes only to the first 100 words.
 
-    The gap of a change is the number of unchanged words before it. The move is a code of its steps.
+    The gap of a change is the number of unchanged words before the changed word. The move is a code
+    for the number of steps by which the word changes.
     """
     words = np.zeros(200, np.int16)
     for streams in (

@@ -1,4 +1,4 @@
-"""Tests the JSON of HEAD, and the choice of the path with the fewest bytes to a version."""
+"""Tests the JSON of HEAD, and that a reader of a version downloads as few bytes as possible."""
 
 import pytest
 
