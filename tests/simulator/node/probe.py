@@ -20,7 +20,7 @@ def passes(
     """Return whether the probe succeeds now. A gRPC probe always succeeds.
 
     - `port` maps the name or declared number of a port to its actual number.
-    - `command` returns the arguments, environment and directory of a command's process.
+    - `command` maps the probe's command to the arguments, environment and directory of a process.
     """
     if "httpGet" in probe:
         return _http(address, port(probe["httpGet"]["port"]), probe["httpGet"].get("path", "/"))

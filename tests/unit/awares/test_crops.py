@@ -97,7 +97,7 @@ def test_padding_grows_by_a_share_of_the_box_and_clamps():
         ([(90, 90, 110, 110)], (CropId.BOTTOM_RIGHT,)),
         # The box straddles all quadrants.
         ([(46, 46, 66, 66)], (CropId.CENTER,)),
-        # The box straddles the vertical border above the center crop.
+        # The box lies across the border between the top left and top right quadrants.
         ([(30, 4, 80, 24)], (CropId.TOP,)),
         ([(4, 30, 24, 80)], (CropId.LEFT,)),
         # The top half and the two top quadrants have the same area. The top half is chosen,

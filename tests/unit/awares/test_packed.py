@@ -37,7 +37,7 @@ EPISODE = Episode(
 
 
 def held(value: Packable[Any], name: str) -> bool:
-    """Return whether `value` has the field `name` already, without unpacking it."""
+    """Return whether the field `name` of `value` is unpacked. The call itself unpacks nothing."""
     try:
         vars(type(value))[name].__get__(value)
     except AttributeError:

@@ -74,7 +74,8 @@ def test_dapo_weighs_all_tokens_alike():
 
 
 def test_gspo_clips_the_ratio_of_an_episode():
-    # The ratio of an episode is the geometric mean of its r. It is clipped to 0.8 to 1.28.
+    # The ratio of an episode is the geometric mean of its tokens' r. The ratio is clipped to the
+    # interval from 0.8 to 1.28.
     #     A = 2:  ratio sqrt(1.5 * 0.6) = sqrt(0.9), term 2 * sqrt(0.9)
     #     A = 1:  ratio sqrt(2 * 1.125) = 1.5, term 1.28
     settings = with_loss(Gspo(0.2, 0.28))

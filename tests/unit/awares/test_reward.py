@@ -47,8 +47,8 @@ def sample(label: Label | None) -> Sample:
     [
         (Label.LR, episode("7"), 10.0, 0.0),
         (Label.LR, episode("3"), 5.0, 0.0),
-        # The label HR asks for crops. An episode without crops has a cost, even if its answer is
-        # right.
+        # The label HR means that crops are needed. An episode without crops has a cost, even if its
+        # answer is right.
         (Label.HR, episode("7"), 10.0, 2.0),
         (Label.HR, episode("7", (CropId.TOP_LEFT,)), 10.0, 0.2525),
         # The cost of requested crops does not depend on the label.
@@ -59,7 +59,7 @@ def sample(label: Label | None) -> Sample:
             0.2525,
         ),
         (Label.HR, episode("7", (A,)), 10.0, 0.26),
-        # The quadrant counts, although the top half contains it: 0.25 + 0.5 = 0.75.
+        # The top half contains the quadrant, but both areas count: 0.25 + 0.5 = 0.75.
         (
             Label.HR,
             episode("7", (CropId.TOP_LEFT, CropId.TOP)),

@@ -95,7 +95,7 @@ def test_counts_by_hand(size, tokens):
 
 
 def test_published_ratios():
-    """Compare ratios of tokens and of pixels with published values.
+    """Compare the RTR (retained token ratio) and the pixel ratio of views with published values.
 
     A half-size view has 0.25 of the pixels, but here more than 0.25 of the tokens: the processor
     shrinks the full image or enlarges the view.

@@ -46,7 +46,7 @@ def ratio(rule, size, limits, *crops):
     ],
 )
 def test_the_papers_rule_costs_what_the_released_settings_cost(views, size, limits, figures):
-    """Check the token ratio of a low view alone, with a quadrant, and with the whole image."""
+    """Check the RTR (retained token ratio) of no request, a quadrant, and the whole image."""
     rule = ViewRule(views, max_pixels=limits.max_pixels)
     asked = ((), ("0",), ("all",))
     found = [ratio(rule, size, limits, *crops) for crops, _ in zip(asked, figures, strict=False)]

@@ -51,9 +51,9 @@ def recorded(taken: Mapping[str, float] = RECORDED_S) -> Series:
 
 
 def replay(series: Series, stream: io.StringIO) -> Iterator[tuple[float, float | None, float]]:
-    """Replay `series`, and yield three times for each progress line.
+    """Replay `series`, and yield a tuple of three durations in seconds for each progress line.
 
-    The times are the elapsed, the estimated remaining and the true remaining seconds.
+    The durations are the elapsed time, the estimated remaining time and the true remaining time.
     """
     now = 0.0
     pace = Pace(typical(PlatformConfig()), (), stream, lambda: now)

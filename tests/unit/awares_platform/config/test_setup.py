@@ -299,7 +299,7 @@ def test_a_setup_extends_a_shipped_one(tmp_path: Path) -> None:
     assert (paper.method.views, paper.engine.max_images) == ("paper", 11)
     assert (paper.method.answer_weight, paper.engine.gpu_memory_utilization) == (10.0, 0.85)
     assert (paper.sft, paper.policy) == (base.sft, base.policy)
-    # With the paper's views, learner and rollout actors need other shares of the GPUs.
+    # With the paper's views, the GPUs must be divided differently among learner and rollout actors.
     division = {"learner_workers": 7, "rollout_actors": 1}
     assert paper.grpo == base.grpo.model_copy(update=division) != base.grpo
     own = tmp_path / "own.toml"
@@ -324,7 +324,7 @@ def test_a_setup_extends_a_shipped_one(tmp_path: Path) -> None:
 def test_the_three_setups_of_the_7b_policy_cost_what_they_say(
     name: str, size: tuple[int, int], figures: tuple[float, ...]
 ) -> None:
-    """Check the token ratios of a low view alone, with one crop, and with the whole image."""
+    """Check the RTR (retained token ratio) of no request, one crop, and the whole image."""
     found = ratios([size], load(name).method, QWEN2_5_VL).mean
     assert tuple(found.values()) == pytest.approx(figures, abs=0.006)
 

@@ -1,4 +1,4 @@
-"""Tests the canary: its prompts, its compared tokens, and the bound on the logprob difference.
+"""Tests the canary: its prompts, its compared tokens, and the limit of the logprob difference.
 
 The canary is a few fixed prompts, on which engine and learner must agree after each load.
 """

@@ -13,10 +13,10 @@ TOKENS = 160
 
 
 def measured(played: float, size: float, noise: float, seed: int = 0) -> Change:
-    """Return a change of the learner's logprobs, and `played` times this change in the engine.
+    """Return a random change of the learner's logprobs, and the engine's change.
 
-    `size` is the standard deviation of the change, and `noise` that of the engine's rounding
-    errors.
+    The engine's change is `played` times the learner's change, plus rounding errors. `size` is the
+    standard deviation of the learner's change, and `noise` that of the rounding errors.
     """
     torch.manual_seed(seed)
     start, update = torch.randn(TOKENS) - 2, torch.randn(TOKENS) * size

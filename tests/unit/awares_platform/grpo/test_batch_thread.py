@@ -17,7 +17,7 @@ from tests.unit.awares_platform.grpo.stage import Stage, play, until
 
 
 class Held:
-    """A function that blocks its thread until `release` is called, and fails after two seconds."""
+    """A function that blocks its thread until `release` is called, but for at most two seconds."""
 
     def __init__(self, function: Callable) -> None:
         self._function, self._released = function, threading.Event()

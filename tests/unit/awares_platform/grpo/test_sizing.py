@@ -72,7 +72,7 @@ def test_actors_without_a_node_count_as_wanted() -> None:
 
 @given(need=st.floats(0.01, 70), wanted=st.integers(1, 64))
 def test_a_steady_load_leads_to_one_number_of_actors(need: float, wanted: int) -> None:
-    """Check that the third decision changes nothing, and that the actors then suffice.
+    """Check that the number of actors is stable and suitable after two decisions.
 
     At the learner's full speed, the rollouts keep `need` actors busy.
     """

@@ -29,7 +29,7 @@ def validated(acted: Stage) -> list[int]:
 
 
 async def rows(acted: Stage, count: int) -> list[tuple[int, dict[str, float]]]:
-    """Return the next `count` rows of metrics that have figures of a validation."""
+    """Return the next `count` rows of metrics that contain the results of a validation."""
     found: list[tuple[int, dict[str, float]]] = []
     async with asyncio.timeout(10):
         while len(found) < count:
@@ -68,8 +68,8 @@ def test_the_start_every_second_and_the_last_version_are_validated(
         assert await acted.controller.last(5, 6)
         found = await rows(acted, 4)
         assert validated(acted) == [1, 3, 5, 6]
-        # Each row begins with the index of the step that made its version, or -1 for the starting
-        # version.
+        # Each row begins with the index of the step that produced the validated version. The index
+        # is -1 for the starting version.
         assert [step + 1 for step, _ in found] == [0, 2, 4, 5]
         assert [row["validation/reward"] for _, row in found] == [2.0, 2.0, 2.0, 1.0]
         assert [row["validation/accuracy"] for _, row in found] == [1.0, 1.0, 1.0, 0.0]

@@ -40,7 +40,7 @@ def threads() -> int:
 
 
 class Rank:
-    """A Warmer and its ViewCache. `opened` and `prepared` list the images and views so far."""
+    """A Warmer and its ViewCache. Records opened images in `opened` and views in `prepared`."""
 
     def __init__(self, cache_bytes: int = 1 << 20) -> None:
         self.opened: list[str] = []

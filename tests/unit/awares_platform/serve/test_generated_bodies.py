@@ -41,7 +41,7 @@ FIELDS: dict[str, Any] = {
         },
     },
 }
-"""A valid value of each field, so that the random changes can reach each field."""
+"""A body that sets every field, so that random changes can affect every field."""
 # All examples share one client, so hypothesis must accept a fixture that lives longer than an
 # example. Shrinking is slow, and failing examples are readable without it.
 QUICK = settings(

@@ -1,4 +1,4 @@
-"""Tests how processes share the work on a weight version, and the memory of its tensors."""
+"""Tests how processes divide the work of reading a weight version, and share its tensors."""
 
 import multiprocessing
 import os
@@ -105,7 +105,7 @@ def test_processes_share_tensors_and_errors(tmp_path: Path) -> None:
         assert one["layouts"] == LAYOUTS
         assert one["values"] == [[1.0] * 15, [], [3.0], [1.0] * 7]
         assert one["gathered"] == [0, 1]
-        # Each of the three tensors with elements has one mapping and no open descriptor. After the
+        # Each of the three nonempty tensors has one mapping and no open descriptor. After the
         # tensors are deleted, no mapping is left.
         assert (one["shared"], one["shared after"]) == (3, 0)
         assert one["store"] == ("StoreUnavailable", "gone")
