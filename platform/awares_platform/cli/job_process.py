@@ -1,4 +1,4 @@
-"""Runs a job in a separate process, which uses the Ray and the store of the open session.
+"""Runs a job in a separate process, which uses the Ray cluster and the store of the open session.
 
 The calling process shows the progress of the job, and writes the job's output to a log file.
 """
@@ -31,7 +31,7 @@ _PROGRESS = re.compile(r"^(?P<job>\w+) \[ *\d+ s\]: (?P<note>.*)$")
 
 
 def run_job(job: str, config: PlatformConfig, directory: Path, pace: Pace) -> None:
-    """Run `awares <job>` in a separate process, with this session's Ray and store.
+    """Run `awares <job>` in a separate process, with this session's Ray cluster and store.
 
     Write the output of the job to <directory>/<job>.log. Raises LaunchError if the job fails. The
     error quotes the end of the log.

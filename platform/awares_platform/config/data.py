@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 from awares_platform.config.base import Section, Table
 
 CURATED = "-curated"
-"""The mark in the name of a curated set. It follows the name of the data set."""
+"""Text that follows the data set's name in the name of a curated set."""
 
 
 class MixPart(Section):

@@ -69,7 +69,7 @@ def _add(used: dict[str, dict[str, int]], more: Mapping[str, Mapping[str, int]])
 
 
 def _cost(curate: CurateConfig, part: str, used: Mapping[str, int]) -> float:
-    """Return the cost of the tokens of `part`, "judge" or "grounding", by its endpoint's prices."""
+    """Return the cost of the tokens that `part` ("judge" or "grounding") has used."""
     endpoint = curate.judge_endpoint if part == "judge" else curate.grounding_endpoint
     return endpoint.cost(used["input_tokens"], used["output_tokens"])
 

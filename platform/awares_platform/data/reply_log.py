@@ -25,7 +25,7 @@ class BudgetSpent(AwaresError):
 class PaidReply(Protocol):
     """A reply and its cost, in the currency of the endpoint's prices.
 
-    `as_json` returns the keyword arguments that make the same reply again.
+    `as_json` returns the constructor's keyword arguments, from which `ReplyLog` restores the reply.
     """
 
     @property
@@ -40,7 +40,7 @@ Reply = TypeVar("Reply", bound=PaidReply)
 class ReplyLog(Generic[Reply]):
     """What the judge and the grounding model have replied about one data set.
 
-    `make` makes a reply from its JSON.
+    `make` constructs a reply from the keyword arguments that its `as_json` has returned.
 
     Example:
         log = ReplyLog.load(store, "datasets/invoices/replies/", KeptReply)
@@ -115,7 +115,10 @@ class ReplyLog(Generic[Reply]):
         await self._write(sorted(self._doubted))
 
     async def _write(self, keys: Iterable[str]) -> None:
-        """Write the replies of `keys`. All calls that come during a write share the next object."""
+        """Write the replies of `keys` to the store.
+
+        All calls that arrive during a write are then written together, as one object.
+        """
         self._waiting += keys
         async with self._turn:
             if self._waiting:

@@ -56,8 +56,7 @@ class Fault:
 class Rows:
     """A decoded file: its usable samples, its faults and its metadata.
 
-    `columns` has one dict for each sample. The dict holds the values for which a Sample has no
-    field.
+    For each sample, `columns` has a dict of the columns that are no fields of `Sample`.
 
     Example:
         Rows((sample,), ({"verdict": "2"},), (), {"fingerprint": "ab12"})
@@ -106,7 +105,7 @@ def _row(sample: Sample) -> dict[str, Any]:
 
 
 def decode_rows(data: bytes, key: str) -> Rows:
-    """Decode a file that `encode_rows` has written. In a Fault, `key` names the file."""
+    """Decode a file that `encode_rows` has written. Each `Fault` contains the store key `key`."""
     try:
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
         known = {field.name: _column(table, field) for field in SCHEMA}
@@ -143,7 +142,7 @@ def plain_rows(
 ) -> list[dict[str, Any] | UnicodeDecodeError]:
     """Return the table's rows. A row whose text is not UTF-8 is replaced by a UnicodeDecodeError.
 
-    Neither parquet nor Arrow checks the text when it reads a file.
+    Reading a parquet file with Arrow does not check whether its texts are valid UTF-8.
     """
     try:
         return table.to_pylist()

@@ -38,15 +38,15 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 SLOTS = 2
-"""The number of different adapters in one batch: the newest, and one for older requests."""
+"""Maximum number of different adapters in one batch: the newest, and one for older requests."""
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def stays_adapter(dtype: str, rank: int) -> bool:
-    """Return whether an engine keeps an adapter apart from its weights.
+    """Return whether an engine applies an adapter at run time instead of merging it.
 
-    `dtype` is the engine's data type. `rank` is the adapters' rank, or 0 without adapters. In
-    float32, the engine adds the adapter to its weights.
+    `dtype` is the engine's data type. `rank` is the adapters' rank, or 0 without adapters. A
+    float32 engine merges adapters into its weights.
     """
     return rank > 0 and dtype != "float32"
 
@@ -85,7 +85,7 @@ class Adapters:
     """The adapters of one engine. Loads must run one at a time.
 
     Every request needs an adapter: without one, vLLM's CPU kernels would apply any loaded adapter.
-    The first adapter, version 0, usually adds zero.
+    Usually, the first adapter (version 0) has only zero updates.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Adapters:
         self._serial = itertools.count(1)
         self._held: tuple[Subscriber, Received] | None = None
         self._staged: Adapter | None = None
-        # The adapters that vLLM has, oldest first. New requests play the last one.
+        # The adapters that vLLM has, oldest first. New requests use the last one.
         self._added: list[Adapter] = []
         self._users: Counter[int] = Counter()
 
@@ -143,8 +143,8 @@ class Adapters:
     async def apply(self, version: int, vision: bool = False) -> tuple[float, float]:
         """Add the version that `prefetch` prepared to vLLM, and remove unused older versions.
 
-        Return the seconds of the load, and the equal seconds of the pause. `vision` has no effect.
-        Raises WeightsError if `version` is not prepared.
+        Return the durations of the load and of the pause, which are identical here, in seconds.
+        `vision` has no effect. Raises WeightsError if `version` is not prepared.
         """
         staged, self._staged = self._staged, None
         if staged is None or staged.version != version:

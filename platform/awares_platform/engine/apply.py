@@ -28,24 +28,24 @@ V = TypeVar("V")
 
 
 class LoadMode(enum.Enum):
-    """A way in which a module takes new tensors. `load_mode` chooses the way for each module."""
+    """How new tensors are loaded into a module. `load_mode` chooses the mode of each module."""
 
     IN_PLACE = "in place"
     """The parameters have the checkpoint's layout. `apply` copies the tensors into their storage.
 
-    CUDA graphs hold the addresses of this storage. Norms, convolutions, and unquantised linears on
-    GPUs are such modules.
+    The addresses of this storage stay valid, which CUDA graphs require. This mode suits norms,
+    convolutions, and unquantised linears on GPUs.
     """
     REPACK = "repack"
-    """The module may also hold a packed copy of its parameters, which vLLM makes again.
+    """Like IN_PLACE, but the module may also hold a packed copy, which vLLM then makes again.
 
-    Embeddings and output heads on CPUs are such modules, and so are linears on CPUs without oneDNN.
+    On CPUs, this mode suits embeddings, output heads, and linears without oneDNN.
     """
     RELOAD = "reload"
     """The parameters have another layout than the checkpoint's tensors.
 
-    `apply` runs vLLM's layerwise reload on the module. Linears on CPUs with oneDNN and quantised
-    layers are such modules.
+    `apply` runs vLLM's layerwise reload on the module. This mode suits quantised layers, and
+    linears on CPUs with oneDNN.
     """
 
 

@@ -1,7 +1,7 @@
 """Verifies a loaded weight version with a canary: the logprobs of fixed prompts.
 
-The engine's and the learner's logprobs must agree. A tensor with the right hash can still be wrong
-in the engine, after vLLM fuses it.
+The engine's and the learner's logprobs must agree. A check of hashes does not suffice, because a
+tensor can become wrong when vLLM fuses it.
 """
 
 import json
@@ -220,7 +220,7 @@ def check(canary: Canary, manifest: Manifest, measured: Logprobs, bound: float) 
     """Return the mean absolute difference between the learner's and the engine's logprobs.
 
     The learner's logprobs are in `manifest`; the engine's are `measured`. Raises CanaryMismatch if
-    the mean exceeds `bound` or is NaN. Raises WeightsError like `expected`.
+    the mean exceeds `bound` or is NaN. Raises WeightsError in the same cases as `expected`.
     """
     pairs = [
         pair

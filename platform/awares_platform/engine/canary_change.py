@@ -1,7 +1,7 @@
 """Compares the engine's change of the canary's logprobs with the learner's change.
 
-Both changes are counted from version 0. They differ if the engine has not loaded an update, even a
-very small one.
+Both changes are differences from the logprobs of version 0. They disagree if the engine has not
+loaded an update, even if the update is very small.
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from awares_platform.engine.canary import CanaryMismatch, Logprobs
 
 SLOPE_BOUND = 0.05
-"""The largest accepted distance of a slope from 1 if there are no rounding errors."""
+"""Largest accepted |slope - 1| without rounding errors. `Change.slope` defines the slope."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class Change:
 
     @property
     def tolerance(self) -> float:
-        """The largest accepted distance of the slope from 1.
+        """The largest accepted |slope - 1|.
 
-        The last two summands are three standard errors of the slope, and the effect of the
+        The sum adds to SLOPE_BOUND three standard errors of the slope, and the effect of the
         learner's own rounding errors.
         """
         ratio = self.noise / self.size if self.size else math.inf
@@ -73,7 +73,7 @@ def change(
 def check(found: Change, version: int) -> None:
     """Raise CanaryMismatch if the slope's distance from 1 exceeds the tolerance.
 
-    If the learner's change is too small to be seen, every slope passes.
+    If the learner's change is too small for a reliable slope, every slope passes.
     """
     # A slope of NaN must fail the check. `abs(...) > found.tolerance` would be false for NaN.
     if found.is_seen and not abs(found.slope - 1) <= found.tolerance:

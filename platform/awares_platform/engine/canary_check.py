@@ -48,8 +48,8 @@ class CanaryCheck:
     async def verify(self, canary: Canary, manifest: Manifest) -> tuple[float, float | None]:
         """Compare the engine's logprobs of the canary with the learner's logprobs in `manifest`.
 
-        Return the mean absolute difference, and canary_change's slope or None. Raises
-        CanaryMismatch if one of these two values is out of bounds.
+        Return the mean absolute difference and the slope of `Change` (canary_change.py). The slope
+        is None if it cannot be measured. Raises CanaryMismatch if one of them is out of bounds.
         """
         measured = await self._scores(canary)
         dlogp = canaries.check(canary, manifest, measured, self._bound)

@@ -45,8 +45,8 @@ def generation(
 ) -> Generation:
     """Convert vLLM's output to a Generation.
 
-    Each of the `spans` names the weight version of a range of tokens; `version` is used without
-    spans. `cached` is the number of prompt tokens from vLLM's prefix cache.
+    Each span in `spans` gives the weight version of a range of tokens. If there are no spans, all
+    tokens have `version`. `cached` is the number of prompt tokens from vLLM's prefix cache.
     """
     ids, entries = tuple(output.token_ids), output.logprobs or ()
     logprobs = tuple(

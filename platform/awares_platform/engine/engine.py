@@ -147,7 +147,7 @@ class Engine:
                 f"engine.start_timeout_s or find the cause in {log}"
             ) from error
         except Exception as error:
-            # vLLM raises many types of exception, and their texts rarely name the cause.
+            # Find the cause in the log, because the text of vLLM's exception rarely names it.
             raise launch.explain(error, log, config) from error
         return engine
 
@@ -158,7 +158,7 @@ class Engine:
 
     @property
     def usage(self) -> EngineUsage:
-        """The engine's busy time and its numbers of tokens since its start."""
+        """The engine's busy time and token counts since its start."""
         return self._requests.meter.read()
 
     async def __call__(self, request: GenerateRequest) -> Generation:
@@ -175,8 +175,8 @@ class Engine:
         )
         if output is None:
             return Generation((), (), (), FinishReason.INTERRUPTED)
-        # vLLM counts only loads of the base weights. If versions are adapters, the version in its
-        # output is therefore always 0, so ignore it.
+        # vLLM counts only loads of the base weights. Ignore its version if versions are adapters,
+        # because it is then always 0.
         spans = output.outputs[0].weight_versions if adapter is None else None
         version = self._version if adapter is None else adapter.version
         return generation(output.outputs[0], spans, version, output.num_cached_tokens or 0)
@@ -310,8 +310,8 @@ class Engine:
     def _check_reads(self, manifest: Manifest) -> None:
         """Raise WeightsError unless learner and engine have the same processor and tokenizer.
 
-        A tokenizer includes its chat template. A digest that the manifest leaves empty is not
-        compared.
+        The chat template belongs to the tokenizer. Skip a comparison if the manifest's digest is
+        empty.
         """
         theirs = (manifest.processor, manifest.template)
         for what, own, other in zip(

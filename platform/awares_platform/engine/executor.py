@@ -1,4 +1,4 @@
-"""Runs the workers of a tensor-parallel engine, and ends the engine with its parent process.
+"""Runs the workers of a tensor-parallel engine, and ends them when their parent process dies.
 
     this project's process --starts--> engine process --starts--> one worker process per rank
 

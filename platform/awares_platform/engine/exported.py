@@ -33,7 +33,7 @@ class Playable:
     adapter: Path | None
     """The PEFT directory of an adapter that vLLM applies to `policy`, or None."""
     base: Path
-    """The policy without adapters. Adapters that the engine loads later belong to `base`."""
+    """The policy without adapters, to which the engine adds the adapters that it loads later."""
 
 
 def playable(

@@ -99,7 +99,7 @@ def set_environment(config: EngineConfig) -> None:
     # oneDNN keeps compiled kernels for each number of tokens in a batch. With its default of 1,024
     # kernels, the memory of a CPU engine grows by 300 MB during the first 20,000 requests.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-    # This variable would override engine.kv_cache_gib, and it accepts whole GiB only.
+    # This variable would override engine.kv_cache_gib, but accepts no fractions of a GiB.
     os.environ.pop("VLLM_CPU_KVCACHE_SPACE", None)
     # With this variable, vLLM computes an adapter's output on a second CUDA stream, and adds it
     # without `rounding.add_once`. Small updates would then be lost.
@@ -233,8 +233,8 @@ def launch(
     arguments = engine_args(policy, config, options, seed, logging_file, lora)
     settings = arguments.create_engine_config()
     if on_cpu():
-        # Even without chunked prefill, vLLM splits a prompt when the encoder budget is used up. The
-        # budget `ample` suffices for all requests of a batch.
+        # Even without chunked prefill, vLLM splits a prompt when the images of a batch use up the
+        # encoder budget. The budget `ample` suffices for every batch.
         ample = settings.scheduler_config.max_num_seqs * settings.model_config.max_model_len
         settings.scheduler_config.max_num_encoder_input_tokens = (
             settings.scheduler_config.encoder_cache_size
@@ -310,9 +310,9 @@ def explain(error: BaseException, log: Path, config: EngineConfig) -> EngineErro
 
 
 def find_cause(log: Path) -> str:
-    """Return a log's last exception that may have caused a failure, or "" if there is none.
+    """Return the last exception in a log that may be the cause of a failure, or "".
 
-    The function ignores exceptions that vLLM raises as a consequence of another exception.
+    Exceptions that vLLM raises only as a consequence of another exception are skipped.
     """
     text = log.read_text("utf-8", "replace") if log.exists() else ""
     causes = [

@@ -1,6 +1,7 @@
 """Runs the client side of a weight load, in the process that holds vLLM's AsyncLLM.
 
-`worker.py` runs the other side. A staged version is downloaded and prepared in every worker.
+`worker.py` runs the other side. To stage a version means to download and prepare it in every
+worker.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ class Prefetched:
     size: int
     """The number of bytes that all workers together downloaded."""
     detours: int
-    """The number of attempts that failed because of damaged data."""
+    """The number of download attempts that failed because of damaged data."""
     fetch_s: float
     """The seconds of fetching."""
     decode_s: float
@@ -66,7 +67,7 @@ class LoadReport:
     None without a canary.
     """
     canary_slope: float | None = None
-    """The slope of canary_change.Change, or None if it cannot be measured."""
+    """`Change.slope` (canary_change.py), or None if it cannot be measured."""
 
 
 class Loader:
@@ -75,7 +76,7 @@ class Loader:
     def __init__(
         self, llm: "AsyncLLM", timeout_s: float, base: Path, stage_on_device: bool = False
     ) -> None:
-        """Prepare to load versions. `base` is the directory of the policy that adapters change."""
+        """Prepare to load versions. `base` is the policy directory to which adapters are added."""
         self._llm, self._timeout_s, self._base = llm, timeout_s, base
         self._stage_on_device = stage_on_device
         self._subscriber: Subscriber | None = None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 _TRIES = 4
-"""The largest number of times that one request is sent to the engine's process."""
+"""Maximum number of times that one request is sent to the engine's process."""
 _ABORT_EVERY_S = 0.05
 """Seconds between two attempts to abort requests.
 
@@ -125,8 +125,8 @@ class Requests:
     ) -> "RequestOutput":
         """Run one request to its end. Send it again if the engine's process lacks an image.
 
-        vLLM sends the pixels of an image only with one request. If that request fails, the process
-        lacks the pixels.
+        vLLM sends an image's pixels with only one of the requests that use the image. If that
+        request fails, the others lack the pixels.
         """
         from vllm import TokensPrompt
         from vllm.exceptions import VLLMValidationError

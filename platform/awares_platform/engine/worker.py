@@ -86,7 +86,7 @@ class PrefetchReport(TypedDict):
     hops: int
     """The number of downloaded deltas and whole versions."""
     detours: int
-    """The number of attempts that failed because of damaged data."""
+    """The number of download attempts that failed because of damaged data."""
     vision: bool
     """True if the load changes the vision tower."""
 
@@ -122,7 +122,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
     _base: Path
     _readers: Readers | None = None
     _held: Received | None = None
-    # The names of the last staged version's tensors, and the model's units for these names.
+    # A cache: the tensor names of the last staged version, and the result of `units` for them.
     _units: tuple[tuple[str, ...], tuple[Unit, ...]] | None = None
     _staged: Staged | None = None
     _loaded: Manifest | None = None
@@ -264,7 +264,7 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         manifest, changed = received.manifest, received.manifest.changed_tensors(self._loaded)
         if manifest.adapter is not None:
             base = Checkpoint(self._base)
-            # The engine is in float32. Rounding to the base's own data type would lose the update.
+            # Use float32, as the engine does: the base's own data type would round the update away.
             weights, went = fold_adapter(
                 received.state, manifest.adapter, base, self._vllm_name, torch.float32
             )
@@ -281,10 +281,10 @@ class StoreTransfer(WeightTransferEngine[InitInfo, UpdateInfo]):
         return received.state, changed
 
     def _replaces(self, manifest: Manifest) -> bool:
-        """Return whether it suffices to load the weights whose adapter tensors changed.
+        """Return whether the weights whose adapter tensors are unchanged can stay as they are.
 
-        This holds if nothing is loaded, or if the loaded version is an adapter with the new
-        adapter's scale and without further layers.
+        They can if no version is loaded yet, or if the loaded version is an adapter with the same
+        scale that changes no further layers.
         """
         present = self._loaded
         return present is None or (

@@ -75,8 +75,8 @@ def _f1(rows: Sequence[Scored], version: Version) -> float:
 def benchmarks_table(results: Mapping[str, Any], names: Mapping[str, str]) -> str:
     """Return a Markdown table like the paper's table 1. A cell is "accuracy in % (rtr_token)".
 
-    Rows are policies. `names` maps them to the names in the table. Without benchmarks, the table is
-    "".
+    There is one row per policy. `names` maps each policy to its name in the table. Return "" if
+    there are no benchmarks.
     """
     found = results.get("benchmarks")
     if not found:

@@ -1,7 +1,7 @@
-"""Builds two-pass policies: a pass at low resolution, and for some questions one at full.
+"""Builds two-pass policies: a pass at low resolution, then for some questions a second pass.
 
-`escalate` adds the second pass after a request for crops (VisionThink, arXiv 2507.13348).
-`threshold` adds it after an unlikely answer.
+The second pass sees the image at full resolution. `escalate` adds this pass after a request for
+crops (VisionThink, arXiv 2507.13348), and `threshold` after an answer with a low probability.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,9 @@ def join(
 ) -> PlayedBy:
     """Return `played` with the two-pass policies added.
 
-    `decision_s` maps a sample's id to the seconds of escalate's first turn. `spec` holds the
-    settings of awares' episodes. The mean rtr_token of awares is the budget of threshold.
+    `decision_s` maps a sample's id to the seconds of the first turn of "escalate". `spec` holds the
+    settings of the episodes of "awares". The budget of "threshold" is the mean rtr_token of
+    "awares".
     """
     joined = dict(played)
     if "escalate" in policies:
@@ -40,10 +41,10 @@ def escalate(
     decision_s: Mapping[str, float],
     spec: EpisodeSpec,
 ) -> list[Played]:
-    """Add a second pass to every episode of `asked` with a granted request.
+    """Add a second pass, taken from `full`, to every episode of `asked` with a granted request.
 
-    `asked` holds the trained policy's episodes with the settings `spec`. `full` holds the second
-    passes. `decision_s` maps a sample's id to the seconds of its first turn.
+    `asked` holds the trained policy's episodes, and `spec` their settings. `decision_s` maps a
+    sample's id to the seconds of its first turn.
     """
     return [
         _fresh(first, again, decision_s.get(first.sample.sample_id, 0.0), _first(first), spec)
@@ -106,8 +107,8 @@ def _whole(played: Played, spec: EpisodeSpec) -> Turn:
 def _fresh(first: Played, again: Played, first_s: float, turn: Turn, spec: EpisodeSpec) -> Played:
     """Join the passes `first` and `again` of a question into one episode.
 
-    `turn` becomes the turn of the first pass, and `first_s` its seconds. If a pass has no episode,
-    return `again`.
+    `turn` replaces the turns of the first pass, and `first_s` is the duration of this pass. If a
+    pass has no episode, return `again`.
     """
     if first.episode is None or again.episode is None:
         return again

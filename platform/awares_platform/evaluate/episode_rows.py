@@ -42,7 +42,7 @@ SCHEMA = pa.schema(
 """The columns of episodes-<policy>.parquet.
 
 `boxes` holds the boxes of the crops that the policy received, in pixels. This evaluation derives
-`label` and `target_crops` from the answers of the policies low and full. `annotated_label`,
+`label` and `target_crops` from the answers of the policies "low" and "full". `annotated_label`,
 `annotated_crops` and `evidence` come with the question. `reward` is null if `label` is null or the
 episode failed.
 """

@@ -120,7 +120,7 @@ class Evaluator:
             return await self._loader.load(self._engine, exported, canary)
 
     async def _launch(self, policy: Path, rank: int) -> ColdEngine:
-        """Start an engine that can load LoRA adapters up to `rank`, or none if `rank` is 0."""
+        """Start an engine for LoRA adapters up to `rank`. If `rank` is 0, it takes no adapters."""
         self._started = (policy, rank)
         engine = await ColdEngine.start(
             policy,

@@ -1,7 +1,7 @@
 """Lets every policy answer the same held-out questions, and compares the policies.
 
-An engine plays the policies full, low, sft and awares. Threshold and escalate are built from these
-episodes (cascade.py).
+An engine plays the policies "full", "low", "sft" and "awares". The policies "threshold" and
+"escalate" are built from these episodes (cascade.py).
 """
 
 import json
@@ -98,11 +98,12 @@ class EvaluateResult:
 def run(config: PlatformConfig) -> EvaluateResult:
     """Evaluate evaluate.policies and write the results to the store.
 
-    Raises JobRefused if another evaluate job of this run is alive, and JobFenced if one takes over.
+    Raises JobRefused if another evaluate job of this run is alive.
+    Raises JobFenced if another evaluate job takes over this run.
     Raises PolicyError, after a wait of up to run.wait_s seconds, if a policy is missing or stale.
     Raises DataError if no question is usable.
     Raises EngineFailure if the engine fails for over 5 % of a policy's questions.
-    Raises BudgetSpent if the replies about the data set have cost curate.budget.
+    Raises BudgetSpent if the replies about the data set have cost as much as curate.budget allows.
     """
     started = time.monotonic()
     store = ObjectStore.from_config(config.store)
@@ -138,7 +139,7 @@ def conclude(
     labelled = bare(played)
     scored = _scored(config, split, played, labelled)
     write_episodes(store, record, scored)
-    # For benchmarks, the judge may cost too much: the six have 18,805 questions.
+    # For benchmarks, do not ask the judge: the 18,805 questions of all six may cost too much.
     if not config.evaluate.benchmarks:
         replies = ReplyLog.load(store, config.data.replies_prefix, KeptReply, config.curate.budget)
         parts = (config.method, config.curate, model_family(config.policy))
@@ -242,7 +243,8 @@ def check_policies(
             f"run {run!r} has no policy {' or '.join(missing)}: "
             f"run {jobs}, or set evaluate.policies={rest}"
         )
-    # Check the policy awares first, because no job waits until it is replaced.
+    # Check "awares" before "sft". A stale "awares" is an error at once, but a stale "sft" may be
+    # replaced while this job waits.
     for name in sorted(needed):
         check_lineage(store, run, name, policy.base, grpo.start)
         again = JOBS["sft"] if name == "sft" else None

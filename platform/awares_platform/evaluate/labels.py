@@ -1,7 +1,7 @@
 """Labels the questions of an evaluation as curation does.
 
-The judge compares the answers of the policies low and full. Replies of endpoints are kept with
-those of curation, and count for curate.budget.
+The judge compares the answers of the policies "low" and "full". Its replies are stored beside those
+of curation, and their cost counts towards curate.budget.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ def label(
     images: Images,
     replies: ReplyLog[KeptReply] | None = None,
 ) -> dict[str, Sample]:
-    """Label the samples as curation does, from the answers of the policies low and full.
+    """Label the samples as curation does, from the answers of the policies "low" and "full".
 
     The result maps ids to samples. A label is None if curation would leave the sample out.
 

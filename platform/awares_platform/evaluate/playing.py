@@ -1,7 +1,7 @@
 """Plays the policies on one engine, one policy after the other.
 
-Each policy first plays the questions for its latency, one at a time. If the actor or its engine
-fails, another actor plays the remaining questions.
+To measure its latency, each policy first plays some questions one at a time. If the actor or its
+engine fails, another actor plays the remaining questions.
 """
 
 import random
@@ -93,8 +93,8 @@ def _play_policies(
 ) -> None:
     """Let each policy play the samples that are missing in `kept`.
 
-    Two-pass policies are built later. Only escalate's first turn is played, on the samples in
-    `alone`, to measure its latency.
+    Two-pass policies are built later from these episodes. For "escalate", only the first turn is
+    played, on the samples in `alone`, to measure its latency.
     """
     loaded: Weights = "base"
     played = sorted((name for name in policies if name not in JOINED_FROM), key=_order)
@@ -110,7 +110,7 @@ def _play_policies(
 
 
 def _order(policy: str) -> int:
-    """Return a sort key that groups policies by their weights: base, then sft, then awares."""
+    """Return a sort key that groups policies by weights: "base", then "sft", then "awares"."""
     return ("base", "sft", "awares").index(POLICIES[policy].weights)
 
 

@@ -137,7 +137,7 @@ def label_counts(samples: Sequence[Sample], asked: Environment = TEN_CROPS) -> d
 
 
 def comparisons(scored: Mapping[str, Sequence[Scored]], seed: int) -> dict[str, dict[str, Any]]:
-    """Return the difference in accuracy between awares and each other policy.
+    """Return the difference in accuracy between "awares" and each other policy.
 
     The 95 % confidence interval comes from a paired bootstrap over the images.
     """
@@ -225,7 +225,7 @@ def tables(results: Mapping[str, Any]) -> str:
 def versions_table(results: Mapping[str, Any]) -> str:
     """Return a Markdown table of the accuracies according to each version of the scorers.
 
-    A policy has a row only if the versions differ for it. The result is "" without rows.
+    A policy has a row only if its accuracy differs between versions. Return "" if there is no row.
     """
     rows = {
         NAMES[name]: row["accuracy_by_version"]
@@ -243,7 +243,7 @@ def versions_table(results: Mapping[str, Any]) -> str:
 
 
 def claims(policies: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return two sentences that compare awares with escalate and with threshold.
+    """Return two sentences that compare "awares" with "escalate" and with "threshold".
 
     `policies` maps each policy to its metrics, which must contain accuracy and rtr_token. The
     result is "" unless all three policies are in `policies`.

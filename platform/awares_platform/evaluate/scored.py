@@ -34,7 +34,7 @@ class Scored:
 
 
 def played(scored: Sequence[Scored]) -> list[Episode]:
-    """Return the episodes that did not fail, because the cost of a failed episode is unknown."""
+    """Return the episodes without the failed ones, whose cost is unknown."""
     return [one.episode for one in scored if one.episode.stop is not StopReason.ERROR]
 
 

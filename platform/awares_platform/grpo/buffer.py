@@ -1,4 +1,4 @@
-"""Keeps finished groups for the learner, and bounds the groups' staleness.
+"""Keeps finished groups for the learner, and limits the groups' staleness.
 
     issue() --> in flight --> add() --> ready --> take() --> learner
 
@@ -19,7 +19,7 @@ class EpisodeBuffer:
     """Holds the groups of one run. The buffer has no lock: the controller calls it from one thread.
 
     Every prompt number is in exactly one state: not issued, waiting to be issued again, in flight,
-    ready, or settled.
+    ready, or settled. A prompt is settled if the learner has taken its group or cannot use it.
     """
 
     def __init__(self, prompts: Prompts, groups_per_step: int, bound: int) -> None:
@@ -71,7 +71,8 @@ class EpisodeBuffer:
         - `lineage` is the lineage of the learner's versions.
         - `stale` maps a prompt's number to the attempt whose group is stale or damaged.
 
-        `issue` will first return the issued prompts that have no usable group.
+        After this call, `issue` first returns the prompts that were issued but have no usable
+        group.
         """
         self._settled, self._ready = Settled(position), ReadyGroups()
         self.lineage = lineage
@@ -123,9 +124,9 @@ class EpisodeBuffer:
         return prompt
 
     def reissue(self, prompt: Prompt) -> None:
-        """Queue `prompt` again if its rollout failed or never began.
+        """Queue `prompt` again. Call this if the rollout of the prompt has failed or never began.
 
-        Ignore a prompt that is not in flight.
+        A prompt that is not in flight is ignored.
         """
         if self._in_flight.get(prompt.number) == prompt:
             del self._in_flight[prompt.number]

@@ -5,7 +5,7 @@ import gc
 from awares_platform.config.grpo import GrpoConfig
 
 _OBJECTS = 32
-"""An episode with two turns consists of at most this number of Python objects."""
+"""Maximum number of Python objects in an episode of two turns."""
 _LEAST = 50_000
 _MIDDLE = 2
 _OLD = 10

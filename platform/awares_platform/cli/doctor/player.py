@@ -45,7 +45,7 @@ class Player:
         return await asyncio.to_thread(check, *arguments)
 
     async def start(self, adapter: bool) -> None:
-        """Start an engine for an adapter or for whole weights, unless such an engine already runs.
+        """Start the engine, unless it already runs. `adapter` says whether it serves an adapter.
 
         Raises PolicyError if the policy cannot be used, and EngineError if the engine does not
         start.
@@ -79,7 +79,7 @@ class Player:
     async def load(self, store: ObjectStore, run: str, version: int) -> LoadReport:
         """Load a published version, and check it with the canary.
 
-        Raises CanaryMismatch if the engine's logprobs do not fit the version's weights. After any
+        Raises CanaryMismatch if the engine's logprobs differ too much from the learner's. After any
         error, the engine is stopped, and `start` must start it again.
         """
         assert self._engine is not None

@@ -198,7 +198,7 @@ class SplitsWriter:
         return key
 
     def _indexes(self) -> Iterator[pa.Table]:
-        """Yield the index of each step, without the images of earlier steps."""
+        """Yield the index of each step, but each image only once."""
         known: set[bytes] = set()
         for number in range(self._done):
             data = self._store.get(f"{self._steps}{number:05d}.index")
