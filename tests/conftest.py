@@ -20,9 +20,9 @@ LONGEST_FIRST = (
     "test_grpo",
     "test_engine",
 )
-"""The slowest test files in the order in which they start, after all fast tests.
+"""The test files with the longest slow tests, in the order in which they start.
 
-Slow tests of other files start later.
+Fast tests start before them. Slow tests of all other files start after them.
 """
 
 
@@ -43,8 +43,7 @@ def pytest_configure() -> None:
     # Requests to the tests' servers bypass the user's proxies.
     for name in ("no_proxy", "NO_PROXY"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), _THIS_MACHINE]))
-    # A shell may start a background command with SIGINT ignored. Child processes would ignore it
-    # too.
+    # Some shells make background commands ignore SIGINT. Child processes would ignore SIGINT too.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -14,7 +14,7 @@ SOURCES = {
 }
 """Maps GitHub repositories to the directories of their custom resource definitions.
 
-The name of KubeRay's repository is followed by a release.
+KubeRay's key also holds the release.
 """
 
 

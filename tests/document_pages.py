@@ -48,7 +48,7 @@ def pages(count: int, seed: int) -> list[Page]:
 def write(directory: Path, drawn: list[Page]) -> Path:
     """Write the images and train.jsonl, and return the path of train.jsonl.
 
-    The last rows cannot be used. `UNUSABLE` lists them with the reason that the import gives.
+    The last rows are unusable. `UNUSABLE` lists them with the reasons that the import gives.
     """
     rows = []
     for number, page in enumerate(drawn):

@@ -2,8 +2,8 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/engine_memory.py [--kind text|image] [--quick]
 
-One engine runs the shipped policy. Each of 16 clients sends its next request after its last reply.
-All questions are distinct, and with `--kind image` all images too.
+One engine runs the shipped policy. Each of 16 clients sends a request when it has the reply to its
+previous one. No two requests have the same question or the same image.
 """
 
 import argparse
@@ -34,7 +34,7 @@ CONFIG = EngineConfig(
 
 
 def request(chat: ChatFormat, index: int, kind: str) -> GenerateRequest:
-    """Return the request with this index. Its image is small, and has a colour of its own."""
+    """Return the request with this index. With kind "image", its image has a unique colour."""
     images = ()
     if kind == "image":
         colour = index % 256, index // 256 % 256, index // 65536

@@ -1,4 +1,4 @@
-"""Measures the longest gap of the endpoint's event loop while it answers about large images.
+"""Measures the longest gap of the endpoint's event loop during questions about large images.
 
     python tests/benchmarks/event_loop.py [MEGAPIXELS]
 

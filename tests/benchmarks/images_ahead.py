@@ -36,7 +36,7 @@ PRODUCTS = 60
 def measure(
     images: Callable[[str], Image], make: Prepare, steps: int, ahead: bool
 ) -> tuple[float, float]:
-    """Return the median seconds of waiting and of computing, without the first step."""
+    """Return the median seconds of waiting and of computing per step. Step 0 does not count."""
     views = ViewCache()
     warmer = Warmer(views, images, make)
     batches = [
@@ -64,7 +64,7 @@ def measure(
 
 
 def main() -> None:
-    """Print the times of each round, without and with preparation ahead."""
+    """Print the times of each round, first without and then with preparation ahead."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)

@@ -2,8 +2,8 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/large_pages.py [section.key=value ...]
 
-A run with method.crop_scale 2 has crops with more detail than full resolution. A second run has
-crop_scale 1.
+The first run sets `method.crop_scale=2`. Its crops show twice the detail per side of the "full"
+policy's image. The second run sets `method.crop_scale=1`.
 """
 
 import importlib
@@ -68,7 +68,7 @@ def measure(config: PlatformConfig, write: bool) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the jobs with both scales of crops, and print one line per scale and policy."""
+    """Run the jobs once with each of SCALES, and print one line per scale and policy."""
     logs.configure()
     found = {
         scale: measure(setup(scale, sys.argv[1:]), write=scale == SCALES[0]) for scale in SCALES

@@ -2,7 +2,7 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/resume.py [--steps 6250]
 
-Time and memory must not grow with the number of steps, except by listing the files of the journal.
+Only the listing of the journal's files may take more time and memory when there are more steps.
 """
 
 import argparse
@@ -55,11 +55,7 @@ def main() -> None:
 
 
 def write(store: ObjectStore, steps: int) -> None:
-    """Write one journal file for each of `steps` steps.
-
-    In step n, the learner has version n + 1. The tokens come from the version before, except in
-    step 0.
-    """
+    """Write one journal file for each of `steps` steps. Step n publishes version n + 1."""
     journal, chance = Journal(store, RUN, START), random.Random(0)
     journal.root = 1
     members = [_member(chance) for _ in range(GROUPS * EPISODES)]
@@ -90,7 +86,7 @@ def _memory(name: str) -> float:
 
 
 def _group(number: int, step: int, members: list[Member]) -> Group:
-    """Return a group for step `step`, whose tokens have version `step` (version 1 at step 0)."""
+    """Return a group for step `step`. Version `step` sampled its tokens (version 1 for step 0)."""
     first = number % GROUPS * EPISODES
     chosen = tuple(_at(member, max(1, step)) for member in members[first : first + EPISODES])
     prompt = Prompt(number, 0, Sample("s", "ab" * 32, "digit?", "7", label=Label.HR))

@@ -2,8 +2,8 @@
 
     PYTHONPATH=.:platform python tests/benchmarks/streaming.py [--quick] [--step-s S] [--json PATH]
 
-The main result is tokens per second with updates / without updates. Without updates, the publisher
-serves a run that no engine follows, so that its load on the cores is equal.
+The main result is tokens per second with updates / without updates. In the windows without updates,
+the publisher publishes to a run that no engine follows, so that it needs the same CPU time.
 """
 
 import argparse
@@ -51,7 +51,7 @@ WARM_WINDOWS = 3
 """The number of windows before the measurement. The engine is slower in its first half minute."""
 
 SETTLE_S = 2.0
-"""The seconds before each window, in which the engine loads the last version of earlier windows."""
+"""The seconds of the pause before each window. During it, the engine can finish a running load."""
 
 RUNS = ("not-followed", "followed")
 FOLLOWED = 1
@@ -71,7 +71,7 @@ class Load:
     tokens: int = 0
 
     async def run(self, groups: Iterator[GenerateRequest]) -> None:
-        """Send groups one after another, each as GROUP equal requests at once.
+        """Send groups one after another, each as GROUP identical requests at once.
 
         Concurrent calls share the iterator `groups`, which yields a new prompt for each group.
         """
@@ -135,7 +135,7 @@ async def measure(
 ) -> tuple[list[float], list[float]]:
     """Return the tokens per second of the windows without updates, and of those with updates.
 
-    `target` is a shared integer: the index in RUNS of the run that the learner publishes.
+    `target` is a shared integer: the index in RUNS of the run to which the learner publishes.
     """
     rates: tuple[list[float], list[float]] = ([], [])
     tasks = [

@@ -36,7 +36,7 @@ READERS = (1, 2, 4, 8)
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """The median seconds of sending an update in each of the three ways.
+    """The median seconds that an update takes in each of the three ways.
 
     Example:
         Transfer(
@@ -178,7 +178,7 @@ def line(row: Transfer) -> str:
 
 
 def readme(rows: list[Transfer], scaling: dict[int, float]) -> str:
-    """Return the document's passage: the table of updates, and the line about parallel readers."""
+    """Return a table of the updates and a line about parallel readers, in Markdown."""
     lines = [
         "| changed | bytes sent | publish to loaded | over boto3, the same bytes "
         "| over a whole checkpoint |",

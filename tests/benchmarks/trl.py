@@ -1,4 +1,4 @@
-"""Compares the speed of this project's GRPO and of TRL's GRPOTrainer on equal two-turn episodes.
+"""Compares the speed of this project's GRPO and TRL's GRPOTrainer on the same two-turn tasks.
 
     PYTHONPATH=.:platform .venv/bin/python tests/benchmarks/trl.py [--quick] [--json PATH]
 
@@ -55,7 +55,7 @@ class Bench:
         return trl_work.started_from(self._policy, config)
 
     def measure(self, kind: str) -> Figures:
-        """Make one run of a kind that ORDER names, and return its figures."""
+        """Make a run and return its figures. `kind` is one of ORDER."""
         self._run += 1
         self._tell(f"run {self._run}: {kind}")
         runs: dict[str, Callable[[], Figures]] = {
@@ -118,7 +118,7 @@ class Bench:
 
 
 def ratios(found: dict[str, list[Figures]]) -> dict[str, float]:
-    """Return, for each goal, the median of its ratio over the rounds."""
+    """Return the ratio of each of GOALS: the median over all rounds."""
     pairs = {
         "episodes/s, this project over TRL": ("loop", "trl", "rate"),
         "seconds to the first step, TRL over this project": ("trl", "loop", "first_s"),

@@ -1,4 +1,4 @@
-"""Trains a policy with TRL's GRPOTrainer on the work of tests/benchmarks/trl.py.
+"""Trains a policy with TRL's GRPOTrainer, for the comparison in tests/benchmarks/trl.py.
 
     python -P tests/benchmarks/trl_side.py WORK
 
@@ -69,7 +69,7 @@ class Scenes:
 
 
 def environment(scenes: Scenes) -> type:
-    """Return the class of TRL's environments, each of which plays one episode about a scene."""
+    """Return an environment class for TRL. An instance plays one episode about a scene."""
 
     offered = scenes.crops
 
@@ -95,7 +95,7 @@ def environment(scenes: Scenes) -> type:
             return [{"type": "image", "image": render(self._image, view)} for view in views]
 
         def _episode(self, text: str) -> Episode:
-            """Return an episode that ends with `text`, with the fields that the reward reads."""
+            """Return an episode whose last turn is `text`. Only the reward reads this episode."""
             parsed, asked, size = offered.parse(text), self._asked, self._image.size
             stop = StopReason.ANSWER
             if isinstance(parsed, Malformed):

@@ -65,8 +65,7 @@ def all_of(objects: Objects, name: str) -> list[Body]:
 def preset(name: str) -> list[str]:
     """Return helm's arguments for a preset.
 
-    All presets but `trial` leave the bucket and the target to the user, so their arguments also set
-    these values.
+    Only the preset `trial` sets the bucket and the target. The arguments set them for all others.
     """
     path = CHART / "presets" / f"{name}.yaml"
     given = [] if name == "trial" else ["--set", "store.bucket=awares,target=eks"]
@@ -160,7 +159,7 @@ def test_a_cluster_without_todays_kuberay_is_refused(
 def test_the_command_before_an_uninstall_removes_all_custom_resources(
     objects: Objects, tmp_path: Path, name: str
 ) -> None:
-    """Run the command of install.md with the real kubectl."""
+    """Run the `kubectl delete` command from install.md with the real kubectl."""
     text = (CHART.parent / "docs/install.md").read_text()
     [command] = re.findall(r"^    (kubectl delete ray\S+ .*\\\n.*)$", text, re.MULTILINE)
     words = command.replace("\\\n", " ").replace("instance=awares-train", "instance=r").split()

@@ -76,7 +76,7 @@ class FreeBox:
         return (right - left) * (bottom - top) / 1_000_000
 
     def cover(self, boxes: Sequence[Box], size: Size) -> Request | None:
-        """Return a request for the smallest box around all evidence boxes, which are padded first.
+        """Return a request for the smallest box around all evidence boxes and their padding.
 
         If there is no evidence box, return a request for the whole image.
         """

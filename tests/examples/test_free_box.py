@@ -55,7 +55,7 @@ SAMPLE = Sample("s", "a" * 64, "digit on the red circle?", "7", evidence=((28, 2
 
 
 def test_a_free_box_from_label_to_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Check that one box reaches the demonstration, the episode, the reward and the metrics.
+    """Check that the same box is in the demonstration, the episode, the reward and the metrics.
 
     A fake engine returns the demonstration's tokens, because the mini policy writes no requests of
     the form LOOK [...] before SFT teaches it.
@@ -100,7 +100,7 @@ def test_a_free_box_from_label_to_metrics(monkeypatch: pytest.MonkeyPatch) -> No
 def config(seaweed: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformConfig:
     """Return the config of a small run of the mini setup.
 
-    Ray's workers import the example environment through PYTHONPATH.
+    Also set PYTHONPATH, so that Ray's workers can import the example environment.
     """
     monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setenv("PYTHONPATH", str(EXAMPLES), prepend=os.pathsep)
@@ -151,7 +151,7 @@ def test_free_boxes_run_on_the_mini_setup(config: PlatformConfig) -> None:
     taught = metrics.read(directory / "sft" / "metrics.jsonl")
     losses = [row.values["loss/tool_turn"] for row in taught if "loss/tool_turn" in row.values]
     assert (losses[-1] or 0) < 0.1 * (losses[0] or 0)
-    # Row 0 has only the figures of the starting policy on held-out questions.
+    # Row 0 has only the metrics of the starting policy on held-out questions.
     for row in metrics.read(directory / "grpo" / "metrics.jsonl")[1:]:
         # The gap between the logprobs of the engine and of the learner would be large if the engine
         # and the learner rendered different crops.
@@ -200,7 +200,7 @@ def check_demonstrations(samples: Sequence[Sample], asked: Environment) -> None:
 
 
 def check_rollouts(store: ObjectStore, config: PlatformConfig, asked: Environment) -> None:
-    """Check that GRPO's engine answers each well-formed request with the requested crop.
+    """Check that the rollouts of GRPO answer each well-formed request with the requested crop.
 
     Also check that the cost in the reward depends on the crop's area.
     """

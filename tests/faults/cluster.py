@@ -29,7 +29,7 @@ from ray._raylet import GcsClient
 nodes = GcsClient(sys.argv[1]).get_all_node_info()
 print(*(key.hex() for key, one in nodes.items() if one.node_manager_address == sys.argv[2]))
 """
-"""A program that prints the id of the node with a certain address."""
+"""A program that prints a node's id. Its arguments are the addresses of Ray and of the node."""
 
 
 class RayCluster:
@@ -60,7 +60,7 @@ class RayCluster:
         self.add_node()
 
     def _start(self, group: str, *options: str) -> None:
-        # The shell is the one of KubeRay's command, which gets the signals of Kubernetes.
+        # KubeRay starts Ray in such a shell, and Kubernetes sends its signals to this shell.
         command = ["/bin/bash", "-c", 'ulimit -n 65536; "$0" start "$@"']
         command.append(str(Path(sys.executable).with_name("ray")))
         fixed = (
@@ -113,7 +113,7 @@ class RayCluster:
     def delete_node(self) -> psutil.Process:
         """Send SIGTERM to the newest node, as Kubernetes does to a deleted pod. Return its process.
 
-        The process is `ray start`, because the shell in KubeRay's command replaces itself by it.
+        The process is `ray start`, because the shell that starts it becomes this process.
         """
         self._nodes[-1].terminate()
         return self._nodes[-1]
@@ -124,7 +124,7 @@ class RayCluster:
         return found
 
     def roots(self) -> list[int]:
-        """Return the id of the main process of each node that still runs.
+        """Return the process id of `ray start` for each node that still runs.
 
         A node whose raylet is stopped does not count, although an old learner may still run there.
         """

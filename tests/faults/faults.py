@@ -46,8 +46,8 @@ NODE = r"(rollout actor|learner rank) 0 is gone \(.* node "
 class MatrixFault:
     """A fault that strikes a running job.
 
-    The job must recover within `seconds` + `limit_s` seconds: it prints a line that matches `told`,
-    and publishes two further versions.
+    To recover, the job prints a line that matches `told`, and publishes two further versions. It
+    has `seconds` + `limit_s` seconds for both.
 
     Example:
         MatrixFault("pod", "SIGTERM of a node, as of a deleted pod", 120, NODE),
@@ -64,7 +64,7 @@ class MatrixFault:
     victim: str = ""
     """The process that gets `signal`, for a fault of a process."""
     signal: Signals = SIGKILL
-    """The signal to the process. A fault of a node sends it to the raylet, Ray's main process."""
+    """The signal to the process. For a fault of a node, this is the raylet, Ray's main process."""
     seconds: float = 0.0
     """How long a fault of the store or disk lasts, or how early a node's loss is announced."""
     reply: proxied.Fault | None = None

@@ -1,4 +1,4 @@
-"""Runs the grpo job of the matrix as a separate process, and reads its progress from the store."""
+"""Runs a grpo job for matrix.py as a separate process, and reads its progress from the store."""
 
 import re
 import subprocess
@@ -62,7 +62,7 @@ class GrpoJob:
         return {int(found[1]) for key in keys if (found := re.search(r"/step-(\d+)/", key))}
 
     def wait_for_version(self, version: int, timeout_s: float) -> float:
-        """Wait until `version` is published, and return the seconds.
+        """Wait until `version` is published, and return the number of seconds waited.
 
         Raises TimeoutError if this takes too long, or if the job ends first.
         """

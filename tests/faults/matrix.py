@@ -6,7 +6,7 @@
 - Part 0 is a run without a fault.
 - Each of the parts 1 to 4 has a quarter of the faults.
 - Later parts have the faults that --repeat names.
-- The script mounts a disk that can be filled, which needs root.
+- The script mounts a small disk to fill, and thus needs root.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def settings(endpoint: str, disk: Path, part: int) -> PlatformConfig:
 
 
 def moments(part: int, repeated: Sequence[str] = ()) -> list[tuple[MatrixFault, int, float]]:
-    """Return each fault of a part, with the number of versions and of seconds to wait before it.
+    """Return the faults of a part, each with the versions and the seconds to wait before it.
 
     `repeated` names the faults of a part after part 4.
     """

@@ -1,4 +1,4 @@
-"""Prepares the data of the matrix, and checks a finished run: journal, messages and reward."""
+"""Prepares the data for matrix.py, and checks a finished run: journal, messages and reward."""
 
 import re
 from collections import Counter
@@ -20,9 +20,9 @@ WRONG = re.compile(r"another grpo job|StoreError|AssertionError")
 _PATH = re.compile(r"(?<![\w:/.-])/(?:[\w.~-]+/)+([\w.~-]*)")
 """Matches an absolute path of a file. The address of an object in a store does not match."""
 _KNOWN = re.compile(r"/(?:site-packages/|(?=(?:platform|tests)/))")
-"""Matches the part of a path after which the path is the same on every machine."""
+"""Splits a path. The part after a match is the same on every machine."""
 OURS = re.compile(r"grpo \[ *\d+ s\]: |[IWE] [\d:]{8} awares|awares grpo: |grpo: |policy: |next: ")
-"""Matches the beginning of a line of this project. Any other line is foreign."""
+"""Matches the beginning of a log line of this project. All other lines count as foreign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def prepare(config: PlatformConfig, store: ObjectStore) -> None:
 
 
 def telling(pattern: str, said: Sequence[str]) -> str:
-    """Return the first line that matches `pattern`, from the match to the end, or ""."""
+    """Find the first line that matches `pattern`. Return it from the match to its end, or ""."""
     return next((found[0] for line in said if (found := re.search(f"{pattern}.*", line))), "")
 
 
@@ -83,7 +83,7 @@ def portable(text: str) -> str:
 def check(
     config: PlatformConfig, store: ObjectStore, said: Sequence[str], status: int | None
 ) -> dict[str, str]:
-    """Return a map from the name of each check to its fault, or to "" if the check passes.
+    """Return, for the name of each check, what is wrong, or "" if the check passes.
 
     `status` is the job's exit status after SIGTERM, or None if the job did not end in time.
     """

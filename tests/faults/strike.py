@@ -20,10 +20,10 @@ _FILL_BYTES = 2**20
 
 
 class Strike:
-    """Injects a fault into a job in each call.
+    """Injects one fault into a job each time it is called.
 
-    `faults` are the rules of the store's proxy. `disk` is what a fault may fill. Regular
-    checkpoints are `every` steps apart.
+    `faults` makes requests to the store fail. `disk` is the directory that a fault may fill. The
+    job regularly saves a checkpoint after every `every` steps.
 
     Example:
         struck = Strike(job, nodes, faults, disk, every=10)(MATRIX[0])
@@ -97,7 +97,7 @@ class Strike:
         self._nodes.add_node()
 
     def _notice(self, fault: MatrixFault) -> None:
-        """Announce that the node is taken back, wait `fault.seconds` seconds, and take it back.
+        """Announce the loss of a node, wait `fault.seconds` seconds, and then kill its raylet.
 
         Raises AssertionError unless the job has saved a checkpoint besides the regular ones.
         """
@@ -120,7 +120,7 @@ class Strike:
         return time.monotonic() - started
 
     def _saves(self, over: Callable[[], bool]) -> bool:
-        """Return whether the job saves a checkpoint besides the regular ones before `over()`."""
+        """Wait until `over()` is true. Return whether the job saved an extra checkpoint by then."""
         saved = False
         while not over():
             saved = saved or any(step % self._every for step in self._job.checkpoints())

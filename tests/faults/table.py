@@ -83,7 +83,7 @@ def _checks(part: int, found: dict[str, Any], undisturbed: dict[str, Any] | None
 
 
 def _compared(found: dict[str, Any], undisturbed: dict[str, Any]) -> str:
-    """Return a sentence that compares the last rewards of two runs, over the same steps."""
+    """Return a sentence that compares the two runs' mean rewards over their last common steps."""
     both = min(len(found["rewards"]), len(undisturbed["rewards"]))
     here, there = (one["rewards"][:both][-_LAST:] for one in (found, undisturbed))
     noise = _SIGMAS * sqrt(_squared_error(here) + _squared_error(there))

@@ -8,9 +8,9 @@ ANSWER_MS = 60_000
 
 
 def ask_example(url: str, key: str) -> dict[str, tuple[str, str]]:
-    """Ask the page's first example question. Return each column's answer and token text.
+    """Ask the page's first example question with the API key `key`.
 
-    The keys of the result are the columns "auto" and "full". `key` is the API key.
+    Return two texts for each of the columns "auto" and "full": the answer, and the tokens used.
     """
     driver = pytest.importorskip("playwright.sync_api", reason="no playwright: `make` installs it")
     chromium = shutil.which("chromium")

@@ -1,4 +1,4 @@
-"""Runs a Ray cluster on this machine to which Ray's own autoscaler adds nodes, and removes them.
+"""Runs a Ray cluster on this machine. Ray's own autoscaler adds and removes its nodes.
 
     ray start --head --autoscaling-config --> autoscaler (v2, as in KubeRay)
                                                  | reads: which actors wait for which nodes
@@ -57,7 +57,7 @@ class AutoscaledCluster(RayCluster):
         self._group, self._most, self._idle_s = group, most, idle_s
 
     def start(self) -> None:
-        """Start the head node with the autoscaler. It has no other node yet."""
+        """Start the head node with the autoscaler. The cluster has no other node yet."""
         self._directory.mkdir(parents=True)
         config = self._directory / "autoscaling.json"
         config.write_text(json.dumps(self._config()))
@@ -103,7 +103,7 @@ class AutoscaledCluster(RayCluster):
         }
 
     def labelled(self) -> set[str]:
-        """Return the ids of the nodes with the label that are alive."""
+        """Return the ids of all living nodes that have the label."""
         return {
             node["NodeID"]
             for node in ray.nodes()

@@ -52,9 +52,9 @@ def distance(
     episodes: list[Episode],
     turn: int = 0,
 ) -> Tensor:
-    """Return the mean absolute logprob difference of one turn, engine against transformers.
+    """Return the mean absolute difference of one turn's logprobs between engine and transformers.
 
-    The engine never samples the blocked ids, so both sides give them a probability of zero.
+    The engine never samples the blocked ids, so transformers also gives them zero probability.
     """
     return errors(policy, model, episodes, turn, blocked_ids=policy.chat.blocked_ids).abs().mean()
 

@@ -1,4 +1,4 @@
-"""Provides a store client that counts the bytes of the ranges that each process reads."""
+"""Provides a store client that counts, for each process, the bytes of its range requests."""
 
 import os
 from collections import Counter

@@ -3,7 +3,7 @@
 Usage: `python elastic_driver.py <settings of the store as JSON>`
 
 Controller, journal, store, Ray and its autoscaler are real. The actors wait instead of generating,
-and this process acts as the learner. The last line of the output is a Trained as JSON.
+and this process acts as the learner. The last line of the output is a `Trained` object as JSON.
 """
 
 import asyncio
@@ -42,9 +42,9 @@ GROUPS_IN_FLIGHT, GROUPS, STALENESS = 4, 2, 2
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """The prompts that the learner has trained on, and each one's sampled ids, in order.
+    """The prompts that the learner has trained on, in order, and the ids sampled for each prompt.
 
-    `losses` is the number of actors that count as failed. `seconds` is the duration by event.
+    `losses` is the number of actors that count as failed. `seconds` holds the wait for each event.
 
     Example:
         Trained([0, 1], [[17, 17], [17, 23]], losses=0, seconds={"both actors are ready": 9.5})
@@ -98,7 +98,7 @@ class Run:
             step += 1
 
     async def until(self, condition: Callable[[], bool], event: str) -> None:
-        """Wait at most a minute for an event. Raises TimeoutError."""
+        """Wait for `condition`. Raises TimeoutError with the text `event` after a minute."""
         begun = time.monotonic()
         while not condition():
             if time.monotonic() > begun + 60:
@@ -129,7 +129,7 @@ def take_back(nodes: AutoscaledCluster, node: str) -> None:
 
 
 async def come_and_go(run: Run, nodes: AutoscaledCluster) -> None:
-    """Let the cloud take a node back, then let the run release an actor and want another one."""
+    """Take a node back, then slow down and speed up training, which changes the wanted actors."""
     fleet = run.fleet
     await run.until(lambda: fleet.ready == {0, 1}, "both actors are ready")
     before, taken = nodes.labelled(), run.driving._driven[1].node

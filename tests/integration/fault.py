@@ -87,7 +87,7 @@ class Call:
 
     function: Callable[[], object]
     when: Literal["before", "after"] = "before"
-    """Before the request is forwarded, or after the head of the reply is received."""
+    """`before` forwarding the request, or `after` receiving the head of the reply."""
 
 
 Fault = Status | Reset | ResetAfter | Truncate | Flip | Throttle | Delay | Stall | LostReply | Call

@@ -85,8 +85,8 @@ class Faults:
     ) -> None:
         """Inject `fault` into the next `times` requests that match, or into all if `times` is None.
 
-        The patterns are those of Rule. If several rules match, the oldest one that is not used up
-        applies.
+        `match`, `method` and `query` are as in Rule. If several rules match a request, the oldest
+        one with injections left applies.
         """
         with self._lock:
             self._rules.append((Rule(match, method, query, fault, times), 0))

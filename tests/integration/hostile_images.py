@@ -50,8 +50,8 @@ def pictures() -> Iterator[tuple[str, bytes, tuple[int, ...]]]:
     for size in ((1, 1), (1, 30_000), (30_000, 1), (2, 2), (27, 29), (3000, 2), (4000, 4000)):
         yield f"{size}", picture(size), OK
     for part in range(1, 10):
-        # Eight or nine tenths of this small PNG hold all pixels, and lack only checksums and the
-        # end mark. The endpoint may accept or refuse them.
+        # The first eight tenths of this small PNG hold all pixels. Only checksums and the end mark
+        # are in the rest, so the endpoint may accept the file without them.
         allowed = BAD if part < 8 else ANY
         yield f"PNG of {part} tenths", whole[: len(whole) * part // 10], allowed
         yield f"JPEG of {part} tenths", jpeg[: len(jpeg) * part // 10], BAD

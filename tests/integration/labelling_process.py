@@ -1,6 +1,6 @@
-"""Labels one shard by requests to a judge model and to a model that locates the answer in images.
+"""Labels one shard in a process that a test kills.
 
-A test kills this process.
+A judge model compares answers, and a grounding model locates the evidence in images.
 """
 
 import json

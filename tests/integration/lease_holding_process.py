@@ -1,6 +1,8 @@
 """Holds the lease of a grpo job, which keeps a second job from starting, until a signal arrives.
 
 Usage: `python lease_holding_process.py <store settings as JSON> <key> <beat_s> <expiry_s>`
+
+The lease is renewed every <beat_s> seconds, and expires after <expiry_s> seconds without renewal.
 """
 
 import sys

@@ -3,8 +3,9 @@
 Usage: `python -m tests.integration.loading_rank <rank> <ranks> <directory> <out> <base> <lora rank>
 <dtype> <family> <whole|partitioned>`
 
-Each rank writes its measurements to <out>/<rank>.json. Rank 0 also writes the weights to
-<out>/before.pt and <out>/after.pt.
+With `partitioned`, a rank loads only its share of the weights, and with `whole` all weights. Each
+rank writes its measurements to <out>/<rank>.json. Rank 0 also writes the weights to <out>/before.pt
+and <out>/after.pt.
 """
 
 import copy

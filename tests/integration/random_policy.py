@@ -73,7 +73,7 @@ class RandomPolicy:
         )
 
     def pictured(self, index: int, side: int = 700) -> GenerateRequest:
-        """Return a question about an image of noise that no other test shows."""
+        """Return a question about a random image. Each `index` has a different image."""
         image = Image.effect_noise((side, side), 40 + index).convert("RGB")
         return replace(self.ask(index, Sampling(max_tokens=4)), images=(image,))
 
@@ -108,12 +108,12 @@ def sharpened(
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            # Norm weights of one and biases of zero do not affect the output.
+            # Norm weights are one and biases are zero, so without a change their use has no effect.
             if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.3)
             elif "visual" in name:
                 parameter.normal_(std=0.12)
-        # With large logits, a test notices if the engine does not mask these ids.
+        # Blocked ids get large logits, so that a test notices if the engine does not mask them.
         model.lm_head.weight[list(blocked)] *= 3.0
     return model.eval()
 

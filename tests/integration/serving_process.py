@@ -1,4 +1,4 @@
-"""Runs `awares serve` as a process, and asks it over HTTP."""
+"""Runs `awares serve` as a process, and sends it questions over HTTP."""
 
 import base64
 import http.client
@@ -82,7 +82,7 @@ def post(served: Served, body: Any, token: str | None = TOKEN) -> tuple[int, dic
 
 
 def chat_body(served: Served, image: bytes | None = None, **fields: Any) -> dict[str, Any]:
-    """Return the body of a request about the image of `served`, or another image."""
+    """Return the body of a request about `image`, or about the image of `served` by default."""
     data = base64.b64encode(image or served.image.read_bytes()).decode()
     content = [
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}},
@@ -95,8 +95,8 @@ def chat_body(served: Served, image: bytes | None = None, **fields: Any) -> dict
 def exported(served: Served) -> dict[tuple[str, str], float]:
     """Return the endpoint's metrics from the metrics page of its Ray node.
 
-    A key is the name after `ray_awares_serve_` and the HTTP status, or "". Other labels are summed
-    up.
+    A key has a metric's name without `ray_awares_serve_`, and the HTTP status or "". A value is the
+    sum over all other labels.
     """
     agents = descendants(
         lambda command: command.startswith("ray::DashboardAgent"), served.process.pid

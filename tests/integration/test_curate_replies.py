@@ -1,4 +1,4 @@
-"""Tests on a real store that curation keeps the readable replies of models, and asks only once.
+"""Tests on a real store that curation keeps readable replies, and does not ask for them again.
 
 HTTP servers stand in for the judge model and the grounding model.
 """
@@ -80,7 +80,7 @@ def label(config: PlatformConfig, image: str) -> dict[str, str]:
 def picture(store: ObjectStore, grey: int) -> str:
     """Store an image of one grey tone, and return its hash.
 
-    The tests share one prefix of the store, so each test takes another tone.
+    The tests share one prefix of the store, so each test needs its own tone.
     """
     buffer = io.BytesIO()
     Image.new("RGB", (120, 120), (grey, grey, grey)).save(buffer, "PNG")

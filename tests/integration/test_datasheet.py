@@ -38,9 +38,9 @@ def server() -> Iterator[ChatServer]:
 
 
 def reply(body: Body, count: int) -> tuple[int, str]:
-    """Reply as the judge model, or as the grounding model.
+    """Reply as the judge model if the request has a system message, or as the grounding model.
 
-    The judge refuses sample 0, calls the answers to sample 1 equal, and otherwise prefers the
+    The judge refuses sample 0 and calls a tie for sample 1. For all other samples, it prefers the
     answer at full resolution.
     """
     if body["messages"][0]["role"] != "system":

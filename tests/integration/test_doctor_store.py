@@ -52,11 +52,11 @@ def test_a_store_that_refuses_conditional_writes_fails(store: ObjectStore) -> No
 
 @pytest.mark.parametrize("ignored", ["If-None-Match", "If-Match", "If-None-Match and If-Match"])
 def test_a_store_that_ignores_conditions_fails(store: ObjectStore, ignored: str) -> None:
-    """A real store respects conditions. The test makes it look as if it ignored them."""
+    """The test makes the real store look as if it ignored the conditions of writes."""
     count = itertools.count(1)
 
-    # Each condition of the doctor's writes is false. This function makes the ignored one true
-    # before the write.
+    # The doctor expects the store to refuse its conditional writes. Before a write whose condition
+    # is to look ignored, this function changes the object so that the condition is true.
     def accept() -> None:
         number = next(count)
         if number == 3 and "If-None-Match" in ignored:

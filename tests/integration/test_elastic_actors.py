@@ -1,4 +1,4 @@
-"""Tests that rollout actors and their nodes come and go, with Ray's own autoscaler."""
+"""Tests that Ray's own autoscaler adds and removes nodes as a run starts and ends its actors."""
 
 import json
 import os
@@ -60,7 +60,8 @@ def test_actors_and_their_nodes_come_and_go(store: ObjectStore) -> None:
     newest = 2 * GROUPS_IN_FLIGHT + (STALENESS + 1) * GROUPS
     assert all(number > max(trained.prompts) - newest for number in missing), missing
     assert all(len(sampled) == LENGTH for sampled in trained.sampled)
-    # The ids of tokens are process ids: these groups were begun by one actor and ended by another.
+    # Each actor samples its own process id as its tokens. Two ids in one group thus mean that one
+    # actor began the group and another one ended it.
     continued = [sampled for sampled in trained.sampled if len({*sampled}) > 1]
     print(f"{len(continued)} groups were continued by another actor")
     assert continued

@@ -136,7 +136,7 @@ def test_a_caller_that_leaves_harms_no_later_request(setup: Running, policy: Ran
 
 
 def test_a_refused_prompt_harms_no_later_request(setup: Running, policy: RandomPolicy) -> None:
-    """vLLM prepares the image before it finds that the prompt is too long with the image."""
+    """vLLM refuses a prompt that is too long, but only after it has prepared the image."""
     request = policy.pictured(20)
     with pytest.raises(EngineError, match="refused a prompt"):
         setup.run(setup.engine(replace(request, token_ids=(*request.token_ids, *[7] * 600))))
@@ -164,7 +164,7 @@ def test_prompts_of_many_lengths_cost_no_memory(setup: Running, policy: RandomPo
             await setup.engine(GenerateRequest(ids, (), Sampling(max_tokens=1), f"{length}"))
         return engine_memory()
 
-    # The first requests use every block of the KV cache once.
+    # Measure after the KV cache has been full once, because its memory grows until then.
     before = setup.run(ask([1000] * 540))
     assert setup.run(ask(range(100, 800))) - before < 100e6
 

@@ -35,15 +35,14 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 POLICY = Path(awares.mini.__file__).parent / "policy_weights"
 CONFIG = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25, max_requests=32)
 STEPS = {1: 5e-3, 10: 3e-4, 100: 3e-5}
-"""The keys are the numbers of steps after which the slope is measured.
+"""Maps each number of steps at which the slope is measured to the size of the latest steps.
 
-A value is the size of each step since the previous key. The first step is large, so that its change
-of the logprobs exceeds the rounding errors.
+The first step is large, so that it changes the logprobs by more than rounding errors.
 """
 LARGEST_TOLERANCE = 0.15
-"""The tests require a smaller tolerance of the slope.
+"""Upper limit of the slope's tolerance.
 
-The tolerance is small only if the learner's change exceeds the rounding errors many times.
+The tolerance is small only if the learner's change is many times larger than the rounding errors.
 """
 
 

@@ -1,6 +1,6 @@
 """Tests that the canary check detects a family of modules that is one training step behind.
 
-If one family is behind, the mean absolute logprob difference is (on a CPU, in bfloat16):
+The mean absolute logprob difference depends on the family that is behind (CPU, bfloat16):
 
     none (exact)        0.030
     text families       0.33 to 2.3
@@ -11,7 +11,7 @@ If one family is behind, the mean absolute logprob difference is (on a CPU, in b
     vision qkv          0.070
     vision output       0.032
 
-The check's bound is 0.06.
+The check fails above 0.06.
 """
 
 import math
@@ -51,16 +51,15 @@ POLICY = Path(awares.mini.__file__).parent / "policy_weights"
 CONFIG = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25, max_requests=32, stage_on_device=True)
 STEP = 0.05
 STEPS = {1: 1e-2, 10: 3e-4, 100: 5e-5}
-"""The keys are the numbers of steps after which the slope is measured.
+"""Maps each number of steps at which the slope is measured to the size of the latest steps.
 
-A value is the size of each step since the previous key, relative to a tensor's root mean square.
-The first step is large, so that its change of the logprobs exceeds the rounding errors.
-engine/canary_change.py explains the slope.
+A size is relative to a tensor's root mean square. The first step is large, so that it changes the
+logprobs by more than rounding errors. engine/canary_change.py explains the slope.
 """
 LARGEST_TOLERANCE = 0.15
-"""The tests require a smaller tolerance of the slope.
+"""Upper limit of the slope's tolerance.
 
-The tolerance is small only if the learner's change exceeds the rounding errors many times.
+The tolerance is small only if the learner's change is many times larger than the rounding errors.
 """
 FAMILIES = {
     "untied head": ("lm_head",),

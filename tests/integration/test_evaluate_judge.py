@@ -1,6 +1,6 @@
 """Tests on a real store how an evaluation asks a judge, which may cost money.
 
-The evaluation pays for no reply twice, and keeps the budget.
+The evaluation pays for no reply twice, and does not exceed the budget.
 """
 
 import io

@@ -45,8 +45,8 @@ def strike_twice(store: ObjectStore, struck: list[str]) -> None:
 def test_every_policy_on_one_engine(seaweed: ObjectStore, tmp_path: Path) -> None:
     """Evaluate every policy, while the engine is killed and later the evaluator is stopped.
 
-    The policies `low` and `awares` have equal weights, so most of their first turns must be equal.
-    The policy `sft` has other weights.
+    The policies "low" and "awares" have the same weights, so most of their first turns must be the
+    same. The policy "sft" has other weights.
     """
     settings = {
         "run": {

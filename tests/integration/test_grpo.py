@@ -86,8 +86,8 @@ def config(faults: Faults, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
             "micro_batch": 8,
             "learning_rate": 1e-4,
             "validation": {"every": 2},
-            # The KL divergence after any update exceeds `kl_above`. As soon as there is a best
-            # version, each step therefore restores this version.
+            # Every update makes the KL divergence exceed `kl_above`. Once there is a best version,
+            # each step therefore restores it.
             "guards": {"window": 1, "kl": "restore-best", "kl_above": 1e-9, "max_restores": 99},
         },
     }
@@ -209,8 +209,8 @@ def check_validations(config: PlatformConfig, store: ObjectStore, killed: int) -
     assert all(len(one.values) == 6 for one in record.entries)
     best = record.found(record.best)
     assert best is not None and best.step > 0
-    # Only the best version is pinned, which means that its weights are never deleted. The store
-    # also keeps the training state of this version alone.
+    # The best version is the only one that is pinned (never deleted). It is also the only one whose
+    # training state is in the store.
     assert pinned(store, config.run.name) == {best.version}
     snapshots = {info.key.split("/")[4] for info in store.list("runs/grpo-test/snapshots/")}
     assert snapshots == {f"v{best.version:08d}"}
@@ -244,11 +244,11 @@ def test_killed_resumed_and_nothing_counted_twice(
     assert not store.exists("runs/grpo-test/grpo/lease.json")
 
     rows = metrics.read(Path(config.run.directory) / "grpo-test" / "grpo" / "metrics.jsonl")
-    # The row of step 0 has only the validation figures of the starting policy.
+    # The row of step 0 has only the validation metrics of the starting policy.
     assert [row.step for row in rows] == list(range(STEPS + 1))
     measured = [row.step for row in rows if "validation/reward" in row.values]
     assert measured == [0, 2, 4, 6] and "reward/mean" not in rows.pop(0).values
-    # The actor is killed once, perhaps only after the last step has sent its row.
+    # The actor restarts once. If this happens after the last row is written, the rows count 0.
     assert rows[-1].values["actors/restarts"] in (0, 1)
     restores = [row.values["guards/restores"] or 0 for row in rows]
     assert 0 == restores[0] < restores[-1] <= read_record(store, config.run.name).restores
@@ -276,8 +276,8 @@ def test_killed_resumed_and_nothing_counted_twice(
         if info.key.endswith(f"step-{STEPS:08d}/awares.json")
     ]
     position = json.loads(store.get(saved))["state"]
-    # The keys of the journal depend on the data type of the engine. Only the session's
-    # configuration has the type that the job has chosen for "auto".
+    # Use `session`, not `config`: the keys of the journal depend on the engine's data type, which
+    # is still "auto" in `config`.
     journal = journal_of(session, store)
     trainings = journal.trainings()
     trained = [pair for record in trainings.values() for pair in record.groups]

@@ -188,7 +188,7 @@ async def score_despite_a_kill(config: PlatformConfig) -> None:
 
 
 def answered(number: int) -> tuple[Prompt, GroupRollout]:
-    """Return a prompt and its episodes. Their answers contain `number`, so they are distinct."""
+    """Return a prompt and its episodes. The answers differ between numbers and between episodes."""
     sample = Sample(f"s{number}", "ab" * 32, "digits?", f"{number} and 7", label=Label.LR)
     answers = [f"{'about ' * member}{number} and {member}" for member in range(8)]
     episodes = tuple(
@@ -210,7 +210,8 @@ def answered(number: int) -> tuple[Prompt, GroupRollout]:
 
 async def evaluate(config: PlatformConfig) -> None:
     """Evaluate the policy, and then damaged adapters, which the evaluation must refuse."""
-    # With this bound, only the check of the change since version 0 can refuse a loaded adapter.
+    # So large a bound leaves only one check that can refuse a loaded adapter: the check of the
+    # change since version 0.
     engine = config.engine.model_copy(update={"canary_bound": 5.0})
     store = ObjectStore.from_config(config.store)
     samples = read_samples(store, "awares-mini", "test")

@@ -147,7 +147,7 @@ def test_killed_and_stopped_processes_are_replaced(config: PlatformConfig) -> No
     """
     rows = config.run.directory / "struck" / "grpo" / "metrics.jsonl"
     settings = ("grpo.steps=2000", "grpo.learner_restarts=9", f"run.hang_timeout_s={HANG_S}")
-    # At the end, a second SIGTERM cuts the stop of this job short.
+    # At the end, the test sends two SIGTERMs. The second one ends the job without a clean stop.
     job = start("grpo", config, "run.name=struck", *settings)
     processes = {psutil.Process(job.pid)}
     try:
@@ -193,7 +193,7 @@ def test_sigterm_keeps_unfinished_groups_for_the_next_job(
     status, shown, _ = last_words(start("grpo", config, *settings))
     assert status == 0, shown
     resumed = [json.loads(line)["step"] for line in rows.read_text().splitlines()[steps:]]
-    # The first job's learner has saved a checkpoint after its last step.
+    # No step is repeated, because the first job saved a checkpoint after its last step.
     assert resumed == list(range(steps + 1, 5))
     done = [one for one in journalled(config) if one.outcome is not Outcome.UNFINISHED]
     assert len({pair(one) for one in done}) == len(done)

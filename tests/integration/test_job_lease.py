@@ -80,7 +80,7 @@ def held(process: subprocess.Popen[str]) -> LeaseClaim:
 
 
 def ours(store: ObjectStore, expiry_s: float = EXPIRY_S) -> LeaseClaim:
-    """Take the lease in this process, the second job. Release the lease, and return its claim."""
+    """Take and release the lease in this process, which acts as a second job. Return its claim."""
     with hold(store, KEY, "grpo", beat_s=BEAT_S, expiry_s=expiry_s) as claim:
         require_held(store, claim)
     return claim

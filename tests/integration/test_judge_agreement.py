@@ -1,4 +1,4 @@
-"""Tests how far a second judge agrees with the verdicts of a curated set.
+"""Tests the measurement of how often a second judge agrees with the verdicts of a curated set.
 
 The second judge is a real HTTP server, and the curated set is in a real store.
 """
@@ -57,8 +57,8 @@ def test_the_kappa_by_hand_and_nothing_is_paid_twice(
         }
     )
     found = measure(seaweed, DataConfig(name="forms"), curate, NAME)
-    # The first judge says TIE, LOW and FULL 2, 1 and 2 times. The second judge says them 1, 1 and 3
-    # times. Chance agreement is (2 * 1 + 1 * 1 + 2 * 3) / 25 = 0.36.
+    # The first judge says TIE 2 times, LOW once and FULL 2 times. The second judge says TIE once,
+    # LOW once and FULL 3 times. Chance agreement is (2 * 1 + 1 * 1 + 2 * 3) / (5 * 5) = 0.36.
     assert (found.samples, found.unreadable, found.observed) == (5, 1, 0.8)
     assert found.kappa == pytest.approx((0.8 - 0.36) / (1 - 0.36))
     assert "match and second agree on 80.0% of 5 samples; Cohen's kappa is 0.688" in found.summary()

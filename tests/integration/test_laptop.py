@@ -182,7 +182,7 @@ def _strike(
 ) -> None:
     """Signal a job's process group, as a terminal does, when the engine's process starts.
 
-    The job must end at once, leave no process, and print only our lines.
+    The job must end at once, leave no process, and print no lines of libraries.
     """
     process = subprocess.Popen(
         command, env=environment, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

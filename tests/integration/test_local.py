@@ -170,7 +170,7 @@ def test_the_logs_of_ray_are_named_unless_the_input_is_at_fault(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Check whether the session keeps Ray's directory and logs its path. Ray does not start."""
+    """Check whether the session keeps Ray's directory and logs its path. The test starts no Ray."""
     monkeypatch.setattr(sessions, "_initialise", lambda *_, **__: None)
     with pytest.raises(type(error)), sessions._started(False, tmp_path):
         raise error

@@ -144,7 +144,7 @@ def team(
     servers: dict[str, ChatServer],
     section: str,
 ) -> Path:
-    """Write a team's document pages, and the README's setup made small. Return their directory."""
+    """Write document pages and the README's setup with smaller sizes. Return their directory."""
     directory = tmp_path_factory.mktemp("team")
     (directory / "pages").mkdir()
     document_pages.write(directory / "pages", pages)

@@ -1,4 +1,4 @@
-"""Tests the start, the users, the end and the credentials of the private S3 server."""
+"""Tests how the private S3 server starts and ends, and who can use it with which credentials."""
 
 import os
 import signal

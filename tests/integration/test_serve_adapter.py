@@ -79,9 +79,9 @@ class Learner:
 
 @pytest.fixture(scope="module")
 def learner(seaweed: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Learner:
-    """Return a learner whose labels have a name that the endpoint finds in the records of a run.
+    """Return a learner, and record the name of its labelled data, which an endpoint must find.
 
-    In the run RUN, only curate recorded the name. In the run FURTHER, only sft did.
+    The record of curate in the run RUN and the record of sft in the run FURTHER have this name.
     """
     config = PlatformConfig.model_validate(
         {

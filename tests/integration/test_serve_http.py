@@ -157,7 +157,7 @@ def test_a_question_is_answered_with_its_bill(
 
 
 def test_a_person_gets_the_page(served: Served) -> None:
-    """Get the files of the page, and a scaled-down image, through the real proxy."""
+    """Get the page's files and a scaled-down image through Ray Serve's real HTTP proxy."""
     for path, word in (
         ("/", "Ask about an image"),
         ("/page.js", "low-view"),

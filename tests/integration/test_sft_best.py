@@ -28,7 +28,7 @@ class OneFile(Snapshots):
 
 
 class SftJob:
-    """A job that validates steps. After a kill, the next one resumes from the last checkpoint."""
+    """A job that validates steps. After a kill, the next job resumes from the last checkpoint."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store, self._run = store, f"run-{uuid.uuid4().hex[:8]}"
@@ -42,7 +42,7 @@ class SftJob:
         self.best.offer(step, {"validation/loss": loss})
 
     def checkpoint(self, step: int) -> None:
-        """Write a checkpoint, and delete the one before the last, as Ray Train does."""
+        """Write a checkpoint, and delete all but the last two, as Ray Train does."""
         self._saved = Saved(step, "", {}, self.best.state())
         folder = f"runs/{self._run}/checkpoints/sft"
         self._store.put(

@@ -31,7 +31,7 @@ STALE = {
     "method": r"policies/sft was trained with method\.low_ratio = 0\.5 \(here 0\.25\): "
     r"run `awares sft` again, or",
 }
-"""Maps what the user has changed after `awares sft` to the message of the jobs after it."""
+"""Messages of later jobs, keyed by what the user has changed since `awares sft`."""
 
 
 def export(config: PlatformConfig, store: ObjectStore, name: str, source: Path | str) -> None:
@@ -41,7 +41,7 @@ def export(config: PlatformConfig, store: ObjectStore, name: str, source: Path |
 
 @pytest.fixture
 def config(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PlatformConfig:
-    """Return the setup of a run that holds the policy sft and waits for a short time."""
+    """Return the setup of a run with the policy "sft". Its jobs wait for at most 0.2 seconds."""
     monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
     base = shutil.copytree(POLICY, tmp_path / "base")
     settings = {
@@ -57,7 +57,7 @@ def config(store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def change(config: PlatformConfig, what: str) -> PlatformConfig:
-    """Change the files of the base policy, or return the setup with another view."""
+    """Change the files of the base policy, or return the setup with another `low_ratio`."""
     if what == "base":
         Path(config.policy.base, "config.json").open("a").write("\n")
         return config

@@ -1,4 +1,4 @@
-"""Tests from which policy GRPO starts after SFT with LoRA, and the weights of a pulled version."""
+"""Tests from which policy GRPO starts after SFT with LoRA, and how a pulled version is merged."""
 
 import uuid
 from dataclasses import dataclass

@@ -165,7 +165,7 @@ def test_readers_stuck_at_a_damaged_delta_get_an_anchor_with_the_next_version(
 def test_a_waiting_writer_repairs_the_newest_version(
     seaweed: ObjectStore, run: str, how: Callable[[bytes], bytes] | None, version: int
 ) -> None:
-    """Without the repair, the reader and the writer would wait for each other forever."""
+    """The writer must replace the damaged version, because it publishes no newer one meanwhile."""
     publisher = published(seaweed, run, version)
     subscriber = Subscriber(seaweed, run)
     held = subscriber.receive(version - 1) if version > 1 else None

@@ -59,8 +59,8 @@ def read(
 ) -> None:
     """Read version 1, and then version 3 by two deltas, as one rank of a process group.
 
-    `damaged` maps a rank to the number of its delta reads, from the first on, that return damaged
-    bytes.
+    `damaged` maps a rank to a number n. The first n range reads of deltas by this rank return
+    damaged bytes.
     """
     with process_group(directory / "meeting", rank, RANKS):
         readers, store = HostReaders(), DamagingStore(config, directory / "reads")

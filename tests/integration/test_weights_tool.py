@@ -169,9 +169,9 @@ def test_pull_folds_an_adapter_into_the_policy_that_it_was_trained_on(
 def test_pull_records_the_inputs_of_the_training(
     seaweed: ObjectStore, config: PlatformConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`pull` records the inputs of the training, not those of its own configuration.
+    """`pull` records settings such as `max_pixels` as they were in training.
 
-    The inputs are settings such as max_pixels. They are in the run's sft policy or in the manifest.
+    It reads them from the run's "sft" policy or from the manifest, not from its own configuration.
     """
     monkeypatch.setenv("AWARES_CACHE", str(tmp_path / "cache"))
     trained = MethodConfig(max_pixels=401_408, low_ratio=0.4)

@@ -11,10 +11,9 @@ from awares_platform.engine.canary import Canary
 
 
 def first_step(model: Any, processor: Any, batch: Canary) -> dict[str, Tensor]:
-    """Return the direction of Adam's first step towards the answers of `batch`, for each tensor.
+    """Return, for each tensor, Adam's first step towards the answers of `batch`.
 
-    A direction is the sign of the gradient times the tensor's root mean square. `model` becomes
-    float32.
+    A step is the sign of the gradient times the tensor's root mean square. `model` becomes float32.
     """
     model = model.float()
     inputs = collate(

@@ -92,8 +92,8 @@ def main(rank: int, ranks: int, directory: Path) -> None:
     (minibatch,) = step_shards(processor.image_token_id, ranks)[rank].minibatches
     for stage in STAGES:
         model = load_policy(directory / "base", PolicyConfig(), 0)
-        # A rank with too few passes gets a filler, an extra pass whose loss must not count. With
-        # another policy as the reference, a filler that counts would change the result.
+        # A rank with too few passes gets a filler, an extra pass whose loss must not count. The
+        # reference policy differs from the policy, so that a filler that counts changes the result.
         frozen = load_policy(directory / "base", PolicyConfig(), 0).requires_grad_(False)
         for parameter in frozen.parameters():
             parameter.mul_(1.1)

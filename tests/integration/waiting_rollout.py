@@ -22,7 +22,7 @@ from awares_platform.method.play import Played
 from awares_platform.store import ObjectStore
 
 HEAD, LENGTH, TOKEN_S = "head", 20, 0.05
-"""The key that holds the learner's version, and the tokens and seconds per token of an episode."""
+"""The key with the learner's version, the tokens of an episode, and the seconds per token."""
 
 
 EMPTY = Turn(

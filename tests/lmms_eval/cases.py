@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 NAMES = "chartqa", "docvqa", "ocrbench", "ocrbench_math", "pope", "realworldqa", "vstar_bench"
-"""The names of those of our scorers that lmms-eval also has."""
+"""The scorers that both this project and lmms-eval have."""
 
 _TEXTS = (
     *("red", "Black", "The bus", "a white van", "Downhill", "yes", "No", "Paris, France", "caba D"),

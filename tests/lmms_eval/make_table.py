@@ -1,6 +1,6 @@
-"""Writes table.json: generated pairs with the scores of the installed lmms-eval, and its prompts.
+"""Writes table.json: generated pairs, and the scores and prompts of the installed lmms-eval.
 
-Run the script once for each version of lmms-eval. The table keeps the scores of the other version.
+Run the script once for each version of lmms-eval. A run keeps the scores of other versions.
 
     pip install lmms-eval==0.7.1
     PYTHONPATH=.:platform python -m tests.lmms_eval.make_table
@@ -44,7 +44,7 @@ def read() -> tuple[list[ScoredPair], dict[str, Any]]:
 
 
 def _lines(table: dict[str, Any]) -> str:
-    """Return the table as JSON. Each pair has a line, and each of the other keys has a line."""
+    """Return the table as JSON, with a line for each pair and for each other key."""
     rows = ",\n".join(json.dumps(row, ensure_ascii=False) for row in table["pairs"])
     rest = chain((name, table[name]) for name in ("scores", "pope_f1", "prompts"))
     parts = [f'"{name}": {json.dumps(value, ensure_ascii=False)}' for name, value in rest]

@@ -10,7 +10,7 @@ from typing import Any
 from tests.lmms_eval.cases import ScoredPair
 
 VERSIONS = {"0.7.1": "2026-03", "0.7.3": "2026-08"}
-"""Maps versions of lmms-eval to the versions of our scorers that equal them."""
+"""Maps versions of lmms-eval to the versions of our scorers that give the same scores."""
 
 _TAGS = '[["<think>", "</think>"], ["<analysis>", "</analysis>"]]'
 """The default of lmms-eval's option --reasoning_tags."""

@@ -30,7 +30,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def reply(messages: list[dict[str, Any]]) -> str:
-    """Return BOXES if the last message has an image, and otherwise the verdict 0 or 2.
+    """Return BOXES if the last message has an image, and otherwise a judge's reply: "0" or "2".
 
     The content of a message with an image is a list.
     """

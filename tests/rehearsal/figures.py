@@ -1,4 +1,4 @@
-"""Reduces what the rehearsal recorded about a job to the figures that the table needs.
+"""Computes the figures in the table from the records of the rehearsal.
 
 `compact` reduces seen/<job>.json, with up to a megabyte of samples, to a few hundred numbers.
 """
@@ -103,7 +103,7 @@ def passes(events: Sequence[dict[str, Any]]) -> list[Pass]:
 
 
 def trainer_peak(report: dict[str, Any]) -> int:
-    """Return a trainer's peak memory in bytes: its weights, and the most that a pass adds.
+    """Return a trainer's peak memory in bytes: its weights, and the largest increase in a pass.
 
     Libraries, the tokenizer and cached images do not count, because a GPU would hold none of them.
     """
@@ -124,7 +124,7 @@ def trainer_peak(report: dict[str, Any]) -> int:
 def engine_peak(report: dict[str, Any]) -> int | None:
     """Return the largest peak memory of a job's engines in bytes, or None without an engine.
 
-    The memory before an engine loads its model does not count.
+    The memory that an engine uses before it loads its model does not count.
     """
     starts = [event for event in report["events"] if event["event"] == "engine"]
     peaks = [

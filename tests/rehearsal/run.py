@@ -84,8 +84,8 @@ def rehearse(job: str, directory: Path, overrides: Sequence[str]) -> None:
         # When a tensor larger than this number of bytes is freed, the C library returns its memory
         # to the kernel at once.
         "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
-        # Ray's memory monitor could kill a process needlessly. It counts the pages of mapped
-        # weights as used memory, although the kernel can drop these pages.
+        # Turn off Ray's memory monitor, which could kill a process needlessly. It counts the pages
+        # of mapped weights as used memory, although the kernel can drop these pages.
         "RAY_memory_monitor_refresh_ms": "0",
         "JUDGE_API_KEY": "none",
         "GROUNDING_API_KEY": "none",

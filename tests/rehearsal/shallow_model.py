@@ -1,4 +1,4 @@
-"""Makes a Qwen2.5-VL with every size of the 7B model except its depth, and with random weights.
+"""Makes a Qwen2.5-VL with random weights. Its layers are as wide as the 7B model's, but fewer.
 
     PYTHONPATH=.:platform python -m tests.rehearsal.shallow_model DIRECTORY
 
@@ -74,7 +74,7 @@ The factors keep the last hidden state close to the embedding of the last token.
 PLANTED = 17.0
 """The logit that `plant` gives to a token that may come next.
 
-The log-sum-exp of the logits of all other tokens is about 12.7.
+Such a token is nearly always sampled, because the log-sum-exp of all other logits is about 12.7.
 """
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -93,8 +93,8 @@ CHAT_TEMPLATE = (
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Return a byte-level BPE tokenizer with the same layout of ids as the 7B model.
 
-    The ids without a learned token decode to words of four letters, because a random policy can
-    sample them.
+    A random policy can also sample ids without a learned token. They decode to words of four
+    letters.
     """
     learned = Tokenizer(models.BPE())
     pieces = [

@@ -104,15 +104,15 @@ def longest_prompt(config: PlatformConfig, job: str, tokens: Lengths) -> int:
     prompts = {"grpo": config.data.train_samples, "evaluate": config.evaluate.questions}.get(job)
     if prompts is None:
         return 0
-    # The third prompt is the first one with a crop of half of the image. A canary has no more
-    # prompts than the job has questions.
+    # From the third prompt on, a prompt can have a crop of half of the image. Such a prompt is the
+    # longest one. A canary has no more prompts than the job has questions.
     return tokens.called + (tokens.crop if prompts > 2 else 0)
 
 
 def job_engine(
     config: PlatformConfig, job: str, shape: Geometry, tokens: Lengths, assumed: Assumptions
 ) -> EngineMemory:
-    """Return the planned memory of a job's engine, for the requests of the job in the rehearsal."""
+    """Return the memory that the plan states for a job's engine at the rehearsal's load."""
     settings, grpo = config.engine, config.grpo
     wanted, requests = grpo.groups_in_flight * grpo.group_size, settings.max_requests
     # On a CPU, vLLM has no chunked prefill, so one pass may have `max_model_len` tokens.
@@ -219,7 +219,7 @@ def text(config: PlatformConfig, seen: dict[str, Figures]) -> str:
 
 
 def committed() -> tuple[PlatformConfig, dict[str, Figures]]:
-    """Return the setup and the figures of the committed table, by job."""
+    """Return the setup and each job's figures, from which the committed table was made."""
     files = {job: FIGURES / f"{job}.json" for job in JOBS}
     found = {job: json.loads(file.read_text()) for job, file in files.items() if file.exists()}
     config = load(SETUP, [f"policy.base={FIGURES}"])

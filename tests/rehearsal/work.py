@@ -1,6 +1,7 @@
 """Counts the FLOPs of a rehearsed GRPO step with the formulas of `awares plan`.
 
-The table compares shares of a step, because the plan is for GPUs and the rehearsal runs on a CPU:
+The table compares each part's share of a step's FLOPs with its share of the step's time. Absolute
+times would not fit, because the plan is for GPUs and the rehearsal runs on a CPU. The parts are:
 
     time/wait     the engine scores the canary and generates, and the learner waits
     time/learn    passes with gradients, and reference passes

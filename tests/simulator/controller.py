@@ -42,12 +42,12 @@ class Controller:
     def __init__(self, objects: Objects, base: Path) -> None:
         self.objects, self.mark = objects, base.name
         self.kubelet = Kubelet(objects, base, self.mark)
-        # The output of the last driver, for each namespace and name of a RayJob.
+        # Maps (namespace, name) of a RayJob to the output of its last driver.
         self.job_logs: dict[tuple[str, str], str] = {}
         parts = [self.kubelet.services, Workloads(objects), *self._ray(objects), self.kubelet]
         self._parts = tuple(part.reconcile for part in parts)
-        # The traceback of each exception of a reconciler. The simulator fails at its end if there
-        # is one.
+        # The tracebacks of exceptions in reconcilers. If there are any, `simulator` fails at the
+        # end of its block.
         self.faults: list[str] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="controller")

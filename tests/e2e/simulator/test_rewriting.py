@@ -1,4 +1,4 @@
-"""Tests that directories replace mount paths, and that addresses replace names of Services."""
+"""Tests how the simulator rewrites commands and files of pods: mount paths and Service names."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -23,7 +23,7 @@ class NotFound(LookupError):
 
 
 class Conflict(Exception):
-    """The object already exists, or has changed since the client read it (409)."""
+    """The object already exists, or has changed since the client read it (HTTP status 409)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Objects:
         self.kinds = kinds
         # The lock of all objects, and a condition that is notified of each change.
         self.changed = threading.Condition(threading.RLock())
-        # For an object's uid and a field manager, the body that this manager has applied last.
+        # Maps (uid of an object, field manager) to the body that the manager has applied last.
         self.applied: dict[tuple[str, str], Body] = {}
         self.events: list[Event] = []
         # The resourceVersion of the last change.
@@ -103,8 +103,8 @@ class Objects:
     def create(self, kind: Kind, namespace: str, body: Body) -> Body:
         """Store a new object, and return it.
 
-        If none of the object's owners exists, remove the object at once, as Kubernetes' garbage
-        collector does.
+        If the object has owners but none of them exists, remove the object at once, as Kubernetes'
+        garbage collector does.
 
         Raises Conflict if the object exists, and NotFound if its namespace does not exist.
         """

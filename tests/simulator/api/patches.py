@@ -38,8 +38,8 @@ def merge(target: Any, patch: Any) -> Any:
 def apply(live: dict[str, Any], previous: dict[str, Any], wanted: dict[str, Any]) -> dict[str, Any]:
     """Apply `wanted` to `live` by server-side apply.
 
-    `previous` is what the same field manager applied last time. Its fields that `wanted` lacks are
-    removed.
+    `previous` is what the same field manager applied last time. Fields that are in `previous` but
+    not in `wanted` are removed.
     """
     return merge(_without(live, previous, wanted), wanted)
 

@@ -37,8 +37,8 @@ _REASONS = {
 class ApiServer(ThreadingHTTPServer):
     """An API server on a free loopback port.
 
-    `logs` returns a pod's log from its namespace and name, for `kubectl logs` and `helm test
-    --logs`.
+    For `kubectl logs` and `helm test --logs`, the server calls `logs` with a pod's namespace and
+    name.
     """
 
     daemon_threads = True
