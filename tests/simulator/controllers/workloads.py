@@ -56,7 +56,8 @@ class Workloads:
     def _replicas(self, kind: Kind, owner: Body, body: Body) -> list[Body]:
         """Make the pods of `owner` match the spec of `body`, and return these pods.
 
-        `owner` is a ReplicaSet or StatefulSet. The spec is that of the Deployment or StatefulSet.
+        For a Deployment, `body` is the Deployment and `owner` is its ReplicaSet. For a StatefulSet,
+        both are the StatefulSet.
         """
         namespace, spec = owner["metadata"]["namespace"], body["spec"]
         digest = hashlib.sha256(json.dumps(spec["template"], sort_keys=True).encode()).hexdigest()[

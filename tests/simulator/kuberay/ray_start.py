@@ -168,8 +168,8 @@ def _variables(cluster: Body, gcs: tuple[str, int]) -> list[Body]:
         {"name": "RAY_CLUSTER_NAME", "value": name},
         {"name": "FQ_RAY_IP", "value": f"{name}-head-svc.{namespace}.svc.cluster.local"},
         {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},
-        # KubeRay does not set this variable. Otherwise, Ray would give its workers a low priority,
-        # and other processes would slow them down.
+        # KubeRay does not set this variable. The simulator sets it, because Ray by default gives
+        # its workers a low priority, and other processes on this machine would slow them down.
         {"name": "RAY_worker_niceness", "value": "0"},
     ]
 

@@ -124,8 +124,8 @@ class Services:
 def _pattern(namespace: str, name: str, near: bool) -> re.Pattern[str]:
     """Return a pattern that matches the names of a Service.
 
-    For a text of the Service's namespace, `near` is true. The name then also matches without the
-    namespace, but only before a port.
+    If `near` is true, the text is in the Service's namespace. The pattern then also matches the
+    short name before a port, such as `store:8333`.
     """
     domain = r"(?:\.svc(?:\.cluster\.local)?)?"
     full = rf"{re.escape(name)}\.{re.escape(namespace)}{domain}(?::(?P<port>\d+))?"

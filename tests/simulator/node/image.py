@@ -71,8 +71,8 @@ def declared(command: list[str], flag: str) -> int:
 def arguments(command: list[str], ports: Mapping[str, int]) -> list[str]:
     """Return the command as it runs on this machine. Only a SeaweedFS command changes.
 
-    The port flags get the values of `ports`. Later, RunningPod replaces the address 0.0.0.0 with
-    the pod's address.
+    Its port flags get the values of `ports`. RunningPod later replaces the address 0.0.0.0 with the
+    pod's address.
     """
     if not ports:
         return command
