@@ -164,7 +164,7 @@ class RayServices:
         return found
 
     def _point(self, service: Body, cluster: Body, serves: bool) -> None:
-        """Make the Services select `cluster`. If `serves` is true, also label the cluster's pods."""
+        """Make the Services select `cluster`. If `serves` is true, also label its pods."""
         name, base = cluster["metadata"]["name"], service["metadata"]["name"]
         head = {"ray.io/cluster": name, "ray.io/node-type": "head"}
         ports = (ray_start.GCS, ray_start.DASHBOARD, 10001, 8080, ray_start.SERVE)
