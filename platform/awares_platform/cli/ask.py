@@ -48,7 +48,7 @@ class Reply:
     """Boxes of the returned views, in pixels of the original image."""
     visual_tokens: int
     rtr_token: float
-    """`visual_tokens` divided by the visual tokens of the full image."""
+    """`visual_tokens` divided by the number of visual tokens of the full image."""
     prompt_tokens: int
     """Number of prompt tokens, with the visual tokens."""
     completion_tokens: int

@@ -63,7 +63,7 @@ class ProcessTime:
 class CpuTimes:
     """Sums up the CPU seconds of the process `root` and of its descendants, by kind.
 
-    The CPU time between a process's last sample and its end is lost.
+    The CPU time between a process's last sample and its end is not counted.
 
     Example:
         times = CpuTimes(psutil.Process())

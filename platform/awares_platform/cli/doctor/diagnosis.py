@@ -13,14 +13,14 @@ from awares_platform.runtime.run import versions
 
 FORMAT = 1
 _WIDEST = 60
-"""The table cuts a finding to this number of characters. The texts below the table are whole."""
+"""The table cuts a finding to this number of characters. The list below the table is not cut."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
     """The findings of one run of `awares doctor`, in the order of the checks.
 
-    `run` is the value of run.name. `seconds` is the duration of all checks.
+    `run` is the value of `run.name`. `seconds` is the duration of all checks.
 
     Example:
         Diagnosis("mini", (Finding("clock", "pass", "agrees with the store's clock"),), 31.0)

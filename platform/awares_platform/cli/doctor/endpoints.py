@@ -45,7 +45,7 @@ def check_endpoints(visit: Visit, curate: CurateConfig, call: Call) -> None:
 def check_judge_endpoint(curate: CurateConfig) -> list[Finding]:
     """Ask the judge about two answers.
 
-    Raises ConfigError if curate.judge cannot be used. Raises EndpointError if the endpoint does
+    Raises ConfigError if `curate.judge` cannot be used. Raises EndpointError if the endpoint does
     not answer or refuses the request.
     """
     check_judge(curate)
@@ -65,8 +65,8 @@ def check_judge_endpoint(curate: CurateConfig) -> list[Finding]:
 def check_grounding_endpoint(curate: CurateConfig) -> list[Finding]:
     """Ask the grounding model about a generated scene.
 
-    Raises ConfigError if curate.grounding cannot be used. Raises EndpointError if the endpoint does
-    not answer or refuses the request.
+    Raises ConfigError if `curate.grounding` cannot be used. Raises EndpointError if the endpoint
+    does not answer or refuses the request.
     """
     check_grounding(curate)
     if curate.grounding != "endpoint":

@@ -66,7 +66,7 @@ def examine(
 
 
 def explained(error: BaseException) -> str:
-    """Return one line about an error. For the error of a Ray task, it describes the cause."""
+    """Return one line about an error. For the error of a Ray task, the line describes the cause."""
     if isinstance(error, GetTimeoutError):
         return "the actor did not answer in time"
     if isinstance(error, RayTaskError):

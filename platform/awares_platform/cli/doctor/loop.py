@@ -1,6 +1,6 @@
 """Checks the loop of the grpo job: all-reduce, trainer, engine, and updates of the weights.
 
-One update is of an adapter, and the other update is of whole weights.
+The learner sends an adapter in one update, and all weights in the other update.
 """
 
 from collections.abc import Callable
@@ -83,9 +83,10 @@ def _start(player: Any, adapter: bool) -> list[Finding]:
 def _update(
     check: str, store: ObjectStore, ranks: list[Any], player: Any, adapter: bool, other: bool
 ) -> Callable[[], list[Finding]]:
-    """Return the function that checks one update: of an adapter, or else of whole weights.
+    """Return the function that checks one update: of an adapter, or else of all weights.
 
-    `other` is true if the setup trains the other kind. The policy is then loaded again.
+    `other` is true if the setup does not train what this update sends. The function then loads the
+    policy again.
     """
 
     def work() -> list[Finding]:
@@ -102,7 +103,7 @@ def _update(
 
 
 def _judged(check: str, sent: Any, loaded: Any) -> Finding:
-    """Return the finding on an update that the engine has loaded without a CanaryMismatch."""
+    """Return the finding on an update that the engine has loaded without error."""
     metrics = {
         "bytes": sent.size,
         "publish_s": sent.seconds,

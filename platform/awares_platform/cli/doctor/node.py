@@ -19,7 +19,7 @@ Check = tuple[Callable[[], list[Finding]], str]
 def check_node(base: str, gpus: float, store: ObjectStore) -> list[Finding]:
     """Check GPUs, disks, shared memory and clock of this node.
 
-    `base` is policy.base, and `gpus` is the number of GPUs that Ray gives to this process.
+    `base` is the setting `policy.base`. `gpus` is the number of GPUs that Ray gives this process.
     """
     node = platform.node()
     checks: dict[str, Check] = {
@@ -47,7 +47,7 @@ def _places() -> dict[str, Path]:
 
 
 def _policy_gib(base: str) -> float | None:
-    """Return the size of policy.base in GiB, or None if it is no directory on this node."""
+    """Return the size of the policy `base` in GiB, or None if `base` is no directory here."""
     if base == "mini":
         from awares.mini import POLICY
 
