@@ -3,7 +3,7 @@
     PYTHONPATH=.:platform python tests/benchmarks/codec.py [--quick] [--json PATH]
 
 - size: encoded bytes / unencoded bytes
-- floor: the size of an ideal encoder, if all weights change by independent random draws
+- floor: the size that an ideal encoder reaches, if the weights change independently at random
 - speed: unencoded bytes / CPU seconds of one thread
 """
 

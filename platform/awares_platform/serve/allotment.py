@@ -39,7 +39,8 @@ def first_views(
 ) -> tuple[ShownView, ...]:
     """Return one view per image with at most `tokens` visual tokens in all.
 
-    If `full` is true, the views show whole images. All views shrink until they fit.
+    If `full` is true, these are whole images in their own resolution. Otherwise they are the views
+    that the environment shows first. All views shrink until they fit.
 
     Raises TooLong if even the smallest views do not fit.
     """

@@ -21,7 +21,7 @@ from awares_platform.serve.keys import ApiKey
 log = logging.getLogger(__name__)
 DAY_S = 24 * 60 * 60
 PATIENCE_S = 2.0
-"""Seconds for which a replica waits for the shared counts. Then it admits the request."""
+"""Seconds for which a replica waits for the shared counts before it admits a request anyway."""
 
 
 @dataclass(frozen=True, slots=True)

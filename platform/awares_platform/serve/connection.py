@@ -74,7 +74,7 @@ class Connection(HttpToolsProtocol):
             self._wait()
 
     def on_body(self, body: bytes) -> None:
-        """Count the bytes of a body, which belong to no header."""
+        """Count the bytes of a body, so that they do not count as bytes of a header."""
         self._body += len(body)
         super().on_body(body)
 
@@ -84,7 +84,7 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
-        """Continue with the next request. If only a refused one is left, send its error."""
+        """Continue with the next request. If only an invalid request is left, refuse it."""
         if self._refusal is not None and not self._next_is_whole():
             self._close_with(self._refusal)
         if self._timer is not None:

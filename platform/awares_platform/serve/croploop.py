@@ -1,4 +1,4 @@
-"""Answers a question about encoded images, for the endpoint. Needs neither HTTP nor Ray.
+"""Answers a question about encoded images, without HTTP and Ray.
 
 `prepare` decodes the images and chooses the first views. `play` plays one conversation per choice
 (talk.py).

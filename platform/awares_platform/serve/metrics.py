@@ -1,4 +1,4 @@
-"""Exports the endpoint's metrics to Prometheus: a latency histogram and `_COUNTERS`.
+"""Exports the endpoint's metrics to Prometheus: a latency histogram and several counters.
 
 This query returns the retained token ratio:
 
@@ -17,7 +17,7 @@ from awares_platform.serve.croploop import ServedAnswer
 LATENCY_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the latency histogram's buckets, in seconds.
 
-The paper's mean latencies per benchmark lie between 0.5 and 0.81 s.
+The mean latencies that the paper reports for its benchmarks, 0.5 to 0.81 s, are in the middle.
 """
 OK = "ok"
 GONE = 499

@@ -152,7 +152,7 @@ class Routes:
             await self._gate.spend(key, answers)
             for chunk in reply.closing(answers, include_usage=prepared.question.include_usage):
                 yield chunk
-            # If the client disconnects before the last chunk, the request counts only as failed.
+            # If the client disconnects before the last chunk, the request counts as failed.
             self._answered(answers, key, started)
         except (Exception, asyncio.CancelledError, GeneratorExit) as error:
             self._failed(error, key, started)

@@ -5,7 +5,7 @@
                  |                   unreadable or empty   |                           |
                  |                     1. ask once more ---+                           |
                  |                     2. show the whole image ---- sample ------------+
-                 |                     3. sample again from what it has; no request ---+
+                 |                     3. sample again with requests blocked ----------+
                  +------ views --------+
 
 `TalkResult.recoveries` names each problem on the way to the answer by a constant such as LENIENT.
@@ -311,7 +311,7 @@ class Talk:
         return self._task.crops - len(self._played.shown)
 
     def _tokens_left(self, turn: int) -> int:
-        """Return how many visual tokens further views may have, after a turn of `turn` tokens."""
+        """Return how many visual tokens are left for views after a turn of `turn` tokens."""
         shown = sum(one.tokens for one in self._played.shown)
         empty, one = len(self._chat.tool_reply(0)), len(self._chat.tool_reply(1))
         reply = empty + self._crops_left() * (one - empty - 1)

@@ -88,7 +88,7 @@ class BestStep:
         self._delete_except(())
 
     def state(self) -> dict[str, Any]:
-        """Wait for the upload of the last snapshot. Return the state that a checkpoint stores."""
+        """Wait until the last snapshot is uploaded. Return the best step, for a checkpoint."""
         self._snapshots.wait()
         self._recorded = self.found and self.found.step
         return {"best": self.found and asdict(self.found)}

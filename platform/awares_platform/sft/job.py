@@ -237,8 +237,8 @@ def _ranks(settings: SftConfig) -> str:
 class FitActor(TrainingProcess):
     """Runs Ray Train in a separate process, which the driver can kill.
 
-    In the driver, Ray Train would replace the handler of SIGINT, and end the driver after Ray's
-    shutdown.
+    In the driver itself, Ray Train would replace the handler of SIGINT (Ctrl-C), and would end the
+    driver after Ray's shutdown.
     """
 
     def fit(self, config: PlatformConfig, loop: dict[str, Any], queue: Queue) -> None:

@@ -15,7 +15,7 @@ from awares.passes import PassBudget, deal
 
 @dataclass(frozen=True, slots=True)
 class SampleOrder:
-    """The order of `count` samples over `epochs` epochs. Each epoch is a seeded shuffle.
+    """The order of `count` samples over `epochs` epochs. Each epoch has its own random order.
 
     Example:
         SampleOrder(count=10, batch_size=4, epochs=2, seed=0).steps == 5

@@ -32,7 +32,7 @@ def in_use(directory: Path) -> Iterator[None]:
     _create(directory)
     with (directory / "users").open("a+b") as users:
         deadline = time.monotonic() + GONE_S
-        # A keeper holds the exclusive lock while it stops its server.
+        # Wait while a keeper stops its server. The keeper then holds the exclusive lock.
         while not _acquire(users, fcntl.LOCK_SH):
             if time.monotonic() > deadline:
                 raise LaunchError(f"{still_used(directory)} does not end; stop that process")

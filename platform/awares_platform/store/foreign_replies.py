@@ -13,7 +13,7 @@ _WITH_ETAG = {"GetObject", "HeadObject", "PutObject", "UploadPart"}
 """Operations whose successful replies have the header ETag."""
 _ROOT = re.compile(rb"<([A-Za-z][\w:.-]*)[\s/>]")
 _S3_ROOTS = (b"result", b"error", b"errorresponse")
-"""The endings of the names of root elements in the replies of S3, in lower case."""
+"""The root element of each XML reply of S3 has a name with one of these endings, in lower case."""
 _SHOWN = 80
 
 

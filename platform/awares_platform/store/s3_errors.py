@@ -50,7 +50,7 @@ _SKEWED_CODE = "RequestTimeTooSkewed"
 _UNEXPLAINED_CODES = {"403", "Forbidden", "SignatureDoesNotMatch"}
 """Codes that a server may send instead of `_SKEWED_CODE`.
 
-The reply to a HEAD request, for example, has no body and therefore no more exact code.
+The reply to a HEAD request, for example, has no body, which would contain a more exact code.
 """
 _MOST_SKEW_S = 900.0
 """S3 refuses a request if the clocks of client and server differ by over this many seconds."""

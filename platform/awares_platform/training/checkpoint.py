@@ -56,10 +56,10 @@ class Saved:
 def run_config(
     store: StoreConfig, run: str, job: str, too_many: Callable[[], bool], keep: int, worker: str
 ) -> ray.train.RunConfig:
-    """Return Ray Train's configuration for the job `job` of the run `run`.
+    """Return Ray Train's run configuration for the job `job` of the run `run`.
 
     The store keeps the newest `keep` checkpoints. Failed workers restart until `too_many` returns
-    true. `worker` is the noun for a worker in messages.
+    true. Messages call a worker by the text `worker`, such as "learner rank".
     """
     parts = (store.bucket, store.prefix, "runs", run, "checkpoints")
     path = "/".join(part for part in parts if part)
@@ -111,8 +111,8 @@ def save(
 ) -> None:
     """Save a checkpoint after `step` finished steps, and upload it in a thread.
 
-    Every rank must call this function equally often. A second checkpoint of a step needs a
-    `suffix`. If the upload fails, Ray Train ends this worker.
+    Every rank must call this function the same number of times. A second checkpoint of a step needs
+    a `suffix`. If the upload fails, Ray Train ends this worker.
     """
     wait()
     directory = tempfile.mkdtemp(prefix=_PREFIX)

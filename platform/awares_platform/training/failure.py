@@ -62,8 +62,8 @@ other job's learner.
 class FailFast(UserCallback):
     """Ends training after an error of a type in FINAL, or if workers fail too often.
 
-    `too_many` counts a failure, and returns whether the run must end. `worker` names a worker in
-    messages.
+    `too_many` counts a failure, and returns whether the run must end. Messages call a worker by the
+    text `worker`.
 
     Example:
         FailFast(FailureRate(3).count, "learner rank")

@@ -104,10 +104,9 @@ def _temporary() -> Path:
 
 
 def _stamp(path: Path) -> dict[str, int]:
-    """Return metadata of a file.
+    """Return metadata that changes whenever the file's content changes.
 
-    If the file's content changes, at least one value changes. The exception is two writes within
-    one tick of the clock.
+    The exception is a second write within the same tick of the clock.
     """
     status = path.stat()
     return {

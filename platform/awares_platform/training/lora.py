@@ -31,7 +31,7 @@ from awares_platform.weights.manifest import WeightsError
 
 _BASE = ".base_layer"
 _START_DOWN, _START_UP = "start_down", "start_up"
-"""The names of the buffers that hold copies of the matrices A and B of a continued adapter."""
+"""The names of the buffers with the first values of A and B, if a trained adapter is continued."""
 
 
 def attach(

@@ -26,7 +26,7 @@ def write_merged(
     """Merge the adapter of `run` into the policy from which its training started.
 
     `out` is an empty or missing directory. `method` is recorded if the adapter has no awares.json.
-    Raises PolicyError if the run has no adapter of this policy.
+    Raises PolicyError if the run has not exported an adapter of the policy "awares".
     """
     name = "awares"
     found = resolve_adapter(store, run, name, base, family)

@@ -1,4 +1,4 @@
-"""Ends a process of a trainer whose step makes no progress.
+"""Ends a trainer process if its training step makes no progress.
 
 A process may answer Ray Train's health checks while its training hangs, for example in a
 collective.

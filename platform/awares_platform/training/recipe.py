@@ -34,7 +34,7 @@ from awares_platform.store.errors import NotFound
 Recipe = dict[str, Any]
 
 ENGINE_PARTS = {"dtype", "max_model_len"}
-"""The settings of [engine] that change its answers, or which questions fit into its context."""
+"""The settings of [engine] that change answers, or decide which questions fit the context."""
 _POLICY_OPERATION = {"base", "attn", "gradient_checkpointing"}
 """The settings of [policy] that recipes leave out.
 

@@ -179,8 +179,8 @@ class StoredSlices:
         self.updates = 0
         ranks = None
         for file in sorted(directory.glob("state-*.json")):
-            # An unfinished upload by more ranks may have left further files. Checkpoints of an
-            # older release do not say how many ranks have written them.
+            # Ignore files that an unfinished upload by more ranks has left. Checkpoints of older
+            # releases do not record the number of ranks, so all their files are read.
             if ranks is not None and int(file.stem.removeprefix("state-")) >= ranks:
                 break
             ranks = self._add(file)

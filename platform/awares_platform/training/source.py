@@ -170,7 +170,7 @@ def _download(store: ObjectStore, key: str, remedy: str, foreign: bool = False) 
 def installed(name: str, write: Callable[[Path], None]) -> Path:
     """Return the directory `name` of the local cache of policies.
 
-    If the directory is missing, `write` fills an empty one, which then gets this name. A failure
+    If the directory is missing, let `write` fill an empty directory, and then rename it. A failure
     leaves no directory.
     """
     target = cache_directory() / "policies" / name

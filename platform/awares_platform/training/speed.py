@@ -24,8 +24,8 @@ _PEAKS = {
 }
 """FLOPs per second of dense 16-bit matrix products, by a part of the GPU's name.
 
-The values are from NVIDIA's data sheets. If a GPU exists in several forms, the value is that of the
-SXM form.
+The values are from NVIDIA's data sheets. If a GPU exists in several form factors, the value is that
+of SXM.
 """
 _SIDE = {"cpu": 768, "cuda": 8192}
 """The side of the square matrices with which `measured_peak` measures a device."""

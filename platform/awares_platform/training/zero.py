@@ -238,7 +238,7 @@ def owned(engine: Any, dtype: torch.dtype) -> list[Part]:
 
 @contextmanager
 def rounded(engine: Any, dtype: torch.dtype) -> Iterator[None]:
-    """Round the weights to values of `dtype` within the block, as the vLLM engine has them.
+    """Round the weights to `dtype` within the block, so that they equal the vLLM engine's weights.
 
     The tensors keep their data type, and get their exact values back at the end of the block.
     """

@@ -102,8 +102,8 @@ def write_peft(
 ) -> None:
     """Write an adapter to an empty directory, in the layout that peft and vLLM load.
 
-    `scale` is lora_alpha / rank. `base` names the adapter's policy. All layers must have the same
-    rank.
+    `scale` is lora_alpha / rank. `base` names the policy to which the adapter belongs. All layers
+    must have the same rank.
     """
     from safetensors.torch import save_file
 

@@ -233,7 +233,7 @@ class Publisher:
         return publication
 
     def _repair(self) -> None:
-        """Publish an anchor (all weights) of the held version if a reader has requested one.
+        """Publish an anchor (all weights) of the last version if a reader has requested one.
 
         After a failure, the next call of `repair` tries again.
         """

@@ -73,7 +73,7 @@ ALONE = Alone()
 class HostReaders:
     """The processes of torch's default process group. All of them must run on this host.
 
-    The object has its own gloo group. Other threads may use the default group.
+    The object creates its own gloo group, so that other threads can use the default group.
 
     Example:
         HostReaders()  # in every process, after torch.distributed.init_process_group

@@ -60,7 +60,7 @@ class WeightsAndBiases:
         self.metrics(step, {f"{name}/{key}": x for name, row in rows for key, x in row.items()})
 
     def samples(self, step: int, rows: Sequence[SampleRow]) -> None:
-        """Log a table. Each part of the reward is a column."""
+        """Log a table with a row for each sample, and a column for each part of the reward."""
         parts = list(dict.fromkeys(name for row in rows for name in row.parts))
         names = [f"reward/{name}" for name in parts]
         columns = ["image", "question", "answer", "truth", "correct", "crops", "reward", *names]

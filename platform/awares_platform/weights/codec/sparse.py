@@ -1,6 +1,7 @@
 """Encodes and decodes the kind "ulp": the positions of the changed words, and their steps.
 
-The gap of a changed word is the number of unchanged words before it. There are four streams:
+The gap of a changed word is the number of unchanged words before it. The move of a changed word is
+a number from 0 to 3 that describes its steps. There are four streams:
 
     changes      One byte per changed word: low six bits of the gap | move << 6.
     wide gaps    One byte per gap of more than six bits: the next six bits | move << 6.
@@ -27,7 +28,7 @@ _DOWN, _OTHER, _WIDE = 1 << _GAP_BITS, 2 << _GAP_BITS, 3 << _GAP_BITS
 - Move 2: a number of steps in the stream "other steps".
 - Move 3: a gap of more than six bits. The stream "wide gaps" has further bits and the real move.
 
-The further bits are zero if the gap has more than twelve bits and is in the stream "far gaps".
+If a gap has more than twelve bits, these bits are zero, and "far gaps" has the gap's upper bits.
 """
 
 Positions = NDArray[np.int64]
@@ -124,8 +125,8 @@ def _changed(old: Words, now: Words) -> Positions:
 def _gaps(changed: Positions, last: int, moved: Bytes) -> tuple[Bytes, Bytes, NDArray[np.uint16]]:
     """Return the streams "changes", "wide gaps" and "far gaps".
 
-    Positions count from the first word of the block. `last` is the last change before the block.
-    `moved` holds the moves in the top two bits, and is overwritten.
+    Positions count from the first word of the block. `last` is the position of the last change
+    before the block. `moved` holds the moves in the top two bits, and is overwritten.
     """
     gaps = np.empty_like(changed)
     gaps[0] = changed[0] - last
