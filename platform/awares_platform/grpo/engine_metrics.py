@@ -6,7 +6,7 @@ from awares_platform.engine.usage import EngineUsage
 
 
 class EngineMetrics:
-    """Compares the newest report of each engine with its last report before the present step.
+    """Compares each engine's newest report with the engine's last report before the present step.
 
     An actor reports its engine's usage with each group that it returns.
     """

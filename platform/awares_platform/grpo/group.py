@@ -60,9 +60,9 @@ class GroupRollout:
 
     episodes: tuple[Episode, ...]
     started: float
-    """The Unix time in seconds, by the actor's clock."""
+    """The Unix time in seconds at which the rollout began, by the actor's clock."""
     ended: float
-    """The Unix time in seconds, by the actor's clock."""
+    """The Unix time in seconds at which the rollout ended, by the actor's clock."""
     fault: str = ""
     """Why no episode can run because of the data, or "".
 
@@ -99,7 +99,7 @@ class Member:
 
     @property
     def nonfinite(self) -> str:
-        """The reward or a logprob that is not finite, as text, or "" if all are finite."""
+        """A text about the reward or logprob that is not finite, or "" if all are finite."""
         if not math.isfinite(self.reward.total):
             return f"the reward of {self.episode.sample_id} is {self.reward.total}"
         if self.episode.packed.finite:
@@ -153,7 +153,7 @@ class Group:
 
     @property
     def nonfinite(self) -> str:
-        """The first reward or logprob that is not finite, as text, or "" if all are finite."""
+        """A text about the first reward or logprob that is not finite, or "" if all are finite."""
         return next((found for member in self.members if (found := member.nonfinite)), "")
 
     @property

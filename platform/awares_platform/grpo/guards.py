@@ -14,7 +14,7 @@ from awares_platform.config.guards import GuardsConfig, PolicyAction
 FREE = "disk/free_gib"
 DECLINE = "validation/decline"
 _AT_ONCE = {FREE, DECLINE}
-"""The metrics of which a guard compares the newest value, not the mean over several steps."""
+"""For these metrics, a guard checks the newest value instead of the mean over several steps."""
 
 
 class GuardTripped(AwaresError):
@@ -39,9 +39,9 @@ class Guard:
     """The end of the guard's message."""
 
     def fault(self, value: float, what: str) -> str | None:
-        """Return a sentence that says which bound `value` violates, or None if it is inside.
+        """Return a sentence that says which bound `value` violates, or None if it violates none.
 
-        `what` names the value. NaN is outside the bounds.
+        `what` names the value. NaN violates the bounds.
         """
         if self.below <= value <= self.above:
             return None

@@ -77,7 +77,7 @@ class GrpoResult:
     steps: int
     """The number of learner steps of the whole run."""
     best: int
-    """The number of learner steps before the exported policy."""
+    """The number of learner steps that led to the exported policy."""
     metrics: dict[str, float]
     """The metrics of the last step, or {} if an earlier job finished all steps."""
     wall_s: float

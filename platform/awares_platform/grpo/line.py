@@ -95,7 +95,7 @@ class Line:
         self.advance()
 
     def _served(self) -> Iterator[Waiter]:
-        """Issue a prompt to each waiting actor for which there is room, and yield its future."""
+        """Issue prompts to waiting actors while there is room, and yield each actor's future."""
         for version in sorted(self._places, reverse=True):
             places = self._places[version]
             while places and self._buffer.room(version) > 0:

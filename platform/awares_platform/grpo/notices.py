@@ -1,4 +1,4 @@
-"""Learns from Ray which nodes will be taken back, and tells the controller.
+"""Asks Ray which nodes will soon be lost, and tells the controller.
 
 On Kubernetes, `ray start` marks the node in Ray when its pod is deleted. Elsewhere, users run
 `ray drain-node` after a cloud's notice.
@@ -18,7 +18,7 @@ _EVERY_S = 1.0
 
 
 def leaving_nodes() -> Collection[str]:
-    """Return the ids of the nodes that will be taken back."""
+    """Return the ids of the nodes that will soon be lost."""
     return state.get_draining_nodes().keys()
 
 
@@ -27,7 +27,7 @@ async def watch_nodes(
     look: Callable[[], Collection[str]] = leaving_nodes,
     every_s: float = _EVERY_S,
 ) -> None:
-    """Every `every_s` seconds, call `leave` with the nodes that will be taken back, if any.
+    """Every `every_s` seconds, call `leave` with the nodes that will soon be lost, if any.
 
     The function never returns. It logs the first failure of Ray, and goes on after every failure.
     """

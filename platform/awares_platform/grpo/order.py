@@ -47,7 +47,7 @@ class Chosen:
     version: int | None
     """The chosen version, or None if no version was validated."""
     step: int | None
-    """The number of steps before the chosen version, or None."""
+    """The number of steps that led to the chosen version, or None."""
     figures: dict[str, float]
     """The version's validation metrics."""
 

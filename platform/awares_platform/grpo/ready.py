@@ -75,7 +75,7 @@ class ReadyGroups:
 class Settled:
     """The numbers of the settled prompts, as a mutable Position.
 
-    Position itself is immutable, so each change would copy all numbers beyond the watermark.
+    A change to an immutable Position would copy all numbers above the watermark.
     """
 
     def __init__(self, start: Position) -> None:

@@ -1,7 +1,6 @@
 """Writes groups to the journal in one thread, so that two writes never overlap.
 
-A group leaves `unwritten` only once the journal holds it, so the next `flush` repeats a failed
-write.
+A group stays in `unwritten` until the journal holds it, so the next `flush` repeats a failed write.
 """
 
 import asyncio

@@ -182,7 +182,7 @@ class RolloutActor:
         member: int,
         begun: Episode | None,
     ) -> Episode:
-        """Run or continue the episode `member` of a group. Return a finished `begun` unchanged."""
+        """Run or continue the episode `member` of a group. If `begun` is finished, return it."""
         if begun is not None and begun.stop is not StopReason.UNFINISHED:
             return begun
         session = f"{prompt.number}.{prompt.attempt}.{member}"
@@ -215,7 +215,7 @@ class RolloutActor:
         yield tuple(played)
 
     async def _load(self, version: int) -> Loaded | None:
-        """Load `version`, even over a newer one. Return None if the engine already has it."""
+        """Load `version`, even if the engine has a newer one. Return None if it has `version`."""
         engine, started = self._running(), time.perf_counter()
         if engine.version == version:
             return None

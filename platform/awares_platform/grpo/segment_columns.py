@@ -150,7 +150,10 @@ def _numbers(rows: Sequence[bytes], code: str) -> pa.Array:
 
 
 def _versions(rows: Sequence[bytes]) -> pa.Array:
-    """Return one list per turn, with each token's version. A row packs (version, tokens) pairs."""
+    """Return the version of each token, as one list per row.
+
+    A row of `rows` packs pairs (version, number of consecutive tokens) of one turn.
+    """
     runs_R2 = np.frombuffer(b"".join(rows), VERSION).reshape(-1, 2)
     tokens = _offsets(runs_R2[:, 1])[_offsets([len(row) // (2 * runs_R2.itemsize) for row in rows])]
     return pa.ListArray.from_arrays(tokens, pa.array(np.repeat(runs_R2[:, 0], runs_R2[:, 1])))

@@ -91,7 +91,7 @@ class Validation:
         self._lineage = lineage
         if self._record is None:
             self._record = await asyncio.to_thread(self._book.read)
-            # A killed job may have recorded versions without reporting them.
+            # Report the versions that a killed job recorded but did not report.
             for one in self._record.entries if not anew else ():
                 if one.version not in self._reported:
                     self._results.put_nowait(one)
@@ -240,7 +240,7 @@ class Validation:
                 await self._settle(due, new, report)
 
     async def _until_saved(self, due: DueVersion) -> bool:
-        """Return True once the version's snapshot is complete, or False if it is given up."""
+        """Return True once the version's snapshot is complete, or False if the run drops it."""
         while due in self._known().pending:
             if await self._saved(due):
                 return due in self._known().pending

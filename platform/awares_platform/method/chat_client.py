@@ -35,7 +35,7 @@ class EndpointBusy(EndpointError):
     """The endpoint is unreachable, busy or failing.
 
     The client retries a request after this error until the retry budget is spent. `retry_after_s`
-    is the time that the endpoint asks to wait, in seconds, or 0.
+    is the number of seconds that the endpoint asks the client to wait, or 0.
     """
 
     def __init__(self, message: str, retry_after_s: float = 0.0) -> None:

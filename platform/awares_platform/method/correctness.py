@@ -51,7 +51,7 @@ def read_correctness(reply: str | None) -> bool:
 
 
 def _statements(text: str) -> Iterable[list[bool | None]]:
-    """For each kind of statement, yield what the statements of this kind in `text` mean.
+    """Yield a list for each kind of statement: the meanings of these statements in `text`.
 
     The most reliable kind comes first.
     """

@@ -78,7 +78,7 @@ def passes(policy: PolicyConfig, *, extra: int) -> Pass:
 
     `extra` is the number of forward passes without a backward pass.
     """
-    # LoRA's weight gradients count as 0: at rank 8, they cost 0.3 % of a 7B model's gradients.
+    # The weight gradients of LoRA count as 0. At rank 8, they cost 0.3 % of a full 7B model's.
     return Pass(1 + extra, 1, 0 if policy.lora_rank else 1)
 
 

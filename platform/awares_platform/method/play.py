@@ -34,7 +34,7 @@ class Played:
     episode: Episode | None
     """The episode, or None if the image cannot be read or the question is too long."""
     latency_s: float
-    """Seconds of the episode after the image is decoded, or 0 without an episode."""
+    """Duration of the episode in seconds, without image decoding, or 0 if there is no episode."""
     fault: str
     """Why there is no episode, or why the episode failed, or ""."""
 

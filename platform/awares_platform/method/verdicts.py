@@ -61,7 +61,7 @@ def read_verdict(reply: str | None) -> Verdict:
 
 
 def _statements(text: str) -> Iterable[list[str]]:
-    """For each kind of statement, yield the digits in the statements of this kind in `text`.
+    """Yield a list for each kind of statement: the digits of these statements in `text`.
 
     The most reliable kind comes first.
     """

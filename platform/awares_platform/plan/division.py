@@ -17,7 +17,7 @@ TOLERANCE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """A number of learner ranks and of rollout actors, and the hours of the run with them.
+    """A number of learner ranks, a number of rollout actors, and the hours of a run with both.
 
     Example:
         Division(learners=7, actors=1, hours=3.1)
@@ -33,7 +33,7 @@ class Division:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """The division of a setup, and the divisions of the same GPUs that can run.
+    """The setup's own division of its GPUs, and all divisions of these GPUs that can run.
 
     Example:
         Advice(chosen=Division(4, 4, 4.7), best=Division(7, 1, 3.1), divisions=(...))
@@ -42,7 +42,7 @@ class Advice:
     chosen: Division
     """Division of the setup, even if it cannot run."""
     best: Division | None
-    """Division that the plan advises, or None if `divisions` is empty."""
+    """Division that the plan recommends, or None if `divisions` is empty."""
     divisions: tuple[Division, ...]
     """Divisions that can run."""
 

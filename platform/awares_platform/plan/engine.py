@@ -92,7 +92,7 @@ def engine_memory(
 ) -> EngineMemory:
     """Compute the memory of one GPU of an engine that receives `wanted` episodes at once.
 
-    `rank` is policy.lora_rank. The plan neglects that the prefix cache shares prompts.
+    `rank` is policy.lora_rank. The plan ignores that episodes share prompts in the prefix cache.
 
     Raises ConfigError if engine.tensor_parallel does not divide the number of attention heads.
     """
@@ -163,7 +163,7 @@ def _scoring(settings: EngineConfig, shape: Geometry, element: int, lengths: Len
 
     A canary is a set of fixed prompts.
     """
-    # The longest prompt shows a crop of half an image, twice the usual crop.
+    # The crop in the longest prompt is half of an image, twice as large as the usual crop.
     rows = min(settings.max_batched_tokens, lengths.called + lengths.crop)
     # vLLM holds logits and fp32 logprobs of two prompts, and one byte per logit of one prompt.
     return float(rows * shape.vocab * (2 * (element + 4) + 1))

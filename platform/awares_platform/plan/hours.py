@@ -42,9 +42,9 @@ class JobHours:
     rollout_s: float
     """Seconds of a step's rollouts: `load_s` plus the longer of generation and `views_s`."""
     load_s: float
-    """Seconds in which an engine adds the adapter of a new version."""
+    """Seconds that an engine takes to add the adapter of a new version."""
     views_s: float
-    """Seconds in which a rollout actor prepares images, while the engine generates."""
+    """Seconds that a rollout actor takes to prepare images, while the engine generates."""
     step_s: float
     """Seconds of a step.
 
@@ -141,7 +141,7 @@ def _learning(
 def _cost(
     shape: Geometry, work: Pass, tower: Pass, assumed: Assumptions, *, shared: bool = False
 ) -> Cost:
-    """Return how many seconds a trainer computes on a sequence and on a visual token."""
+    """Return the seconds that a trainer takes for a sequence and for a visual token."""
     speed = assumed.peak_tflops * 1e12 * assumed.train_mfu
     return Cost(
         language=lambda tokens: language_flops(shape, tokens, work) / speed,
@@ -158,7 +158,7 @@ def rollout_seconds(
     engine: EngineMemory,
     assumed: Assumptions,
 ) -> float:
-    """Return the seconds in which the engines generate the episodes of one learner step.
+    """Return the seconds that the engines take to generate the episodes of one learner step.
 
     Prefill computes each group's prompt once (prefix cache). Each decoding step reads the weights
     and the KV cache.
@@ -181,7 +181,7 @@ def rollout_seconds(
 
 
 def view_seconds(grpo: GrpoConfig, lengths: Lengths, assumed: Assumptions) -> float:
-    """Return the seconds in which a rollout actor prepares its share of a learner step's images.
+    """Return the seconds that a rollout actor takes to prepare its share of a step's images.
 
     One CPU thread prepares the images. A group shares the decoded image and its low-resolution
     view.

@@ -14,7 +14,7 @@ from awares_platform.plan.lengths import Lengths
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """The seconds that a trainer computes on one sequence and on its images.
+    """The seconds that a trainer takes for one sequence and for its images.
 
     Example:
         Cost(language=lambda tokens: 1e-4 * tokens, tower=2e-5, shared=True)

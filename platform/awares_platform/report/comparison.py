@@ -16,8 +16,8 @@ _FIGURES = (
 )
 """The compared figures.
 
-A row holds the key, the title and the format of a figure, and the factor and the format of a
-difference between two figures.
+Each row holds the key, the title and the format of a figure. The last two values are the factor and
+the format with which the difference between two figures is shown.
 """
 
 

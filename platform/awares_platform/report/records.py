@@ -43,7 +43,7 @@ class EpisodeRecord:
     image: str
     """Content hash of the image."""
     size: tuple[int, int]
-    """(width, height)."""
+    """The image's (width, height) in pixels."""
     question: str
     truth: str
     """The reference answer."""

@@ -67,7 +67,7 @@ def _held_out(record: RunRecord) -> list[Trajectory]:
     """Return the episodes of the trained policies on the same held-out questions.
 
     On up to HELD_OUT / 2 of these questions, the policies request or answer differently. On the
-    other questions, their requests and answers are equal.
+    other questions, they request and answer the same.
     """
     stages = [name for name in reversed(DRAWN) if record.episodes.get(name)]
     if not stages:

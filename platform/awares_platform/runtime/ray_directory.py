@@ -35,7 +35,7 @@ _SHORT = (Path("/tmp"), Path("/var/tmp"))
 
 
 def python(directory: Path) -> str:
-    """Return a path of the running Python that a shell reads as one word without quotes.
+    """Return a path of the running Python that needs no quotes in a shell.
 
     Ray starts its workers with an unquoted shell command. A path with spaces is replaced by a
     symlink in `directory`.
