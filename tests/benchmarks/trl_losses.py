@@ -78,8 +78,8 @@ CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 """Pairs of settings with the same meaning: keys of [grpo], and arguments of TRL's GRPOConfig.
 
-OURS and THEIRS hold the values of settings that a pair does not name. No case sets `minibatches`,
-because each case is one update with a given proximal policy.
+OURS and THEIRS hold the values of settings that a pair does not name. TRL's side needs no
+counterpart of `minibatches`, because each case is one update with a given proximal policy.
 """
 OURS = {"kl_beta": 0.0}
 THEIRS = {
@@ -154,7 +154,7 @@ def trainer(arguments: dict[str, Any], directory: str) -> FixedTrainer:
         use_cpu=True,
         bf16=False,
         report_to="none",
-        # With a positive beta, TRL would load a reference model. `use` sets the real beta later.
+        # With a nonzero beta, TRL would load a reference model. `use` sets the real beta later.
         **{**arguments, "beta": 0.0},
     )
     return FixedTrainer(

@@ -55,7 +55,7 @@ SAMPLE = Sample("s", "a" * 64, "digit on the red circle?", "7", evidence=((28, 2
 
 
 def test_a_free_box_from_label_to_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Check that the same box is in the demonstration, the episode, the reward and the metrics.
+    """Follow one requested box through the demonstration, the episode, the reward and the metrics.
 
     A fake engine returns the demonstration's tokens, because the mini policy writes no requests of
     the form LOOK [...] before SFT teaches it.

@@ -64,7 +64,7 @@ class MatrixFault:
     victim: str = ""
     """The process that gets `signal`, for a fault of a process."""
     signal: Signals = SIGKILL
-    """The signal to the process. For a fault of a node, this is the raylet, Ray's main process."""
+    """The signal to the process. For a fault of a node, this process is the raylet of Ray."""
     seconds: float = 0.0
     """How long a fault of the store or disk lasts, or how early a node's loss is announced."""
     reply: proxied.Fault | None = None

@@ -81,7 +81,9 @@ def settings(endpoint: str, disk: Path, part: int) -> PlatformConfig:
 
 
 def moments(part: int, repeated: Sequence[str] = ()) -> list[tuple[MatrixFault, int, float]]:
-    """Return the faults of a part, each with the versions and the seconds to wait before it.
+    """Return the faults of a part.
+
+    Before each fault, the run waits for a number of new versions, and then for some seconds.
 
     `repeated` names the faults of a part after part 4.
     """

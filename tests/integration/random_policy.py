@@ -84,7 +84,7 @@ class RandomPolicy:
         state: Mapping[str, Tensor] | None = None,
         model: Qwen2_5_VLForConditionalGeneration | None = None,
     ) -> int:
-        """Publish `state` and the canary's logprobs in `model`, and return the new version.
+        """Publish `state` with the canary logprobs of `model`, and return the new version.
 
         By default, `state` and `model` are the weights and the model of this policy.
         """
@@ -108,7 +108,7 @@ def sharpened(
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            # Norm weights are one and biases are zero, so without a change their use has no effect.
+            # Norm weights are one and biases are zero, and would have no effect without this noise.
             if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.3)
             elif "visual" in name:

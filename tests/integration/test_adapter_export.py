@@ -141,7 +141,7 @@ def test_an_engine_in_float32_plays_an_update_that_bfloat16_loses(
 ) -> None:
     """Export a small update as an adapter, and also merged into bfloat16, which loses most of it.
 
-    Transformers computes the logprobs of version 0, because the engine's are almost the same.
+    Only transformers computes the logprobs of version 0, because the engine's are almost the same.
     """
     small = TrainedAdapter.attach(POLICY, trained.processor, trained.canary, torch.float32)
     small.step(trained.canary, 1e-5)

@@ -55,8 +55,8 @@ def test_a_store_that_ignores_conditions_fails(store: ObjectStore, ignored: str)
     """The test makes the real store look as if it ignored the conditions of writes."""
     count = itertools.count(1)
 
-    # The doctor expects the store to refuse its conditional writes. Before a write whose condition
-    # is to look ignored, this function changes the object so that the condition is true.
+    # The store must refuse the doctor's third and fourth write. Before such a write, this function
+    # changes the object so that the condition is true and the store accepts the write.
     def accept() -> None:
         number = next(count)
         if number == 3 and "If-None-Match" in ignored:

@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 POLICY = Path(awares.mini.__file__).parent / "policy_weights"
 CONFIG = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25, max_requests=32)
 STEPS = {1: 5e-3, 10: 3e-4, 100: 3e-5}
-"""Maps each number of steps at which the slope is measured to the size of the latest steps.
+"""The slope is measured after 1, 10 and 100 steps. A value is the size of the steps before it.
 
 The first step is large, so that it changes the logprobs by more than rounding errors.
 """

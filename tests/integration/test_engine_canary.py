@@ -51,7 +51,7 @@ POLICY = Path(awares.mini.__file__).parent / "policy_weights"
 CONFIG = EngineConfig(dtype="bfloat16", kv_cache_gib=0.25, max_requests=32, stage_on_device=True)
 STEP = 0.05
 STEPS = {1: 1e-2, 10: 3e-4, 100: 5e-5}
-"""Maps each number of steps at which the slope is measured to the size of the latest steps.
+"""The slope is measured after 1, 10 and 100 steps. A value is the size of the steps before it.
 
 A size is relative to a tensor's root mean square. The first step is large, so that it changes the
 logprobs by more than rounding errors. engine/canary_change.py explains the slope.

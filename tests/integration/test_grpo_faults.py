@@ -147,7 +147,7 @@ def test_killed_and_stopped_processes_are_replaced(config: PlatformConfig) -> No
     """
     rows = config.run.directory / "struck" / "grpo" / "metrics.jsonl"
     settings = ("grpo.steps=2000", "grpo.learner_restarts=9", f"run.hang_timeout_s={HANG_S}")
-    # At the end, the test sends two SIGTERMs. The second one ends the job without a clean stop.
+    # At the end, the test sends SIGTERM twice. The second signal cuts the clean stop short.
     job = start("grpo", config, "run.name=struck", *settings)
     processes = {psutil.Process(job.pid)}
     try:

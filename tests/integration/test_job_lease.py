@@ -192,7 +192,7 @@ def test_a_damaged_lease_is_taken_over_after_the_expiry(store: ObjectStore, dama
 
 
 def test_one_of_several_jobs_takes_a_lease_over(store: ObjectStore) -> None:
-    """All jobs find a lease that its holder no longer renews, and try to take it at once."""
+    """Four jobs try at the same time to take a lease that its holder no longer renews."""
     foreign(store)
     outcomes: list[str] = []
     over = threading.Barrier(4)

@@ -265,7 +265,7 @@ class Interrupted(Exception):
 
 
 def dying(store: ObjectStore, writes: int) -> ObjectStore:
-    """Return a client of `store` whose writes raise Interrupted after `writes` successes."""
+    """Return a client of `store` that makes `writes` writes, and then raises Interrupted."""
 
     class Dying(ObjectStore):
         def put(

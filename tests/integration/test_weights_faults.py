@@ -165,7 +165,7 @@ def test_readers_stuck_at_a_damaged_delta_get_an_anchor_with_the_next_version(
 def test_a_waiting_writer_repairs_the_newest_version(
     seaweed: ObjectStore, run: str, how: Callable[[bytes], bytes] | None, version: int
 ) -> None:
-    """The writer must replace the damaged version, because it publishes no newer one meanwhile."""
+    """The writer publishes no newer version, so the reader needs a repair of the damaged one."""
     publisher = published(seaweed, run, version)
     subscriber = Subscriber(seaweed, run)
     held = subscriber.receive(version - 1) if version > 1 else None
@@ -256,8 +256,8 @@ def test_a_publisher_killed_before_any_of_its_writes_loses_nothing_and_is_follow
             assert holds(held, newest)
             assert holds(Subscriber(seaweed, run).receive(newest), newest)
         except WeightsError as error:
-            # The writer was killed in its PUT of the HEAD object, after the headers. The next
-            # writer rebuilds the object.
+            # The writer was killed between the headers and the body of its PUT of the HEAD object.
+            # The next writer rebuilds the object.
             assert "not a HEAD object" in str(error)
     final = Publisher(seaweed, run)
     assert final.version is not None and final.version >= (subscriber.seen.version or 1)

@@ -37,8 +37,8 @@ _REASONS = {
 class ApiServer(ThreadingHTTPServer):
     """An API server on a free loopback port.
 
-    For `kubectl logs` and `helm test --logs`, the server calls `logs` with a pod's namespace and
-    name.
+    For `kubectl logs` and `helm test --logs`, the server gets a pod's log from
+    `logs(namespace, name)`.
     """
 
     daemon_threads = True

@@ -29,8 +29,8 @@ class _Listening:
 class Services:
     """Runs all Services of the cluster.
 
-    `endpoint` returns the address and the actual port of a Pod's target port, or None if the Pod is
-    not ready.
+    `endpoint` takes a Pod and a target port. It returns the address and the actual port, or None if
+    the Pod is not ready.
     """
 
     def __init__(self, objects: Objects, addresses: Addresses, endpoint: Endpoint) -> None:
