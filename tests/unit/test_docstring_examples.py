@@ -62,7 +62,7 @@ def calls(module: ast.Module) -> Iterator[ast.Call]:
 
 
 def fault(call: ast.Call, taken: list[str]) -> str:
-    """Return what is wrong with a call of a class with the parameters `taken`, or ""."""
+    """Return what is wrong with a call of a class with the parameters `taken`, or "" if nothing."""
     if any(isinstance(one, ast.Starred) for one in call.args):
         return ""
     wrong = [one.arg for one in call.keywords if one.arg and one.arg not in taken]

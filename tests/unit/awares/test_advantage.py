@@ -35,7 +35,7 @@ def test_groups_that_teach_nothing_are_zero():
     assert advantages([]) == []
     assert advantages([3.0]) == [0.0]
     assert advantages([0.1] * 8) == [0.0] * 8
-    # The mean of three times 0.1 is not 0.1 in floating point.
+    # In floating point, the mean of three values of 0.1 is not exactly 0.1.
     assert advantages([0.1] * 3, eps=0.0) == [0.0] * 3
 
 

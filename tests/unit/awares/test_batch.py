@@ -209,7 +209,7 @@ def test_logits_are_computed_at_each_rows_own_sampled_tokens(policy, chat, proce
 
 
 def test_image_tokens_get_image_positions(policy, chat, processor, limits):
-    """Without mm_token_type_ids, transformers silently gives image tokens the positions of text."""
+    """Without `mm_token_type_ids`, transformers gives image tokens the positions of text."""
     batch = collate([called(chat)], IMAGES.__getitem__, processor, limits)
     inputs = batch.forward_inputs()
     with torch.no_grad():

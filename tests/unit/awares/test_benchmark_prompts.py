@@ -17,7 +17,7 @@ def test_prompts_are_those_of_lmms_eval(task: str) -> None:
 
 
 def test_a_question_without_options_stays_with_its_spaces() -> None:
-    """lmms_eval.tasks.vstar_bench changes a question only if it finds options."""
+    """The module `lmms_eval.tasks.vstar_bench` changes a question only if it contains options."""
     vstar = BENCHMARKS["vstar"]
     assert vstar.keeps_spaces
     assert vstar.prompt(" Is it red? ").startswith(" Is it red? \nAnswer with")

@@ -77,7 +77,7 @@ def test_a_direct_answer(chat, spec):
 
 
 def test_two_turns_only_ever_append_ids(chat, spec):
-    """Turn 2's prompt is turn 1's prompt, turn 1's sampled ids, and the ids of the tool's reply."""
+    """Turn 2's prompt joins turn 1's prompt, turn 1's sampled ids and the ids of the tool reply."""
     # These ids end with <|endoftext|>. If their text were encoded again, the ids would differ.
     odd = tuple(chat.encode("GET_CROPS: ['0', '8']")) + (
         chat.tokenizer.convert_tokens_to_ids("<|endoftext|>"),

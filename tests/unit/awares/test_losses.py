@@ -13,7 +13,7 @@ def test_sft_by_hand():
     """The weight of a token is 5 in the tool turn, 1 in the answer and 0 in the context."""
     logprobs = tensor([[-9.0, -0.2, -0.4], [-9.0, -1.0, -7.0]])
     weights = tensor([[0.0, 5.0, 5.0], [0.0, 1.0, 0.0]])
-    # (5 * 0.2 + 5 * 0.4 + 1 * 1.0) / 11
+    # The loss is the weighted mean of -logprob: (5 * 0.2 + 5 * 0.4 + 1 * 1.0) / 11.
     assert sft_loss(logprobs, weights).item() == pytest.approx(4.0 / 11)
 
 

@@ -82,7 +82,7 @@ OPTIONS = "Which is closer?\nA. The red car\nB. The bus\nAnswer with the letter.
         ("realworldqa", "2026-03", "A)", ["A"], 1.0),
         ("realworldqa", "2026-03", "**B**", ["B"], 1.0),
         ("realworldqa", "2026-03", "b", ["B"], 1.0),
-        # In "2026-08", only a capital letter can name an option, but it may be part of a word.
+        # In "2026-08", only a capital letter can name an option. The letter may be part of a word.
         ("realworldqa", "2026-08", "b", ["B"], 0.0),
         ("realworldqa", "2026-08", "(b)", ["B"], 0.0),
         ("realworldqa", "2026-08", "Black", ["B"], 1.0),

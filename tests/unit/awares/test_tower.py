@@ -74,7 +74,7 @@ def test_shared_passes_equal_separate_passes(
     patches = batch.image_grid_thw_I3.prod(1)
     assert counted[1].patches == [int(patches[[0, 1, 3]].sum())] and counted[0].patches == []
     torch.testing.assert_close(shared, expected, rtol=1e-4, atol=1e-5)
-    # Outside the block, each tower computes its own features again.
+    # Outside the `with` block, each tower computes its own features again.
     torch.testing.assert_close(compute(), expected)
     assert [len(model.patches) for model in counted] == [1, 2]
 

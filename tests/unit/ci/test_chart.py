@@ -143,7 +143,8 @@ def test_a_default_without_a_clear_type_needs_an_annotation() -> None:
 def test_every_value_is_described() -> None:
     """Check that every value of values.yaml has a comment, or is below a key with a comment.
 
-    The comments of groupDefaults and jobDefaults describe the values of single groups and jobs.
+    The comments of `groupDefaults` and `jobDefaults` also describe the values of each group and
+    each job.
     """
     entries = ("cluster.groups.", "endpoint.groups.", "jobs.")
 

@@ -3,7 +3,7 @@
     AWARES_CRDS/*.yaml --> schema of a kind --+-- closed schema -- jsonschema --+--> faults
                                               +-- CEL rules ------ celpy -------+
 
-A closed schema refuses unknown fields. CEL rules about the previous object (oldSelf) are skipped.
+A closed schema refuses unknown fields. CEL rules about the previous object (`oldSelf`) are skipped.
 """
 
 import copy

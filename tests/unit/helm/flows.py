@@ -1,7 +1,7 @@
 """Decides whether NetworkPolicies let a source connect to a port of a target.
 
-The source's egress policies and the target's ingress policies must both allow the connection. Ends
-outside the release's namespace are assumed to have no policies.
+The source's egress policies and the target's ingress policies must both allow the connection. Pods
+and addresses outside the release's namespace are assumed to have no policies.
 """
 
 import ipaddress
@@ -117,9 +117,10 @@ def _port(entry: dict[str, Any], target: Peer, port: int, protocol: str) -> bool
 
 
 def unused(docs: Sequence[Doc], pods: Sequence[Doc]) -> Iterator[str]:
-    """Yield a message for each NetworkPolicy, and each podSelector in a rule, that matches no pod.
+    """Yield a message for each NetworkPolicy and each `podSelector` of a rule that matches no pod.
 
-    A selector with a namespaceSelector is not checked, because its pods may be outside the release.
+    A `podSelector` next to a `namespaceSelector` is not checked, because its pods may be outside
+    the release.
     """
     labels = [pod["metadata"].get("labels") or {} for pod in pods]
     for policy in of_kind(docs, "NetworkPolicy"):

@@ -19,7 +19,7 @@ CLUSTER_KEYS = ("rayClusterSpec", "rayClusterConfig")
 def expand(docs: Sequence[Doc]) -> list[Doc]:
     """Return a Pod for each Pod and each pod template in the documents.
 
-    A pod from a template is named <kind>-<name>-<part>.
+    A pod from a template is named `<kind>-<name>-<part>`.
     """
     return [pod for doc in docs for pod in _of(doc)]
 

@@ -109,7 +109,7 @@ def _parse(text: str) -> tuple[Doc, ...]:
 
 
 def name_of(doc: Doc) -> str:
-    """Return a document's name for messages: the kind, a slash and metadata.name.
+    """Return a document's name for messages: its kind, a slash and its `metadata.name`.
 
     Example:
         name_of({"kind": "Service", "metadata": {"name": "head"}})  # "Service/head"

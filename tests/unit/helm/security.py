@@ -136,7 +136,7 @@ def _memory(pod: Doc) -> Iterator[str]:
 def autoscaler_faults(doc: Doc) -> Iterator[str]:
     """Yield a message for each rule that the autoscaler's container breaks.
 
-    The operator adds this container to the head, with settings from autoscalerOptions.
+    The operator adds this container to the head, with settings from `autoscalerOptions`.
     """
     for spec in cluster_specs(doc):
         if spec.get("enableInTreeAutoscaling"):

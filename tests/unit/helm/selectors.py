@@ -1,7 +1,7 @@
 """Checks selectors, ports and addresses of a rendered chart.
 
-KubeRay creates Services of its own: <cluster>-head-svc, <service>-head-svc and <service>-serve-svc.
-The checks treat these Services as if the chart had rendered them.
+KubeRay itself creates the Services `<cluster>-head-svc`, `<service>-head-svc` and
+`<service>-serve-svc`. The checks treat these Services as if the chart had rendered them.
 """
 
 import re
@@ -165,7 +165,7 @@ def spreads(pods: Sequence[Doc]) -> Iterator[str]:
 
 
 def clusters(docs: Sequence[Doc]) -> Iterator[str]:
-    """Yield a message for each job whose clusterSelector names no rendered RayCluster."""
+    """Yield a message for each job whose `clusterSelector` names no rendered RayCluster."""
     names = {doc["metadata"]["name"] for doc in of_kind(docs, "RayCluster")}
     for doc in of_kind(docs, "RayJob", "RayCronJob"):
         selector = doc["spec"].get("jobTemplate", doc["spec"]).get("clusterSelector")

@@ -20,7 +20,7 @@ from awares_platform.serve.deployment import build_application
 
 
 def faults(text: str) -> list[str]:
-    """Return one message for each error in the text of a serveConfigV2."""
+    """Return one message for each error in the text of a `serveConfigV2`."""
     config = yaml.safe_load(text)
     found = [
         f"serveConfigV2: {key}: Ray Serve has no such key"

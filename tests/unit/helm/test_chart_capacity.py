@@ -69,7 +69,7 @@ def demand(job: str, config: PlatformConfig) -> list[Bundle]:
 
 
 def nodes(spec: Doc) -> list[Node]:
-    """Return the workers of a cluster after each group has grown to maxReplicas workers.
+    """Return the workers of a cluster in which each group has `maxReplicas` workers.
 
     The head is left out, because the chart gives the head no CPUs for actors.
     """

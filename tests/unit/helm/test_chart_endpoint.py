@@ -45,7 +45,7 @@ def test_the_endpoints_scale_reaches_serve() -> None:
 
 
 def test_a_new_setup_changes_the_application_and_not_the_pods() -> None:
-    """Ray Serve applies serveConfigV2 in place, but a new rayClusterConfig needs a new cluster."""
+    """KubeRay applies `serveConfigV2` in place, but starts a new cluster for `rayClusterConfig`."""
     first, second = (
         of_kind(render(on_base({"setup": {"serve": {"policy": policy}}})), "RayService")[0]["spec"]
         for policy in ("base", "sft")
@@ -97,8 +97,8 @@ def test_names_labels_and_the_digest_are_the_users() -> None:
 def test_each_head_has_one_budget(case: Case) -> None:
     """Kubernetes refuses to evict a pod that two PodDisruptionBudgets select.
 
-    Every budget sets minAvailable to an integer, because KubeRay's resources lack the scale
-    subresource that other budgets need.
+    Every budget sets `minAvailable` to an integer. Budgets with other settings need a `scale`
+    subresource, which KubeRay's resources lack.
     """
     budgets = of_kind(case.docs(), "PodDisruptionBudget")
     for pod in expand(case.docs()):

@@ -21,7 +21,7 @@ EXAMPLES = sorted(path.stem for path in (CHART / "examples").glob("*.yaml"))
 
 
 def example(name: str, major: int = 4, **changes: Any) -> tuple[Doc, ...]:
-    """Render the preset two-pools with the values of an example and then `changes` on top."""
+    """Render the preset `two-pools` with an example's values. `changes` override these values."""
     values = yaml.safe_load((CHART / "examples" / f"{name}.yaml").read_text())
     return render(values | changes, "two-pools", major)
 

@@ -201,7 +201,7 @@ def test_other_flows_are_blocked(case: Case) -> None:
 
 
 def test_every_policy_selects_a_pod() -> None:
-    """A podSelector that matches no pod in any case has wrong labels."""
+    """A `podSelector` that matches no pod in any test case has wrong labels."""
     idle = [{*unused(case.docs(), expand(case.docs()))} for case in GUARDED]
     assert set.intersection(*idle) == set()
 

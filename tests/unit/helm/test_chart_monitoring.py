@@ -59,7 +59,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 def ours() -> frozenset[str]:
     """Return the Prometheus names of the platform's metrics.
 
-    Jobs report a metric as "area/name". Other code uses the full name, which starts with awares_.
+    Jobs report a metric as "area/name". Other code uses the full name, which begins with "awares_".
     """
     text = "\n".join(
         path.read_text()
@@ -70,7 +70,7 @@ def ours() -> frozenset[str]:
         f"ray_awares_{area}_{name}"
         for area, name in re.findall(r'"([a-z0-9_]+)/([A-Za-z0-9_]+)"', text)
     }
-    # GRPO reports each part of a reward as reward/<name>.
+    # GRPO reports each part of a reward as the metric `reward/<name>`.
     for parts in re.findall(r"RewardValue\([^{]*\{([^}]*)\}", text):
         reported |= {f"ray_awares_reward_{name}" for name in re.findall(r'"(\w+)":', parts)}
     outright = set(re.findall(r'"(awares_[a-z0-9_]+)"', text))
@@ -207,9 +207,9 @@ def test_overlapping_panels_would_be_seen() -> None:
 
 
 def test_the_canary_alert_fires_before_the_run_stops() -> None:
-    """Check that the threshold of the alert is below the default of engine.canary_bound.
+    """Check that the threshold of the alert is below the default of `engine.canary_bound`.
 
-    The run stops when the mean difference of the canary's logprobs exceeds engine.canary_bound.
+    The run stops when the mean difference of the canary's logprobs exceeds `engine.canary_bound`.
     """
     [expression] = [rule["expr"] for rule in alerts() if rule["alert"] == "AwaresCanaryNearBound"]
     assert float(expression.rpartition(">")[2]) < EngineConfig().canary_bound

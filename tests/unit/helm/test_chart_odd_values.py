@@ -119,7 +119,7 @@ CLASHES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
 def test_clashes_are_refused(name: str) -> None:
     """Check that contradictory values are refused, with exactly one message that names them."""
     changes, words = CLASHES[name]
-    # The schema writes store/bucket, and the chart writes store.bucket.
+    # Messages of the schema name `store/bucket`, and messages of templates name `store.bucket`.
     lines = [line.replace("/", ".") for line in refusal(on_base(ALL_JOBS, changes)).splitlines()]
     assert len([line for line in lines if all(word in line for word in words)]) == 1
 

@@ -47,7 +47,7 @@ def test_the_jobs_accept_every_setup(case: Case, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_variables_of_a_setup_are_set(case: Case) -> None:
-    """Check that the endpoint's pods set the environment variable that serve.token_env names.
+    """Check that the endpoint's pods set the environment variable that `serve.token_env` names.
 
     The variable with the judge's key is not checked, because the user sets it.
     """
@@ -86,7 +86,7 @@ def _groups(doc: Doc) -> list[Doc]:
 
 
 def test_the_endpoint_and_awares_serve_have_one_configuration() -> None:
-    """Check that each section of the RayService's application equals the section of setup.toml."""
+    """Check that each section in the RayService's application is the same as in setup.toml."""
     import tomllib
 
     import yaml

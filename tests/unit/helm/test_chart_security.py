@@ -48,7 +48,7 @@ def test_only_heads_with_the_autoscaler_mount_a_token(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_jobs_bring_their_own_submitter(case: Case) -> None:
-    """KubeRay's default submitter pod has no security context. Restricted namespaces refuse it."""
+    """Restricted namespaces refuse KubeRay's default submitter, which has no security context."""
     for doc in of_kind(case.docs(), "RayJob", "RayCronJob"):
         spec = doc["spec"].get("jobTemplate", doc["spec"])
         assert (

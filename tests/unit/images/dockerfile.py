@@ -1,6 +1,6 @@
 """Parses a Dockerfile into stages, and checks the rules of this project's container images.
 
-The rules are what the chart relies on: the user, the writable directories, and the contents.
+The rules cover what the chart relies on: the user, the writable directories, and the contents.
 """
 
 import re

@@ -133,8 +133,8 @@ def test_development_packages_are_removed(name: str) -> None:
 def test_no_remaining_package_needs_a_removed_one() -> None:
     """No package that stays in the image requires a removed package.
 
-    The only exception is ninja, which vLLM requires only to compile parts that its wheel already
-    has.
+    The only exception is ninja. vLLM requires ninja only to compile parts that vLLM's wheel already
+    contains.
     """
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     waiting = [

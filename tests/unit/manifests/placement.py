@@ -199,7 +199,7 @@ def faults(docs: Sequence[Doc], target: str) -> Iterator[str]:
 
 
 def used(docs: Sequence[Doc], resource: str = "nvidia.com/gpu") -> dict[str, dict[str, float]]:
-    """Return the total request for a resource of each Ray cluster's pods at maximum size.
+    """Return how much of a resource each Ray cluster requests at its maximum size.
 
     The outer key is the cluster's owner. The inner key is the pool, or "" without a pool.
     """

@@ -1,4 +1,4 @@
-"""Evaluates the IAM policies of this repository. Other policies may need features that are missing.
+"""Evaluates the IAM policies in manifests/. Supports only the features that these policies use.
 
 AWS's IAM reference defines the features in "Policy evaluation logic" and "Condition operators".
 """
@@ -39,7 +39,7 @@ def allows(
     """Return whether the policy allows `action` on the object `key`.
 
     `key` is None for an action on the bucket. `context` holds the request's condition keys, such as
-    s3:prefix.
+    `s3:prefix`.
     """
     arn = f"arn:aws:s3:::{BUCKET}" + (f"/{key}" if key is not None else "")
     return any(

@@ -19,7 +19,7 @@ def test_every_pod_of_a_preset_finds_a_node(preset: str, target: str) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_name_no_product(preset: str) -> None:
-    """Check that no preset selects nodes by a label such as nvidia.com/gpu.product.
+    """Check that no preset selects nodes by a label such as `nvidia.com/gpu.product`.
 
     A node gets this label only after its start, so an autoscaler adds no node for such a pod.
     """

@@ -152,7 +152,7 @@ def test_our_own_bugs_keep_their_traceback() -> None:
 def test_a_page_is_written_to_html_only(
     action: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Check that a file name without .html is refused before a store starts."""
+    """Check that a value of `--out` without .html is refused before a store starts."""
     out, run = tmp_path / "sheet.json", tmp_path / "runs"
     with pytest.raises(SystemExit) as ended:
         cli.main(["data", action, "pages", f"run.directory={run}", "--out", str(out)])

@@ -41,7 +41,7 @@ RECORDED_S = {name: sum(took for took, job, _ in lines() if job == name) for nam
 def recorded(taken: Mapping[str, float] = RECORDED_S) -> Series:
     """Return the recorded run as rows (seconds since the start, job, note).
 
-    The times are scaled, so that each job takes its number of seconds in `taken`.
+    The times are scaled, so that each job takes the number of seconds that `taken` maps it to.
     """
     rows, now = [], 0.0
     for took, job, note in lines():

@@ -2,10 +2,10 @@
 
 vLLM's layout of the weights depends on the processor. The tests produce each layout:
 
-    plain     on GPUs: the layers are as loaded
-    closure   on CPUs without oneDNN: a closure computes with the weight itself
-    packed    on CPUs with oneDNN: layers have a packed copy and no weight
-    native    on the processor that runs the test
+    plain     on GPUs: a layer keeps its weight as loaded
+    closure   on CPUs without oneDNN: a layer computes with a closure over its weight
+    packed    on CPUs with oneDNN: a layer has only a packed copy of its weight
+    native    the layout of the processor that runs the test
 """
 
 from collections.abc import Iterable, Iterator
@@ -159,8 +159,8 @@ def outputs(model: Any, x: Tensor) -> list[Tensor]:
     """
 
     def compute(module: Any) -> Tensor:
-        # When vLLM processes a layer for a CPU, it adds the attribute cpu_linear. The layer then
-        # computes with this attribute.
+        # When vLLM processes a layer for a CPU, it adds the attribute `cpu_linear`. From then on,
+        # the layer computes with this attribute.
         if "cpu_linear" not in vars(module):
             return linear(x, module.weight, module.bias)
         return module.quant_method.apply(module, x, module.bias)

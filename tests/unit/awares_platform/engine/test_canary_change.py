@@ -1,6 +1,7 @@
 """Tests the check that a weight update changes the logprobs of engine and learner alike.
 
-Both score the same prompts, the canary. The tests simulate the engine's rounding errors.
+Engine and learner score the same prompts, the canary. The tests simulate the engine's rounding
+errors.
 """
 
 import pytest

@@ -111,7 +111,7 @@ def test_a_process_started_from_here_imports_from_here(
 
 
 def test_adapters_are_never_added_on_a_second_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Check that set_environment removes the environment variable for a second CUDA stream.
+    """Check that `set_environment` removes the environment variable for a second CUDA stream.
 
     On a second stream, vLLM would add adapters without `rounding.add_once`, and lose small updates.
     """

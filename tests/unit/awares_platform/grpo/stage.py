@@ -126,7 +126,7 @@ class Stage:
             }
         )
         self.bus, self.log = Bus(), []
-        # While a test clears this event, new actors wait for a node.
+        # While this event is not set, new actors wait for a node.
         self.placed = asyncio.Event()
         self.placed.set()
         self.journal = journal or MemoryJournal()
@@ -233,7 +233,7 @@ class Stage:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run the controller with an attached learner at step 0, and close it at the end."""
+        """Run the controller, attach a learner at step 0, and close the controller at the end."""
         run = asyncio.create_task(self.controller.run())
         await self.controller.attach(0, Position())
         yield

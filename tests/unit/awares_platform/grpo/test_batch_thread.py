@@ -29,7 +29,7 @@ class Held:
         return self._function(*arguments)
 
     async def release(self) -> None:
-        """Wait until the function is called, and let it run."""
+        """Wait until the function is called, and then let the function run."""
         await until(lambda: self.entered)
         self._released.set()
 

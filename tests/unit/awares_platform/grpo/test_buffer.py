@@ -220,7 +220,7 @@ def test_groups_of_an_abandoned_branch_are_issued_again_at_the_next_attempt(
         (3, 0),
     ]
     # Version 10 has the weights of version 3. Version 1 is therefore four updates older than
-    # version 12, and five older than version 13. The bound is 4.
+    # version 12, and five older than version 13. The staleness bound is 4.
     assert not buffer.full(12) and (len(buffer), buffer.dropped) == (1, 2)
     assert not buffer.full(13) and (len(buffer), buffer.dropped) == (0, 3)
     # The group was in flight at the restart, and has tokens of the abandoned version 8. The buffer

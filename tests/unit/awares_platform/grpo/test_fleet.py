@@ -59,7 +59,7 @@ def test_an_actor_without_a_node_is_awaited_and_stops_no_run(stage: Callable[...
 
 
 def test_a_lost_actor_stops_the_clock_of_the_batch(stage: Callable[..., Stage]) -> None:
-    """Check that grpo.batch_timeout_s does not count the time without an actor.
+    """Check that `grpo.batch_timeout_s` does not count the time without an actor.
 
     The only actor dies, and its successor waits for a node.
     """

@@ -20,7 +20,7 @@ REWARD = CropReward("anls")
 
 
 class FakeWorker:
-    """A reward worker in this process. `script` lists the error of each call, or None."""
+    """A reward worker in this process. `script` has an error, or None, for each call."""
 
     def __init__(self, script: list[Exception | None], calls: list[int]) -> None:
         self.script, self.calls = script, calls

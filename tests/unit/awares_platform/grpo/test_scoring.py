@@ -58,7 +58,7 @@ def test_advantages_are_scaled_by_the_rewards_of_the_whole_batch(
         score([alike, alike], advantage_scale="batch"),
     ]
     # The rewards 8, 3, 8 and 8 have the mean 6.75, and the standard deviation 2.5. The divisor is
-    # 2.5 + std_eps = 3.
+    # 3, because `std_eps` is 0.5.
     batch = batch_scaled(StepBatch(0, tuple(groups), Position(2)), settings)
     found = [[member.advantage for member in group.members] for group in batch.groups]
     assert found == [[pytest.approx(2.5 / 3), pytest.approx(-2.5 / 3), None], [0.0, 0.0]]

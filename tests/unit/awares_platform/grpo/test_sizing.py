@@ -33,7 +33,7 @@ def decided(
     least: int = 1,
     most: int = 9,
 ) -> int:
-    """Return how many actors the run wants after a window with this mean load."""
+    """Return how many actors the run wants if `load` actors were busy on average."""
     clock = Clock()
     sizing = Sizing(least, most, clock)
     for second in range(int(WINDOW_S)):

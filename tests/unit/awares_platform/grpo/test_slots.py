@@ -25,8 +25,8 @@ def test_an_actor_plays_while_its_groups_are_scored(
 
         monkeypatch.setattr(driving, "_score", scored)
         async with acted.running():
-            # The four groups fill the buffer, which has room for two batches. Groups count even
-            # while they wait for a score.
+            # The four groups fill the buffer, which has room for two batches. A group takes room in
+            # the buffer even while it waits for a score.
             assert await acted.rest(4) == [0, 1, 2, 3]
             may_score.set()
             assert await acted.step(0, 0) == [0, 1]

@@ -60,7 +60,7 @@ class Part:
 
 
 class ShortController(Part):
-    """A controller that reports the steps `steps`.
+    """A controller that reports each step of the range `steps`.
 
     After the last step, the controller ends if `ended` is true. Otherwise it waits until it is
     killed.
@@ -261,7 +261,7 @@ def test_more_than_the_most_actors_are_refused_as_the_fewest() -> None:
 def far(restored: list[int | None]) -> Start:
     """Return a function that makes a controller with a too large KL divergence, and a trainer.
 
-    Call i of the controller's `restore` restores the version `restored[i]`, or none if it is None.
+    Call i of the controller's `restore` restores the version `restored[i]`. None restores nothing.
     """
 
     def start() -> tuple[ShortController, ShortTrainer]:

@@ -106,9 +106,9 @@ def test_the_target_is_a_request_of_the_environment() -> None:
 
 
 def test_a_target_over_the_budget_becomes_the_whole_image_or_a_fault() -> None:
-    """Check target crops that exceed method.max_crops or method.max_visual_tokens.
+    """Check target crops that exceed `method.max_crops` or `method.max_visual_tokens`.
 
-    SFT must never teach a request over this budget.
+    SFT must never teach a request that exceeds one of these limits.
     """
     corners = replace(SAMPLE, evidence=((4, 4, 36, 36), (76, 76, 108, 108)))
     free = label("1", "7", corners)

@@ -81,8 +81,8 @@ def test_large_deltas_bring_the_anchor_sooner() -> None:
 def test_the_mean_version_is_that_of_the_writer(delta: float) -> None:
     """Compare `per_version` with a simulation of the writer over 4,800 versions.
 
-    A version with an anchor (all weights) has no delta if a delta has over 0.7 of the anchor's
-    size.
+    If a delta is larger than 0.7 times an anchor (all weights), a version with an anchor has no
+    delta.
     """
     from awares_platform.weights import cadence
 

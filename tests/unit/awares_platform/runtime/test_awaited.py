@@ -1,4 +1,4 @@
-"""Tests that a job waits for its input, says what it waits for, and gives up after run.wait_s."""
+"""Tests that a job waits for its input, names the input, and gives up after `run.wait_s`."""
 
 import pytest
 

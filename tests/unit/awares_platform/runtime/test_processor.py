@@ -1,4 +1,4 @@
-"""Tests which data type the setting engine.dtype = "auto" selects on GPUs and on CPUs.
+"""Tests which data type the setting `engine.dtype = "auto"` selects on GPUs and on CPUs.
 
 Only some CPUs have instructions for bfloat16.
 """

@@ -1,4 +1,4 @@
-"""Tests that the decoded images of all requests together hold a bounded number of pixels."""
+"""Tests that the endpoint limits the total number of pixels in decoded images of all requests."""
 
 import asyncio
 

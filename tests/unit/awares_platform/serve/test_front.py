@@ -159,7 +159,7 @@ def test_broken_http_is_answered_in_json(behind: Behind, data: bytes, status: in
 
 
 def _raw(behind: Behind, *pieces: tuple[bytes, float]) -> bytes:
-    """Send each piece, and then wait its number of seconds. Return all bytes of the replies."""
+    """Send pieces, with a pause in seconds after each piece. Return all bytes of the replies."""
     with socket.create_connection(("127.0.0.1", behind.port)) as sock:
         sock.settimeout(8)
         for piece, wait_s in pieces:

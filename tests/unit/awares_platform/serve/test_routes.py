@@ -61,8 +61,8 @@ def test_sampling_fields_reach_the_engine_and_the_limit_holds(client_for, engine
     said = client.post(CHAT, json=chat_body(max_completion_tokens=500))
 
     first, second = (request.sampling for request in engine.requests)
-    # The client's max_tokens=4 cuts only the answer. The engine samples up to 8 tokens, the limit
-    # of the endpoint, because a turn may hold a request.
+    # The client's `max_tokens=4` cuts only the answer. The engine samples up to 8 tokens, the limit
+    # of the endpoint, because a turn may contain a request.
     assert (first.temperature, first.top_p, first.seed, first.max_tokens) == (0.5, 0.9, 11, 8)
     assert cut.json()["choices"][0]["message"]["content"] == "1234"
     assert cut.json()["choices"][0]["finish_reason"] == "length"

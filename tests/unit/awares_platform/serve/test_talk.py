@@ -1,4 +1,4 @@
-"""Tests that every question gets an answer, even if the policy writes unreadable requests."""
+"""Tests that every question gets an answer, even if the policy writes only requests or nothing."""
 
 import pytest
 

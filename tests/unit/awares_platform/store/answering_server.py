@@ -53,7 +53,7 @@ class AnsweringServer(http.server.ThreadingHTTPServer):
         self.answer, self.asked = answer, []
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Print nothing about clients that give up a connection."""
+        """Print nothing about clients that abort a connection."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Tests reads of any part of a stored training state, and the errors about lost or cut files."""
+"""Tests reads of any part of a stored training state, and the errors for incomplete files."""
 
 import json
 from pathlib import Path
