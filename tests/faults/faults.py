@@ -66,7 +66,7 @@ class MatrixFault:
     signal: Signals = SIGKILL
     """The signal to the process. For a fault of a node, this process is the raylet of Ray."""
     seconds: float = 0.0
-    """How long a fault of the store or disk lasts, or how early a node's loss is announced."""
+    """How long a fault of the store or disk lasts, or the time from a notice to a node's loss."""
     reply: proxied.Fault | None = None
     """What a faulty store answers."""
 

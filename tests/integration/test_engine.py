@@ -118,7 +118,7 @@ def test_a_prompt_that_does_not_fit_names_the_settings(
 
 
 def test_a_caller_that_leaves_harms_no_later_request(setup: Running, policy: RandomPolicy) -> None:
-    """Callers leave while their images are prepared. Later requests then show the same images."""
+    """Cancel requests while their images are prepared, and then send the same images again."""
     requests = [policy.pictured(index) for index in range(12)]
 
     async def leave_and_ask_again() -> list[Generation | BaseException]:

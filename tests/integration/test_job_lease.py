@@ -246,7 +246,7 @@ def test_a_job_whose_lease_is_deleted_stops(store: ObjectStore, start: Start) ->
 
 
 def test_a_job_outlives_an_outage_of_the_store(faults: Faults) -> None:
-    """For a while, the job cannot renew its lease in the store. Later, it renews the lease."""
+    """For a while, the store refuses to renew the job's lease. Later, the job renews the lease."""
     store = faults.store
     with hold(store, KEY, "grpo", beat_s=BEAT_S, expiry_s=EXPIRY_S) as claim:
         faults.on("*lease.json", "PUT", fault=Status(503))

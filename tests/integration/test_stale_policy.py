@@ -1,7 +1,7 @@
 """Tests which stale policies a job waits for, and which ones it refuses at once.
 
-A stale policy of `awares sft` is trained again, so a job waits for it. `awares grpo` never replaces
-a policy.
+A policy is stale if the settings or the base policy have changed since its training. `awares sft`
+trains a stale policy again, so a job waits for it. `awares grpo` never replaces a policy.
 """
 
 import shutil

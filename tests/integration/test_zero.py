@@ -152,8 +152,8 @@ def test_steps_do_what_plain_pytorch_does(base: Path, stage: int, lora_rank: int
     found, wanted = zero.full_state(engine), _plain(_model(base, lora_rank=lora_rank), range(3))
     assert found.keys() == wanted.keys()
     off = torch.cat([(found[name] - wanted[name]).abs().flatten() for name in wanted])
-    # Rounding errors matter only where gradients are as small as AdamW's epsilon. Such weights are
-    # rare, and differ by less than a tenth of a step.
+    # Rounding errors matter only for weights whose gradients are as small as AdamW's epsilon. Such
+    # weights are rare, and differ by less than a tenth of a step.
     assert off.max() < RATE / 10 and (off > 2e-5).float().mean() < 1e-4
 
 

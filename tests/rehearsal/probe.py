@@ -39,7 +39,7 @@ class ProbedQwen(Qwen25VL):
     engine        an engine loads its model
     """
 
-    # Python's forkserver, which starts the engines, imports this module. See engine_probe.py.
+    # Python's forkserver imports engine_probe.py before it starts the engines.
     vllm_module = "tests.rehearsal.engine_probe"
 
     def load_model(self, path: Path, **options: Any) -> tuple[Any, Mapping[str, Any]]:
