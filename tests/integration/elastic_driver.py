@@ -37,7 +37,8 @@ from tests.integration.autoscaled_cluster import AutoscaledCluster, autoscaled
 from tests.integration.waiting_rollout import HEAD, WaitingRollout
 
 POOL, WINDOW_S = "rollout", 4.0
-GROUPS_IN_FLIGHT, GROUPS, STALENESS = 4, 2, 2
+GROUPS_IN_FLIGHT, GROUPS, STALENESS = 4, 2, 12
+"""With this staleness, all slots are in use, and no group that is handed back becomes too stale."""
 
 
 @dataclass(frozen=True, slots=True)
