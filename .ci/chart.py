@@ -1,7 +1,7 @@
 """Generates three files of a Helm chart from its values and from the project's settings.
 
     values.yaml        defaults, `# --` and `# @schema` lines -+           +- README.md
-    schema.types.yaml  types not visible in a default ---------+- files() -+- values.schema.json
+    schema.types.yaml  types that no default shows ------------+- files() -+- values.schema.json
     PlatformConfig     sections, keys, defaults of a setup ----+           +- setup.defaults.json
 
 `.venv/bin/python .ci/chart.py helm/awares-train` writes the files on the right.

@@ -18,7 +18,7 @@ def advantages(
 ) -> list[float]:
     """Return the advantage of each of the G episodes in a group. The episodes share one prompt.
 
-    For an episode with the reward R, and `mean` and `std` over the rewards of the group:
+    R is the reward of the episode. `mean` and `std` are those of the rewards of the group:
 
         (R - mean) / (std + eps)    for the scale "group", the default of TRL
         R - mean                    for the scale "none" (Dr. GRPO, arXiv 2503.20783, section 3.2)

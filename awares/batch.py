@@ -56,7 +56,7 @@ class Batch:
     image_grid_thw_I3: Tensor
     """The number of frames, patch rows and patch columns of each image."""
     image_views_I: Tensor
-    """The index of the view that each image shows. The U views are numbered as they first appear.
+    """The index of the view that each image shows. Views are numbered as they first appear.
 
     Images with the same index have the same pixels.
     """
@@ -88,7 +88,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One sequence. Each field holds one value per token, and visual tokens are tokens, too.
+    """One sequence. Each field holds one value per token, including one for each visual token.
 
     Example:
         _Row(
@@ -121,7 +121,7 @@ def collate(
     Every item needs at least one view, so that the vision tower runs on every rank.
 
     - `images` returns the original image with a given hash.
-    - `limits` replaces the processor's own bounds on an image's area.
+    - `limits` replaces the processor's own limits on the area of an image.
     - `low_ratio` is the ratio of a low-resolution view's side to the image's side, if `View.scale`
       is 1.
     - `tool_weight` is the weight of each sampled token of a request: the paper's w_t.
@@ -129,7 +129,8 @@ def collate(
       and `low_ratio`.
 
     Raises PolicyError if an item has no view, the tokenizer has no pad token, or a sampled token is
-    an image placeholder. Also raises PolicyError if image sizes or token counts disagree.
+    an image placeholder. Also raises PolicyError if an image, or the number of its visual tokens,
+    does not match the image size that the item states.
     """
     assert items, "a batch holds at least one item"
     views = [_views(item) for item in items]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The bounds of one episode.
+    """The limits of one episode.
 
     Example:
         Budget(visual_tokens=4096, crops=4, context=8192)

@@ -205,8 +205,8 @@ def target_crops(
     """Return the crops that show the evidence `boxes`. `mapping` names the rule of selection.
 
     - `min_cover` calls the function `min_cover`.
-    - `iou` is the paper's rule: each crop whose IoU with the bounding box of all boxes is at least
-      `tau` (0.5 in the paper). Small evidence therefore gets no crop.
+    - `iou` is the paper's rule. It selects each crop whose IoU with the bounding box of all boxes
+      is at least `tau` (0.5 in the paper). Small evidence therefore gets no crop.
     - `coverage` enlarges each box, and selects each crop that contains the share `tau` of the box.
       It selects `all` only for a box that no smaller crop covers.
 

@@ -70,8 +70,8 @@ class Environment(Protocol):
     """Defines the regions that a policy may request, and the views that answer a request.
 
     To use an environment of your own, set `method.environment = "module:attribute"`. The attribute
-    is called with every setting of the table [method.environment_settings]. If it has one of these
-    parameters, it also gets:
+    is called with every setting of the table [method.environment_settings]. It also gets these
+    arguments, if it has parameters with these names:
 
     - `max_turns`, or another setting of [method];
     - `rule`: the `awares.view_rule.ViewRule` of [method], which chooses the resolution of views.

@@ -42,7 +42,7 @@ class EpisodeSpec:
     """The ratio of a low-resolution view's side to the image's side, if `View.scale` is 1."""
     sampling: Sampling = Sampling()
     budget: Budget | None = None
-    """The bounds of the episode. If None, every request before the last turn is granted."""
+    """The limits of the episode. If None, every request before the last turn is granted."""
 
     def tokens(self, views: Sequence[View], size: Size) -> int:
         """Return the number of visual tokens that `views` of an image of `size` cost."""
@@ -95,8 +95,8 @@ def _fit(
 ) -> tuple[Request, tuple[View, ...]] | None:
     """Return the request and its views, reduced to the budget, or None if no region fits.
 
-    The function first shrinks all views in steps of 10 %. It drops regions only if this does not
-    suffice, because they might hold the evidence.
+    The function first shrinks all views in steps of 10 %. It drops regions only as a last resort,
+    because a dropped region might hold the evidence.
     """
     for count in range(len(request.regions), 0, -1):
         kept = replace(request, regions=request.regions[:count])

@@ -5,7 +5,7 @@ properties from the family, and never names a model:
 
     chat ---------------- awares.chat.ChatFormat builds prompts from these special tokens
     limits -------------- awares.tokens counts visual tokens with these patch and merge sizes
-    processor_options --- the trainer and vLLM resize images within these bounds
+    processor_options --- the trainer and vLLM resize images within these limits
     load_model, tower --- the trainer loads the model and freezes the vision tower
     vllm_module --------- on CPUs, this module is imported once, before engines are forked
 """
@@ -87,11 +87,11 @@ class ModelFamily(Protocol):
     """Maps each size's name in the image processor to the size's key in vision_config."""
 
     def limits(self, min_pixels: int, max_pixels: int) -> VisionLimits:
-        """Return the limits of the family's processor, with the given bounds on an image's area."""
+        """Return the processor's limits, with the given limits on the area of an image."""
         ...
 
     def processor_options(self, limits: VisionLimits) -> dict[str, Any]:
-        """Return the image processor's keyword arguments that bound an image's area."""
+        """Return the image processor's keyword arguments that limit the area of an image."""
         ...
 
     def load_model(self, path: Path, **options: Any) -> tuple[Any, Mapping[str, Any]]:

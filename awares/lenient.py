@@ -155,7 +155,7 @@ def _check_lead(lead: str) -> None:
 def _calls(rest: str) -> list[CropId]:
     """Return the crops of all calls in `rest`.
 
-    `rest` is the text behind the name of the first call, so it begins with the call's arguments.
+    `rest` is the text after the name of the first call, so it begins with the call's arguments.
     """
     crops, after = _arguments(rest)
     following = _marker(after)

@@ -20,7 +20,7 @@ so loading needs no network."""
 class SentenceSimilarity:
     """Computes the cosine similarity of two texts' embeddings.
 
-    `model` is "minilm", a Hugging Face model id or a directory. A cache keeps `remember`
+    `model` is "minilm", a Hugging Face model id or a directory. A cache keeps at most `remember`
     embeddings. Raises ConfigError if the model cannot be loaded.
 
     Example:

@@ -1,7 +1,7 @@
 """Counts the visual tokens of a view, and computes the retained token ratio (RTR).
 
 The counts follow `smart_resize`, the rule of Qwen2.5-VL's image processor: both sides become
-multiples of patch * merge, within bounds on the area.
+multiples of patch * merge, and the area stays within limits.
 """
 
 import math

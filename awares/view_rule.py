@@ -38,7 +38,7 @@ class ViewRule:
     views: Views = "relative"
     """The name of the rule."""
     crop_scale: float | None = 1.0
-    """A region's side in its view, divided by its side in the image at full resolution.
+    """The ratio of a region's side in its view to the region's side in the full-resolution image.
 
     With 1, a quarter of the image costs about a quarter of the full image's tokens. With None, a
     region keeps native pixels. Only the rule "relative" uses this value.

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from awares.losses.policy_loss import Gain
 
-# Log-ratios are clamped to +-20, so that exp cannot overflow. Beyond this bound the gradient is 0.
+# Log-ratios are clamped to [-20, 20], so that exp cannot overflow. Outside, the gradient is 0.
 LOG_BOUND = 20.0
 
 

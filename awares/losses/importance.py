@@ -12,7 +12,7 @@ from torch import Tensor
 from awares.losses.clipping import ratio
 
 ImportanceRule = Literal["token_truncate", "sequence_truncate", "sequence_mask"]
-"""How the weights of tokens are bounded.
+"""How the weights of tokens are limited.
 
 "token_truncate" cuts the ratio of each token to the cap. The other two rules give each token the
 product of the ratios of all tokens of its episode. "sequence_truncate" cuts the product to the cap.

@@ -26,7 +26,7 @@ class GrpoSettings:
     kl_beta: float = 0.05
     """The weight of the KL term. The default is the paper's; TRL's default of `beta` is 0."""
     importance: ImportanceRule = "token_truncate"
-    """The rule that bounds importance weights. TRL's defaults are "sequence_mask" and the cap 3."""
+    """The rule that limits importance weights. TRL's defaults are "sequence_mask" and the cap 3."""
     importance_cap: float = 2.0
     """The largest importance weight, a choice of this project."""
 

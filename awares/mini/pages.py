@@ -1,9 +1,9 @@
 """Generates pages: large scenes with small print that is illegible in the full view.
 
     page        224 px square
-    full view   112 px: the processor halves a page, if method.max_pixels is 12,544
-    low view     56 px
-    crop        112 px of a quadrant at native pixels, if method.crop_scale is 2
+    full view   112 px square: the processor halves a page if `method.max_pixels` is 12,544
+    low view     56 px square
+    crop        112 px square: a quadrant at native pixels if `method.crop_scale` is 2
 
 A page is a scene of twice the size, whose small print stays as high as the small digits of a scene.
 Only a crop shows small print at a legible size.
@@ -22,7 +22,7 @@ from awares.sample import Sample
 ZOOM = 2
 PAGE_SIDE = ZOOM * SIDE
 FULL_PIXELS = SIDE * SIDE
-"""With this value of method.max_pixels, the processor reduces a page to the size of a scene."""
+"""With this value of `method.max_pixels`, the processor reduces a page to the size of a scene."""
 
 
 def generate_pages(split: SplitName, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
