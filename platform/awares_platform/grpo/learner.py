@@ -355,7 +355,7 @@ class Learner:
     def _restore(self, order: Restore, step: int, position: Position) -> int:
         """Load a snapshot, and publish its weights as a new version. Return this version.
 
-        Save a checkpoint at once. From an older one, a job would resume with the replaced weights.
+        Save a checkpoint at once, because the older checkpoints hold the replaced weights.
         """
         self._publisher.wait()
         self._spans = resumed(self._snapshots.load(order.version))[2]

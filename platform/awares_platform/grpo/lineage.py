@@ -74,7 +74,7 @@ class Lineage:
     def stale(self, sampled: Collection[int], version: int, bound: int) -> bool:
         """Return whether a version in `sampled` is abandoned, or too old for `version`.
 
-        It is too old if more than `bound` updates lead from it to `version`.
+        A version is too old if more than `bound` updates lead from it to `version`.
         """
         behind = (self.behind(one, version) for one in sampled)
         return any(updates is None or updates > bound for updates in behind)

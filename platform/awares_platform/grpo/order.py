@@ -54,7 +54,7 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Restoration:
-    """Says which version the learner will restore. If `version` is None, it restores none.
+    """Says which version the learner will restore. `version` is None if it will restore none.
 
     `times` is the number of restorations in the run, including this one.
 

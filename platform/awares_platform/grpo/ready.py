@@ -1,4 +1,4 @@
-"""Keeps the groups that wait for the learner, and the numbers of the settled prompts.
+"""Keeps the groups that wait for the learner, and the numbers of the settled prompts (`Position`).
 
 Checking whether a batch is ready takes the same time for any number of groups.
 """

@@ -1,6 +1,6 @@
 """Stores the record of a run's validated versions, so that it survives restarts.
 
-runs/<run>/grpo/validation.json     figures, the best version, and the versions still to validate
+runs/<run>/grpo/validation.json     metrics, the best version, and the versions still to validate
 runs/<run>/weights/pins/<version>   prevents the deletion of the version's weights
 runs/<run>/snapshots/grpo/v<...>/   the version's training state (training/snapshot.py)
 """

@@ -90,7 +90,7 @@ def rewards(
 ) -> LocalRewards | RewardPool:
     """Return a RewardPool, or LocalRewards if grpo.reward_workers is 0.
 
-    LocalRewards builds the reward at once. Raises ConfigError if it cannot be built.
+    LocalRewards builds the reward in this call. Raises ConfigError if it cannot be built.
     """
     if settings.reward_workers == 0:
         return LocalRewards(settings, method)

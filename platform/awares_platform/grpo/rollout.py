@@ -1,4 +1,4 @@
-"""Runs many episodes on one engine, which loads new weights meanwhile.
+"""Runs many episodes on one engine, even while the engine loads new weights.
 
 A killed actor loses no state of the run: the controller issues its prompts again.
 """
@@ -201,8 +201,8 @@ class RolloutActor:
     ) -> AsyncIterator[Loaded | tuple[Played, ...]]:
         """Answer `samples` greedily with the weights of exactly `version`.
 
-        Yield Loaded if the version had to be loaded, then the episodes. Raises WeightsError if the
-        load fails, EngineFailure if too many episodes fail, and the errors of `follow`.
+        Yield Loaded if a load was necessary, and then the episodes. Raises WeightsError if the load
+        fails, EngineFailure if too many episodes fail, and the errors of `follow`.
         """
         async with self._loading:
             if (load := await self._load(version)) is not None:

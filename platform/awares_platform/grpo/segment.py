@@ -44,7 +44,7 @@ class Training:
     """The version that the step updates."""
     groups: tuple[Pair, ...]
     watermark: int
-    """After the step, all prompts with smaller numbers are settled."""
+    """After the step, the run needs no more groups of prompts with smaller numbers."""
 
     @classmethod
     def of(cls, batch: StepBatch, version: int) -> "Training":

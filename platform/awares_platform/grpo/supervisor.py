@@ -82,7 +82,7 @@ class Supervisor:
                 self._watch(CONTROLLER, controller, progress.say, self._short),
                 self._watch(TRAINER, trainer, progress.say, self._ranks),
             )
-        # SIGTERM raises SystemExit in the task that runs, and cancels the others.
+        # SIGTERM raises SystemExit in the running task, and cancels all other tasks.
         except (asyncio.CancelledError, SystemExit):
             await self._hand_over(controller, progress)
             raise
@@ -172,7 +172,7 @@ class Supervisor:
         """Report the metrics outside their bounds, and restore the best version if a guard asks.
 
         Raises GuardTripped if a guard stops the run, or if the run has already restored the best
-        version as often as it may.
+        version grpo.guards.max_restores times.
         """
         for alarm in self._guards.check(step, metrics):
             progress.say(alarm.sentence)
@@ -205,7 +205,7 @@ async def _result(name: str, task: Any) -> Any:
 
 
 def _reported(record: Run) -> set[int]:
-    """Return the validated versions whose figures are in metrics.jsonl."""
+    """Return the versions whose validation metrics are in metrics.jsonl."""
     path = record.directory / "metrics.jsonl"
     rows = read(path) if path.exists() else ()
     found = (row.values.get("validation/version") for row in rows)

@@ -38,7 +38,7 @@ class DueVersion:
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """The figures of one version on the held-out questions.
+    """The metrics of one version on the held-out questions.
 
     Example:
         Validated(20, 21, 9.7, accuracy=0.94, rtr_token=0.4, call_rate=0.4, values={"q": 9.8})
@@ -58,7 +58,7 @@ class Validated:
     """The result of the function `declined`."""
 
     def metrics(self) -> dict[str, float]:
-        """Return the figures by the names that metrics.jsonl uses."""
+        """Return the metrics by the names that metrics.jsonl uses."""
         return {
             "validation/reward": self.reward,
             "validation/accuracy": self.accuracy,
@@ -77,7 +77,7 @@ async def measured(
     judge: AnswerScore,
     settings: ValidationConfig,
 ) -> Validated | None:
-    """Return the figures of a version, or None if no question has a usable episode.
+    """Return the metrics of a version, or None if no question has a usable episode.
 
     `score` computes rewards, and `judge` scores answers. An episode is not usable if it failed, or
     if its reward is not finite. Raises the reward's errors.

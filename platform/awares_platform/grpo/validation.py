@@ -215,13 +215,13 @@ class Validation:
         await self._forget(due)
 
     def deliver(self, due: DueVersion, played: Sequence[Played]) -> None:
-        """Pass the episodes of a version to `run`, which computes the version's figures."""
+        """Pass the episodes of a version to `run`, which computes the version's metrics."""
         self._results.put_nowait((due, played))
 
     # -- the results
 
     async def run(self, report: Report) -> None:
-        """Compute and report the figures of each version whose questions an actor has answered.
+        """Compute and report the metrics of each version once an actor has answered the questions.
 
         The method never returns. Raises whatever error the reward raises, and StoreError if the
         store fails.

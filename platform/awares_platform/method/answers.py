@@ -53,7 +53,7 @@ async def answer_both(
     """Return the low and the full answer to every sample, in the order of `samples`.
 
     - `max_tokens` limits each answer. Decoding is greedy.
-    - `limit` bounds the episodes in flight.
+    - `limit` limits the number of concurrent episodes.
     - `context` is the engine's longest sequence, in tokens. Samples that may be longer get a fault.
     - `chat` and `policy_chat` are the chat formats of the base policy and of the SFT policy.
 

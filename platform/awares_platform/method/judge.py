@@ -31,7 +31,7 @@ EACH = "awares_platform.method.judge:EachAnswerJudge"
 
 
 def _schema(name: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the JSON schema of an object with the only key `name`."""
+    """Return the JSON schema of an object whose only key is `name`."""
     return {
         "type": "object",
         "properties": {name: value},

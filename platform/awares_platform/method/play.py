@@ -49,8 +49,8 @@ async def play(
 ) -> list[Played]:
     """Play one episode per sample, and return the results in the order of `samples`.
 
-    `limit` bounds the episodes in flight. A sample with an unreadable image or a too long question
-    gets a fault and no episode.
+    `limit` limits the number of concurrent episodes. A sample with an unreadable image or a too
+    long question gets a fault and no episode.
     """
 
     async def one(sample: Sample) -> Played:

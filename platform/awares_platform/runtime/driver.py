@@ -76,7 +76,7 @@ class Watched:
     def wait_for_node(self, place: str, say: Callable[[str], None]) -> None:
         """Wait without limit until the actor runs.
 
-        While it waits, `say` prints at intervals that the actor needs `place`, such as "1 GPU".
+        Meanwhile, `say` prints at intervals that the actor needs `place`, such as "1 GPU".
 
         Raises PartLost if the actor dies meanwhile.
         """

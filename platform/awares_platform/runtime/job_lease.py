@@ -159,7 +159,7 @@ def _acquire(
             if seen not in (None, etag) and other:
                 raise _refused(store, key, other, rename)
             gone, told = bool(other and other.is_gone()), seen is not None
-            # If this read was slow, the holder's beats may be slow, too. Count `expiry_s` anew.
+            # If this read was slow, the holder's beats may be slow, too. Wait `expiry_s` again.
             if seen != etag or now - asked > expiry_s / 2:
                 seen, since = etag, now
             if gone or now - since >= expiry_s:

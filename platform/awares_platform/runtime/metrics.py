@@ -41,7 +41,7 @@ class Row:
 class MetricsWriter:
     """Appends rows to `<directory>/metrics.jsonl`, and copies the values to `gauges` if given.
 
-    If a write fails, such as on a full disk, the row waits in memory for the next report.
+    If a write fails, for example on a full disk, the row waits in memory for the next report.
     """
 
     def __init__(self, directory: Path, gauges: Gauges | None = None) -> None:

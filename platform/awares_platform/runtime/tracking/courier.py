@@ -36,7 +36,7 @@ class Courier:
         self._thread.start()
 
     def send(self, call: Callable[[Tracker], None]) -> None:
-        """Let the thread run `call`. Returns at once."""
+        """Let the thread run `call`, and do not wait for it."""
         try:
             self._calls.put_nowait(call)
         except queue.Full:
