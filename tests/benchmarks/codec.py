@@ -44,7 +44,7 @@ class Row:
     one_step: float
     """The share of the changed weights that move to a neighbouring value."""
     floor: float
-    """The ratio of an ideal encoder."""
+    """The ratio that an ideal encoder would reach."""
     ratio: float
     """The encoded size divided by the unencoded size."""
     encode: float

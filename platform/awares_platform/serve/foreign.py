@@ -46,7 +46,7 @@ class ServeLog(logging.FileHandler):
 class _Printer:
     """Replaces the function with which Ray prints lines of other processes.
 
-    The false error about Serve's controller goes to `log`. All other lines are printed.
+    The false error that Ray prints after Serve's shutdown goes to `log`. Other lines are printed.
     """
 
     def __init__(self, log: ServeLog) -> None:

@@ -12,7 +12,7 @@ _POLL_S = 0.5
 
 
 class Availability(Enum):
-    """The application's ability to answer requests."""
+    """Whether the application can answer requests."""
 
     READY = auto()
     """A replica runs, or a request would start one."""

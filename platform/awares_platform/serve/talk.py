@@ -73,7 +73,7 @@ class Task:
     tokens: int
     """Largest number of visual tokens, including the first views."""
     context: int
-    """Longest sequence, in tokens."""
+    """Largest number of tokens of the whole conversation."""
     sampling: Sampling
     answer_tokens: int
     grammar: str | None
@@ -96,7 +96,7 @@ class TalkResult:
     cut: bool = False
     """Whether a token limit ended the answer."""
     shown: tuple[ShownView, ...] = ()
-    """All views."""
+    """All views that the policy saw."""
     regions: tuple[str, ...] = ()
     """Regions of all granted requests."""
     rounds: int = 0
@@ -117,9 +117,9 @@ class TalkResult:
     version: int = 0
     """Weight version of the last token."""
     recoveries: list[str] = field(default_factory=list)
-    """Constants such as LENIENT."""
+    """Problems on the way to the answer, named by constants such as LENIENT."""
     engine_s: float = 0.0
-    """Seconds in the engine."""
+    """Seconds that the engine took."""
     render_s: float = 0.0
     """Seconds for rendering views."""
 

@@ -32,7 +32,7 @@ class TeacherForced:
     asks: bool
     """Whether the demonstration asks for crops."""
     right: bool
-    """Whether the policy's most likely token is the target at every token of the requests."""
+    """Whether the policy correctly predicts every token of the requests for crops."""
     first: int
     """The first target token."""
     likely: int
@@ -74,7 +74,8 @@ def figures(results: Sequence[TeacherForced]) -> dict[str, float]:
     - validation/questions is the number of demonstrations.
     - validation/decisions is the share of demonstrations in which the policy asks for crops if, and
       only if, the demonstration does.
-    - validation/tool_turns is the share of requests that are right at every token.
+    - validation/tool_turns counts only demonstrations that ask for crops. It is the share whose
+      requests the policy predicts without a wrong token.
     """
     if not results:
         return {}

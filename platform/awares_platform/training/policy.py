@@ -120,8 +120,8 @@ def interface(path: Path) -> tuple[str, str]:
 def _without_bounds(file: Path) -> bytes:
     """Return the content of a processor's file without the bounds on an image's area.
 
-    The trainer and the engine take these bounds from [method]. An exported policy may have other
-    bounds in this file than its base policy.
+    These bounds have no effect, because the trainer and the engine take them from [method]. They
+    may differ between an exported policy and its base policy.
     """
     content = json.loads(file.read_text("utf-8"))
     for key in inputs.BOUNDS:

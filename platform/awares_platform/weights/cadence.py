@@ -21,7 +21,7 @@ class PublicationPlan:
 
     version: int
     epoch: int
-    """The number of the writer."""
+    """The number of the writer. Each new writer of a run gets a higher number."""
     base: int | None
     """The version from which the delta starts, or None if there is no delta."""
     anchor: bool

@@ -100,7 +100,7 @@ class Manifest:
     version: int
     """The version that the manifest describes."""
     epoch: int
-    """The number of the writer."""
+    """The number of the writer. Each new writer of a run gets a higher number."""
     tensors: tuple[TensorEntry, ...]
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Additional JSON for the readers, such as logprobs with which the engine verifies weights."""
