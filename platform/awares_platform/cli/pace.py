@@ -109,7 +109,7 @@ class Pace:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._jobs = list(phases)
-        # Keep the last job, serve, even if it is finished: every quickstart runs it again.
+        # Keep the last job, `serve`, even if it is finished: every quickstart runs it again.
         self._pending = {
             job: list(parts)
             for job, parts in phases.items()
@@ -187,9 +187,9 @@ class Pace:
         return max((1 - self._share) * seconds - since, 0.0)
 
     def _so_far(self, phase: Phase) -> tuple[float, float]:
-        """Return the measured and the typical seconds of all telling phases so far.
+        """Return the measured and the typical seconds of all phases so far with `telling` set.
 
-        `phase` is the current phase. If it is telling, its measured part counts as well.
+        `phase` is the current phase. If its `telling` is set, its measured part counts as well.
         """
         measured, weight = self._measured
         if phase.telling:

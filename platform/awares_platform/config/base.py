@@ -90,8 +90,8 @@ def _is_blank(value: Any) -> bool:
 def without_added(settings: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
     """Return `settings` without the keys that have the same value in `added`.
 
-    `added` maps keys of newer versions to values that change nothing. Without them, the settings
-    equal those that an older version has stored.
+    `added` maps keys of newer versions to values that change nothing. Without these keys, the
+    settings equal those that an older version has stored.
 
     Example:
         without_added({"judge": "match", "form": "compare"}, {"form": "compare"})

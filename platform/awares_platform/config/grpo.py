@@ -179,7 +179,7 @@ class GrpoConfig(Section):
 
     @model_validator(mode="after")
     def _episodes_divide_over_minibatches(self) -> Self:
-        """Refuse a batch that cannot be split evenly, or has fewer episodes than learner ranks."""
+        """Check that all minibatches are equally large, and that each rank has an episode."""
         if self.groups_per_step % self.minibatches:
             raise ValueError(
                 f"grpo.groups_per_step={self.groups_per_step} must be a multiple of "

@@ -93,7 +93,7 @@ class ServeConfig(Section):
 
     @model_validator(mode="after")
     def one_image_fits_a_replica(self) -> Self:
-        """Refuse a pixel limit of one image that exceeds the limit of a replica's images."""
+        """Refuse a limit on one image's pixels above the limit on all images of a replica."""
         if self.max_image_pixels > self.max_pixels_in_flight:
             raise ValueError(
                 f"serve.max_image_pixels = {self.max_image_pixels} needs a "

@@ -52,8 +52,8 @@ log = logging.getLogger(__name__)
 
 COUNTED = ("lr", "hr", "dropped", "unusable")
 EXPECTED = "has constructor arguments in the object store and max_restarts > 0"
-"""Part of a warning that Ray prints when Ray Data creates an actor. The job hides this warning. It
-says that a restarted actor may lack its constructor arguments, but the driver keeps them."""
+"""Part of Ray's warning that a restarted actor may lack its constructor arguments. The job hides
+this warning, because the driver keeps the arguments of Ray Data's actors."""
 LABEL_CPUS = 0.1
 """The number of CPUs that Ray reserves for a labelling task, which mostly waits."""
 

@@ -1,7 +1,7 @@
 """Counts the processes of curation that die, and tells the user about them on the terminal.
 
     Answerer    --lost, tell--+
-    label_shard --begun-------+--> Losses (an actor beside the driver) --lines--> shown: say
+    label_shard --begun-------+--> Losses (an actor beside the driver) --lines--> terminal
 
 Ray Data alone would restart dead processes silently and without limit.
 """

@@ -1,7 +1,7 @@
 """Divides curated training samples into samples to train on and held-out samples.
 
-The jobs sft and grpo never train on the held-out samples, but validate the policy on them. The test
-split is only for the job evaluate.
+The jobs `sft` and `grpo` never train on the held-out samples, but validate the policy on them. Only
+the job `evaluate` uses the test split.
 """
 
 import hashlib

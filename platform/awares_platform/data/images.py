@@ -65,9 +65,9 @@ class Images:
     def of(
         cls, store: ObjectStore, data: "DataConfig", further: Sequence[tuple[str, str]] = ()
     ) -> "Images":
-        """Return an Images for a data set, with its splits train and test and its curated split.
+        """Return an Images for the splits "train" and "test" of a data set, and its curated split.
 
-        `further` holds more splits, each as a pair of names. A missing split is no error.
+        `further` holds more pairs (data set, split). A missing split is no error.
         """
         splits = [(data.name, "train"), (data.name, "test"), (data.curated, "train"), *further]
         return cls(store, data.image_cache, splits=splits)

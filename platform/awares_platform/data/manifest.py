@@ -39,8 +39,8 @@ def write_manifest(
 ) -> None:
     """Write the manifest, which marks the split as finished.
 
-    The module's docstring lists the fields. `keys` are the shards. `content` is the digest of
-    `SamplesDigest`.
+    The module's docstring lists the fields. `keys` are the shards' store keys. `content` is the
+    result of `SamplesDigest.hex`.
     """
     manifest = {
         "format": 1,

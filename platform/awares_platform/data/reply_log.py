@@ -1,4 +1,4 @@
-"""Stores the replies of the judge and the grounding model, so that no request is paid twice.
+"""Stores the replies of the judge and the grounding model, so that no reply is paid for twice.
 
     datasets/<name>/replies/<time>-<random>.jsonl    each line is {"key", "reply"}
 

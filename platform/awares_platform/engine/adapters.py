@@ -1,7 +1,7 @@
 """Serves the adapters of a run with vLLM, without changing the base weights.
 
-Adding a small LoRA update to bfloat16 weights would round most of it away. A request "plays" an
-adapter if vLLM computes the request with the adapter.
+If a small LoRA update were added to bfloat16 weights, rounding would lose most of the update. A
+request "plays" an adapter if vLLM computes the request with the adapter.
 """
 
 import asyncio
@@ -85,7 +85,7 @@ class Adapters:
     """The adapters of one engine. Loads must run one at a time.
 
     Every request needs an adapter: without one, vLLM's CPU kernels would apply any loaded adapter.
-    Usually, the first adapter (version 0) has only zero updates.
+    Usually, the first adapter (version 0) changes nothing.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Adapters:
         """Add the adapter of version 0 to vLLM.
 
         The adapter comes from the PEFT directory `directory`. If `directory` is None, the adapter
-        adds zero.
+        changes nothing.
         """
         if directory is None:
             zero = _zero(self._shapes, self._family)
@@ -224,7 +224,7 @@ class Adapters:
 
 
 def _zero(shapes: Shapes, family: ModelFamily) -> tuple[dict[str, Tensor], float]:
-    """Return the tensors of an adapter that adds zero to one layer, and the adapter's scale."""
+    """Return the tensors of an adapter that changes nothing, and the adapter's scale."""
     name = next(
         name
         for name in shapes

@@ -99,7 +99,7 @@ class Engine:
         - `limits` are the trainer's pixel limits.
         - `lora_rank` is policy.lora_rank of the run, or 0 without adapters.
         - `adapter` is the PEFT directory of version 0's adapter.
-        - `base` is the policy to which later adapters belong, by default `policy`.
+        - `base` is the policy to which later adapters are added, by default `policy`.
 
         Raises PolicyError if the directory does not fit `family` or `chat`. Raises EngineError if
         the engine does not start, or if a float32 engine gets an `adapter`. Raises WeightsError if
@@ -184,8 +184,8 @@ class Engine:
     async def score(self, token_ids: Sequence[int], images: Sequence[Image]) -> tuple[float, ...]:
         """Return the raw logprobs (temperature 1, no mask) of a sequence's text tokens.
 
-        The first value is 0. Image placeholders have no value. Raises EngineError in the same cases
-        as `__call__`.
+        The value of the first token is 0. Image placeholders have no value. Raises EngineError in
+        the same cases as `__call__`.
         """
         from vllm import SamplingParams
 

@@ -245,10 +245,10 @@ def launch(
 
 @contextlib.contextmanager
 def _forked_from_preload() -> Iterator[None]:
-    """Make vLLM fork its engine process from Python's forkserver, on CPUs.
+    """On CPUs, make vLLM fork its engine process from Python's forkserver.
 
-    The forkserver has already imported vLLM, which saves most of the start time. vLLM itself would
-    spawn a new interpreter.
+    The forkserver has already imported vLLM, which saves most of the start time. By default, vLLM
+    spawns a new interpreter.
     """
     if not on_cpu():
         yield

@@ -14,7 +14,7 @@ _OCRBENCH_ROWS = 1000
 def benchmark_metrics(
     scored: Mapping[str, Sequence[Scored]], names: Sequence[str], seed: int, version: Version
 ) -> dict[str, Any]:
-    """Return the metrics of each policy on each benchmark, and their averages.
+    """Return the metrics of each policy on each benchmark, and the averages over all benchmarks.
 
     A failed episode scores 0. It counts neither for the retained token ratio nor for `call_rate`,
     the share of episodes with crops.

@@ -43,7 +43,7 @@ def questions_digest(evaluate: EvaluateConfig, data: DataConfig, store: ObjectSt
 
 
 def read_questions(evaluate: EvaluateConfig, data: DataConfig, store: ObjectStore) -> Split:
-    """Read the questions. The questions of one benchmark follow each other."""
+    """Read the questions, one benchmark after the other."""
     if not evaluate.benchmarks:
         return read_split(store, data.name, SPLIT, min(evaluate.questions, data.test_samples))
     parts = [read_one(store, name, evaluate.benchmark_questions) for name in evaluate.benchmarks]

@@ -45,7 +45,9 @@ class Player:
         return await asyncio.to_thread(check, *arguments)
 
     async def start(self, adapter: bool) -> None:
-        """Start the engine, unless it already runs. `adapter` says whether it serves an adapter.
+        """Start an engine for adapters if `adapter` is true, and otherwise one for whole weights.
+
+        Keep the running engine if it suits.
 
         Raises PolicyError if the policy cannot be used, and EngineError if the engine does not
         start.

@@ -1,4 +1,4 @@
-"""Generates the doctor's questions, on which it trains the policy and compares its logprobs.
+"""Generates questions with which the doctor trains the policy and compares logprobs.
 
 The doctor therefore needs no data set.
 """

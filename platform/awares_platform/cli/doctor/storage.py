@@ -1,4 +1,4 @@
-"""Checks the object store: round trips, conditional writes and rates.
+"""Checks the object store: round trips, conditional writes, bandwidth and request rates.
 
 All checks of one run of the doctor write below one prefix, which `clean` deletes.
 """

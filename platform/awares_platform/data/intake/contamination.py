@@ -18,7 +18,7 @@ TRAIN = "train"
 
 
 def clean_train(store: ObjectStore, name: str, held: Seen, reason: str) -> int:
-    """Remove each row that is in `held` from the split train of a data set.
+    """Remove each row that is in `held` from the split "train" of a data set.
 
     Return the number of removed rows, which the manifest counts as refused for `reason`. A killed
     call is completed by the next call.

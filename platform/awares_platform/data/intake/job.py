@@ -1,6 +1,6 @@
 """Runs `awares import`: reads a source, and writes its rows and images as a data set.
 
-    reader thread -> records -> threads decode images -> this thread: duplicates, splits, steps
+    reader thread -> records -> threads decode images -> this thread drops duplicates and writes
 
 A step writes a shard with its images. A killed import resumes after its last finished step.
 """
@@ -40,7 +40,7 @@ from awares_platform.store import ObjectStore
 log = logging.getLogger(__name__)
 
 HELD_OUT = "test"
-"""The split for held-out images. An import of the split train leaves out rows of this split."""
+"""The split for held-out images. An import of the split "train" leaves out this split's rows."""
 IN_EVALUATION = "in an evaluation set"
 _ADDED = {"benchmark": "none"}
 """Maps newer settings to the values with which an import behaves as in older versions."""

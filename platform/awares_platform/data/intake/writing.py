@@ -144,7 +144,7 @@ class SplitsWriter:
         return named
 
     def step(self, position: tuple[int, int]) -> None:
-        """Store the added rows and their images. `position` is the next row of the source."""
+        """Store the added rows and their images. The source's next row is at `position`."""
         self.counts.position = position
         places, shards = self._packs.flush(), {}
         for split, rows in self._open.items():
