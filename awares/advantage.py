@@ -24,8 +24,8 @@ def advantages(
         R - mean                    for the scale "none" (Dr. GRPO, arXiv 2503.20783, section 3.2)
         R - mean                    for the scale "batch"; divide the result by `batch_divisor`
 
-    As in TRL 1.16, the variance has the divisor G - 1, and `eps` is 1e-4. Equal rewards have the
-    advantages 0. The scale "group" turns even tiny differences into advantages of about 1.
+    As in TRL 1.16, the variance has the divisor G - 1, and `eps` is 1e-4. If all rewards are equal,
+    all advantages are 0. The scale "group" turns even tiny differences into advantages of about 1.
 
     Example:
         advantages([1.0, 3.0], eps=0.0)  # [-0.707..., 0.707...]

@@ -14,7 +14,7 @@ _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 def is_data_url(url: str) -> bool:
-    """Return whether `url` is a data: URL. The scheme may have capitals."""
+    """Return whether `url` is a data: URL, ignoring the case of the scheme."""
     return url[:5].lower() == "data:"
 
 

@@ -36,7 +36,7 @@ AnswerReward = Callable[[Sequence[str], Sequence[str]], list[float]]
 class RewardValue(Carried):
     """The reward of one episode.
 
-    GRPO trains on `total`. Each entry of `parts` is reported as the metric reward/<name>.
+    GRPO trains on `total`. Each entry of `parts` is reported as the metric `reward/<name>`.
 
     Example:
         RewardValue(9.74, {"answer": 10.0, "cost": 0.26})

@@ -39,7 +39,7 @@ class SentenceSimilarity:
         self._memo: dict[str, np.ndarray] = {}
 
     def __call__(self, answers: Sequence[str], truths: Sequence[str]) -> list[float]:
-        """Return the cosine, in [-1, 1], of each aligned pair."""
+        """Return the cosine, in [-1, 1], of each answer and the truth at the same index."""
         assert len(answers) == len(truths), "answers and truths are pairs"
         pairs = list(zip(map(_form, answers), map(_form, truths), strict=True))
         vectors = self._embed({text for pair in pairs for text in pair})
@@ -50,7 +50,8 @@ class SentenceSimilarity:
     def _embed(self, texts: Iterable[str]) -> dict[str, np.ndarray]:
         """Return the unit vector of each text. The encoder runs only on texts not in the cache.
 
-        Each text is encoded alone. In a batch, the last bits of a vector depend on the other texts.
+        Each text is encoded alone, because in a batch, the other texts would change the vector's
+        last bits.
         """
         known = {text: self._memo[text] for text in texts if text in self._memo}
         missing = sorted(set(texts) - known.keys())

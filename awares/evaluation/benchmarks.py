@@ -41,7 +41,7 @@ class Benchmark:
     suffix: str = ""
     """The text that follows each question in the prompt."""
     folder: str = ""
-    """The folder of the data set that holds its files, or "" if they are in no folder."""
+    """The folder of the data set that holds its files, or "" for the top level."""
     keeps_spaces: bool = False
     """Whether the prompt keeps the spaces around the question."""
 

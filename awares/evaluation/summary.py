@@ -30,11 +30,11 @@ class Summary:
     accuracy_ci95: tuple[float, float]
     """The 95 % interval of `accuracy`. The bootstrap resamples images with all their questions."""
     rtr_token: float
-    """The mean over the episodes without ERROR."""
+    """The mean `Episode.rtr_token` of the episodes without ERROR."""
     rtr_pixel: float
-    """The mean over the episodes without ERROR."""
+    """The mean `Episode.rtr_pixel` of the episodes without ERROR."""
     visual_tokens: float
-    """The mean over the episodes without ERROR."""
+    """The mean number of visual tokens of the episodes without ERROR."""
     latency_p50_s: float | None
     """The median latency in seconds, or None without measured latencies."""
     latency_p95_s: float | None

@@ -107,7 +107,7 @@ class Qwen25VL:
         return found
 
     def current_name(self, name: str) -> str:
-        """Return today's name in transformers of the weight that a checkpoint calls `name`."""
+        """Return the current transformers name of a weight that a checkpoint calls `name`."""
         for pattern, newer in _OLDER:
             name = pattern.sub(newer, name)
         return name

@@ -10,7 +10,7 @@ LOG_BOUND = 20.0
 
 
 def ratio(log_ratio: Tensor) -> Tensor:
-    """Return e to the power of `log_ratio`, which is finite for any log-ratio."""
+    """Return e to the power of `log_ratio`, clamped so that the result is always finite."""
     return log_ratio.clamp(-LOG_BOUND, LOG_BOUND).exp()
 
 

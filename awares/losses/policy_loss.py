@@ -20,7 +20,7 @@ class SampledTokens:
     logprobs_BT: Tensor
     """The logprobs under the policy, with the gradient, and 0 outside `mask_BT`."""
     log_ratios_BT: Tensor
-    """The same logprobs minus the logprobs under the proximal policy."""
+    """The logprobs under the policy minus the logprobs under the proximal policy."""
     advantages_B1: Tensor
     """The episodes' advantages."""
     mask_BT: Tensor

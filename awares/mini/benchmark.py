@@ -17,8 +17,8 @@ from awares.seeds import derive
 def generate_split(split: SplitName, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
     """Yield `count` scenes as PNG files, each with one question.
 
-    `annotation` defines the label. An HR question also has the crops that cover the evidence. The
-    splits share no handwritten digit.
+    `annotation` defines the label of a question. A question with the label HR also has the crops
+    that cover the evidence. The splits share no handwritten digit.
     """
     return ask_about(sample_scene, "mini", split, count, seed)
 

@@ -32,7 +32,7 @@ SIZE = (SIDE, SIDE)
 READING: tuple[Kind, ...] = ("digit at", "digit on", "sum", "larger")
 BY_PLACE, BY_COLOR = "Describe the image.", "List the shapes."
 
-# Each of these crops shows one place of a scene.
+# Each of these crops can contain the whole item of only one place in a scene.
 ONE_CROP = (
     CropId.TOP_LEFT,
     CropId.TOP_RIGHT,

@@ -77,8 +77,8 @@ def build_model(
 ) -> Qwen2_5_VLForConditionalGeneration:
     """Return a newly initialised model in float32.
 
-    - A token's vectors in the embedding and in the language head start parallel, so copying a word
-      to the answer need not be learned.
+    - A token's vectors in the embedding and in the language head start parallel, so the model need
+      not learn to copy a word into the answer.
     - The embedding and the head are not tied, so training may change each of them alone.
     - The embeddings start large, so the layers' random initial outputs do not hide them.
     """

@@ -16,7 +16,7 @@ THUMBNAIL = 320
 """The longest side of a thumbnail in pixels."""
 _RED, _BLUE = (220, 0, 0), (0, 90, 220)
 _CROPS = frozenset(CropId)
-"""The crops that can be drawn. The regions of another environment are only named."""
+"""The crops that the page can draw. It only names the regions of other environments."""
 _STYLE = (
     "section{display:flex;flex-wrap:wrap;gap:2em;margin-bottom:2em;align-items:start}"
     "table{border-collapse:collapse}caption{font-weight:600;text-align:left}"

@@ -42,7 +42,7 @@ class Exchange:
 
 
 def join(address: str, rank: int, ranks: int, backend: str) -> None:
-    """Join a process group. `address` is host:port of rank 0. Every rank must call this function.
+    """Join a process group. Every rank must call this function. `address` is rank 0's `host:port`.
 
     The function also sets the environment variables that DeepSpeed reads.
     """

@@ -16,7 +16,10 @@ from awares_platform.training.source import resolve
 
 
 class LearnerRank:
-    """One rank of the learner, as a Ray actor. The driver must make the same calls to all ranks."""
+    """One rank of the learner, as a Ray actor. The driver must call each method on all ranks.
+
+    Only `address` is called on rank 0 alone.
+    """
 
     def __init__(self, config: PlatformConfig, rank: int, ranks: int) -> None:
         self._config, self._rank, self._ranks = config, rank, ranks
@@ -29,7 +32,7 @@ class LearnerRank:
         return check_node(self._config.policy.base, self._config.grpo.learner_gpus, store)
 
     def address(self) -> str:
-        """Return host:port for the process group. The driver asks only rank 0."""
+        """Return `host:port` for the process group. The driver calls this method only on rank 0."""
         import ray.util
 
         return f"{ray.util.get_node_ip_address()}:{free_port('')}"

@@ -12,8 +12,8 @@ from awares_platform.cli.doctor.finding import Finding
 GPU, DISK, SHM = "GPU", "disk", "shared memory"
 GIB = 1 << 30
 SHM_FAIL_GIB, SHM_WARN_GIB = 0.2, 1.0
-"""The check fails if the size or the free part of shared memory is below the first number. It warns
-if the size is below the second number."""
+"""The check fails if the size or the free part of shared memory is below the first number of GiB.
+It warns if the size is below the second number."""
 DISK_FAIL_GIB, DISK_UNKNOWN_GIB = 1.0, 50.0
 _POLICY_COPIES = 3
 """A node may hold the base policy, an exported policy and a checkpoint at the same time."""

@@ -18,7 +18,10 @@ _REMEDY = (
     "lower the workers, GPUs and CPUs of [grpo]."
 )
 _LEAST_CPU = 0.001
-"""The CPUs to reserve for a process without CPUs and GPUs. Ray refuses an empty reservation."""
+"""The CPUs to reserve for a process that uses neither CPUs nor GPUs.
+
+Ray refuses an empty reservation.
+"""
 
 
 @dataclass(frozen=True, slots=True)
