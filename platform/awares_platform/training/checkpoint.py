@@ -59,7 +59,7 @@ def run_config(
     """Return Ray Train's run configuration for the job `job` of the run `run`.
 
     The store keeps the newest `keep` checkpoints. Failed workers restart until `too_many` returns
-    true. Messages call a worker by the text `worker`, such as "learner rank".
+    true. `worker` is the word for a worker in messages, such as "learner rank".
     """
     parts = (store.bucket, store.prefix, "runs", run, "checkpoints")
     path = "/".join(part for part in parts if part)
@@ -165,8 +165,8 @@ def restore(engine: Any, identity: Mapping[str, Any]) -> Saved | None:
 def load_directory(engine: Any, directory: Path, path: str, identity: Mapping[str, Any]) -> Saved:
     """Load the checkpoint in `directory` into `engine`, and return its description.
 
-    `path` names the checkpoint in errors. All ranks have read their files when the function
-    returns.
+    `path` names the checkpoint in errors. The function returns after all ranks have read their
+    files.
     """
     saved = _read_meta(directory / META, path)
     _check(saved, describe(engine, saved.step, identity, saved.state), path)

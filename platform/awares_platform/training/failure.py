@@ -62,8 +62,8 @@ other job's learner.
 class FailFast(UserCallback):
     """Ends training after an error of a type in FINAL, or if workers fail too often.
 
-    `too_many` counts a failure, and returns whether the run must end. Messages call a worker by the
-    text `worker`.
+    `too_many` counts a failure, and returns whether the run must end. `worker` is the word for a
+    worker in messages.
 
     Example:
         FailFast(FailureRate(3).count, "learner rank")
@@ -75,8 +75,8 @@ class FailFast(UserCallback):
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         """Raise the error that must end the training, if there is one.
 
-        Ray Train's controller calls this method after workers have failed. The announced loss of a
-        node is no failure.
+        Ray Train's controller calls this method after workers have failed. The loss of a node does
+        not count as a failure if it was announced.
         """
         errors = list(worker_exceptions.values())
         for error in errors:
