@@ -289,7 +289,7 @@ def journal_of(config: PlatformConfig, store: ObjectStore) -> Journal:
 class TrainerActor(TrainingProcess):
     """Runs Ray Train in a separate process. The driver can end Ray Train by killing this process.
 
-    Ray Train installs no SIGINT handler, because `fit` runs outside this process's main thread.
+    In the driver itself, Ray Train would replace the handler of SIGINT (Ctrl-C).
     """
 
     def fit(self, config: PlatformConfig, controller: Any, loop: dict[str, Any]) -> None:

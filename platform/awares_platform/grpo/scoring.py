@@ -50,7 +50,7 @@ def values(reward: Reward, sample: Sample, episodes: Sequence[Episode]) -> list[
 
 
 def unplayable(prompt: Prompt, rollout: GroupRollout) -> Group:
-    """Return the group of a prompt that cannot be played. It has no rewards."""
+    """Return the group of a prompt that cannot be played. The group has no rewards."""
     [unplayed] = rollout.episodes
     return Group(prompt, (Member(unplayed, RewardValue(0.0, {}), False, None),), Outcome.UNPLAYABLE)
 

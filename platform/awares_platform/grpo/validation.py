@@ -180,7 +180,7 @@ class Validation:
     # -- the actors
 
     def published(self, version: int) -> None:
-        """Let the actors validate the pending versions up to the newest one, `version`."""
+        """Let the actors validate the pending versions up to `version`, which is now published."""
         self._head = max(self._head, version)
         if self._record is not None:
             self._enqueue()

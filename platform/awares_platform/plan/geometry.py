@@ -1,7 +1,7 @@
-"""Reads the sizes of a Qwen2.5-VL model and computes figures from these sizes.
+"""Reads the sizes of a Qwen2.5-VL model.
 
-The figures are the number of parameters, the number of adapter parameters, and the bytes of KV
-cache per token.
+From these sizes, the module computes the number of parameters, the number of adapter parameters,
+and the bytes of KV cache per token.
 """
 
 import re

@@ -44,7 +44,7 @@ class Lengths:
     call_rate: float
     """Share of episodes that ask for a crop."""
     widest: int
-    """Longest episode within the budget, at most engine.max_model_len."""
+    """Tokens of the longest episode within the budget, at most engine.max_model_len."""
     largest: LargestRequest
     """Longest episode within the budget, even if engine.max_model_len is smaller."""
 

@@ -24,9 +24,9 @@ GIB = 2**30
 BUCKET = 50_000_000
 """Number of elements of a DeepSpeed bucket. awares_platform.training.zero sets the same number."""
 MERGER = 7
-"""Elements per patch that the patch embedding and the merger keep for the backward pass.
+"""Elements per patch that the patch embedding and the merger keep, in hidden widths.
 
-The number is relative to the hidden width of the vision tower.
+The backward pass needs these elements. The hidden width is that of the vision tower.
 """
 
 
