@@ -21,8 +21,8 @@ def is_data_url(url: str) -> bool:
 def decode_data_url(url: str) -> bytes:
     """Return the bytes of the image file in a base64 data: URL.
 
-    Raises DataError if the base64 text is broken, or if the media type is none of these: an image
-    type, application/octet-stream, application/pdf, or empty.
+    Raises DataError if the base64 text is broken or the media type is not allowed. Allowed are
+    image types, application/octet-stream, application/pdf, and no media type.
     """
     header = _HEADER.match(url[:_MOST_HEADER])
     if header is None or not _KINDS.match(header[1].strip()):

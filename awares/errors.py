@@ -36,7 +36,10 @@ class PolicyError(AwaresError):
 
 
 class MissingPolicy(PolicyError):
-    """Raised if a policy is not in the store yet, or is stale. Another job can still export it."""
+    """Raised if a policy is not in the store yet, or is stale. Another job can still export it.
+
+    A policy is stale if it was trained from another policy or with other settings.
+    """
 
 
 class Fenced(AwaresError):

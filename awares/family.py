@@ -87,7 +87,7 @@ class ModelFamily(Protocol):
     """Maps each size's name in the image processor to the size's key in vision_config."""
 
     def limits(self, min_pixels: int, max_pixels: int) -> VisionLimits:
-        """Return the processor's limits, with the given limits on the area of an image."""
+        """Return the processor's limits, where the two arguments limit the area of an image."""
         ...
 
     def processor_options(self, limits: VisionLimits) -> dict[str, Any]:

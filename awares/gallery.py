@@ -1,4 +1,4 @@
-"""Renders each view of an image once. A thread renders the views of a large image."""
+"""Renders each view of an image once, and renders views of large images in a thread."""
 
 import asyncio
 from collections.abc import Sequence

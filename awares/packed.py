@@ -109,8 +109,8 @@ class Packable(Carried, Generic[P]):
     """A base class for data classes. It pickles some of their fields in packed form.
 
     `PACKED` names these fields, and `packed` holds them in packed form. An unpickled object has
-    only the packed form, and Python unpacks a field when it is first read. Any other object is
-    packed when `packed` is first read.
+    only the packed form, and each field is unpacked when code first reads the field. Any other
+    object is packed when code first reads `packed`.
 
     Example:
         class Turn(Packable[PackedTokens]): ...

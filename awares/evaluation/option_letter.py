@@ -52,8 +52,8 @@ def extracted(prediction: str) -> str | None:
 
     - The letter stands alone at the start, or else at the end.
     - The letter follows a phrase such as "the answer is".
-    - The letter occurs as (A), A., A:, A), A before a space, or in any other place. The first of
-      these forms that the text contains counts. Of this form, the last occurrence counts.
+    - The letter occurs as (A), A., A:, A), A before a space, or any other A. An earlier form in
+      this list wins over a later form. Of one form, the last occurrence counts.
     """
     text = prediction.strip()
     for end in _ENDS:

@@ -131,7 +131,7 @@ def _weight(item: Item, halved: bool) -> float:
 
 
 def _share(grid: tuple[int, int], view: Box, item: Box) -> np.ndarray:
-    """Return the share (T,) of the item's area in each merged token's square. They sum to 1."""
+    """Return the share (T,) of the item's area in each token's square. The shares sum to 1."""
     rows = _overlap(grid[0], view[1], view[3], item[1], item[3])
     columns = _overlap(grid[1], view[0], view[2], item[0], item[2])
     area = np.outer(rows, columns).reshape(-1)

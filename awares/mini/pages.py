@@ -28,8 +28,8 @@ FULL_PIXELS = SIDE * SIDE
 def generate_pages(split: SplitName, count: int, seed: int) -> Iterator[tuple[bytes, Sample]]:
     """Yield `count` pages as PNG files, each with one labelled question.
 
-    The label is HR if the answer needs small print, and otherwise LR. Curation cannot find
-    these labels, because the full view does not show small print.
+    The label is HR if the answer needs small print, and otherwise LR. Curation cannot find these
+    labels, because small print is illegible even in the full view.
 
     Example:
         data, sample = next(generate_pages("train", 1, seed=0))
