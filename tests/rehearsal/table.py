@@ -30,7 +30,7 @@ from tests.rehearsal.work import step_work
 TEMPLATE = Path(__file__).with_name("template.md")
 """The text of README.md, in which TABLE and SECONDS are placeholders."""
 FIGURES = Path(__file__).with_name("figures")
-"""The folder with the figures of the committed table, and with the policy's config.json."""
+"""The folder with the measured numbers of the committed table, and the policy's config.json."""
 
 
 @dataclass(frozen=True, slots=True)

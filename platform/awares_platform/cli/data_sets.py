@@ -79,7 +79,7 @@ def show(
 
 
 def sheet(store: ObjectStore, data: DataConfig, facts: Mapping[str, Any], out: Path | None) -> str:
-    """Write the datasheet `facts` as a page and as JSON, and return the lines about both files."""
+    """Write the datasheet `facts` as a page and as JSON, and return the lines that name both."""
     name = facts["name"]
     path = out or Path(f"{name}-train.html")
     beside = path.with_suffix(".json")

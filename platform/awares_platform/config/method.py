@@ -83,7 +83,7 @@ class MethodConfig(Section):
     """Maximum number of visual tokens per episode, including the low-resolution view. A request for
     more tokens is malformed, and costs `malformed_cost`. Serving instead returns the crops at a
     lower resolution. It also shrinks a low-resolution view that leaves no room for a crop. The
-    environment's own prompt states `max_crops` and `max_visual_tokens`."""
+    system prompt "awares" states `max_crops` and `max_visual_tokens`."""
     mapping: Literal["min_cover", "iou", "coverage"] = "min_cover"
     """Rule that derives the target crops from the evidence boxes. "min_cover" takes the crops that
     cover all boxes with the smallest total area. "iou" is the paper's literal IoU rule. "coverage"

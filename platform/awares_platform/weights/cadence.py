@@ -57,7 +57,7 @@ class Cadence:
     keep: int = 4
     """The number of newest versions that always stay in the store."""
     grace_s: float = 60.0
-    """The time in seconds between a version's removal from HEAD and its deletion."""
+    """How long a version stays in the store after the object HEAD stops listing it, in seconds."""
 
 
 @dataclass(slots=True)

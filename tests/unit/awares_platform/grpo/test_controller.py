@@ -15,7 +15,8 @@ def test_rollouts_run_ahead_by_the_bound_and_no_further(stage: Callable[..., Sta
         # No group starts before a learner attaches and states the position of the run.
         assert acted.played() == []
         await acted.controller.attach(0, Position())
-        assert await acted.rest(4) == [0, 1, 2, 3]  # The bound 1 allows two batches of two groups.
+        # A batch has two groups. With a `staleness_bound` of 1, actors may play one batch ahead.
+        assert await acted.rest(4) == [0, 1, 2, 3]
         assert await acted.step(0, 0) == [0, 1]
         assert await acted.rest(6) == [0, 1, 2, 3, 4, 5]
         assert await acted.step(1, 1) == [0, 1, 2, 3]

@@ -1,4 +1,4 @@
-"""Tests that an exported policy keeps, and requires, the prompts and image sizes of training."""
+"""Tests that a policy keeps its prompts and image sizes, and is refused with any others."""
 
 import json
 from pathlib import Path
