@@ -3,6 +3,7 @@
 Axes: B episodes, T tokens, padded on the right.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -84,7 +85,8 @@ def grpo_loss(
     beta  `settings.kl_beta`
     k3    the estimate of the KL divergence from the reference policy
 
-    Pass `totals` if several micro-batches or ranks share an optimizer step.
+    Pass `totals` if several micro-batches or ranks share an optimizer step. The loss and its
+    gradient are NaN if the loss or a logprob is not finite.
     """
     mask_BT = action_mask_BT.bool()
     policy_BT = _kept(logprobs_BT, mask_BT)
@@ -94,7 +96,8 @@ def grpo_loss(
     sampled = SampledTokens(policy_BT, policy_BT - proximal_BT, advantages_B1, mask_BT)
     gain = settings.policy_loss.gain(sampled)
     weights_BT, cut_BT = importance_weights(lags_BT, settings.importance, settings.importance_cap)
-    kl_BT = k3(policy_BT, _kept(reference_logprobs_BT, mask_BT).detach())
+    reference_BT = _kept(reference_logprobs_BT, mask_BT).detach()
+    kl_BT = k3(policy_BT, reference_BT)
     objective_BT = weights_BT * gain.values_BT - settings.kl_beta * kl_BT
     tokens = int(mask_BT.sum())
     shared = BatchTotals(len(mask_BT), tokens) if totals is None else totals
@@ -109,7 +112,17 @@ def grpo_loss(
         surprise=_mean(-policy_BT, mask_BT),
         tokens=tokens,
     )
-    return loss, stats
+    return _spoilt_unless_finite(loss, policy_BT, lags_BT, reference_BT), stats
+
+
+def _spoilt_unless_finite(loss: Tensor, policy_BT: Tensor, *others: Tensor) -> Tensor:
+    """Return `loss`, or a NaN with a gradient of NaN if one of the tensors is not finite.
+
+    The clamps of the loss give a NaN the gradient 0, so an optimizer would not notice the NaN.
+    """
+    if all(bool(values.isfinite().all()) for values in (loss, policy_BT, *others)):
+        return loss
+    return loss + math.nan * policy_BT.sum()
 
 
 def _kept(values_BT: Tensor, mask_BT: Tensor) -> Tensor:

@@ -287,7 +287,7 @@ class Learner:
                 losses = self._objective.losses(minibatch, before, metrics)
                 with self._pulse.step():
                     steps.append(zero.step(self._engine, self._pulse.beats(losses), rate))
-                self._skipped.count(shard.step, steps[-1].taken)
+                self._skipped.count(shard.step, steps[-1].taken, metrics.fault)
         found = {
             **metrics.reduced(len(steps)),
             **self._speed.reduced(time.monotonic() - started),

@@ -20,9 +20,13 @@ _NAMES = {
 
 
 class LossMetrics:
-    """Sums the statistics over the passes of one rank, and finally over all ranks."""
+    """Sums the statistics over the passes of one rank, and finally over all ranks.
+
+    `fault` describes the last logprob that was not finite, or is "" if all were finite.
+    """
 
     def __init__(self) -> None:
+        self.fault = ""
         self._sums = torch.zeros(len(_NAMES), dtype=torch.float64)
         self._tokens = 0
         self._loss = 0.0

@@ -73,27 +73,31 @@ class Objective:
     ) -> Iterator[Tensor]:
         """Yield the loss of each pass, multiplied by the number of ranks.
 
-        The factor turns the mean of the gradients over all ranks into their sum.
+        The factor turns the mean of the gradients over all ranks into their sum. The gradient is
+        NaN if a logprob or the loss is not finite, so that DeepSpeed skips the step on all ranks.
         """
         batches = one_ahead(self._collate, minibatch.passes)
         totals = BatchTotals(minibatch.total, minibatch.tokens)
         for index, (sequences, batch) in enumerate(zip(minibatch.passes, batches, strict=True)):
             with self._tower.batch(batch):
-                reference_ST = self._reference(batch)
+                started_ST = self._reference(batch)
                 logprobs_ST = self._logprobs(batch)
             held_ST = logprobs_ST.detach()
             rows_B, behaviour_BT, advantages_B = spread(sequences, batch)
             proximal_ST = held_ST if proximal is None else proximal[index]
+            reference_ST = held_ST if started_ST is None else started_ST
             loss, stats = grpo_loss(
                 logprobs_ST[rows_B],
                 behaviour_BT,
                 behaviour_BT if self._coupled else proximal_ST[rows_B],
-                (held_ST if reference_ST is None else reference_ST)[rows_B],
+                reference_ST[rows_B],
                 advantages_B,
                 batch.action_mask_BT[rows_B],
                 self._loss,
                 totals=totals,
             )
+            if not loss.isfinite():
+                metrics.fault = fault(sequences, held_ST, proximal_ST, reference_ST)
             filler = sequences[0].filler
             if not filler:
                 metrics.add(stats)
@@ -127,6 +131,22 @@ class Objective:
                 blocked_ids=self._blocked_ids,
                 packed=self._packed,
             )
+
+
+def fault(
+    sequences: tuple[TrainSequence, ...], policy_ST: Tensor, proximal_ST: Tensor, start_ST: Tensor
+) -> str:
+    """Return a text about a logprob that is not finite, or "" if all are finite."""
+    named = {
+        "policy": policy_ST,
+        "proximal policy (grpo.proximal)": proximal_ST,
+        "starting policy (grpo.start)": start_ST,
+    }
+    for name, logprobs_ST in named.items():
+        for row in (~logprobs_ST.isfinite()).any(1).nonzero().flatten().tolist():
+            sample = sequences[row].episodes[0].sample_id
+            return f"a token of {sample} has a logprob under the {name} that is not finite"
+    return ""
 
 
 def spread(sequences: tuple[TrainSequence, ...], batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -38,16 +38,21 @@ class SkippedSteps:
         self._most, self._job = most, job
         self._row = 0
 
-    def count(self, step: int, taken: bool) -> None:
-        """Count the step `step`. Raises Diverged at the `most`-th consecutive skipped step."""
+    def count(self, step: int, taken: bool, cause: str = "") -> None:
+        """Count the step `step`. Raises Diverged at the `most`-th consecutive skipped step.
+
+        The messages contain `cause`, a text about the cause of a skipped step, if it is known.
+        """
         self._row = 0 if taken else self._row + 1
+        known = f" ({cause})" if cause else ""
         if not taken:
-            log.warning("step %d: a gradient is not finite; the weights stay as they are", step)
+            text = "step %d: a gradient is not finite%s; the weights stay as they are"
+            log.warning(text, step, known)
         if self._row >= self._most:
             raise Diverged(
                 f"{self._row} optimizer steps in a row, the last at step {step}, had gradients "
-                f"that are not finite: lower {self._job}.learning_rate or check the data, and "
-                "start anew with another run.name"
+                f"that are not finite{known}: lower {self._job}.learning_rate or check the data, "
+                "and start anew with another run.name"
             )
 
 

@@ -215,6 +215,22 @@ def test_far_apart_policies_have_a_finite_loss(policy_loss):
     assert math.isfinite(loss.item()) and far.grad is not None and far.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("place", ["policy", "behaviour", "proximal", "reference"])
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+@pytest.mark.parametrize("policy_loss", [Grpo(), Gspo(), Cispo()])
+def test_a_logprob_that_is_not_finite_makes_the_gradient_nan(policy_loss, value, place):
+    """Otherwise an optimizer, which sees only gradients, takes the step."""
+    policy, behaviour, proximal, reference = (torch.full((2, 3), -1.0) for _ in range(4))
+    named = {"policy": policy, "behaviour": behaviour, "proximal": proximal, "reference": reference}
+    named[place][1, 1] = value
+    policy.requires_grad_()
+    settings = replace(with_loss(policy_loss), kl_beta=0.05)
+    mask, advantages = tensor([[True] * 3, [False, True, True]]), tensor([1.0, -1.0])
+    loss, _ = grpo_loss(policy, behaviour, proximal, reference, advantages, mask, settings)
+    loss.backward()
+    assert policy.grad is not None and policy.grad.isnan().tolist() == mask.tolist()
+
+
 def test_the_default_loss_has_the_very_bits_of_its_definition():
     """Compare the default loss, bit for bit, with its definition written as one expression."""
     made = torch.Generator().manual_seed(0)

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,6 +15,7 @@ from awares_platform.config.grpo import GrpoConfig
 from awares_platform.grpo.loss_metrics import LossMetrics
 from awares_platform.grpo.objective import Objective, spread
 from awares_platform.grpo.shard import Minibatch, TrainSequence
+from awares_platform.training.failure import Diverged, SkippedSteps
 
 MASK_ST = torch.tensor([[0, 0, 1, 0, 0, 1, 1], [0, 0, 0, 1, 1, 0, 0]], dtype=torch.bool)
 ROWS_B = [0, 1, 1]
@@ -60,17 +62,29 @@ def test_every_episode_keeps_its_own_behaviour_logprobs_on_the_shared_row(
 
 
 class KnownLogprobs(Objective):
-    """An Objective whose forward passes return known logprobs. The loss has no KL term."""
+    """An Objective whose forward passes return known logprobs.
 
-    def __init__(self, batch: Batch, logprobs_ST: Tensor, settings: dict[str, Any]) -> None:
+    The loss has no KL term by default.
+    """
+
+    def __init__(
+        self,
+        batch: Batch,
+        logprobs_ST: Tensor,
+        settings: dict[str, Any],
+        reference_ST: Tensor | None = None,
+    ) -> None:
         config = GrpoConfig.model_validate({"kl_beta": 0.0, **settings})
         tower = SharedTower([], "")
         given: dict[str, Any] = {"tower": tower, "blocked_ids": (), "packed": False}
         super().__init__(None, None, lambda _: batch, config, 2, **given)
-        self._known_ST = logprobs_ST
+        self._known_ST, self._reference_ST = logprobs_ST, reference_ST
 
     def _logprobs(self, batch: Batch) -> Tensor:
         return self._known_ST
+
+    def _reference(self, batch: Batch) -> Tensor | None:
+        return self._reference_ST
 
 
 @pytest.mark.parametrize(
@@ -108,3 +122,22 @@ def test_the_loss_has_its_proximal_policy_and_the_totals_of_the_step(
         BatchTotals(episodes=5, tokens=20),
     )
     assert loss.item() == pytest.approx(2 * wanted.item()) and loss.item() != 0
+
+
+@pytest.mark.parametrize("place", ["starting", "proximal"])
+def test_a_logprob_that_is_not_finite_spoils_the_gradient_and_is_the_named_cause(
+    trained: tuple[TrainSequence, ...], batch: Batch, place: str
+) -> None:
+    """Without the NaN in the gradient, DeepSpeed would take the step."""
+    policy_ST = torch.full((2, 7), -0.2, requires_grad=True)
+    known = {name: torch.full((2, 7), -0.6) for name in ("starting", "proximal")}
+    known[place][1, 3] = math.nan
+    settings = {"kl_beta": 0.05, "minibatches": 2}
+    objective = KnownLogprobs(batch, policy_ST, settings, known["starting"])
+    metrics, minibatch = LossMetrics(), Minibatch((trained,), total=3, tokens=7)
+    (loss,) = objective.losses(minibatch, [known["proximal"]], metrics)
+    loss.backward()
+    assert policy_ST.grad is not None and torch.equal(policy_ST.grad.isnan(), MASK_ST)
+    cause = rf"a token of s0 has a logprob under the {place} policy .* that is not finite"
+    with pytest.raises(Diverged, match=rf"step 4, had gradients that are not finite \({cause}\):"):
+        SkippedSteps(1, "grpo").count(4, False, metrics.fault)
