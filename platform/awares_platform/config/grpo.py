@@ -161,7 +161,7 @@ class GrpoConfig(Section):
     """Number of newest checkpoints that stay in the store."""
     batch_timeout_s: PositiveFloat = 900.0
     """Seconds that the learner waits for a batch before the run fails. The time without any ready
-    rollout actor does not count. The job then waits for nodes and says so."""
+    rollout actor or reward worker does not count. The job then waits for nodes and says so."""
 
     validation: ValidationConfig = Field(default_factory=ValidationConfig)
     """Evaluation on held-out questions inside the run, and the choice of the best version."""

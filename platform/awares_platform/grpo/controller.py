@@ -47,7 +47,7 @@ class Controller:
     """Connects the actors with the learner, on one event loop.
 
     The learner calls `attach`, then `batch` and `learned` in every step, and `close` at the end.
-    While it trains, it may call `upcoming`.
+    While it trains, it may call `upcoming`. `can_score` returns whether `score` can work now.
     """
 
     def __init__(
@@ -60,8 +60,9 @@ class Controller:
         validation: Validation,
         packed: bool = False,
         hang_timeout_s: float = 90.0,
+        can_score: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._settings = settings
+        self._settings, self._can_score = settings, can_score
         self._batches = BatchThread(settings, packed)
         self._buffer = buffer
         self._line = Line(buffer)
@@ -242,18 +243,21 @@ class Controller:
     async def _await_batch(self, step: int, ready: Callable[[], bool]) -> None:
         """Wait until `ready` returns True. Stop the run after grpo.batch_timeout_s.
 
-        Time without a ready actor does not count towards this limit.
+        Time without a ready actor or a ready reward worker does not count towards this limit.
         """
         limit, waited = self._settings.batch_timeout_s, 0.0
         while waited < limit:
-            pause, counts = min(_WAIT_S, limit), bool(self._fleet.ready)
+            pause, counts = min(_WAIT_S, limit), self._can_collect()
             try:
                 async with asyncio.timeout(pause):
                     return await self._until(ready)
             except TimeoutError:
-                waited += pause if counts and self._fleet.ready else 0.0
+                waited += pause if counts and self._can_collect() else 0.0
         message = f"no batch for step {step} within grpo.batch_timeout_s={limit:g}"
         await self.stop(LaunchError(f"{message}: {self._state()}"))
+
+    def _can_collect(self) -> bool:
+        return bool(self._fleet.ready) and self._can_score()
 
     async def upcoming(self, step: int, version: int, rank: int, ranks: int) -> Forecast:
         """Return the views that the rank will probably need in the step `step`, in order of use.

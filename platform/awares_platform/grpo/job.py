@@ -241,6 +241,7 @@ class ControllerActor(Controller):
             ),
             packed=config.policy.packed,
             hang_timeout_s=config.run.hang_timeout_s,
+            can_score=lambda: self._rewards.ready,
         )
         self._opened = True
         return len(samples), len(trained) - len(samples) + len(split.faults)

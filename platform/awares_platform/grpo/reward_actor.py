@@ -69,6 +69,8 @@ class RemoteWorker:
 class LocalRewards:
     """Scores groups in a thread of this process, and has the interface of a RewardPool."""
 
+    ready = True
+
     def __init__(self, settings: GrpoConfig, method: MethodConfig) -> None:
         self._scoring = Scoring(_build(method), settings)
 

@@ -92,8 +92,15 @@ class RewardPool:
         # This semaphore counts the groups in the queue. Workers without work wait for it.
         self._queued = asyncio.Semaphore(0)
         self._unscored: set[_Waiting] = set()
+        # The indices of the workers that have started.
+        self._running: set[int] = set()
         self._failure: Exception | None = None
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def ready(self) -> bool:
+        """Whether a worker runs."""
+        return bool(self._running)
 
     async def __aenter__(self) -> Self:
         workers = range(self._settings.reward_workers)
@@ -142,6 +149,7 @@ class RewardPool:
             try:
                 await self._start(worker, index)
                 failed = -1
+                self._running.add(index)
                 await self._serve(worker)
             except WorkerLost as error:
                 failed += 1
@@ -152,6 +160,7 @@ class RewardPool:
                         f"(last: {error}); see Ray's logs for the cause"
                     ) from error
             finally:
+                self._running.discard(index)
                 worker.kill()
             await asyncio.sleep(_RESTART_PAUSE_S)
 

@@ -142,6 +142,8 @@ class Stage:
         self.outcome = Outcome.READY
         # The ids of the samples that cannot be played, because the question is too long.
         self.unplayable: set[str] = set()
+        # Whether a reward worker is ready.
+        self.can_score = True
         # The numbers of the prompts for which the reward returns NaN.
         self.nan_rewards: Container[int] = ()
         buffer = EpisodeBuffer(
@@ -170,6 +172,7 @@ class Stage:
                 reported,
             ),
             hang_timeout_s=hang_timeout_s,
+            can_score=lambda: self.can_score,
         )
 
     def spawn(self, index: int) -> FakeActor:

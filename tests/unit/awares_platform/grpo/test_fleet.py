@@ -83,6 +83,26 @@ def test_a_lost_actor_stops_the_clock_of_the_batch(stage: Callable[..., Stage]) 
     play(scene())
 
 
+def test_missing_reward_workers_stop_the_clock_of_the_batch(stage: Callable[..., Stage]) -> None:
+    """Check that `grpo.batch_timeout_s` counts only the time with a ready reward worker."""
+
+    async def scene() -> None:
+        acted = stage(batch_timeout_s=0.05)
+        acted.bus.head = -1  # The actors wait, because there is no version to load.
+        acted.can_score = False
+        running = asyncio.create_task(acted.controller.run())
+        await acted.controller.attach(0, Position())
+        step = asyncio.create_task(acted.step(0, 0))
+        await asyncio.sleep(0.5)
+        assert not step.done()
+        acted.can_score = True
+        assert await step is None
+        with pytest.raises(LaunchError, match="grpo.batch_timeout_s"):
+            await running
+
+    play(scene())
+
+
 @pytest.mark.parametrize(("kind", "stops"), [(ActorReclaimed, False), (ActorLost, True)])
 def test_only_an_actor_that_the_cloud_takes_back_does_not_count(
     stage: Callable[..., Stage], kind: type[ActorLost], stops: bool

@@ -14,7 +14,7 @@ from awares_platform.grpo.group import Group, GroupRollout, Outcome, Prompt
 from awares_platform.grpo.rewarding import Asked, RewardPool, WorkerLost
 from awares_platform.grpo.scoring import Scoring, values
 from awares_platform.store.errors import LaunchError
-from tests.unit.awares_platform.grpo.stage import play
+from tests.unit.awares_platform.grpo.stage import play, until
 
 REWARD = CropReward("anls")
 
@@ -50,6 +50,15 @@ class Hanging(FakeWorker):
 class Unstartable(FakeWorker):
     async def start(self) -> None:
         raise WorkerLost("no such image")
+
+
+class Placed(FakeWorker):
+    """A reward worker that starts when the test sets `node`."""
+
+    node: asyncio.Event
+
+    async def start(self) -> None:
+        await self.node.wait()
 
 
 class Arena:
@@ -171,6 +180,23 @@ def test_workers_that_never_start_stop_the_run(asked: list[tuple[Prompt, GroupRo
         with pytest.raises(LaunchError, match=r"did not start 3 times in a row.*no such image"):
             await scored(arena, asked[:1])
         assert len(arena.stopped) == 1
+
+    play(scene())
+
+
+def test_the_pool_is_ready_while_a_worker_runs(asked: list[tuple[Prompt, GroupRollout]]) -> None:
+    async def scene() -> None:
+        Placed.node = asyncio.Event()
+        arena = Arena(WorkerLost("its node is gone"), kinds=[FakeWorker, Placed])
+        assert not arena.pool.ready
+        async with arena.pool as score:
+            scoring = asyncio.ensure_future(score(*asked[0]))
+            await until(lambda: arena.pool.ready)
+            await until(lambda: len(arena.workers) == 2)
+            assert not arena.pool.ready and not scoring.done()
+            Placed.node.set()
+            await scoring
+            assert arena.pool.ready
 
     play(scene())
 
