@@ -62,7 +62,8 @@ class GrpoConfig(Section):
     """Labels of the Ray nodes that rollout actors may run on, such as {"awares/group" = "rollout"}.
     Without labels the actors run on any node."""
     actor_restarts: int = Field(default=20, ge=0)
-    """Number of restarts within an hour, summed over all rollout actors, before the run fails."""
+    """Number of restarts within an hour, summed over all rollout actors, before the run fails.
+    Restarts of reward workers count separately, with the same limit."""
     reward_workers: int = Field(default=0, ge=0)
     """Number of processes that compute rewards. With 0, a thread of the controller computes them.
     `awares plan` states how many a setup needs."""

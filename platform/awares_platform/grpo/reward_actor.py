@@ -5,13 +5,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from awares.reward import RewardValue
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.grpo.group import Group, GroupRollout, Prompt
-from awares_platform.grpo.rewarding import Asked, RewardPool, WorkerLost
+from awares_platform.grpo.rewarding import Asked, RewardPool, WorkerLost, WorkerReclaimed
 from awares_platform.grpo.scoring import Scoring, values
 from awares_platform.method.reward import build_reward
 from awares_platform.runtime.driver import first_line
@@ -110,7 +110,8 @@ def _build(method: MethodConfig) -> Any:
 async def _answer(reference: Any) -> Any:
     """Return the value of an object reference.
 
-    Raises WorkerLost if the process is lost. Raises an AwaresError of the reward without Ray's
+    Raises WorkerLost if the process is lost, and WorkerReclaimed if the cloud has taken its node
+    back. Raises an AwaresError of the reward without Ray's
     wrapper. Any other error keeps the wrapper, which has the remote traceback.
     """
     try:
@@ -118,4 +119,5 @@ async def _answer(reference: Any) -> Any:
     except RayTaskError as error:
         raise cause(error) from None
     except RayError as error:
-        raise WorkerLost(first_line(error)) from None
+        reclaimed = isinstance(error, RayActorError) and error.preempted
+        raise (WorkerReclaimed if reclaimed else WorkerLost)(first_line(error)) from None

@@ -17,6 +17,7 @@ from awares.sample import Sample
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.grpo.group import Group, GroupRollout, Prompt
 from awares_platform.grpo.scoring import grouped, unplayable
+from awares_platform.runtime.watch import FailureRate
 from awares_platform.store.errors import LaunchError
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,10 @@ Asked = tuple[Sample, tuple[Episode, ...]]
 
 class WorkerLost(Exception):
     """The reward worker's process is gone or gives no answer."""
+
+
+class WorkerReclaimed(WorkerLost):
+    """The cloud has taken back the worker's node, after a notice. This is not a failure."""
 
 
 class RewardWorker(Protocol):
@@ -94,6 +99,7 @@ class RewardPool:
         self._unscored: set[_Waiting] = set()
         # The indices of the workers that have started.
         self._running: set[int] = set()
+        self._losses = FailureRate(settings.actor_restarts)
         self._failure: Exception | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -153,7 +159,7 @@ class RewardPool:
                 await self._serve(worker)
             except WorkerLost as error:
                 failed += 1
-                log.warning("reward worker %d is gone (%s); it is replaced", index, error)
+                self._count(index, error)
                 if failed == _ATTEMPTS:
                     raise LaunchError(
                         f"reward worker {index} did not start {failed} times in a row "
@@ -163,6 +169,15 @@ class RewardPool:
                 self._running.discard(index)
                 worker.kill()
             await asyncio.sleep(_RESTART_PAUSE_S)
+
+    def _count(self, index: int, error: WorkerLost) -> None:
+        too_many = not isinstance(error, WorkerReclaimed) and self._losses.count()
+        log.warning("reward worker %d is gone (%s); it is replaced", index, error)
+        if too_many:
+            raise LaunchError(
+                f"reward workers were lost {self._losses.recent} times within an hour "
+                f"(last: {error}); see Ray's logs for the cause, or raise grpo.actor_restarts"
+            ) from error
 
     async def _start(self, worker: RewardWorker, index: int) -> None:
         """Start the worker. There is no time limit, because nodes may be missing for hours."""
@@ -189,11 +204,11 @@ class RewardPool:
                     found = await worker.rewards([waiting.asked for waiting in held])
             except TimeoutError:
                 limit = self._settings.reward_timeout_s
-                reason = f"no answer within grpo.reward_timeout_s={limit:g}"
-                self._return(held, reason)
-                raise WorkerLost(reason) from None
+                error = WorkerLost(f"no answer within grpo.reward_timeout_s={limit:g}")
+                self._return(held, error)
+                raise error from None
             except WorkerLost as error:
-                self._return(held, str(error))
+                self._return(held, error)
                 raise
             for waiting, values in zip(held, found, strict=True):
                 if not waiting.values.done():
@@ -215,15 +230,15 @@ class RewardPool:
         # Leave out the groups of actors that have died, because no task waits for their rewards.
         return [waiting for waiting in held if not waiting.values.done()]
 
-    def _return(self, held: Sequence[_Waiting], reason: str) -> None:
+    def _return(self, held: Sequence[_Waiting], error: WorkerLost) -> None:
         """Queue the groups again after the loss of their worker."""
         for waiting in reversed(held):
-            waiting.lost += 1
+            waiting.lost += not isinstance(error, WorkerReclaimed)
             if waiting.lost == _ATTEMPTS:
                 sample, _ = waiting.asked
                 raise LaunchError(
                     f"{_ATTEMPTS} reward workers were lost with the episodes of {sample.sample_id} "
-                    f"(last: {reason}); correct method.reward, or see Ray's logs for the cause"
+                    f"(last: {error}); correct method.reward, or see Ray's logs for the cause"
                 )
             self._queue.appendleft(waiting)
             self._queued.release()

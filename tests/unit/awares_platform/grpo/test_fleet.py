@@ -9,8 +9,10 @@ from ray.exceptions import ActorDiedError, ObjectLostError, RayTaskError
 
 from awares.errors import DataError
 from awares_platform.engine.engine import EngineError
+from awares_platform.grpo import reward_actor
 from awares_platform.grpo.actor import ActorLost, ActorReclaimed
 from awares_platform.grpo.group import Position
+from awares_platform.grpo.rewarding import WorkerLost, WorkerReclaimed
 from awares_platform.grpo.rollout import _answer
 from awares_platform.store.errors import LaunchError, StoreUnavailable
 from tests.unit.awares_platform.grpo.stage import Stage, play, until
@@ -137,6 +139,11 @@ def test_a_node_taken_back_is_told_from_a_dead_process() -> None:
         with pytest.raises(ActorLost) as raised:
             await _answer(failed(dead))
         assert type(raised.value) is ActorLost
+        with pytest.raises(WorkerReclaimed):
+            await reward_actor._answer(failed(reclaimed))
+        with pytest.raises(WorkerLost) as lost:
+            await reward_actor._answer(failed(dead))
+        assert type(lost.value) is WorkerLost
 
     play(scene())
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import pytest
 
@@ -11,7 +12,7 @@ from awares.sample import Label, Sample
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.grpo import rewarding
 from awares_platform.grpo.group import Group, GroupRollout, Outcome, Prompt
-from awares_platform.grpo.rewarding import Asked, RewardPool, WorkerLost
+from awares_platform.grpo.rewarding import Asked, RewardPool, WorkerLost, WorkerReclaimed
 from awares_platform.grpo.scoring import Scoring, values
 from awares_platform.store.errors import LaunchError
 from tests.unit.awares_platform.grpo.stage import play, until
@@ -144,6 +145,28 @@ def test_a_worker_that_gives_no_answer_is_replaced(
         arena = Arena(kinds=[Hanging], reward_timeout_s=0.05)
         assert len(await scored(arena, asked[:2])) == 2
         assert [worker.killed for worker in arena.workers] == [True, True] and not arena.stopped
+
+    play(scene())
+
+
+@pytest.mark.parametrize(("kind", "stops"), [(WorkerLost, True), (WorkerReclaimed, False)])
+def test_more_lost_workers_than_are_accepted_stop_the_run(
+    asked: list[tuple[Prompt, GroupRollout]], kind: type[WorkerLost], stops: bool
+) -> None:
+    """Each lost worker scores another group, so that no group is the cause.
+
+    A worker whose node the cloud takes back does not count.
+    """
+
+    async def scene() -> None:
+        arena = Arena(*[None, kind("the node")] * 4, actor_restarts=2)
+        async with arena.pool as score:
+            for one in asked[:5]:
+                with suppress(LaunchError):
+                    await score(*one)
+        found = [str(error) for error in arena.stopped]
+        assert len(arena.workers) == (3 if stops else 5) and len(found) == stops
+        assert all("3 times within an hour (last: the node)" in text for text in found)
 
     play(scene())
 
