@@ -10,12 +10,16 @@ import pytest
 
 from awares_platform.sft.best import BestStep
 from awares_platform.store import ObjectStore
+from awares_platform.training import checkpoint
 from awares_platform.training.checkpoint import META, Saved
+from awares_platform.training.filesystem import StoreHandler
+from awares_platform.training.recipe import sft_job
 from awares_platform.training.snapshot import Snapshots, complete, snapshot_key
 
 pytestmark = pytest.mark.integration
 
 STEPS = 20
+JOB = sft_job({"run.seed": 0})
 
 
 class OneFile(Snapshots):
@@ -33,10 +37,13 @@ class SftJob:
     def __init__(self, store: ObjectStore) -> None:
         self._store, self._run = store, f"run-{uuid.uuid4().hex[:8]}"
         self.best, self._saved = self._begun(), None
+        ray = checkpoint.run_config(store.config, self._run, JOB, lambda: False, 2, "worker")
+        # Ray Train stores the checkpoints in this directory.
+        self._folder = StoreHandler(store).key(f"{ray.storage_path}/{ray.name}")
 
     def _begun(self) -> BestStep:
-        snapshots = OneFile(None, self._store, self._run, "sft-1", {})
-        return BestStep(self._store, self._run, "sft-1", snapshots, rank=0)
+        snapshots = OneFile(None, self._store, self._run, JOB, {})
+        return BestStep(self._store, self._run, JOB, snapshots, rank=0)
 
     def validate(self, step: int, loss: float) -> None:
         self.best.offer(step, {"validation/loss": loss})
@@ -44,13 +51,11 @@ class SftJob:
     def checkpoint(self, step: int) -> None:
         """Write a checkpoint, and delete all but the last two, as Ray Train does."""
         self._saved = Saved(step, "", {}, self.best.state())
-        folder = f"runs/{self._run}/checkpoints/sft"
-        self._store.put(
-            f"{folder}/step-{step:08d}/{META}", json.dumps(asdict(self._saved)).encode()
-        )
-        kept = sorted({info.key.split("/")[4] for info in self._store.list(f"{folder}/")})
+        meta = json.dumps(asdict(self._saved)).encode()
+        self._store.put(f"{self._folder}/step-{step:08d}/{META}", meta)
+        kept = sorted({info.key.split("/")[4] for info in self._store.list(f"{self._folder}/")})
         for name in kept[:-2]:
-            self._store.delete_prefix(f"{folder}/{name}/")
+            self._store.delete_prefix(f"{self._folder}/{name}/")
 
     def killed(self) -> None:
         """Lose the process, and resume from the last checkpoint."""
@@ -60,7 +65,7 @@ class SftJob:
     def snapshots(self) -> list[int]:
         """Return the steps whose snapshots are in the store."""
         found = range(STEPS + 1)
-        return [one for one in found if complete(self._store, self._run, "sft-1", one)]
+        return [one for one in found if complete(self._store, self._run, JOB, one)]
 
 
 @pytest.fixture

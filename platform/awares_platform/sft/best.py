@@ -32,7 +32,8 @@ class Best:
 class BestStep:
     """One rank's knowledge of the best step. All ranks must call each method together.
 
-    `found` is the best step so far. `job` names the snapshots of the run.
+    `found` is the best step so far. `job` is the result of `sft_job`. It names the directories of
+    the job's checkpoints and snapshots.
 
     Example:
         best = BestStep(store, "mini", "sft-9f2c", snapshots, rank=0)
@@ -42,7 +43,7 @@ class BestStep:
     def __init__(
         self, store: ObjectStore, run: str, job: str, snapshots: Snapshots, rank: int
     ) -> None:
-        self._store, self._run, self._named = store, run, (store, run, job)
+        self._named = store, run, job
         self._snapshots, self._rank = snapshots, rank
         self.found: Best | None = None
         # The step that this process's newest checkpoint records. Its upload may not have ended yet.
@@ -72,7 +73,7 @@ class BestStep:
 
     def _recorded_in_store(self) -> Iterator[int]:
         """Yield the best step of each checkpoint in the store. The job may resume from any one."""
-        for _, saved in checkpoint.stored(self._store, self._run, "sft"):
+        for _, saved in checkpoint.stored(*self._named):
             if best := saved.state.get("best"):
                 yield best["step"]
 

@@ -46,7 +46,7 @@ from awares_platform.training.curated_set import with_labels
 from awares_platform.training.export import policy_key, read_meta
 from awares_platform.training.failure import unwrapped
 from awares_platform.training.identity import content_digest
-from awares_platform.training.recipe import changes, digest, read_recipe, sft_recipe
+from awares_platform.training.recipe import changes, read_recipe, sft_job, sft_recipe
 from awares_platform.training.source import pinned, resolve
 from awares_platform.training.trainer import ThisProcessTrainer, TrainingProcess
 
@@ -250,7 +250,6 @@ def _trainer(config: PlatformConfig, loop: dict[str, Any], queue: Queue) -> This
     from awares_platform.sft.worker import train
 
     settings = config.sft
-    job = f"sft-{digest(loop['recipe'])[:12]}"
     resources = {"CPU": settings.threads, **({"GPU": 1} if settings.use_gpu else {})}
     return ThisProcessTrainer(
         train,
@@ -265,7 +264,7 @@ def _trainer(config: PlatformConfig, loop: dict[str, Any], queue: Queue) -> This
         run_config=checkpoint.run_config(
             config.store,
             config.run.name,
-            job,
+            sft_job(loop["recipe"]),
             FailureRate(settings.max_failures).count,
             settings.keep_checkpoints,
             "sft worker",

@@ -47,7 +47,7 @@ from awares_platform.training.export import export_adapter, export_policy
 from awares_platform.training.failure import SkippedSteps
 from awares_platform.training.policy import load_policy, load_processor
 from awares_platform.training.pulse import Pulse
-from awares_platform.training.recipe import digest
+from awares_platform.training.recipe import sft_job
 from awares_platform.training.snapshot import Snapshots
 from awares_platform.training.source import resolve
 
@@ -118,8 +118,7 @@ class SftWorker:
         ).to(self._device)
         zero_settings = zero.settings_of(settings, config.policy.dtype)
         self._engine = zero.initialize(model, zero_settings, gpu)
-        # The digest keeps snapshots of different recipes apart.
-        job = f"sft-{digest(recipe)[:12]}"
+        job = sft_job(recipe)
         self._snapshots = Snapshots(self._engine, self._store, self._run, job, recipe)
         self._best = BestStep(self._store, self._run, job, self._snapshots, self._rank)
         self._skipped = SkippedSteps(settings.max_skipped_steps, "sft")

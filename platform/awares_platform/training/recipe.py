@@ -275,6 +275,14 @@ def digest(recipe: Recipe) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
+def sft_job(recipe: Recipe) -> str:
+    """Return the name of the SFT job with this recipe, such as "sft-9f2c9f2c9f2c".
+
+    The checkpoints and the snapshots of different recipes are in directories with different names.
+    """
+    return f"sft-{digest(recipe)[:12]}"
+
+
 def changes(before: Recipe, now: Recipe, where: str = "in the run") -> list[str]:
     """Return a text for each key whose value differs, such as "run.seed is 0 in the run and 1 now".
 
