@@ -2,14 +2,27 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from awares.sample import Sample
 from awares_platform.grpo.group import Group, Position
+from awares_platform.grpo.journal import Journal
 from awares_platform.grpo.prompts import Prompts
 from awares_platform.store.errors import StoreUnavailable
 from tests.unit.awares_platform.grpo.stage import SlowJournal, Stage, play, until
+from tests.unit.awares_platform.store.answering_server import (
+    LISTING,
+    Answer,
+    Asked,
+    answering,
+    client_of,
+    error,
+)
+
+ETAG = (("etag", '"00"'),)
+"""The header that an S3 server sends after a successful write."""
 
 
 def test_a_learner_that_resumes_gets_what_the_dead_one_held(stage: Callable[..., Stage]) -> None:
@@ -162,3 +175,38 @@ def test_after_a_restart_tokens_of_the_abandoned_branch_are_stale(
         await running
 
     play(scene())
+
+
+def test_a_full_store_is_named_and_the_run_goes_on_once_it_has_space(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real journal writes to a store that refuses every write until the test frees space."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a-key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret")
+    full = True
+
+    def answer(asked: Asked) -> Answer:
+        if asked.method != "PUT":
+            return Answer(body=LISTING)
+        return Answer(507, error("XMinioStorageFull")) if full else Answer(headers=ETAG)
+
+    async def scene(journal: Any, server: str) -> None:
+        nonlocal full
+        acted = stage(journal=journal)
+        running = asyncio.create_task(acted.controller.run())
+        for _ in range(2):  # The first learner fails, and its successor meets the same fault.
+            with pytest.raises(
+                StoreUnavailable, match=rf"s3://awares/x/runs/r/.*{server} is full .*free space"
+            ):
+                await acted.controller.attach(0, Position())
+                await acted.step(0, 0)
+        full = False
+        await acted.controller.attach(0, Position())
+        assert await acted.step(0, 0) == [0, 1]
+        await acted.controller.close()
+        await running
+        assert sorted(acted.played()) == sorted(set(acted.played()))
+
+    with answering(answer) as server:
+        journal = Journal(client_of(server), "r", "9c0e")
+        play(scene(journal, f"http://127.0.0.1:{server.server_port}"))
