@@ -23,6 +23,7 @@ from awares_platform.config.curate import CurateConfig
 from awares_platform.config.data import CURATED, DataConfig
 from awares_platform.config.engine import EngineConfig
 from awares_platform.config.evaluate import EvaluateConfig
+from awares_platform.config.guards import GuardsConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.config.validation import ValidationConfig
 from awares_platform.data.manifest import samples_digest
@@ -105,7 +106,7 @@ _GRPO_OPERATION = {
     "checkpoint_every",
     "keep_checkpoints",
     "batch_timeout_s",
-    "guards",
+    "guards",  # `_restored_by` adds the guards that change a result.
     "reward_workers",
     "reward_cpus",
     "reward_timeout_s",
@@ -228,6 +229,7 @@ def grpo_recipe(
             **_settings("method", config.method, _LABELS_ONLY),
             **_named("method", inputs(config.method)),
             **_settings("grpo", config.grpo, _GRPO_OPERATION),
+            **_restored_by(config.grpo.guards),
             **_engine(config.engine),
             "run.seed": config.run.seed,
             "starting policy": start,
@@ -237,6 +239,16 @@ def grpo_recipe(
             **_judged_by(config.grpo.validation, config.evaluate),
         }
     )
+
+
+def _restored_by(guards: GuardsConfig) -> Recipe:
+    """Return the settings of the guards with the action "restore-best".
+
+    Other guards only warn or stop, and `max_restores` only stops, so they change no result.
+    """
+    bounds = {f"{key}{end}" for key in guards.restoring for end in ("", "_below", "_above")}
+    kept = {"window", *bounds} if bounds else set()
+    return _named("grpo.guards", guards.model_dump(include=kept))
 
 
 def _judged_by(validation: ValidationConfig, evaluate: EvaluateConfig) -> Recipe:

@@ -331,3 +331,15 @@ def test_the_scorer_matters_to_grpo_only_if_it_chooses_the_best_version() -> Non
     chosen = "grpo.validation.metric=accuracy"
     [change] = changes(grpo(chosen), grpo(chosen, other))
     assert change.startswith("evaluate.scorer is ")
+
+
+def test_a_guard_matters_to_grpo_only_if_it_restores_the_best_version() -> None:
+    for other in ("kl=stop", "kl_above=9", "window=3", "max_restores=9"):
+        assert grpo(f"grpo.guards.{other}") == grpo()
+    restoring = "grpo.guards.kl=restore-best"
+    found = [change.split(" is ")[0] for change in changes(grpo(), grpo(restoring))]
+    assert found == [f"grpo.guards.{key}" for key in ("kl", "kl_above", "window")]
+    for other in ("max_restores=9", "entropy_below=0.1"):
+        assert grpo(restoring, f"grpo.guards.{other}") == grpo(restoring)
+    [change] = changes(grpo(restoring), grpo(restoring, "grpo.guards.kl_above=9"))
+    assert change == "grpo.guards.kl_above is 2.0 in the run and 9.0 now"
