@@ -4,6 +4,7 @@ The evaluation pays for no reply twice, and does not exceed the budget.
 """
 
 import io
+import json
 import shutil
 import uuid
 from collections.abc import Awaitable, Iterator
@@ -19,11 +20,10 @@ from awares.labels import Case, Judgement
 from awares_platform.cli.main import main
 from awares_platform.config import PlatformConfig
 from awares_platform.data.dataset import Split, ensure_mini, read_split
-from awares_platform.data.reply_log import BudgetSpent
 from awares_platform.evaluate.cascade import PlayedBy
 from awares_platform.evaluate.job import conclude
 from awares_platform.evaluate.questions import prepare, read_questions
-from awares_platform.evaluate.results import tables
+from awares_platform.evaluate.results import caption, tables
 from awares_platform.method.play import Played
 from awares_platform.runtime.run import Run
 from awares_platform.store import ObjectStore
@@ -119,19 +119,31 @@ def paid(config: PlatformConfig, judge: ChatServer, budget: float) -> PlatformCo
 
 
 def test_an_evaluation_keeps_the_budget_and_pays_for_no_reply_twice(
-    seaweed: ObjectStore, config: PlatformConfig, judge: ChatServer
+    seaweed: ObjectStore,
+    config: PlatformConfig,
+    judge: ChatServer,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    """With a spent budget, an evaluation keeps the paid labels and still writes its results."""
     config = paid(config, judge, budget=2)
     ensure_mini(config.data, seaweed)
     split = read_split(seaweed, config.data.name, "test", 3)
-    with pytest.raises(BudgetSpent, match=r"curate\.budget=2 is spent"):
-        evaluate(config, seaweed, split)
-    assert len(judge.bodies) == 2
+    for _ in range(2):
+        caplog.clear()
+        results = evaluate(config, seaweed, split)
+        assert results["labels"] == {"counts": {"LR": 2, "none": 1}, "crops": {}, "unpaid": 1}
+        assert "1 questions have no label, because curate.budget is spent" in caption(results)
+        assert "1 of 3 questions get no label: curate.budget=2 is spent" in caplog.text
+        assert "Raise curate.budget and run the command again" in caplog.text
+        assert json.loads(seaweed.get("runs/refused/evaluate/results.json")) == results
+        assert len(judge.bodies) == 2
 
     curate = config.curate.model_copy(update={"budget": 100.0})
     config = config.model_copy(update={"curate": curate})
     for _ in range(2):
-        assert evaluate(config, seaweed, split)["labels"]["counts"] == {"LR": 3}
+        results = evaluate(config, seaweed, split)
+        assert results["labels"] == {"counts": {"LR": 3}, "crops": {}, "unpaid": 0}
+        assert "budget" not in caption(results)
         assert len(judge.bodies) == 3
 
 

@@ -92,7 +92,8 @@ class CurateConfig(Section):
     and refuses what stays ambiguous. The model is asked for "thousandths" (0 to 1000)."""
     budget: float = Field(default=0.0, ge=0)
     """Largest cost of all replies about a data set, in the currency of the endpoints' prices. If it
-    is spent, curate and evaluate stop, and can go on later. 0 sets no limit."""
+    is spent, curate stops and can go on later. evaluate gives the remaining questions no label. 0
+    sets no limit."""
     both_wrong: Literal["LR", "drop"] = "drop"
     """What happens to a sample that the base policy answers wrongly at both resolutions. "drop"
     leaves the sample out; "LR" labels it LR, as the paper does."""

@@ -11,7 +11,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from awares.errors import AwaresError
 from awares_platform.store import ObjectStore
@@ -62,7 +62,7 @@ class ReplyLog(Generic[Reply]):
     @classmethod
     def load(
         cls, store: ObjectStore, prefix: str, make: Callable[..., Reply], budget: float = 0.0
-    ) -> "ReplyLog[Reply]":
+    ) -> Self:
         """Read all replies below `prefix`. Raises StoreError if the store fails.
 
         `budget` is the largest cost of all replies together, or 0 without a limit.

@@ -23,11 +23,10 @@ from awares_platform.config.policy import PolicyConfig
 from awares_platform.config.run import RunConfig
 from awares_platform.data.dataset import Images, Split
 from awares_platform.data.image_sizes import sample_sizes
-from awares_platform.data.reply_log import ReplyLog
 from awares_platform.evaluate.by_benchmark import benchmark_metrics
 from awares_platform.evaluate.cascade import PlayedBy
 from awares_platform.evaluate.episode_rows import encode_episodes
-from awares_platform.evaluate.labels import bare, label
+from awares_platform.evaluate.labels import EvaluationReplies, bare, label
 from awares_platform.evaluate.playing import latency_subset, play_all
 from awares_platform.evaluate.policies import POLICIES, Weights
 from awares_platform.evaluate.questions import (
@@ -103,7 +102,6 @@ def run(config: PlatformConfig) -> EvaluateResult:
     Raises PolicyError, after a wait of up to run.wait_s seconds, if a policy is missing or stale.
     Raises DataError if no question is usable.
     Raises EngineFailure if the engine fails for over 5 % of a policy's questions.
-    Raises BudgetSpent if the replies about the data set have cost as much as curate.budget allows.
     """
     started = time.monotonic()
     store = ObjectStore.from_config(config.store)
@@ -136,14 +134,15 @@ def conclude(
     """
     played = usable(played)
     images = images_of(config.evaluate, config.data, store)
-    labelled = bare(played)
+    labelled, unpaid = bare(played), 0
     scored = _scored(config, split, played, labelled)
     write_episodes(store, record, scored)
     # For benchmarks, do not ask the judge: the 18,805 questions of all six may cost too much.
     if not config.evaluate.benchmarks:
-        replies = ReplyLog.load(store, config.data.replies_prefix, KeptReply, config.curate.budget)
+        prefix, budget = config.data.replies_prefix, config.curate.budget
+        replies = EvaluationReplies.load(store, prefix, KeptReply, budget)
         parts = (config.method, config.curate, model_family(config.policy))
-        labelled = label(*parts, played, images, replies)
+        labelled, unpaid = label(*parts, played, images, replies)
         scored = _scored(config, split, played, labelled)
     results = assemble(
         config.run,
@@ -153,6 +152,7 @@ def conclude(
         labelled,
         unusable=len(split.samples) - len(labelled),
         faults=len(split.faults),
+        unpaid=unpaid,
     )
     write_files(store, record, results, scored)
     rows, trained = results["policies"], _trained(store, config.run.name)
@@ -292,6 +292,7 @@ def assemble(
     *,
     unusable: int,
     faults: int,
+    unpaid: int,
 ) -> dict[str, Any]:
     """Return the content of results.json."""
     return {
@@ -303,7 +304,7 @@ def assemble(
         **_benchmarks(run, evaluate, scored),
         "questions": len(labelled),
         "unusable": unusable + faults,
-        "labels": label_counts(list(labelled.values()), asked),
+        "labels": {**label_counts(list(labelled.values()), asked), "unpaid": unpaid},
         "latency": {
             "questions": min(evaluate.latency_questions, len(labelled)),
             "concurrency": 1,

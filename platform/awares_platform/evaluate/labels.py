@@ -1,10 +1,12 @@
 """Labels the questions of an evaluation as curation does.
 
 The judge compares the answers of the policies "low" and "full". Its replies are stored beside those
-of curation, and their cost counts towards curate.budget.
+of curation, and their cost counts towards curate.budget. If the budget is spent, questions without
+a stored reply get no label.
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,6 +20,22 @@ from awares_platform.evaluate.cascade import PlayedBy
 from awares_platform.method.answers import Answers, both
 from awares_platform.method.chat_client import KeptReply
 from awares_platform.method.labeller import Labelled, Labeller
+from awares_platform.method.spoken import Unpaid
+
+log = logging.getLogger(__name__)
+
+
+class EvaluationReplies(ReplyLog[KeptReply]):
+    """A reply log whose spent budget leaves a question without a label, but does not end the job.
+
+    Example:
+        replies = EvaluationReplies.load(store, "datasets/invoices/replies/", KeptReply, 5.0)
+    """
+
+    def spent(self) -> Unpaid | None:
+        """Return the error to raise for one question if the budget is spent, and otherwise None."""
+        error = super().spent()
+        return error and Unpaid(str(error))
 
 
 def label(
@@ -26,21 +44,29 @@ def label(
     family: ModelFamily,
     played: PlayedBy,
     images: Images,
-    replies: ReplyLog[KeptReply] | None = None,
-) -> dict[str, Sample]:
+    replies: EvaluationReplies | None = None,
+) -> tuple[dict[str, Sample], int]:
     """Label the samples as curation does, from the answers of the policies "low" and "full".
 
-    The result maps ids to samples. A label is None if curation would leave the sample out.
-
-    Raises BudgetSpent if new replies would exceed curate.budget.
+    Return a dict from ids to samples, and the number of samples without a label because
+    curate.budget is spent. A label is also None if curation would leave the sample out.
     """
     unlabelled = bare(played)
     if "low" not in played or "full" not in played:
-        return unlabelled
+        return unlabelled, 0
     answers = [both(low, full) for low, full in zip(played["low"], played["full"], strict=True)]
     found = asyncio.run(_label(method, curate, family, answers, images, replies))
     pairs = zip(unlabelled.values(), found, strict=True)
-    return {sample.sample_id: one.sample or sample for sample, one in pairs}
+    labelled = {sample.sample_id: one.sample or sample for sample, one in pairs}
+    return labelled, _unpaid(found)
+
+
+def _unpaid(found: Sequence[Labelled]) -> int:
+    """Return the number of samples that the spent budget leaves unlabelled, and warn of them."""
+    faults = [one.fault for one in found if one.reason == Unpaid.reason]
+    if faults:
+        log.warning("%d of %d questions get no label: %s", len(faults), len(found), faults[0])
+    return len(faults)
 
 
 def bare(played: PlayedBy) -> dict[str, Sample]:
@@ -55,7 +81,7 @@ async def _label(
     family: ModelFamily,
     answers: Sequence[Answers],
     images: Images,
-    replies: ReplyLog[KeptReply] | None,
+    replies: EvaluationReplies | None,
 ) -> list[Labelled]:
     async with Labeller(method, curate, family, images, replies) as labeller:
         found = await labeller(answers)

@@ -213,7 +213,21 @@ def caption(results: Mapping[str, Any]) -> str:
             f" Latency: {latency['questions']} questions one at a time with cold caches, "
             "from the decoded image to the last token."
         )
-    return text
+    return " ".join(filter(None, (text, unpaid(results.get("labels", {})))))
+
+
+def unpaid(labels: Mapping[str, Any]) -> str:
+    """Return how many questions have no label because curate.budget is spent, or "" for none.
+
+    `labels` is the value of "labels" in results.json.
+    """
+    count = labels.get("unpaid", 0)
+    if not count:
+        return ""
+    return (
+        f"{count:,} questions have no label, because curate.budget is spent; "
+        "rewards and decisions count only the others."
+    )
 
 
 def tables(results: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ from awares_platform.method.chat_client import EndpointUsage, ReplyMemory
 from awares_platform.method.environment import environment, episode_budget, episode_spec
 from awares_platform.method.grounding import Located, build_grounding, locate
 from awares_platform.method.judge import build_judge
-from awares_platform.method.spoken import Unreadable
+from awares_platform.method.spoken import Unpaid, Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,5 +180,5 @@ class Labeller:
 
 
 def _unusable(answers: Answers, error: DataError) -> Labelled:
-    reason = error.reason if isinstance(error, Unreadable) else "data"
+    reason = error.reason if isinstance(error, Unreadable | Unpaid) else "data"
     return Labelled(answers, None, None, str(error), reason)

@@ -36,6 +36,16 @@ class Unreadable(DataError):
         return str(self.args[1])
 
 
+class Unpaid(DataError):
+    """Raised for a question that is not asked because the budget for replies is spent.
+
+    Example:
+        Unpaid("curate.budget=5 is spent")
+    """
+
+    reason = "budget"
+
+
 def spoken(reply: str | None, who: str) -> str:
     """Return the text of a reply after the model's thoughts, with ASCII digits.
 

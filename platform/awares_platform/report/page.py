@@ -12,7 +12,7 @@ from awares.errors import AwaresError
 from awares_platform.config import PlatformConfig
 from awares_platform.config.method import MethodConfig
 from awares_platform.config.run import RunConfig
-from awares_platform.evaluate.results import NAMES, claims
+from awares_platform.evaluate.results import NAMES, claims, unpaid
 from awares_platform.grpo.group import Group
 from awares_platform.report.comparison import comparison
 from awares_platform.report.curves import curves
@@ -152,7 +152,7 @@ def _results(record: RunRecord) -> str:
         f"<section><h2>Results</h2><p>{questions:,} held-out questions, greedy sampling. "
         "Whiskers are 95 % bootstrap intervals. Up and to the left is better. "
         "RTR, the retained token ratio, is the number of visual tokens over that of the full "
-        "image.</p>"
+        f"image. {unpaid(record.labels)}</p>"
         f'<div class="figure">{tradeoff(record.policies)}</div>'
         f"<p>{claims(record.policies)}</p>"
         f"{results_table(record.policies)}{''.join(tables)}</section>"

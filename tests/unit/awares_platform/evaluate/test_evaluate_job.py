@@ -95,7 +95,7 @@ def test_labels_come_from_the_low_and_full_answers() -> None:
     """
     low = [sampled(0, "7"), sampled(1, "1"), sampled(2, None), sampled(3, "7", logprob=-1.0)]
     rows = {"low": low, "full": [sampled(index, answer) for index, answer in enumerate("7727")]}
-    found = label(CONFIG.method, CONFIG.curate, QWEN2_5_VL, rows, IMAGES)
+    found, unpaid = label(CONFIG.method, CONFIG.curate, QWEN2_5_VL, rows, IMAGES)
     assert [(found[f"s{index}"].label, found[f"s{index}"].crops) for index in range(4)] == [
         (Label.LR, ()),
         (Label.HR, (CropId.TOP_LEFT,)),
@@ -103,8 +103,8 @@ def test_labels_come_from_the_low_and_full_answers() -> None:
         (Label.HR, (CropId.TOP_LEFT,)),
     ]
     low = Played(sample(0, Label.HR), played(0, "1").episode, 0.1, "")
-    alone = label(CONFIG.method, CONFIG.curate, QWEN2_5_VL, {"low": [low]}, IMAGES)
-    assert alone["s0"].label is None
+    alone, _ = label(CONFIG.method, CONFIG.curate, QWEN2_5_VL, {"low": [low]}, IMAGES)
+    assert alone["s0"].label is None and unpaid == 0
 
 
 def test_scores_and_latencies() -> None:
@@ -172,7 +172,7 @@ def test_results_hold_what_readers_rely_on() -> None:
         policy: score_all(ones, labelled, "exact", {"s0"}, REWARD) for policy, ones in rows.items()
     }
     results = assemble(
-        CONFIG.run, CONFIG.evaluate, TEN_CROPS, scored, labelled, unusable=1, faults=2
+        CONFIG.run, CONFIG.evaluate, TEN_CROPS, scored, labelled, unusable=1, faults=2, unpaid=0
     )
     wanted = {
         "accuracy",

@@ -155,6 +155,14 @@ def test_the_page_has_every_section(directory):
     assert page.count('<article class="episode') == 12 and '<div class="viewer">' in page
 
 
+def test_the_page_says_how_many_questions_a_spent_budget_left_unlabelled(directory):
+    file = directory / "evaluate" / "results.json"
+    assert "curate.budget" not in _page(directory)
+    labels = {"counts": {"LR": 17, "none": 3}, "crops": {}, "unpaid": 3}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"labels": labels}))
+    assert "3 questions have no label, because curate.budget is spent" in _page(directory)
+
+
 def test_the_times_are_one_row_per_job(directory):
     section = _page(directory).split("<h2>Time</h2>")[1]
     rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in section.split("<tr>")[1:]]
