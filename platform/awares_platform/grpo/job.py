@@ -22,7 +22,7 @@ import ray
 import ray.train
 from ray.train.torch import TorchConfig
 
-from awares.errors import PolicyError
+from awares.errors import MissingPolicy, PolicyError
 from awares.evaluation.scorers import score_answer, scorer
 from awares.sample import Sample
 from awares_platform.config import PlatformConfig
@@ -54,7 +54,7 @@ from awares_platform.training import checkpoint
 from awares_platform.training.curated_set import with_labels
 from awares_platform.training.export import policy_key, read_meta
 from awares_platform.training.inputs import check_stored
-from awares_platform.training.lineage import check_lineage, policy_digest
+from awares_platform.training.lineage import check_lineage, policy_digest, remedy
 from awares_platform.training.recipe import Recipe, digest, grpo_recipe, require_same
 from awares_platform.training.source import JOBS
 from awares_platform.training.start import starting_adapter, starting_policy
@@ -144,12 +144,31 @@ def _with_inputs(config: PlatformConfig, store: ObjectStore) -> PlatformConfig:
 
     The check reports a missing policy before any actor starts.
     """
+    run = config.run.name
+    try:
+        _check_start(config, store)
+    except MissingPolicy as error:
+        if not _has_trained(store, run):
+            raise
+        # Do not wait for another starting policy: `is_finished` would then refuse the run.
+        raise PolicyError(f"{error}. After a new training, {remedy(run, 'awares')}") from error
+    return with_labels(config, store)
+
+
+def _check_start(config: PlatformConfig, store: ObjectStore) -> None:
+    """Raise MissingPolicy if `awares sft` has to train the starting policy, or train it again."""
     run, start = config.run.name, config.grpo.start
     check_lineage(store, run, "awares", config.policy.base, start)
     starting_policy(store, run, start, config.policy, model_family(config.policy))
     if start != "base":
         check_stored(store, policy_key(run, start), config.method, JOBS[start])
-    return with_labels(config, store)
+
+
+def _has_trained(store: ObjectStore, run: str) -> bool:
+    """Return whether the run holds the policy "awares" or a checkpoint of grpo."""
+    if read_meta(store, run, "awares") is not None:
+        return True
+    return checkpoint.stored_identity(store, run, "grpo") is not None
 
 
 def recipe_of(config: PlatformConfig, store: ObjectStore) -> Recipe:

@@ -29,7 +29,7 @@ def check_lineage(
         if read_meta(store, run, name) is None:
             raise
         # It is not enough to train the starting policy anew: the policy `name` would then be stale.
-        raise PolicyError(f"{error}. After a new training, {_remedy(run, name)}") from error
+        raise PolicyError(f"{error}. After a new training, {remedy(run, name)}") from error
 
 
 def _check_link(
@@ -45,7 +45,7 @@ def _check_link(
     stale = MissingPolicy if name == "sft" else PolicyError
     raise stale(
         f"run {run!r}: policy {name!r} was trained from {meta['trained_from'][:_SHOWN]}, but "
-        f"{origin} is {now[:_SHOWN]} now: {_remedy(run, name)}"
+        f"{origin} is {now[:_SHOWN]} now: {remedy(run, name)}"
     )
 
 
@@ -57,7 +57,8 @@ def policy_digest(store: ObjectStore, run: str, name: PolicyName, base: str) -> 
     return None if meta is None else meta["digest"]
 
 
-def _remedy(run: str, name: PolicyName) -> str:
+def remedy(run: str, name: PolicyName) -> str:
+    """Return advice on how to replace the stale policy `name`."""
     if name == "sft":
         return "run `awares sft` again, or restore policy.base"
     stale = f"{policy_key(run, name)}/ and runs/{run}/checkpoints/grpo/"
