@@ -263,6 +263,30 @@ def test_a_cleaning_that_stops_at_any_write_counts_each_row_once(
     assert write == 4, "three shards and the manifest are written"
 
 
+@pytest.mark.parametrize("damage", ["file", "row"])
+def test_a_cleaning_refuses_a_damaged_shard_before_it_writes(
+    seaweed: ObjectStore, pages: Path, damage: str
+) -> None:
+    imported(seaweed, pages / "rows.jsonl", f"torn-{damage}", against=())
+    held, split = Seen(), read_split(seaweed, f"torn-{damage}", "train")
+    held.add_split(Split(split.samples[:1], split.columns[:1], ()))
+    last = read_manifest(seaweed, f"torn-{damage}", "train")["shards"][-1]
+    if damage == "file":
+        torn, where = seaweed.get(last)[:-40], f"{last}: not a readable sample file"
+    else:
+        rows = pq.read_table(io.BytesIO(seaweed.get(last)))
+        column = pa.array(["no hash", *rows["image"].to_pylist()[1:]])
+        buffer, place = io.BytesIO(), rows.column_names.index("image")
+        pq.write_table(rows.set_column(place, "image", column), buffer)
+        torn, where = buffer.getvalue(), f"{last} row 0: image"
+    seaweed.put(last, torn)
+    keys = [info.key for info in seaweed.list(f"datasets/torn-{damage}/train/")]
+    before = {key: seaweed.get(key) for key in keys}
+    with pytest.raises(DataError, match=f"{where}.*restore the file, or delete datasets/torn-"):
+        clean_train(seaweed, f"torn-{damage}", held, "held")
+    assert {key: seaweed.get(key) for key in keys} == before
+
+
 def sources(pages: Path, place: Path) -> Iterator[tuple[str, Path, dict[str, Any]]]:
     """Write the first ten rows as each kind of source. Yield the kind's name, path and settings."""
     rows = [json.loads(line) for line in (pages / "rows.jsonl").read_text().splitlines()[:10]]

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+from awares.errors import DataError
 from awares_platform.data.intake.seen import Seen
 from awares_platform.data.manifest import (
     SamplesDigest,
     is_written,
     read_manifest,
     samples_digest,
+    split_prefix,
     write_manifest,
 )
 from awares_platform.data.rows import Rows, decode_rows, encode_rows
@@ -22,18 +24,23 @@ def clean_train(store: ObjectStore, name: str, held: Seen, reason: str) -> int:
 
     Return the number of removed rows, which the manifest counts as refused for `reason`. A killed
     call is completed by the next call.
+
+    Raises DataError, before anything is written, if a shard has a fault.
     """
     if not is_written(store, name, TRAIN):
         return 0
     manifest = read_manifest(store, name, TRAIN)
-    content, left = SamplesDigest(), 0
+    content, left, changed = SamplesDigest(), 0, []
     for key in manifest["shards"]:
-        rows = decode_rows(store.get(key), key)
+        rows = _read(store, name, key)
         kept = _kept(rows, held)
         content.add(rows.samples[index] for index in kept)
         left += len(kept)
         if len(kept) < len(rows.samples):
-            store.put(key, _encoded(rows, kept))
+            changed.append(key)
+    for key in changed:
+        rows = _read(store, name, key)
+        store.put(key, _encoded(rows, _kept(rows, held)))
     # The manifest still counts the rows that an earlier, killed call has removed from the shards.
     removed = manifest["rows"] - left
     if content.hex() != samples_digest(manifest):
@@ -41,6 +48,17 @@ def clean_train(store: ObjectStore, name: str, held: Seen, reason: str) -> int:
         images, digest = manifest.get("images"), content.hex()
         write_manifest(store, name, TRAIN, manifest["shards"], left, recipe, images, digest)
     return removed
+
+
+def _read(store: ObjectStore, name: str, key: str) -> Rows:
+    """Decode the shard `key`. Raises DataError if the shard has a fault."""
+    rows = decode_rows(store.get(key), key)
+    if rows.faults:
+        raise DataError(
+            f"{rows.faults[0]}: restore the file, or delete {split_prefix(name, TRAIN)} from the "
+            f"store and import the split {TRAIN!r} again"
+        )
+    return rows
 
 
 def _counted(recipe: Any, left: int, removed: int, reason: str) -> Any:
