@@ -89,7 +89,11 @@ class Fleet:
     async def _released(self, index: int) -> None:
         """Raise ActorReleased once the run does not want the actor."""
         await self._until(lambda: index not in self.wanted)
-        raise ActorReleased(f"actor {index} is released")
+        self._require_wanted(index)
+
+    def _require_wanted(self, index: int) -> None:
+        if index not in self.wanted:
+            raise ActorReleased(f"actor {index} is released")
 
     async def _place(self, actor: Actor, index: int) -> None:
         """Wait until the actor has a node. Nodes may be missing for hours, so no limit applies."""
@@ -101,6 +105,9 @@ class Fleet:
 
     async def _run(self, actor: Actor, index: int, drive: Drive) -> None:
         node = await guarded(actor.start(), self._released(index))
+        # `guarded` returns a few turns of the event loop after `start`. The run may release the
+        # actor in between.
+        self._require_wanted(index)
         self.ready.add(index)
         await drive(actor, index, node)
 

@@ -202,6 +202,37 @@ def test_actors_that_are_not_ready_are_released_first_and_at_once(
     play(scene())
 
 
+@pytest.mark.parametrize("turns", range(8))
+def test_an_actor_that_is_released_while_its_engine_becomes_ready_leaves(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """Release the actor some turns of the event loop after its engine is ready."""
+    gate = asyncio.Event()
+
+    async def starting(actor: FakeActor) -> str:
+        if actor.name == "actor1":
+            await gate.wait()
+        return "a node"
+
+    monkeypatch.setattr(FakeActor, "start", starting)
+
+    async def scene() -> None:
+        acted = stage(rollout_actors=2, rollout_actors_min=1)
+        fleet = acted.controller._fleet
+        async with acted.running():
+            await until(lambda: fleet.ready == {0})
+            resized(acted, 1, monkeypatch)
+            gate.set()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await acted.controller._resize(0.0)
+            async with asyncio.timeout(2):
+                await until(lambda: "kill actor1" in acted.log)
+            assert fleet.ready == {0} and len(acted.controller._driving.actors) == 1
+
+    play(scene())
+
+
 def test_an_actor_is_busy_with_groups_and_with_held_out_questions(
     stage: Callable[..., Stage], samples: list[Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
