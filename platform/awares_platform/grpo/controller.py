@@ -153,7 +153,7 @@ class Controller:
             wanted,
             change.reason,
         )
-        surplus = await self._fleet.resize(change.actors)
+        surplus = await self._fleet.resize(change.actors, self._driving.draining)
         self._driving.leave(surplus, ActorReleased("the run needs fewer actors"), HAND_BACK_S)
 
     async def drain(self, within_s: float) -> tuple[int, bool]:

@@ -79,6 +79,11 @@ class Driving:
         """The number of running actors that have a group or held-out questions."""
         return sum(bool(driven.rolls) or driven.validating for driven in self._driven.values())
 
+    @property
+    def draining(self) -> set[int]:
+        """The indices of the running actors that hand back their groups and then leave."""
+        return {index for index, driven in self._driven.items() if driven.draining}
+
     async def drive(self, actor: Actor, index: int, node: str) -> None:
         """Use the actor, which runs on the node with the id `node`, until a task fails."""
         driven = _Driven(actor, node, asyncio.get_running_loop().create_future())

@@ -7,7 +7,7 @@ tend:  spawn --> wait for a node --> start --> drive || ping --> kill --> spawn 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from awares_platform.config.grpo import GrpoConfig
 from awares_platform.grpo.actor import Actor, ActorLost, ActorReclaimed, ActorReleased
@@ -70,14 +70,17 @@ class Fleet:
                 actor.kill()
             await asyncio.sleep(_RESTART_PAUSE_S)
 
-    async def resize(self, actors: int) -> set[int]:
+    async def resize(self, actors: int, draining: Collection[int] = ()) -> set[int]:
         """Set the number of wanted actors. Return the indices of the ready actors to drain.
 
-        Actors that are not ready are released first. They need no draining, as they have no groups.
+        The actors `draining` are released first, because they leave anyway. Actors that are not
+        ready come next. They need no draining, as they have no groups.
         """
-        spare = [index for index in range(self._most) if index not in self.wanted]
-        kept = sorted(self.wanted, key=lambda index: (index not in self.ready, index))
-        self.wanted = {*[*kept, *spare][:actors]}
+
+        def rank(index: int) -> tuple[bool, bool, bool]:
+            return index not in self.wanted, index in draining, index not in self.ready
+
+        self.wanted = {*sorted(range(self._most), key=rank)[:actors]}
         async with self._resized:
             self._resized.notify_all()
         return self.ready - self.wanted

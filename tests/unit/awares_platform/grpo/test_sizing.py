@@ -202,6 +202,28 @@ def test_actors_that_are_not_ready_are_released_first_and_at_once(
     play(scene())
 
 
+def test_an_actor_whose_node_is_taken_back_is_released_first(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Check a shrinking run that still waits for the groups of this actor."""
+
+    async def scene() -> None:
+        acted = stage(rollout_actors=3, rollout_actors_min=1)
+        fleet, actors = acted.controller._fleet, acted.spawned
+        async with acted.running():
+            await until(lambda: fleet.ready == {0, 1, 2})
+            actors[0].running.clear()  # The actor takes its time to hand back its groups.
+            await acted.controller.leave({"node of actor0"})
+            resized(acted, 2, monkeypatch)
+            await acted.controller._resize(0.0)
+            assert fleet.wanted == {1, 2} and not {"drain actor1", "drain actor2"} & {*acted.log}
+            actors[0].running.set()
+            await until(lambda: "kill actor0" in acted.log)
+            assert fleet.ready == {1, 2} and len(actors) == 3
+
+    play(scene())
+
+
 @pytest.mark.parametrize("turns", range(8))
 def test_an_actor_that_is_released_while_its_engine_becomes_ready_leaves(
     stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, turns: int
