@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from awares.sample import Sample
 from awares_platform.config.grpo import GrpoConfig
+from awares_platform.grpo.group import Position
 from awares_platform.grpo.sizing import WINDOW_S, Resize, Sizing, least_actors
 from awares_platform.method.play import Played
 from tests.unit.awares_platform.grpo.fake_actor import FakeActor
@@ -299,3 +300,40 @@ def test_a_run_with_a_slow_learner_releases_an_actor(
 
     play(scene())
     assert "the run wants 1 instead of 2 rollout actors: over 0 s, 0." in caplog.text
+
+
+def test_a_restart_of_the_learner_begins_a_new_window(stage: Callable[..., Stage]) -> None:
+    async def scene() -> None:
+        acted = stage(rollout_actors=2, rollout_actors_min=1)
+        controller, clock = acted.controller, Clock()
+        controller._sizing = sizing = Sizing(1, 2, clock)
+        async with acted.running():
+            sizing.observe(0, 2)
+            clock.now = WINDOW_S - 1
+            await controller.attach(0, Position())
+            clock.now = WINDOW_S
+            sizing.observe(0, 2)
+            assert await acted.step(0, 0) is not None
+            assert controller._fleet.wanted == {0, 1}
+            clock.now += WINDOW_S
+            assert await acted.step(1, 1) is not None
+            assert len(controller._fleet.wanted) == 1
+
+    play(scene())
+
+
+def test_a_run_that_drains_its_actors_keeps_their_number(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Check the last step of a job that ends before its time."""
+
+    async def scene() -> None:
+        acted = stage(rollout_actors=2, rollout_actors_min=1)
+        async with acted.running():
+            assert await acted.controller.batch(0, 0, 0, 1) is not None
+            await acted.controller.drain(5.0)
+            resized(acted, 1, monkeypatch)
+            await acted.controller.learned(0, {"policy/kl": 0.0})
+            assert acted.controller._fleet.wanted == {0, 1}
+
+    play(scene())
