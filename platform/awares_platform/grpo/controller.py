@@ -79,8 +79,9 @@ class Controller:
         self._shards: asyncio.Future[Assigned | None] | None = None
         # The step and the version for which `_shards` was assembled.
         self._asked: tuple[int, int] | None = None
-        # The step and the version of the last forecast, and the views that each rank needs for it.
-        self._forecast: tuple[int, int, asyncio.Future[list[Forecast]]] | None = None
+        # The step, the version and the number of ranks of the last forecast, and the views that
+        # each rank needs for it.
+        self._forecast: tuple[tuple[int, int, int], asyncio.Future[list[Forecast]]] | None = None
         # The learner's current batch, and the version that this batch updates.
         self._batch: tuple[StepBatch, int] | None = None
         # The metrics of the batch's episodes, computed while the learner trains on the batch.
@@ -274,12 +275,13 @@ class Controller:
         await self._until(lambda: over() or self._buffer.upcoming_full(version))
         if over():
             return ()
-        if self._forecast is None or self._forecast[:2] != (step, version):
+        asked = step, version, ranks
+        if self._forecast is None or self._forecast[0] != asked:
             groups = tuple(self._buffer.upcoming(version))
             batch = StepBatch(step, groups, self._buffer.position)
             views = asyncio.ensure_future(self._batches.views(batch, ranks))
-            self._forecast = step, version, views
-        return (await asyncio.shield(self._forecast[2]))[rank]
+            self._forecast = asked, views
+        return (await asyncio.shield(self._forecast[1]))[rank]
 
     def _state(self) -> str:
         ready = f"{len(self._buffer)} of {self._settings.groups_per_step} groups ready"

@@ -121,3 +121,22 @@ def test_a_forecast_leaves_out_what_is_too_stale(
         await running
 
     play(scene())
+
+
+def test_a_new_learner_gets_a_forecast_of_its_own(
+    stage: Callable[..., Stage], make_episode: Callable[..., Episode]
+) -> None:
+    """Check a learner at another position, and then a learner with more ranks."""
+
+    async def scene() -> None:
+        acted = stage()
+        acted.episode = numbered(make_episode)
+        async with acted.running():
+            assert await acted.controller.upcoming(0, 0, 0, 1) == low(0, 1)
+            await acted.controller.attach(0, Position(2))
+            assert await acted.controller.upcoming(0, 0, 0, 1) == low(2, 3)
+            # A late call of the lost learner may come after `attach`.
+            forecasts = [await acted.controller.upcoming(0, 0, rank, 2) for rank in range(2)]
+            assert forecasts == [low(2), low(3)]
+
+    play(scene())
