@@ -103,6 +103,34 @@ def test_an_endpoint_of_one_replica_loses_none_of_its_hosts(least: int, kept: in
 
 
 @pytest.mark.parametrize(
+    ("usual", "kept"), [(None, None), (0, 1), (1, 1), (3, 2)], ids=["spot only", "0", "1", "3"]
+)
+def test_replicas_on_spot_nodes_may_be_evicted_and_do_not_count(
+    usual: int | None, kept: int | None
+) -> None:
+    """The eviction is the only notice of a replica whose spot node the cloud takes back."""
+    size, two = {"cpu": "4", "memory": "16Gi"}, {"replicas": 2, "minReplicas": 2, "maxReplicas": 4}
+    spot = {"gpus": 1, "spot": {"enabled": True}, "nodeSelector": {"spot": "true"}}
+    groups: dict[str, Any] = {
+        "spot": {**spot, **two, "resources": {"requests": size, "limits": size}},
+        "replica": {"enabled": False},
+    }
+    if usual is not None:
+        groups["replica"] = {"replicas": usual, "minReplicas": usual, "maxReplicas": 4}
+    docs = render(on_base({"endpoint": {"enabled": True, "groups": groups}}))
+    budgets = [one["spec"] for one in of_kind(docs, "PodDisruptionBudget")]
+    least = {
+        pod["metadata"]["labels"]["ray.io/group"]: [
+            one["minAvailable"] for one in budgets if selected([pod], one["selector"])
+        ]
+        for pod in expand(docs)
+        if pod["metadata"]["labels"].get("ray.io/node-type") == "worker"
+        and pod["metadata"]["labels"]["app.kubernetes.io/component"] == "endpoint"
+    }
+    assert least == {"spot": []} | ({} if kept is None else {"replica": [kept]})
+
+
+@pytest.mark.parametrize(
     ("cache", "source"),
     [
         ({"claim": "models"}, {"persistentVolumeClaim": {"claimName": "models"}}),
