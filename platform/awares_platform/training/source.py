@@ -41,6 +41,8 @@ JOBS = {"sft": "awares sft", "awares": "awares grpo"}
 _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 _ETAG = "etag "
 _STAGED = ".staged-"
+_STAGED_BEFORE = f"tmp{'[a-z0-9_]' * 8}"
+"""The pattern of `tempfile`'s own names, which older releases gave to staging directories."""
 _ABANDONED_S = 86_400.0
 
 
@@ -196,7 +198,7 @@ def _delete_abandoned(policies: Path) -> None:
 
     The cache may be shared by several machines, so process ids cannot tell which installs are live.
     """
-    for staged in policies.glob(f"{_STAGED}*"):
+    for staged in (*policies.glob(f"{_STAGED}*"), *policies.glob(_STAGED_BEFORE)):
         # Another install may rename or delete the directory, or it may belong to another user.
         with contextlib.suppress(OSError):
             written = max(path.stat().st_mtime for path in (staged, *staged.iterdir()))

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -66,6 +67,18 @@ def test_an_install_deletes_what_a_killed_download_left_a_day_ago(policies: Path
     target = installed("b", write)
     assert {*policies.iterdir()} == {recent, live, target}
     assert (target / "model.safetensors").read_bytes() == b"all weights"
+
+
+def test_an_install_deletes_the_staging_directories_of_older_releases(policies: Path) -> None:
+    """Releases before the prefix .staged- left directories with the names of `tempfile`."""
+    left = kill_a_download(policies)
+    old, recent = (Path(tempfile.mkdtemp(dir=policies)) for _ in range(2))
+    for directory, hours in ((old, 25), (recent, 23)):
+        shutil.copytree(left, directory, dirs_exist_ok=True)
+        for path in (*directory.iterdir(), directory):
+            age(path, hours)
+    target = installed("b", write)
+    assert {*policies.iterdir()} == {left, recent, target}
 
 
 def test_an_install_keeps_old_policies_and_directories_of_others(policies: Path) -> None:
