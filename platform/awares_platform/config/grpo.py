@@ -51,7 +51,7 @@ class GrpoConfig(Section):
     """Number of rollout actors with a node below which the job says that it waits. "none" takes
     `rollout_actors`. With a smaller number, the run releases the actors that the learner does not
     need, and asks for them again when it needs them. It keeps this number of actors, and at least
-    one."""
+    one. Until runs followed the load, this key only decided when the job says that it waits."""
     groups_in_flight: PositiveInt = 16
     """Number of groups that one actor rolls out at once."""
     rollout_cpus: float = Field(default=1.0, ge=0)
