@@ -95,7 +95,7 @@ async def learn(controller: Controller, fleet: Fleet, steps: range, rate: float)
                 warming.create_task(controller.upcoming(step + 1, step + 1, 0, 1))
             fleet.publish(step + 1)
             await controller.learned(step, {})
-            assert await controller.record() is not None
+            assert await controller.record(done - 1) is not None
             await asyncio.sleep(begun + done * size / rate - time.perf_counter())
 
 

@@ -27,6 +27,7 @@ from awares_platform.grpo.segment import Training
 from awares_platform.grpo.shard import StepShard
 from awares_platform.grpo.sizing import Sizing, least_actors
 from awares_platform.grpo.step_metrics import StepMetrics
+from awares_platform.grpo.step_rows import StepRow, StepRows
 from awares_platform.grpo.unusable import UnusableGroups
 from awares_platform.grpo.validation import Validation
 from awares_platform.store.errors import LaunchError
@@ -68,7 +69,7 @@ class Controller:
         self._line = Line(buffer)
         self._recorder = Recorder(journal)
         self._changed = asyncio.Condition()
-        self._records: asyncio.Queue[tuple[int, dict[str, float]] | None] = asyncio.Queue()
+        self._rows = StepRows()
         self._metrics = StepMetrics()
         self._fleet = Fleet(settings, spawn, self._metrics, hang_timeout_s)
         self._driving = Driving(
@@ -303,11 +304,11 @@ class Controller:
         record["actors/wanted"] = float(len(self._fleet.wanted))
         await self._resize(record.get("time/wait", 0.0))
         self._validation.learned(record["reward/mean"])
-        await self._records.put((step, record))
+        await self._rows.put((step, record))
 
     async def _report(self, step: int, figures: Mapping[str, float]) -> None:
         """Record the validation metrics of the version after `step` steps."""
-        await self._records.put((step - 1, dict(figures)))
+        await self._rows.put((step - 1, dict(figures)))
 
     async def restore(self, most: int) -> Restoration:
         """Let the learner restore the best version, at most `most` times in the whole run."""
@@ -359,12 +360,23 @@ class Controller:
         """End the run, because the learner has finished or an error occurred."""
         if not self._closed:
             self._closed = True
-            await self._records.put(None)
+            await self._rows.close()
         await self._notify()
 
-    async def record(self) -> tuple[int, dict[str, float]] | None:
-        """Return the number and the metrics of the next finished step, or None after the last."""
-        return await self._records.get()
+    async def record(self, written: int) -> StepRow | None:
+        """Return the next row of metrics, or None after the last.
+
+        `written` is the number of rows that the driver has written.
+        """
+        return await self._rows.next(written)
+
+    async def recorded(self) -> None:
+        """Wait until the driver has written the metrics of all finished steps.
+
+        The learner calls this before it saves a checkpoint, because a job that resumes there does
+        not repeat these steps.
+        """
+        await self._rows.written()
 
     # -- waiting and writing
 

@@ -201,8 +201,9 @@ class Learner:
         self._end(step, position, version)
 
     def _save(self, step: int, position: Position, version: int, suffix: str = "") -> None:
-        # A learner that resumes from this checkpoint writes no earlier snapshots again, so wait
-        # until they are complete.
+        # A learner that resumes from this checkpoint writes no earlier metrics and snapshots again,
+        # so wait until they are complete.
+        self._tell("recorded")
         self._snapshots.wait()
         state = to_state(position, version, Lineage(self._spans, self._first))
         checkpoint.save(self._engine, step, self._recipe, state, suffix)

@@ -18,6 +18,7 @@ from awares_platform.grpo.driving import HAND_BACK_S
 from awares_platform.grpo.guards import Guards, GuardTripped
 from awares_platform.grpo.sample_table import sample_rows
 from awares_platform.grpo.sizing import least_actors
+from awares_platform.grpo.step_rows import StepRow
 from awares_platform.runtime import event_loop
 from awares_platform.runtime.collected_warnings import Sign
 from awares_platform.runtime.driver import needs, reply
@@ -58,6 +59,8 @@ class Supervisor:
         self._guards = Guards(config.grpo.guards, config.run.directory, asks=asks)
         self._metrics: dict[str, float] = {}
         self._training: Any = None
+        # The number of rows of metrics that this attempt has written.
+        self._written = 0
 
     def steer(self, record: Run, progress: Progress) -> dict[str, float]:
         """Run the job to its end, record each step, and return the last step's metrics.
@@ -75,7 +78,8 @@ class Supervisor:
         return self._metrics
 
     async def _attempt(self, record: Run, progress: Progress) -> None:
-        self._training, (controller, trainer) = None, self._start()
+        self._training, self._written = None, 0
+        controller, trainer = self._start()
         try:
             await guarded(
                 self._train(controller, trainer, record, progress),
@@ -84,19 +88,20 @@ class Supervisor:
             )
         # SIGTERM raises SystemExit in the running task, and cancels all other tasks.
         except (asyncio.CancelledError, SystemExit):
-            await self._hand_over(controller, progress)
+            await self._hand_over(controller, record, progress)
             raise
         finally:
             self._kill(trainer)
             self._kill(controller)
 
-    async def _hand_over(self, controller: Any, progress: Progress) -> None:
+    async def _hand_over(self, controller: Any, record: Run, progress: Progress) -> None:
         """Let the actors hand back their groups, and the learner save a checkpoint.
 
         The driver ends after STOP_S seconds at the latest. A learner that has not attached yet has
         nothing to save.
         """
         asked = controller.hand_over.remote(self._loop["claim"], HAND_BACK_S)
+        writing = asyncio.create_task(self._write_rest(controller, record))
         progress.say(f"stopping: actors and learner get {STOP_S:g} s to keep what they have begun")
         try:
             async with asyncio.timeout(STOP_S):
@@ -109,6 +114,22 @@ class Supervisor:
         except (TimeoutError, AwaresError) as error:
             reason = str(error) or f"they take longer than {STOP_S:g} s"
             progress.say(f"not all groups, or not the learner's last step, are kept: {reason}")
+        finally:
+            writing.cancel()
+
+    async def _write_rest(self, controller: Any, record: Run) -> None:
+        """Write the metrics of the steps that the learner finishes while the job stops."""
+        while (item := await reply(CONTROLLER, self._next_row(controller))) is not None:
+            self._write(item, record)
+
+    def _next_row(self, controller: Any) -> Any:
+        return controller.record.remote(self._written)
+
+    def _write(self, item: StepRow, record: Run) -> None:
+        step, metrics = item
+        # The learner counts steps from 0. Metrics and console count the finished steps.
+        record.metrics(step + 1, metrics)
+        self._written += 1
 
     async def _watch(
         self, name: str, part: Any, say: Callable[[str], None], missing: Callable[[int], str]
@@ -149,16 +170,18 @@ class Supervisor:
         progress.say("starting the engines and the learner")
         tending = controller.run.remote()
         self._training = trainer.fit.remote(self._config, controller, self._loop)
-        while (item := await reply(CONTROLLER, controller.record.remote())) is not None:
+        coming = self._next_row(controller)
+        while (item := await reply(CONTROLLER, coming)) is not None:
+            self._write(item, record)
+            # Ask before the guards: the learner may wait for the row that is written now, and the
+            # guards for the learner.
+            coming = self._next_row(controller)
             step, metrics = item
             if "validation/version" in metrics:
-                record.metrics(step + 1, metrics)
                 progress.say(validation_note(step + 1, metrics))
                 await self._guard(controller, step + 1, metrics, progress)
                 continue
             self._metrics = metrics
-            # The learner counts steps from 0. Metrics and console count the finished steps.
-            record.metrics(step + 1, self._metrics)
             await self._guard(controller, step + 1, self._metrics, progress)
             progress.advance(step + 1 - progress.done, note=step_note(self._metrics))
             if step % self._config.tracking.samples_every == 0:

@@ -22,6 +22,7 @@ from awares_platform.grpo.record_book import ValidationRecord
 from awares_platform.grpo.scoring import Scoring
 from awares_platform.grpo.segment import Training
 from awares_platform.grpo.shard import StepShard
+from awares_platform.grpo.step_rows import StepRow
 from awares_platform.grpo.validation import HeldOut, Validation
 from awares_platform.store.errors import StoreUnavailable
 from tests.unit.awares_platform.grpo.fake_actor import Bus, FakeActor
@@ -126,6 +127,8 @@ class Stage:
             }
         )
         self.bus, self.log = Bus(), []
+        # The number of rows of metrics that `row` has returned.
+        self.rows = 0
         # While this event is not set, new actors wait for a node.
         self.placed = asyncio.Event()
         self.placed.set()
@@ -211,6 +214,12 @@ class Stage:
             for index, episode in enumerate(rollout.episodes)
         )
         return Group(prompt, members, self.outcome, 1.0)
+
+    async def row(self) -> StepRow | None:
+        """Return the next row of metrics, or None after the last, as the driver gets it."""
+        row = await self.controller.record(self.rows)
+        self.rows += row is not None
+        return row
 
     @property
     def finished(self) -> int:

@@ -64,7 +64,7 @@ def test_the_event_loop_goes_on_while_a_batch_is_described(
             told = asyncio.create_task(acted.controller.learned(0, {"policy/kl": 0.5}))
             await held.release()
             await told
-            row = await acted.controller.record()
+            row = await acted.row()
             assert row is not None and row[1]["reward/mean"] == 1.0 and row[1]["policy/kl"] == 0.5
 
     play(scene())

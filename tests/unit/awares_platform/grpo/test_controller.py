@@ -34,7 +34,7 @@ def test_a_dead_actors_prompts_are_played_by_its_successor(stage: Callable[..., 
         await acted.controller.attach(0, Position())
         assert await acted.step(0, 0) == [0, 1]
         assert await acted.step(1, 1) == [0, 1, 2, 3]
-        rows = [await acted.controller.record() for _ in range(2)]
+        rows = [await acted.row() for _ in range(2)]
         # The controller has replaced the dead actor before it records the second step.
         assert rows[1] is not None and rows[1][1]["actors/restarts"] == 1
         await acted.controller.close()

@@ -145,7 +145,7 @@ def test_a_failed_last_write_hides_no_error_and_ends_the_run(stage: Callable[...
         acted.journal.failures = 100
         with pytest.raises(ValueError, match="canary of version 1"):
             await running
-        while await acted.controller.record() is not None:
+        while await acted.row() is not None:
             pass
 
     play(scene())

@@ -21,7 +21,7 @@ def test_too_many_deaths_stop_the_run(stage: Callable[..., Stage]) -> None:
         assert await acted.step(0, 0) is None
         with pytest.raises(LaunchError, match="grpo.actor_restarts"):
             await running
-        assert await acted.controller.record() is None
+        assert await acted.row() is None
 
     play(scene())
 
@@ -65,7 +65,7 @@ def test_a_group_with_a_nan_reward_is_dropped_and_counted(
         running = asyncio.create_task(acted.controller.run())
         await acted.controller.attach(0, Position())
         assert await acted.step(0, 0) == [0, 1, 2]
-        row = await acted.controller.record()
+        row = await acted.row()
         assert row is not None and row[1]["groups/nonfinite"] == 1
         await acted.controller.close()
         await running
@@ -102,7 +102,7 @@ def test_questions_that_cannot_be_played_are_left_out(
         await acted.controller.attach(0, Position())
         for step in range(3):
             assert await acted.step(step, step) is not None
-        rows = [await acted.controller.record() for _ in range(3)]
+        rows = [await acted.row() for _ in range(3)]
         assert [row[1]["data/unplayable"] for row in rows if row] == [4, 4, 4]
         await acted.controller.close()
         await running

@@ -45,7 +45,7 @@ def test_the_groups_of_a_node_that_is_taken_back_go_on_elsewhere(
         # Actor 1 finishes both groups before the next write, so the journal gets only the finished
         # groups.
         assert [one.outcome for one in acted.journal.groups[:2]] == [Outcome.READY] * 2
-        row = await acted.controller.record()
+        row = await acted.row()
         assert row is not None and row[1]["groups/unfinished"] == 2
         await acted.controller.close()
         await running

@@ -147,7 +147,7 @@ def test_a_released_actor_hands_back_its_groups_and_may_come_back(
             for later in range(step, step + 3):
                 assert await acted.step(later, later) is not None
             step += 3
-            rows = [await acted.controller.record() for _ in range(step)]
+            rows = [await acted.row() for _ in range(step)]
             last = rows[-1]
             assert last is not None and last[1]["weights/lag"] <= 1
             assert (last[1]["actors/wanted"], last[1]["actors/ready"]) == (1, 1)

@@ -7,156 +7,28 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from ray.exceptions import ActorDiedError, RayTaskError
+from ray.exceptions import RayTaskError
 
 from awares.errors import PolicyError
 from awares_platform.config import PlatformConfig
 from awares_platform.grpo.guards import GuardTripped
-from awares_platform.grpo.order import Restoration
+from awares_platform.grpo.step_rows import StepRow
 from awares_platform.grpo.supervisor import Supervisor
-from awares_platform.runtime.collected_warnings import Sign
 from awares_platform.runtime.job_lease import JobFenced
-from awares_platform.runtime.progress import Progress
 from awares_platform.store.errors import LaunchError, StoreUnavailable
-
-
-class Method:
-    """A fake method of an actor handle. Its `remote` returns an awaitable, as Ray's does."""
-
-    def __init__(self, work: Callable[..., Coroutine[Any, Any, Any]]) -> None:
-        self.remote = lambda *arguments: asyncio.ensure_future(work(*arguments))
-
-
-class Part:
-    """A fake Ray actor, which runs in this process and is its own handle.
-
-    It stops answering after `silent_after` pings. After `kill`, it raises Ray's error for a dead
-    actor.
-    """
-
-    def __init__(self, silent_after: int | None = None) -> None:
-        self.silent_after, self.pings = silent_after, 0
-        self.dead = asyncio.Event()
-        self.warnings: tuple[str, ...] = ()
-        self.ping = Method(self._ping)
-
-    def kill(self) -> None:
-        self.dead.set()
-
-    async def _ping(self) -> Sign:
-        self.pings += 1
-        if self.silent_after is not None and self.pings > self.silent_after:
-            await asyncio.Event().wait()
-        if self.dead.is_set():
-            raise ActorDiedError
-        warnings, self.warnings = self.warnings, ()
-        return Sign(0, warnings)
-
-
-class ShortController(Part):
-    """A controller that reports each step of the range `steps`.
-
-    After the last step, the controller ends if `ended` is true. Otherwise it waits until it is
-    killed.
-    """
-
-    def __init__(self, steps: range, ended: bool, silent_after: int | None = None) -> None:
-        super().__init__(silent_after)
-        self.left, self.ended = list(steps), ended
-        self.open, self.run = Method(self._open), Method(self._run)
-        self.record, self.shown = Method(self._record), Method(self._shown)
-        self.figures: dict[str, float] = {}
-        self.reported: set[int] | None = None
-        # The version that each call of `restore` restores, or None if none can be restored.
-        self.restored: list[int | None] = []
-        self.restore = Method(self._restore)
-        self.hand_over = Method(self._hand_over)
-
-    async def _open(self, config: PlatformConfig, reported: set[int]) -> tuple[int, int]:
-        self.reported = reported
-        return 7, 1
-
-    async def _run(self) -> None:
-        pass
-
-    async def _record(self) -> tuple[int, dict[str, float]] | None:
-        if self.left:
-            step = self.left.pop(0)
-            return step, {"reward/mean": float(step), **self.figures}
-        if not self.ended:
-            await self.dead.wait()
-            raise ActorDiedError
-        return None
-
-    async def _restore(self, most: int) -> Restoration:
-        return Restoration(self.restored.pop(0), 0 if self.restored else most)
-
-    async def _hand_over(self, claim: str, within_s: float) -> tuple[int, bool]:
-        return 0, True
-
-    async def _shown(self, count: int) -> tuple[int, tuple[()]]:
-        return 0, ()
-
-
-class ShortTrainer(Part):
-    """A trainer whose training ends at once. It raises `error` if one is given."""
-
-    def __init__(self, error: Exception | None = None, silent_after: int | None = None) -> None:
-        super().__init__(silent_after)
-        self.error, self.fit = error, Method(self._fit)
-
-    async def _fit(self, config: PlatformConfig, controller: Any, loop: Any) -> None:
-        if self.error is not None:
-            raise self.error
-
-
-class Record:
-    """A fake record of a run, in memory. `steps` lists the steps with recorded metrics."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.steps: list[int] = []
-
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        self.steps.append(step)
-
-    def samples(self, step: int, rows: Callable[[], Any]) -> None:
-        assert step in self.steps or not self.steps
-
-
-Start = Callable[[], tuple[ShortController, ShortTrainer]]
-
-
-def steered(
-    record: Any, starts: list[Start], restarts: int, guards: dict[str, Any] | None = None
-) -> tuple[dict[str, float], list[Part]]:
-    """Run a supervisor. Return the job's metrics and the killed parts.
-
-    Each attempt of the supervisor calls the next function of `starts`, which makes a controller and
-    a trainer.
-    """
-    config = PlatformConfig.model_validate(
-        {
-            "run": {"directory": str(record.directory), "hang_timeout_s": 0.5},
-            "store": {"endpoint": "http://127.0.0.1:1"},
-            "grpo": {"learner_restarts": restarts, "guards": guards or {}},
-        }
-    )
-    killed: list[Part] = []
-
-    def kill(part: Part) -> None:
-        part.kill()
-        killed.append(part)
-
-    supervisor = Supervisor(config, lambda: starts.pop(0)(), {"claim": "the claim"}, kill)
-    with Progress("grpo") as progress:
-        return supervisor.steer(record, progress), killed
+from tests.unit.awares_platform.grpo.short_parts import (
+    Method,
+    Record,
+    ShortController,
+    ShortTrainer,
+    Start,
+    steered,
+)
 
 
 def finishing() -> tuple[ShortController, ShortTrainer]:
@@ -227,6 +99,33 @@ def test_a_controller_learns_which_versions_the_metrics_have(tmp_path: Path) -> 
 def test_parts_that_are_lost_too_often_end_the_job(tmp_path: Path) -> None:
     with pytest.raises(LaunchError, match=r"the trainer is dead.* raise grpo\.learner_restarts"):
         steered(Record(tmp_path), [losing_trainer, losing_trainer, finishing], restarts=1)
+
+
+class StoppedController(ShortController):
+    """A controller whose driver gets SIGTERM after step 1. The learner still finishes step 2."""
+
+    def __init__(self) -> None:
+        super().__init__(range(2), ended=False)
+        self.stopped = asyncio.Event()
+
+    async def _record(self, written: int) -> StepRow | None:
+        if written == 1 and not self.stopped.is_set():
+            asyncio.get_running_loop().call_soon(sys.exit, 143)
+            await self.stopped.wait()
+        return await super()._record(written)
+
+    async def _hand_over(self, claim: str, within_s: float) -> tuple[int, bool]:
+        self.stopped.set()
+        await asyncio.sleep(0.1)
+        return 0, True
+
+
+def test_the_metrics_of_steps_that_end_after_sigterm_are_written(tmp_path: Path) -> None:
+    """A later job resumes after such a step, so no other job writes its metrics."""
+    record = Record(tmp_path)
+    with pytest.raises(SystemExit):
+        steered(record, [lambda: (StoppedController(), ShortTrainer())], restarts=0)
+    assert record.steps == [1, 2]
 
 
 def test_an_error_of_training_is_raised_and_not_repeated(tmp_path: Path) -> None:
@@ -330,10 +229,12 @@ def test_sigterm_lets_the_controller_keep_unfinished_groups(
 
     def stop(step: int, values: dict[str, float]) -> None:
         record.steps.append(step)
-        if step == 2 and within == "a task":
+        # The interrupted row is written again while the job stops.
+        if record.steps.count(2) != 1:
+            return
+        if within == "a task":
             sys.exit(143)
-        if step == 2:
-            asyncio.get_running_loop().call_soon(sys.exit, 143)
+        asyncio.get_running_loop().call_soon(sys.exit, 143)
 
     controller.hand_over = Method(hand_over)
     monkeypatch.setattr(record, "metrics", stop)
@@ -364,13 +265,13 @@ def test_sigterm_does_not_wait_for_a_learner_that_still_starts(
 ) -> None:
     monkeypatch.setattr("awares_platform.grpo.supervisor.STOP_S", 0.2)
     controller, trainer = ShortController(range(2), ended=False), ShortTrainer()
-    record = Record(tmp_path)
+    record, signals = Record(tmp_path), iter([143])
 
     async def hand_over(*_: Any) -> tuple[int, bool]:
         return 0, attached
 
     controller.hand_over, trainer.fit = Method(hand_over), Endless()
-    monkeypatch.setattr(record, "metrics", lambda *_: sys.exit(143))
+    monkeypatch.setattr(record, "metrics", lambda *_: [sys.exit(code) for code in signals])
     with pytest.raises(SystemExit):
         steered(record, [lambda: (controller, trainer)], restarts=0)
     assert ("they take longer than 0.2 s" in capsys.readouterr().err) == attached

@@ -33,7 +33,7 @@ async def rows(acted: Stage, count: int) -> list[tuple[int, dict[str, float]]]:
     found: list[tuple[int, dict[str, float]]] = []
     async with asyncio.timeout(10):
         while len(found) < count:
-            item = await acted.controller.record()
+            item = await acted.row()
             assert item is not None
             if "validation/version" in item[1]:
                 found.append(item)
@@ -316,7 +316,7 @@ def test_a_guard_lets_all_ranks_restore_the_best_version_a_few_times(
         assert await acted.step(3, 5) is not None
         assert await acted.controller.restore(1) == Restoration(None, 1)
         assert acted.book.record.restores == 1
-        seen = [await acted.controller.record() for _ in range(6)]
+        seen = [await acted.row() for _ in range(6)]
         metrics = [item[1] for item in seen if item is not None]
         restored = [row["guards/restores"] for row in metrics if "guards/restores" in row]
         assert restored == [0, 0, 0, 1]
