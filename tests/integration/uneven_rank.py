@@ -5,6 +5,7 @@ Usage: `python -m tests.integration.uneven_rank <rank> <ranks> <directory>`
 Rank 0 writes the gradient norm and the weights to <directory>/<ZeRO stage>-<ranks>.pt.
 """
 
+import math
 import sys
 from pathlib import Path
 
@@ -114,6 +115,12 @@ def main(rank: int, ranks: int, directory: Path) -> None:
         state = zero.full_state(engine)
         if rank == 0:
             torch.save((taken.norm, state), directory / f"{stage}-{ranks}.pt")
+        if rank == ranks - 1:
+            for parameter in frozen.parameters():
+                parameter.fill_(math.nan)
+        # The loss is NaN on the last rank only, and no rank takes the step.
+        spoilt = zero.step(engine, objective.losses(minibatch, None, LossMetrics()), RATE)
+        assert not spoilt.taken, f"rank {rank} has taken the step"
 
 
 if __name__ == "__main__":
