@@ -57,7 +57,7 @@ def _statements(text: str) -> Iterable[list[bool | None]]:
     """
     yield _of_object(text)
     yield [_meaning(word) for word in _MARKED.findall(text)]
-    alone = [_ALONE.fullmatch(part) for part in (text, text.splitlines()[-1])]
+    alone = [_ALONE.fullmatch(part) for part in (text, *text.splitlines()[-1:])]
     yield [_meaning(found[1]) for found in alone if found]
     first = _FIRST.match(text)
     yield [_meaning(first[1])] if first else []

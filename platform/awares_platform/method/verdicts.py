@@ -67,7 +67,7 @@ def _statements(text: str) -> Iterable[list[str]]:
     """
     yield _of_object(text)
     yield _affirmed(_MARKED, text)
-    last = text.splitlines()[-1]
+    last = text.splitlines()[-1] if text else ""
     clause = [] if _ECHO.match(last) else _LAST_CLAUSE.findall(last)
     yield [*_whole(_ALONE, text), *_whole(_ALONE, last), *clause]
     listed = len(_NUMBERED.findall(text)) > 1

@@ -37,6 +37,7 @@ def test_a_reply_that_says_it(reply: str, right: bool) -> None:
         ("<think>right", "thought"),
         ("I'm sorry, I can't judge that.", "refusal"),
         ("42", "form"),
+        ("**", "form"),
         ('{"right": "maybe"}', "form"),
         ("Right or wrong", "form"),
         ("Verdict: right. Verdict: wrong.", "form"),

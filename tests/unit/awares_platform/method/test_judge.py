@@ -55,6 +55,7 @@ def test_anything_else_is_no_verdict(reply: str) -> None:
         ("I\u2019m sorry, but I can\u2019t help with that.", "refusal"),
         ("As an AI, I do not judge.", "refusal"),
         ("both", "form"),
+        ("**", "form"),
     ],
 )
 def test_the_reason_of_a_lost_reply_is_told_apart(reply: str | None, reason: str) -> None:
