@@ -44,10 +44,7 @@ CENTERED = 0.4
 """Share of scenes with an item in the centre."""
 
 SLOT = 38
-"""Side in pixels of a square in each corner of the scene.
-
-The item of a quadrant lies in the quadrant's square, so that the centre of the scene stays free.
-"""
+"""Side in pixels of the corner square that holds a quadrant's item. The centre stays free."""
 
 INK = np.array((20, 20, 20), np.float32)
 

@@ -49,6 +49,10 @@ class RayCluster:
 
     def start(self) -> None:
         """Start the head node and one other node."""
+        self._start_head()
+        self.add_node()
+
+    def _start_head(self, *options: str) -> None:
         self._start(
             "head",
             "--head",
@@ -56,8 +60,8 @@ class RayCluster:
             f"--ray-client-server-port={free_port()}",
             "--include-dashboard=false",
             f"--temp-dir={self._directory}",
+            *options,
         )
-        self.add_node()
 
     def _start(self, group: str, *options: str) -> None:
         # KubeRay starts Ray in such a shell, and Kubernetes sends its signals to this shell.
@@ -100,15 +104,24 @@ class RayCluster:
         """Tell Ray that the cloud will take the newest node back in `seconds` seconds."""
         find = [sys.executable, "-c", _FIND, self.address, f"127.0.0.{len(self._nodes)}"]
         node = subprocess.check_output(find, env=self._environment, text=True).strip()
+        self.take_back(node, seconds)
+
+    def take_back(self, node: str, seconds: int) -> None:
+        """Tell Ray that the cloud will take back the node with the id `node` in `seconds` s."""
         command = [str(Path(sys.executable).with_name("ray")), "drain-node"]
         options = [
             f"--address={self.address}",
             f"--node-id={node}",
             "--reason=DRAIN_NODE_REASON_PREEMPTION",
-            "--reason-message=tests/faults",
+            "--reason-message=a test",
             f"--deadline-remaining-seconds={seconds}",
         ]
-        subprocess.run([*command, *options], env=self._environment, check=True)
+        subprocess.run(
+            [*command, *options],
+            env=self._environment,
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
 
     def delete_node(self) -> psutil.Process:
         """Send SIGTERM to the newest node, as Kubernetes does to a deleted pod. Return its process.

@@ -18,7 +18,6 @@ from typing import Any
 import ray
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
-from awares_platform.runtime.ports import free_port
 from tests.faults.cluster import LABEL, RayCluster
 from tests.processes import family, kill
 
@@ -61,15 +60,7 @@ class AutoscaledCluster(RayCluster):
         self._directory.mkdir(parents=True)
         config = self._directory / "autoscaling.json"
         config.write_text(json.dumps(self._config()))
-        self._start(
-            "head",
-            "--head",
-            f"--port={self._port}",
-            f"--ray-client-server-port={free_port()}",
-            "--include-dashboard=false",
-            f"--temp-dir={self._directory}",
-            f"--autoscaling-config={config}",
-        )
+        self._start_head(f"--autoscaling-config={config}")
 
     def _config(self) -> dict[str, Any]:
         worker = {

@@ -9,12 +9,10 @@ and this process acts as the learner. The last line of the output is a `Trained`
 import asyncio
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import pytest
 
@@ -116,26 +114,13 @@ async def score(prompt: Prompt, played: GroupRollout) -> Group:
     return Group(prompt, members, Outcome.READY, played.ended - played.started)
 
 
-def take_back(nodes: AutoscaledCluster, node: str) -> None:
-    """Tell Ray that the cloud takes the node back in ten seconds."""
-    command = [str(Path(sys.executable).with_name("ray")), "drain-node"]
-    options = [
-        f"--address={nodes.address}",
-        f"--node-id={node}",
-        "--reason=DRAIN_NODE_REASON_PREEMPTION",
-        "--reason-message=a test",
-        "--deadline-remaining-seconds=10",
-    ]
-    subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
-
-
 async def come_and_go(run: Run, nodes: AutoscaledCluster) -> None:
     """Take a node back, then slow down and speed up training, which changes the wanted actors."""
     fleet = run.fleet
     await run.until(lambda: fleet.ready == {0, 1}, "both actors are ready")
     before, taken = nodes.labelled(), run.driving._driven[1].node
     assert len(before) == 2 and taken in before
-    await asyncio.to_thread(take_back, nodes, taken)
+    await asyncio.to_thread(nodes.take_back, taken, 10)
     await run.until(lambda: fleet.ready == {0}, "the actor of a node that is taken back has left")
     await run.until(lambda: fleet.ready == {0, 1}, "the autoscaler has replaced its node")
     assert run.driving._driven[1].node not in before

@@ -40,10 +40,7 @@ STEPS = {1: 5e-3, 10: 3e-4, 100: 3e-5}
 The first step is large, so that it changes the logprobs by more than rounding errors.
 """
 LARGEST_TOLERANCE = 0.15
-"""Upper limit of the slope's tolerance.
-
-The tolerance is small only if the learner's change is many times larger than the rounding errors.
-"""
+"""The largest tolerance of the slope that a test accepts. Rounding errors widen the tolerance."""
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,7 @@ A size is relative to a tensor's root mean square. The first step is large, so t
 logprobs by more than rounding errors. engine/canary_change.py explains the slope.
 """
 LARGEST_TOLERANCE = 0.15
-"""Upper limit of the slope's tolerance.
-
-The tolerance is small only if the learner's change is many times larger than the rounding errors.
-"""
+"""The largest tolerance of the slope that a test accepts. Rounding errors widen the tolerance."""
 FAMILIES = {
     "untied head": ("lm_head",),
     "embedding": ("embed_tokens",),

@@ -6,7 +6,7 @@
     "data"                               the name and a digest of the samples
     "code of method.reward", ...         the digest of a user's file
 
-A job compares the recipe that an earlier result records with its own recipe before it resumes.
+Before a job resumes, it compares its recipe with the recipe of the earlier result.
 """
 
 import hashlib

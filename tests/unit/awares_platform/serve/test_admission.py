@@ -1,4 +1,4 @@
-"""Tests that the endpoint limits the total number of pixels in decoded images of all requests."""
+"""Tests that the endpoint limits the pixels of all images that are decoded at once."""
 
 import asyncio
 
