@@ -5,6 +5,8 @@
            +- views --pixels.py--> image_grid_thw --expand--> input_ids
                                +-> pixel_values
 
+`input_ids` holds exactly one image token for each feature vector that the vision tower returns.
+
 Axes of the tensors:
     B  sequences
     T  tokens, padded on the right
@@ -12,6 +14,10 @@ Axes of the tensors:
     U  distinct views among these images
     N  patches of all images
     D  pixel values of one patch
+
+The model computes its three-axis position ids inside `forward`, from the image grids, the attention
+mask and `mm_token_type_ids`. `mm_token_type_ids` is 1 at image tokens. WITHOUT this tensor,
+transformers silently gives image tokens the positions of plain text.
 """
 
 from collections.abc import Callable, Sequence

@@ -9,8 +9,13 @@
                   prompt ids + sampled ids + tool_reply ids + views ------+        |
                                                  ^--- cut from the original image -+
 
-Ids are only appended, never changed. After a failure, the episode has StopReason.ERROR. If the
-engine is interrupted, it has StopReason.UNFINISHED, and another call of `run_episode` continues it.
+The environment parses the turns and chooses the views. Ids are only appended, never changed. The
+prompt of turn 2 is the prompt of turn 1, then the sampled ids, then the tool's reply. The tool's
+reply is the user message that contains the requested views. After any failure `run_episode` returns
+an episode with StopReason.ERROR, so the other episodes of the group go on.
+
+An engine may be interrupted before an episode ends. The episode then has StopReason.UNFINISHED, and
+its last turn has the ids that were sampled by then. Another call of `run_episode` continues it.
 """
 
 import pickle

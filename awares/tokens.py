@@ -1,7 +1,11 @@
 """Counts the visual tokens of a view, and computes the retained token ratio (RTR).
 
-The counts follow `smart_resize`, the rule of Qwen2.5-VL's image processor: both sides become
-multiples of patch * merge, and the area stays within limits.
+The counts follow the image processor of Qwen2.5-VL, whose rule is `smart_resize` in transformers'
+image_processing_qwen2_vl.py. `smart_resize` rounds both sides to multiples of patch * merge. It
+then reduces or enlarges the image until the area is between min_pixels and max_pixels.
+`smart_resize` refuses aspect ratios above 200. The aspect ratio of a crop of a long and narrow
+image can exceed 200, so such a crop is padded first. `padded_size` computes the new size, and
+`awares.images.render` pads the pixels.
 """
 
 import math

@@ -1,7 +1,7 @@
 """The rule by which an environment chooses the resolution of its views.
 
-The processor multiplies the sides of an image above max_pixels by a scale s; for other images, s is
-1. The rules are:
+At full resolution, the processor multiplies each side of an image by a scale s, so that the image
+has at most max_pixels pixels. If the image already fits, s is 1. The rules are:
 
     "relative"  the low view has the scale low_ratio * s; a crop has the scale crop_scale * s,
                 but at most 1
@@ -9,7 +9,10 @@ The processor multiplies the sides of an image above max_pixels by a scale s; fo
     "released"  like "paper", with the crop boxes of the authors' script; an image with a side
                 above 20,000 pixels is first reduced until its longer side has 20,000 pixels
 
-With "paper" or "released", a crop of a very large image can cost as many tokens as the full image.
+The scales refer to the ORIGINAL image, from which every view is cut. By the rule "relative" with a
+crop_scale of 1, a crop of a quarter of the image costs about a quarter of the full image's tokens.
+By the other rules, a crop can cost as many tokens as the full image: the processor shrinks a very
+large image, its low view and its crops to about the same number of tokens.
 """
 
 import math

@@ -1,12 +1,11 @@
 """Scores a prediction against the accepted answers, by the rules of the benchmark suite lmms-eval.
 
-A scorer has a version. The published versions keep the faults of lmms-eval:
-
-    2026-03   lmms-eval 0.7.1, which the paper's figures follow
-    2026-08   lmms-eval 0.7.3
-    repaired  the same rules without the faults
-
-The scorers are:
+lmms-eval changed its rules over time, so a scorer has a name and a version. "2026-03" equals
+lmms-eval 0.7.1, which the paper's figures follow, and "2026-08" equals lmms-eval 0.7.3. Both keep
+the faults of lmms-eval, because their scores must be comparable with published scores: in POPE
+"Yes." is wrong, and in V*Bench "The bus" names the option B. The version "repaired" has the same
+rules without these faults. It compares texts in one Unicode form (`awares.text_form`), so that a
+decomposed accent or an invisible character does not make a right answer wrong.
 
     exact          equal to an answer after `awares.text_form.normalise` (AwaRes-Mini)
     chartqa        a number within 5 % of the answer, or the same text, ignoring case
@@ -16,6 +15,10 @@ The scorers are:
     pope           equal to the answer, yes or no
     realworldqa    the same text, or the same option if the answer is a letter
     vstar_bench    the letter of the right option
+
+As in lmms-eval, a scorer first removes what a model writes between `<think>` and `</think>`. Only
+`exact`, and `realworldqa` in the version "2026-03", keep this text. tests/lmms_eval/table.json
+contains scores that lmms-eval itself has given.
 """
 
 import re

@@ -1,5 +1,9 @@
 """The losses of the two training stages: SFT (paper, section 3.3) and GRPO (section 3.4).
 
+A policy loss has two methods. Its `gain` gives the objective of each token. `grpo_loss` multiplies
+this objective by the importance weight and subtracts the KL term. The policy loss's `mean` then
+averages over the tokens. The modules are:
+
     policy_loss.py  defines the protocol PolicyLoss, and the data that its methods get and return
     grpo.py, clip_higher.py, dr_grpo.py, dapo.py, gspo.py and cispo.py  define one policy loss each
     clipping.py     computes the clipped objective that all policy losses except CISPO share
@@ -9,8 +13,8 @@
     objective.py    computes the loss of a batch with `grpo_loss`, and the figures of the batch
     sft.py          computes the loss of SFT
 
-Axes: B episodes or demonstrations, T tokens, padded on the right. Values outside the action mask
-have no effect.
+Axes: B episodes or demonstrations, T tokens, padded on the right. `logprobs_BT[b, t]` is
+log p(token t | tokens before t). Values at positions outside the action mask have no effect.
 """
 
 from awares.losses.cispo import Cispo

@@ -1,7 +1,11 @@
 """Computes the importance weights, which correct for asynchronous sampling.
 
-The weight of a token is its probability under the proximal policy, divided by its probability under
-the policy that sampled it (arXiv 2110.00641; AReaL, arXiv 2505.24298).
+The behaviour policy is the policy that sampled a token. The proximal policy is the policy from
+which a step may not move far. The weight of a token is the ratio of its probabilities under the
+proximal and the behaviour policy, with an upper bound. The decoupled PPO objective multiplies this
+weight by the ratio of policy to proximal policy (arXiv 2110.00641; AReaL, arXiv 2505.24298).
+
+Axes: B episodes, T tokens. A tensor with the axes B1 has one value per episode.
 """
 
 from typing import Literal

@@ -21,7 +21,8 @@ def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
         constant                   for d > 20
 
     Without these bounds, one token with d = 19 would decide a whole step. TRL's estimate has no
-    bounds. For d <= 5 and with `use_bias_correction_kl=False`, TRL's estimate is the same.
+    bounds. For d <= 5 and with `use_bias_correction_kl=False`, TRL's estimate is the same. By
+    default, TRL 1.16 multiplies it by the ratio of policy to proximal policy (arXiv 2512.02556).
     """
     difference = (reference - logprobs).clamp(max=LOG_BOUND)
     slope = math.exp(_K3_BOUND) - 1

@@ -8,8 +8,11 @@ A conversation has one of five forms:
     closer   the low-resolution view, then crops of the evidence
     command  the low-resolution view, and a command that names the places to request
 
-A command teaches the policy how to write a request, but not when. The forms "full" and "low" may
-ask for a description of the scene, which lists the items in random order.
+A command teaches the policy how to write a request, but not when to write one or which crops to
+request. The other forms ask questions. Instead of a question, the forms "full" and "low" may ask
+for a description of the whole scene, by place or by colour. A description lists the items in random
+order. To predict the next word, the model must therefore look up the item that the previous word
+names. Descriptions teach the model to find items. Single questions alone do not teach this skill.
 """
 
 from collections.abc import Sequence

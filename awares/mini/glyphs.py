@@ -1,7 +1,14 @@
 """Trains the vision tower to classify the items of a scene by colour, shape, digit and place.
 
-With this training, the tower learns to read digits within minutes. With conversations alone, a
-model of this size learns it late or never.
+The features of an item are the mean of the merged tokens under the item's box, weighted by area. A
+logit is the dot product of these features and the word embedding of a class, such as " red". The
+place is classified only in views of the whole scene. With this training, the tower learns to read
+digits within minutes. If a model of this size trains only on conversations, it learns to read
+digits late or never.
+
+This training is the glyph stage of `awares.mini.pretrain`. After this stage, the features of a red
+circle contain the embeddings of " red" and " circle". Attention can therefore find the item of a
+question by comparing embeddings. The model can answer by copying an embedding.
 
 Axes: R items (records), T merged tokens, D width, K values of an attribute, N views of one size, P
 patches of a view, F values of a patch.

@@ -1,7 +1,10 @@
 """The scenes of AwaRes-Mini: coloured shapes in the quadrants and the centre, each with a digit.
 
-A scene is 112 px square and costs 16 visual tokens. A quadrant and the low-resolution view cost 4
-tokens each. At low resolution, small digits are illegible.
+A scene is 112 px square and costs 16 visual tokens. Its low-resolution view is 56 px square and
+costs 4 tokens. A quadrant costs 4 tokens, too. Colours and shapes are legible in the full and in
+the low-resolution view. In the low-resolution view, large digits are legible, small digits are
+illegible, and middle digits are sometimes legible. Whether a crop is needed therefore depends on
+the image. Digits of the training split are randomly warped. Digits of the test split are not.
 """
 
 from dataclasses import dataclass

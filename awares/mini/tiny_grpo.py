@@ -6,8 +6,8 @@
                                      |                       |                     |
         the policy's logprobs, and the frozen reference's --> grpo_loss --> AdamW -+
 
-The distributed jobs call the same functions of `awares`, but run parts of this loop at the same
-time.
+The functions of `awares` are the method (arXiv 2603.16932). The distributed jobs call the same
+functions, but run parts of this loop at the same time.
 
 Axes: B episodes of a step, G episodes of a question, T tokens, V vocabulary.
 """

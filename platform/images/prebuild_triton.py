@@ -1,7 +1,17 @@
 """Compiles a C file of Triton during the build of the container image.
 
-Otherwise, Triton would compile the file on every GPU node. `python prebuild_triton.py DIR` writes
-DIR/cuda_utils.so, and DIR/cc, which Triton calls as its C compiler.
+Without this step, Triton would compile the file on every GPU node, and the image would need a
+compiler.
+
+The build stage runs `python prebuild_triton.py DIR`, which writes DIR/cuda_utils.so and DIR/cc. At
+run time, Triton calls DIR/cc as its C compiler, because CC names this script. The script copies
+cuda_utils.so for Triton, and refuses to compile other files.
+
+The C file belongs to triton.backends.nvidia.driver. Triton 3.7 compiles no other C file.
+
+The linker needs libcuda.so.1, but only the driver on a GPU node provides this library. During the
+build, a stub library replaces libcuda.so.1. The stub defines the symbols that the C file uses. The
+linker would drop a stub without these symbols as unused, and a node could not load cuda_utils.so.
 """
 
 import os

@@ -1,7 +1,13 @@
 """Prints the progress of the quickstart's jobs, and estimates the time that is left.
 
-slowness  = measured seconds / typical seconds of the same phases
-time left = rest of this phase + slowness * typical seconds of all later phases
+The progress notes of a job show its current phase, and the share of the phase that is done.
+
+    slowness  = measured seconds of some phases / typical seconds of the same phases
+    time left = rest of this phase + slowness * typical seconds of all later phases
+
+The typical seconds come from a quickstart on two cores. The slowness of this machine is measured
+while the jobs run. Until the slowness is known, a printed line states at most the time left in the
+current job. That time is known only in the job's last phase, from a count such as 12/80.
 """
 
 import re

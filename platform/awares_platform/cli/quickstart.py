@@ -1,7 +1,12 @@
 """`awares quickstart` runs the five jobs on one machine, then asks the served policy a question.
 
-Each job except `serve` runs in its own process, so that its memory is freed when it ends. A
-repeated quickstart skips the finished jobs.
+The jobs are curate, sft, grpo, evaluate and serve. The question is a held-out question, which the
+command asks over HTTP. The command then writes results.json and report.html.
+
+Each job except serve runs in a separate process (job_process.py), which frees the job's memory when
+it ends. progress.json holds the finished jobs and a digest of the setup. The next quickstart skips
+the finished jobs if its setup has the same digest. Otherwise the next quickstart runs all jobs
+again.
 """
 
 import hashlib

@@ -1,7 +1,14 @@
 """Reads a setup, which consists of all configuration sections.
 
 `load` reads a TOML file, or a shipped setup by its name, and applies overrides such as
-grpo.learning_rate=1e-5. The directory setups/ beside this package links to jobs/configs.
+grpo.learning_rate=1e-5. A file may extend a shipped setup: extends = "awares-7b". A job writes the
+resulting PlatformConfig to <run>/<job>/config.json.
+
+The directory setups/ beside this package is a link to jobs/configs. A wheel contains copies of
+these files instead of the link.
+
+A mistake in a setup raises a ConfigError that names the key. If the key is unknown, the error
+suggests a similar valid key.
 """
 
 import json

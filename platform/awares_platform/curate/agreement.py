@@ -93,7 +93,7 @@ def measure(store: ObjectStore, data: DataConfig, curate: CurateConfig, name: st
     """Ask the second judge about all samples of a curated set, and write the agreement.
 
     Raises DataError if `name` is no curated set, or if no reply is readable.
-    Raises EndpointError if the judge's endpoint fails.
+    Raises ConfigError if the judge cannot be built, and EndpointError if its endpoint fails.
     """
     split = read_split(store, name, SPLIT)
     if not all("verdict" in columns for columns in split.columns):

@@ -1,9 +1,11 @@
 """Decides which samples need crops, and chooses the crops (paper, section 3.2).
 
-Ray Data runs two stages over shards of the train split. A restarted job keeps the finished shards.
+    train split --shards--> Answerer (actor) --answers--> label_shard (task) --> curated split
+                            one engine: low view,         judge, grounding
+                            then full resolution          model, crops
 
-1. An Answerer, an actor with an engine, answers each sample at low and at full resolution.
-2. A task `label_shard` asks the judge and the grounding model, and writes the curated shard.
+Ray Data runs both stages at the same time, and the driver adds up the counts. Each shard has a
+fingerprint of its samples, the policy and the settings. A restarted job keeps the finished shards.
 """
 
 import json

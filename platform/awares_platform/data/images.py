@@ -1,6 +1,9 @@
 """Reads images by their hash from memory, from local disk or from the object store.
 
-In the store, an image is part of a pack (packs.py) or the object images/<hash>.
+    hash --+-- in a pack index of the data set: read the pack (packs.py)
+           +-- else: read the object images/<hash>
+
+The hash of an image file is verified before the image is decoded.
 """
 
 import os

@@ -1,7 +1,20 @@
 """Serves the adapters of a run with vLLM, without changing the base weights.
 
-If a small LoRA update were added to bfloat16 weights, rounding would lose most of the update. A
-request "plays" an adapter if vLLM computes the request with the adapter.
+    subscriber --verified tensors--> PEFT directory of the version --add_lora--> engine process
+    request --Adapters.playing--> LoRARequest of the current version, until the request ends
+
+An update that is smaller than half a unit in the last place of a bfloat16 weight vanishes when it
+is added to the weight. Most of an early LoRA update is that small, so vLLM keeps adapters and
+weights apart.
+
+A request "plays" an adapter if vLLM computes the request with this adapter. A request plays the
+same adapter from its start to its end, so each turn has one version. Every version has a name, an
+id and a directory of its own. The keys of vLLM's prefix cache contain the name and the directory,
+so versions never share cached prefixes. The vision tower has no adapters, so the encoder cache is
+valid for every version.
+
+vLLM may evict an adapter that a request still needs, and then reads the adapter's directory again.
+A load therefore removes an older version and its directory only if no request plays this version.
 """
 
 import asyncio

@@ -1,7 +1,26 @@
 """Loads a version's changed tensors into the model that a vLLM worker runs.
 
-`apply` loads all tensors of a changed module, because vLLM leaves uninitialised memory in a fused
-module that gets only some of them.
+    checkpoint names --units--> modules with all their tensors --touched(changed)--> apply
+    Each module takes its tensors in one of three ways:
+      IN_PLACE  The module's parameters have the checkpoint's layout. Such modules are norms,
+                convolutions, and unquantised linears on GPUs. `apply` copies the tensors into the
+                parameters' storage, because CUDA graphs hold the addresses of this storage.
+      REPACK    The module may also hold a packed copy of its parameters. Such modules are
+                embeddings and output heads on CPUs, and linears on CPUs without oneDNN. `apply`
+                copies the tensors, and vLLM then makes a new packed copy.
+      RELOAD    The module's parameters have another layout than the checkpoint's tensors. Such
+                modules are linears on CPUs with oneDNN, and quantised layers. `apply` runs vLLM's
+                layerwise reload on this module only.
+
+`load_mode` chooses the way. It inspects the module and not the platform.
+
+If only some tensors of a fused module (qkv_proj, gate_up_proj) are loaded, vLLM silently leaves
+uninitialised memory in place of the other tensors. `apply` therefore loads all tensors of a module,
+even if only one changed.
+
+vLLM's own reload of the whole model would break a tied output head on CPUs. It would restore the
+shared parameter, but the head would compute logits with a packed copy of the old values. This file
+therefore treats modules that share a parameter as one unit, and loads them together.
 """
 
 import enum

@@ -1,7 +1,24 @@
 """Verifies a loaded weight version with a canary: the logprobs of fixed prompts.
 
-The engine's and the learner's logprobs must agree. A check of hashes does not suffice, because a
-tensor can become wrong when vLLM fuses it.
+This file builds the prompts and compares their logprobs. `canary_samples.py` chooses the samples
+for the prompts.
+
+    learner: learner_logprobs(published weights) ------------> manifest.extra["canary"]
+    engine:  Engine.load_version scores the same prompts ----> check
+
+Checksums cannot prove that the engine computes with the weights that the learner published: a
+fused, prepacked or tied tensor can be wrong although its download has the right hash. Two checks
+compare the engine with the learner:
+
+    level    The logprobs of engine and learner differ little on average.
+    change   The engine's logprobs have changed since version 0 in the same way as the learner's.
+
+The level check cannot see an update that is smaller than the rounding errors of 16 bits. The change
+check (canary_change.py) can see such updates, because rounding errors average out over the tokens.
+
+Each prompt has two turns with one image each. The canary thus covers the vision tower and the
+positions of several images. Both checks compare the raw logprobs (temperature 1, no mask) of every
+text token after the first image.
 """
 
 import json

@@ -1,7 +1,12 @@
 """Compares the engine's change of the canary's logprobs with the learner's change.
 
-Both changes are differences from the logprobs of version 0. They disagree if the engine has not
-loaded an update, even if the update is very small.
+    learner:  version 0, version v --> change --\\
+                                                 slope: engine's change / learner's change
+    engine:   version 0, version v --> change --/
+
+An engine that still computes with version 0 has a slope near 0. An engine that has loaded half of
+an update has a slope near one half. If the update is smaller than the rounding errors, the mean
+difference of the logprobs shows neither fault.
 """
 
 import math

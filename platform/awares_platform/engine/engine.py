@@ -1,9 +1,19 @@
-"""Wraps vLLM's AsyncLLM in the interface `awares.generate.Generate`, and loads new weights into it.
+"""Wraps vLLM's AsyncLLM in the interface `awares.generate.Generate`.
 
-    load_version:  prefetch while generating -> pause -> apply -> resume -> check the canary
+An engine can load new weights while it generates.
 
-The engine returns the logprobs of the sampling distribution. A learner that recomputes the logprobs
-must use the same temperature, and mask the same ids.
+    episodes --GenerateRequest--> Engine --ids, images--> AsyncLLM  <--zmq-->  engine process
+                                    |                  (this process)     worker.StoreTransfer
+                                    |
+    load_version(subscriber, v): prefetch (generating) -> pause -> apply -> resume -> canary
+
+An engine in 16 bits keeps the adapters of a LoRA run apart from its weights (adapters.py).
+
+The engine returns the logprobs of the sampling distribution (vLLM's processed_logprobs). vLLM
+applies temperature, top_p and the mask of `ChatFormat.blocked_ids` before normalisation. The mask
+is a bias of minus infinity. A learner that recomputes the logprobs must mask the same ids and use
+the same temperature: `awares.logprobs.policy_logprobs(..., temperature=, blocked_ids=)`. At
+temperature 0 the engine returns the logprobs of temperature 1.
 """
 
 import asyncio

@@ -1,7 +1,10 @@
 """Keeps one engine at the newest version that the learner publishes.
 
-HEAD is the object in the store that names the newest version. After an error of the store, the
-engine keeps its version, and `follow` tries again.
+HEAD is the object in the store that names the newest version.
+
+follow -- read HEAD -- new? --> Engine.load_version --> Loaded
+                                  |  (prefetch while generating, pause, apply, resume, canary)
+                                  +-- version or store unavailable --> Missed; retry more slowly
 """
 
 import asyncio

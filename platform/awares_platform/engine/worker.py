@@ -1,7 +1,27 @@
 """Runs the worker side of a weight load, as a backend of vLLM's weight transfer.
 
-A thread downloads, verifies and stages a version while the engine generates. `apply_version` then
-loads the changed modules during a short pause.
+vLLM's workers import this file through `worker_extension_cls`. The import registers the backend and
+patches vLLM's linear layers (rounding.py).
+
+This file loads whole weights, and adapters that it folds into float32 weights. adapters.py loads
+all other adapters. A load has two phases, the prefetch and the pause:
+
+    awares_platform.engine.load           worker (this module)
+      begin_prefetch(version, HEAD) --->  a thread downloads, verifies and stages the version
+      prefetch_report() <-------------->    while the worker generates
+      pause (mode "keep")
+      apply_version(version) ---------->  vLLM's three steps of a weight update:
+                                            start_weight_update   refuse if nothing is staged
+                                            update_weights        apply.py, changed modules only
+                                            finish_weight_update
+      resume
+
+The engine process executes remote calls between its generation steps. A call that waits for a
+download would stop the generation, so the prefetch runs in a thread. One call runs all three steps
+of the update, because each additional call lengthens the pause.
+
+In a tensor-parallel engine, every worker fetches and verifies a part of the version. The workers
+share the tensors in host memory, and each worker loads its slice of each tensor.
 """
 
 import pickle

@@ -1,7 +1,11 @@
-"""Builds two-pass policies: a pass at low resolution, then for some questions a second pass.
+"""Builds two-pass policies: a pass at low resolution, and for some questions a second pass.
 
-The second pass sees the image at full resolution. `escalate` adds this pass after a request for
-crops (VisionThink, arXiv 2507.13348), and `threshold` after an answer with a low probability.
+In the second pass, the base policy answers at full resolution. This pass starts with an empty
+context, so a question with two passes costs the visual tokens and the latencies of both.
+
+`escalate` makes a second pass if the trained policy requests crops (as in VisionThink, arXiv
+2507.13348). `threshold` makes a second pass if the base policy's first answer has a low
+probability. Both functions need no engine, because they combine episodes of other policies.
 """
 
 from collections.abc import Mapping, Sequence

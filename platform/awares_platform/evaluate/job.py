@@ -1,7 +1,12 @@
 """Lets every policy answer the same held-out questions, and compares the policies.
 
-An engine plays the policies "full", "low", "sft" and "awares". The policies "threshold" and
-"escalate" are built from these episodes (cascade.py).
+    questions --> Evaluator (actor, engine) --episodes of full, low, sft, awares--> scores, labels
+                                                 |                  ^                     |
+                                                 +--> cascade.py ---+                     v
+                                           threshold, escalate         results.json, table.md
+
+Each policy first answers evaluate.latency_questions questions, one at a time. Latencies are
+measured on these questions only.
 """
 
 import json

@@ -1,8 +1,23 @@
-"""Keeps finished groups for the learner, and limits the groups' staleness.
+"""Keeps finished groups for the learner, and bounds the groups' staleness.
 
-    issue() --> in flight --> add() --> ready --> take() --> learner
+    issue() -> in flight -> add() -> ready -> take(version) -> learner
+       ^          |                    |
+       +--reissue-+        stale ------+
+       +-----------------+ unfinished: the next actor continues the episodes
 
-The prompt of a group that is too old is issued again.
+Let v be the version of the weights that the next batch updates, and let bound be
+grpo.staleness_bound. A group is stale if one of its tokens was sampled more than `bound` updates
+before v. A group is also stale if it has a token of a version that a restarted learner has
+abandoned (see lineage.py).
+
+The capacity gate limits how many groups are ready or in flight, so that few groups become stale.
+Let a be the version of an actor's weights. The actor may start a group only while the groups that
+are ready or in flight fill fewer than
+
+    a - v + bound + 1
+
+batches. A group can still become stale if its actor loads new weights slowly. The buffer then drops
+and counts the group, and issues the group's prompt again.
 """
 
 import heapq

@@ -1,7 +1,13 @@
 """Keeps the rollout actors busy, scores their groups, and hands batches to the learner.
 
-A new actor replaces a dead one. More than grpo.actor_restarts deaths an hour, and all other errors,
-stop the run.
+    one task per actor:  start --> follow the weights  ||  issue prompts while there is room
+                           ^                           |
+                           +-- requeue its prompts <---+ the actor dies
+
+An actor that gives no answer for 1.25 * run.hang_timeout_s counts as dead (see fleet.py). The run
+survives the deaths of up to grpo.actor_restarts actors an hour. driving.py has the tasks of an
+actor. Any other error, such as a canary mismatch, stops the run. `batch` then returns None, so that
+the learner returns, and `run` raises the error.
 """
 
 import asyncio

@@ -1,7 +1,12 @@
 """Uses the running rollout actors: they follow the weights, validate, and roll out groups.
 
-A drained actor hands back its groups: it stops sampling, and returns the tokens sampled so far.
-Another actor or job continues these groups.
+    drive:  follow  ||  validate  ||  issue --> roll --> score --> receive(group)
+                                        |         |                    ^
+            hand_back --- stops it -----+         +---- unfinished ----+
+
+A drained actor hands back its groups: it stops sampling, and returns the tokens that it has sampled
+by then. Another actor, or the restarted job, continues the group from these tokens. If the actor
+does not hand back its groups in time, their prompts are issued again without the tokens.
 """
 
 import asyncio

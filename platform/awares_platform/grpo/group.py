@@ -1,6 +1,8 @@
 """Defines the data that the controller, rollout actors, buffer and learner exchange.
 
     Prompt --actor--> GroupRollout --scoring--> Group of Members --buffer--> StepBatch --> learner
+      ^                    |
+      +---- unfinished ----+  the actor was drained; another actor continues the episodes
 
 Axes: G episodes of a group.
 """

@@ -1,13 +1,41 @@
-"""Runs the grpo job. The diagram shows the data that its parts exchange.
+"""Runs the grpo job. The diagram shows the parts of the job and the data that they exchange.
 
-    controller --prompts--> rollout actors --episodes--> controller
-    controller --episodes--> reward workers --rewards, advantages--> controller
-    controller --batch--> learner --metrics--> controller
-    controller --finished groups--> journal in the store
-    learner --weights--> store --weights--> rollout actors
+                  prompts, while the buffer has room
+    Controller -----------------------------------------------> RolloutActor x N
+      |  ^  ^                                                      |       ^
+      |  |  +-- G episodes: ids, logprobs, versions, views --------+       | follow HEAD:
+      |  |                                                                 | load, then check
+      |  RewardPool: rewards, advantages, in reward workers                | the canary
+      |  v                                                                 |
+      | EpisodeBuffer --> Journal (S3, one segment per step)            weights (S3)
+      |  |                                                                 ^
+      |  +-- batch(step, version): the oldest groups --> Learner x M       | publish
+      |        the learner waits here, and only here     (Ray Train,       |
+      |                                                   DeepSpeed) ------+
+      |                                                     |     |
+      +<-- learned(step, metrics) --------------------------+     +-- every k steps: checkpoint
+      |                                                               (S3): weights, optimizer,
+      +--- record() --> this driver: metrics.jsonl, progress          step, position
 
-Lost actors are replaced. A lost learner, controller or trainer resumes from the last checkpoint and
-the journal.
+An actor waits while the buffer has no room. The learner waits until the groups of its batch are
+ready. While it trains, `upcoming` names the views of the next batch, and a thread prepares them.
+
+Failures:
+
+- If an actor or its engine dies or hangs, its prompts are issued again, and another actor replaces
+  it.
+- If the learner dies or hangs, Ray Train restarts it from its last checkpoint. `attach` then
+  restores the groups that the learner took after this checkpoint.
+- If the controller or the trainer (the process of Ray Train) dies or hangs, this driver starts both
+  again (supervisor.py). They resume from the last checkpoint and the journal.
+- If a cloud gives notice that it takes the node of an actor back, the actor hands back its
+  unfinished groups. Another actor continues them.
+- If this driver gets SIGTERM or Ctrl-C, all actors hand back their groups. The journal keeps them,
+  and the learner saves a checkpoint after its present step. The next job continues both.
+- If this driver dies, start the job again.
+- If nodes are missing, the job waits and says what it needs.
+- If an engine fails the canary check of a load, `batch` returns None, the learner returns, and the
+  job raises CanaryMismatch.
 """
 
 import asyncio
@@ -229,7 +257,8 @@ class ControllerActor(Controller):
         """Read the data, and build the reward unless reward workers build it.
 
         `reported` holds the validated versions in metrics.jsonl. Return the numbers of usable
-        samples and unusable rows. Raises an AwaresError if a part is unusable.
+        samples and unusable rows. Raises DataError or StoreError if the data is unusable,
+        ConfigError if the reward is, and PolicyError without a starting policy.
         """
         from awares_platform.grpo.reward_actor import rewards
         from awares_platform.grpo.rollout import RemoteActor

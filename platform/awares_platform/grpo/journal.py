@@ -1,8 +1,21 @@
-"""Stores a run's finished groups in the object store, and records which step trains on each.
+"""Stores every finished group of a run in the object store, and which step trains on it.
 
-    runs/<run>/episodes/<start of the recipe's digest>/<segment>.parquet
+If an actor is drained, the journal also stores the actor's unfinished groups. A later actor of the
+same job, or of the next one, continues these groups from their sampled tokens.
 
-The controller writes one file, called a segment, per step.
+    runs/<run>/episodes/<start>/<segment>.parquet
+
+A segment is one file, and segment.py defines its content. The controller writes one segment per
+step. The store writes it atomically, under a unique number. If two controllers write segments with
+the same number, the second write fails. <start> is the beginning of the recipe's digest. A job with
+another recipe, for example another starting policy, ignores the segment.
+
+The journal stores no pixels, because every view can be cut from the original image again.
+
+A prompt is settled if the learner no longer needs a group of it; group.Position has the definition.
+Each segment states the highest prompt number in it and in all older segments. `read` begins with
+the newest segment. It stops once this number is below the first prompt that is not settled. A
+resumed run therefore reads few segments from before its checkpoint.
 """
 
 import logging

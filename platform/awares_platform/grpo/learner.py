@@ -1,9 +1,12 @@
 """Runs one rank of the learner, a data-parallel trainer (Ray Train V2, DeepSpeed ZeRO).
 
-    start --> [ batch --> update --> publish weights --> report metrics ] --> export
+    restore --> publish --> attach --> [ steps ] --> chosen --> export --> close
 
-The learner waits for rollouts only at `batch`. A killed learner resumes from its last checkpoint,
-and publishes the weights under the next free version number.
+    a step:  batch --> (snapshot) --> update --> publish --> learned --> (recorded, checkpoint)
+               ^ the only place where the learner waits for rollouts
+
+Instead of a batch, the controller may send an order (order.py). The learner never talks to the
+actors. A resumed learner publishes its weights under the next free version number.
 """
 
 import time

@@ -1,5 +1,9 @@
 """Lets rollout actors wait for room in the buffer, and wakes only those that get a prompt.
 
+    Line.prompt(index) --> waits, by the version of the actor's weights --> Prompt
+                                  ^
+    advance() --------------------+ issues prompts while the buffer has room
+
 The actors with the newest weights come first, because the buffer lets them start the most groups.
 When the learner takes a batch, the buffer gets room for many prompts. Starting 1,600 groups at once
 would block the event loop for 0.15 seconds, so other tasks run after every 32 prompts.

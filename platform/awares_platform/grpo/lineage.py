@@ -1,10 +1,15 @@
 """Says how many updates lie between two weight versions of a run.
 
-A restarted learner abandons the versions after its checkpoint, and goes on with new numbers:
+A restarted learner resumes from the version in its checkpoint. The versions that the lost learner
+published after this checkpoint are abandoned. Version numbers never repeat, so the restarted
+learner goes on with new numbers:
 
     1 -- 2 -- 3 -- 4 -- 5      the lost learner; its checkpoint holds version 3
               |
-              +-- 6 -- 7       the restarted learner; 6 has the weights of 3
+              +-- 6 -- 7       its successor; version 6 has the weights of version 3
+
+Here Lineage(((1, 3),), first=6) is the lineage of version 7. Version 2 lies 2 updates behind
+version 7, and versions 4 and 5 are abandoned.
 """
 
 from collections.abc import Collection

@@ -1,8 +1,11 @@
 """Computes the GRPO losses of one rank's forward passes (section 3.4 of the paper).
 
-    sequences --> batch --> logprobs of the current, reference and proximal policy --> loss
+    sequences --collate, one pass ahead--> batch --> logprobs of the current policy --+
+                                             |  --> logprobs of the reference policy -+--> loss
+    before the first update of a step -------+----> logprobs of the proximal policy --+
 
-grpo.proximal chooses the proximal policy.
+The proximal policy is the policy at the start of the step or the behaviour policy, as
+grpo.proximal says.
 
 Axes: B episodes, S distinct token sequences among them (S <= B), T tokens.
 """

@@ -1,6 +1,10 @@
 """Writes groups to the journal in one thread, so that two writes never overlap.
 
-A group stays in `unwritten` until the journal holds it, so the next `flush` repeats a failed write.
+    add(group) --> unwritten --flush, read--> one thread --> Journal
+
+A task that waits for a write may be cancelled, but the write itself goes on to its end. The next
+write waits for it. A group leaves `unwritten` only once the journal holds it, so the next `flush`
+repeats a write that failed.
 """
 
 import asyncio

@@ -1,7 +1,12 @@
 """Scores groups in worker processes, so that a slow reward does not hold up the controller.
 
-The number of workers does not change the rewards. Another worker scores the groups of a lost
-worker.
+    controller --score(prompt, rollout)--> queue --several groups at once--> worker 0 .. n-1
+        ^                                                                       |
+        +---- Group: rewards, advantages <--- one list of rewards a group ------+
+
+A worker may get several groups at once, but it calls the reward once for each group. So the number
+of workers does not change the rewards. If a worker is lost, another worker scores its groups, and a
+new worker replaces it.
 """
 
 import asyncio

@@ -1,6 +1,11 @@
-"""Runs many episodes on one engine, even while the engine loads new weights.
+"""Runs many episodes on one engine, which loads new weights meanwhile.
 
-A killed actor loses no state of the run: the controller issues its prompts again.
+    rollout(prompt) x many -- run_episode x G --> Engine <-- load_version -- follow <-- weights (S3)
+                                 |
+                                 +-- cuts crops from the original image in this process
+
+If an actor is killed, the run loses no state: the controller issues the actor's prompts again, and
+starts a new actor, which loads the newest weights.
 """
 
 import asyncio
@@ -202,7 +207,8 @@ class RolloutActor:
         """Answer `samples` greedily with the weights of exactly `version`.
 
         Yield Loaded if a load was necessary, and then the episodes. Raises WeightsError if the load
-        fails, EngineFailure if too many episodes fail, and the errors of `follow`.
+        fails, and EngineFailure if too many episodes fail. Raises EngineError and CanaryMismatch
+        in the same cases as `follow`.
         """
         async with self._loading:
             if (load := await self._load(version)) is not None:

@@ -1,7 +1,12 @@
 """Encodes one segment of the journal as a parquet file, with one row per episode.
 
-The rows of a group are adjacent, so a reader can decode single groups. The file's metadata contain
-the header.
+A group is finished, or it is unfinished because its actor was drained. Both kinds have the same
+columns, and the column `outcome` tells them apart. In an unfinished episode, the last turn has the
+tokens that were sampled by then.
+
+The rows of a group are adjacent. The file's metadata hold the segment's header as JSON. They also
+hold the header's blake3 hash, because parquet's checksums do not cover the metadata. A reader
+decodes only the groups that it needs.
 """
 
 import io

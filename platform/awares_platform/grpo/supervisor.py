@@ -1,8 +1,12 @@
 """Starts the controller and the trainer of the grpo job, and restarts both if one is lost.
 
-- If one of them is dead or hangs, both restart from the last checkpoint.
-- SIGTERM ends both, after the journal and a checkpoint are written.
-- A second SIGTERM ends both at once.
+    this driver --ping--> controller, trainer          both run on the driver's node
+         |  ^-- record: the metrics of each step
+         +-- a part is dead or hangs: kill both, start both; they go on from the last checkpoint
+         +-- SIGTERM: the journal keeps unfinished groups, the learner saves a checkpoint, kill both
+
+The controller watches the rollout actors (fleet.py). Ray Train, inside the trainer, watches the
+learner's ranks, and each rank watches its own passes (training/pulse.py).
 """
 
 import asyncio

@@ -1,5 +1,7 @@
 """Validates a version on held-out questions, and chooses the best of the validated versions.
 
+    played questions --measured--> Validated --better--> the best version
+
 The leader has the highest mean of grpo.validation.metric. A version ties with the leader if its
 mean is at most one standard error lower. The tied version with the fewest visual tokens wins, or
 the newest one if their tokens are equal.

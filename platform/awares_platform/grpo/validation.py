@@ -1,6 +1,15 @@
 """Decides which versions are validated, and keeps the best one, in the controller's event loop.
 
-A version is pending until its validation is complete. Meanwhile the store keeps its weights.
+    learner asks for a batch --register--> pending --published--> queue --next--> an actor plays
+                                                                   ^                    |
+                                       the actor dies: give_back --+                 deliver
+                                                                                        v
+            record in the store, metrics <-- the better version stays <-- figures <-- results
+
+A version is pending until its validation is complete. Meanwhile the store keeps its weights, so
+that an actor can load them late. The learner writes a snapshot of the version's training state. A
+version can become the best one only once its snapshot is complete. After a restart, the versions
+that are still pending are validated.
 """
 
 import asyncio

@@ -1,7 +1,10 @@
 """Prepares the views of the next batch while the rank trains on the current batch.
 
-A thread puts the prepared views into a ViewCache. `collate` itself prepares the views that are not
-ready in time.
+    learner:  begin --> update, publish --> the next batch --> end --> collate
+                |                                                        |
+    thread:     +--> upcoming views --decode, render, process--> ViewCache
+
+If a view is not ready in time, `collate` prepares it itself, as it would without this thread.
 """
 
 import logging

@@ -1,7 +1,13 @@
 """Tells in which units a grounding model writes its boxes, and converts the boxes to pixels.
 
-Boxes may be thousandths (0 to 1000), pixels or fractions. If several units fit a reply, the other
-replies of the batch decide.
+A model is asked for coordinates from 0 to 1000. Some models write pixels or fractions of the image
+instead. A wrong guess would be a wrong crop, so all replies of a batch are looked at together:
+
+- A reply admits a unit if, in this unit, all of its boxes lie in the image.
+- A reply that admits only one unit shows in which unit the model writes.
+- A reply that admits several units is read in the unit that the other replies of the batch show. If
+  they show none, the reply is read in the unit in which the model usually writes.
+- A reply is refused if its unit is still unclear. No box is cut to fit into the image.
 """
 
 import math

@@ -1,7 +1,11 @@
 """Derives a sample's label and target crops from the base policy's answers (paper, section 3.2).
 
-The label is LR if the low view suffices, and HR otherwise. For HR, the grounding's boxes give the
-target crops.
+The base policy answers each sample at low and at full resolution. The label LR says that the low
+view suffices. The label HR says that the policy needs crops.
+
+The judge compares the two answers with the truth. Its verdict and the policy's confidence in the
+low answer decide the label. For the label HR, the grounding returns the boxes of the evidence, and
+`Environment.cover` maps these boxes to the target crops.
 """
 
 import asyncio

@@ -1,14 +1,21 @@
 """Computes the memory, traffic and GPU-hours of a run from its setup, before anyone rents a GPU.
 
-The modules, by purpose:
+assumptions  defines the options of `awares plan`, which describe the GPUs, the data and the policy
+geometry     reads the sizes of the model, and counts its parameters and KV bytes per token
+lengths      counts the tokens of an episode
+trainer      computes the memory of a trainer's GPU
+engine       computes the memory of a rollout GPU
+caches       computes the host memory of the caches
+traffic      computes the S3 bytes of a learner step
+ranks        computes the time of a training step
+hours        computes the hours and GPU-hours of SFT and GRPO
+division     proposes numbers of learner ranks and rollout actors
+sheet        collects all figures, and converts them to JSON
+table        formats the sheet as text
 
-    inputs   assumptions, geometry (sizes of the model), lengths (tokens of an episode)
-    memory   trainer, engine, caches
-    traffic  traffic
-    time     ranks, hours, division (of GPUs between learner and rollouts)
-    output   sheet (all figures), table
-
-All figures are estimates.
+`awares plan` prints the plan. The computation downloads nothing and needs no GPU. All figures are
+estimates. The docstrings name the sources of the formulas. The printed table ends with the
+assumptions.
 """
 
 from awares_platform.plan.assumptions import Assumptions

@@ -1,6 +1,10 @@
 """Computes how long the ranks of a trainer work on one step, and how long they wait.
 
-The ranks end each pass of a step together. A thread prepares images one pass ahead.
+A rank computes the typical episodes of a step in several passes. The plan and the trainers divide
+the episodes among the ranks with the same function, `deal` in awares/passes.py. All ranks end a
+pass together, because ZeRO's collectives run once per pass. A pass thus takes as long as its
+slowest rank. One thread of a rank prepares the images of a pass during the previous pass. A pass
+waits until its images are ready.
 """
 
 import math

@@ -5,14 +5,17 @@
     quickstarts/<run>/lease.json       held by a quickstart, which may delete all objects of the run
     runs/<run>/serve/<id>/lease.json   held by one endpoint; a run may have many endpoints
 
-A thread of the holder rewrites the lease every BEAT_S seconds; such a write is called a beat.
-Another job that finds the lease watches it:
+A thread of the holder rewrites the lease every BEAT_S seconds. Such a write is called a beat. It
+fails if another job has written the lease since the last beat. Another job that finds the lease
+watches it, and acts as follows:
 
     the lease changes                                    the holder works: refuse to run
     the holder ran in this PID namespace, and is gone    take the lease over at once
     the lease does not change for EXPIRY_S seconds       take the lease over
 
-Each write is conditional, so two jobs can never take over the same lease.
+The watching job measures these seconds with its own monotonic clock, so the clocks of two machines
+are never compared. A holder that has lost its lease stops its job, and names the new holder. Each
+write is conditional, so two jobs can never take over the same lease.
 """
 
 import contextlib

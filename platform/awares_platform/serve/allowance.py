@@ -1,7 +1,8 @@
 """Counts what each API key uses, and refuses requests over the limits of a key.
 
-All replicas share the counts of one actor, Allowances. The counts restart at 0 if Ray Serve
-replaces this actor.
+    replica -- Counts.admit, Counts.spend --> Allowances, one deployment for all replicas
+
+The Allowances actor holds the counts in memory. If Ray Serve replaces it, all counts restart at 0.
 """
 
 import asyncio

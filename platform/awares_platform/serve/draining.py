@@ -1,7 +1,10 @@
 """Tells the proxies that the endpoint is stopping, and counts the requests they still answer.
 
-Signal and counts go through the key-value store of Ray's Global Control Service (GCS), because the
-job cannot call Ray Serve's proxies.
+    awares serve -- begin ----> GCS <---- draining -- proxy, twice a second
+                 -- ongoing --> GCS <---- report ---- proxy, while it drains
+
+The signal and the counts go through the key-value store of Ray's Global Control Service (GCS),
+because the job cannot call the proxies of Ray Serve.
 """
 
 from ray.experimental import internal_kv

@@ -1,7 +1,11 @@
 """Starts, watches and stops the endpoint.
 
-`awares serve` calls `run`. A RayService instead imports `awares_platform.serve.app:build`, so the
-checks of `serving` do not run there.
+    awares serve --> run --> serving --checks--> Serve proxies --> build --> replicas --> ready
+                                                                     ^                      |
+    RayService --serveConfigV2: import_path, args--------------------+        SIGTERM --> drain
+
+`serving` checks the token, the autoscaling keys, the policy and the port. A RayService does not
+call `serving`.
 """
 
 import errno

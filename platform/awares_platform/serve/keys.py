@@ -1,8 +1,11 @@
 """Reads the API keys of the endpoint, and finds the key that a request carries.
 
+The keys file is JSON. It holds the SHA-256 of each key, and never a key itself:
+
     {"keys": [{"name": "team-a", "sha256": "9f86d081...", "requests_per_minute": 600}]}
 
-A key has 256 random bits, so plain SHA-256 is safe.
+Two entries may have the same name. Thus a team can use its new key before its old key is removed.
+A key has 256 random bits, so a plain SHA-256 protects it as well as a slow hash does.
 """
 
 import hashlib

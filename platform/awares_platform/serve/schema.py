@@ -1,7 +1,7 @@
 """The fields of OpenAI's chat completions API that the endpoint reads, ignores or refuses.
 
-`drop_neutral` drops fields without an effect. ChatRequest checks the types of the other fields
-strictly: 1 is not accepted for true.
+body -- drop_neutral --> drops fields without an effect, and refuses unsupported values by name
+     -- ChatRequest ---> checks the types of the other fields strictly: 1 is not accepted for true
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,12 @@
 """The sft job trains the base policy on curated demonstrations (paper, section 3.3).
 
-Ray Train's workers (worker.py) train and export the best policy. Lost processes are restarted. A
-later job with the same settings, base policy and data resumes the training.
+    driver --starts, watches--> trainer (Ray Train) --> worker.py x N --> runs/<run>/policies/sft
+      ^                                                   |   |
+      +---- metrics, from rank 0, through a queue --------+   +--> checkpoints, snapshots
+
+If a worker dies or hangs, Ray Train restarts all workers from the newest checkpoint. If the trainer
+dies or hangs, the driver starts it again. A later job with the same recipe (training/recipe.py)
+resumes, or returns at once if the policy is finished.
 """
 
 import logging

@@ -4,7 +4,11 @@
                       ^                                                                -> export
                       +-- a second thread reads and collates one micro-batch ahead, across steps
 
-The state with the lowest validation loss is exported.
+Validations and checkpoints follow only some steps. The state with the lowest loss on held-out
+demonstrations is saved as a snapshot, and exported at the end.
+
+Every rank derives the samples of a step from the step's number (see order.py). The ranks therefore
+exchange no samples. A resumed run finds its place in the data from the number of the next step.
 
 Axes: B sequences, T tokens, V entries of the vocabulary, K target tokens in all B sequences.
 """

@@ -16,7 +16,7 @@ def ignored_conditions(store: Bucket, key: str, data: bytes, *, stale: str = _NO
     """Return the names of the headers that the store ignores.
 
     The function writes `data` twice to the object `key`, which must exist, with conditions that are
-    not met. A correct store refuses both writes.
+    not met. A correct store refuses both writes. Raises StoreError if a write fails otherwise.
     """
     writes: dict[str, Callable[[], str]] = {
         "If-None-Match": lambda: store.put(key, data, if_none_match=True),

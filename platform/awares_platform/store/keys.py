@@ -1,7 +1,11 @@
 """Shares the keys of a private S3 server with all processes of a run.
 
-The process that starts the server writes the keys to a private file. Other processes find this file
-by the environment variable AWARES_STORE_KEYS.
+The process that starts the server writes its address and keys to a file that only this user can
+read. Every session on the directory sets the environment variable AWARES_STORE_KEYS to the path of
+this file. Jobs, Ray workers and engines inherit the variable.
+
+The keys are used only for the private server. The AWS environment variables stay unchanged, because
+they hold the user's keys for other servers.
 """
 
 import json

@@ -1,7 +1,12 @@
 """Runs SeaweedFS until its last user is gone.
 
-seaweed.py runs this script in a process of its own. The script starts the server, and stops it as
-soon as the script gets the exclusive lock on <directory>/users.
+seaweed.py runs this file as a script in a process of its own. The script starts the server, and
+writes the server's process id to <directory>/lock. It stops the server as soon as it gets the
+exclusive lock on <directory>/users. At the end, it deletes the server's keys, and the Unix sockets
+that the server leaves in /tmp.
+
+The script imports only the standard library, so that it starts fast and stays small. If the script
+is killed, the server gets SIGTERM. If the server ends, the script ends.
 """
 
 import ctypes

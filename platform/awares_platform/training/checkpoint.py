@@ -1,7 +1,16 @@
 """Saves checkpoints from all ranks to the store through Ray Train, and restores them.
 
-A thread uploads each checkpoint while training goes on. Any number of workers, at any ZeRO stage,
-can restore a checkpoint.
+On every rank, shards.py writes the rank's slices to a local directory. A thread then uploads them
+to runs/<run>/checkpoints/<job>/step-00000050/, while the next steps train. ObjectStore repeats
+failed requests of the upload.
+
+Ray Train keeps a snapshot file, which names the newest complete checkpoint. It writes this file
+after the upload, when its controller next polls the workers. The controller polls every 2 seconds
+(RAY_TRAIN_HEALTH_CHECK_INTERVAL_S). If the store fails before this poll, the file still names the
+previous checkpoint. Ray Train reads the file when a user starts a killed job again.
+
+A checkpoint can be restored with another number of workers, and at another ZeRO stage. Frozen
+weights are not saved. A resumed run loads them from the policy from which training started.
 """
 
 import hashlib

@@ -1,7 +1,17 @@
 """Exports policies to runs/<run>/policies/<name>/ in the store, and reads their manifests.
 
-LoRA training also exports its adapter to <name>-adapter/. Each manifest.json is written last: a
-policy without a manifest counts as absent.
+The directory <name> always holds all weights. If training used LoRA, these are merged weights: the
+sums of the base policy and the adapter in float32, rounded once. The job then also exports
+<name>-adapter. This is a PEFT directory, from which merge.py can make the merged weights again.
+
+    manifest.json   {"files": {name: blake3}, "meta": {"digest", "trained_from", ...the job's own}}
+
+The manifest is written last, and readers treat a policy without a manifest as absent. `digest` is
+the digest of the policy itself. `trained_from` is the digest of the policy from which training
+started (see identity.py). A reader gets these digests from the manifest, without reading the
+weights. After a LoRA training, the policy has merged weights, and `adapter` is true in its
+manifest. Such a policy is complete only together with its adapter, because engines load the
+starting policy and the adapter instead of the merged weights.
 """
 
 import json

@@ -1,7 +1,9 @@
 """Decides which failures Ray Train may retry, and finds the cause behind Ray's exceptions.
 
-A restart helps after a lost worker or a full disk, but not after a wrong setting or unreadable
-data.
+After a lost worker, a full disk or an unreachable store, a restart from the newest checkpoint may
+succeed. After a wrong setting, unreadable data, an unusable policy or gradients that are not
+finite, a restart would fail in the same way. Such an error therefore ends the run at once. If
+another job has taken the run over, the run also ends at once.
 """
 
 import logging

@@ -1,7 +1,12 @@
 """Gives Ray Train the object store as a pyarrow file system.
 
-Arrow's own S3 client is not used, because it may give up after 2 seconds. Paths have the form
-bucket/prefix/key.
+    Ray Train -- pyarrow.fs --> StoreHandler --> ObjectStore -- boto3 --> S3
+
+Arrow's own S3 client is not used, because it may give up after 2 seconds. It also reads other
+environment variables than boto3. Here every call has the retries and the errors of ObjectStore.
+
+Paths have the form bucket/prefix/key, as in Arrow's own S3 file system. S3 has no directories. A
+path is a directory if an object's key begins with the path and a slash.
 """
 
 import io

@@ -1,6 +1,13 @@
-"""Computes the digest of a policy: the blake3 hash of the names and digests of its files.
+"""Computes the digest of a policy from the content of its files.
 
-Hashing gigabytes takes seconds, so file digests are cached on disk until the file changes.
+The digest of a file is the blake3 hash of its content. The digest of a policy is the blake3 hash of
+the names and digests of all files. It changes if a byte of a file changes, or if a file is renamed,
+added or removed. The manifest of an exported policy holds the file digests. The digest of this
+policy can therefore be computed without reading its weights.
+
+Hashing gigabytes takes seconds, so the digest of each file is cached on disk. The key of a cache
+entry is the file's device and inode. The entry is valid only while the file's size, mtime and ctime
+(in nanoseconds) are the same.
 """
 
 import json

@@ -1,8 +1,12 @@
 """Attaches LoRA adapters with peft, switches them off, and merges them into the weights.
 
-A layer with an adapter computes y = base(x) + scale * B(A(x)), where `base` is frozen.
+A layer with an adapter computes y = base(x) + scale * B(A(x)), where `base` is frozen. peft
+replaces layers of the model in place. Each peft layer contains linear layers, which ZeRO-3 gathers
+and partitions like any other layer. Source: Hu et al., arXiv 2106.09685.
 
-Source: Hu et al., arXiv 2106.09685.
+The reference policy of GRPO's KL term is the policy at the start of the training. The model
+computes it with its adapters off. If the training continues a trained adapter, the model computes
+the reference with a copy of this adapter's first values.
 """
 
 from collections.abc import Iterator, Mapping

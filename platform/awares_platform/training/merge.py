@@ -1,7 +1,12 @@
 """Merges the exported adapter of a LoRA run into the policy from which its training started.
 
-`write_merged` keeps the data type of the starting policy. `folded` converts to float32, because 16
-bits would lose small updates.
+    policies/<name>-adapter  (PEFT) --+-- fold in float32, round once --> a policy directory
+    base or policies/sft -------------+
+
+`write_merged` keeps the data type of the starting policy. The result is for engines and trainers
+that do not support LoRA. In 16 bits, an engine with an unmerged adapter is more exact, because the
+merge rounds away small updates (see engine/adapters.py). `folded` keeps the sums in float32, for
+engines in float32.
 """
 
 from pathlib import Path

@@ -1,7 +1,14 @@
 """Loads a policy for ZeRO-3, so that no rank ever holds the whole model.
 
-Rank 0 reads and sends one tensor after the other. transformers' own partitioned loading (5.19)
-would round rotary frequencies to bfloat16.
+transformers first builds the model from config.json, without values. Rank 0 then reads one tensor
+after the other from the safetensors files, and sends it to all ranks. Each rank keeps its slice of
+the tensor. During loading, a rank thus holds only one whole tensor at a time. GRPO's frozen
+reference policy is partitioned in the same way.
+
+transformers has its own partitioned loading, which an HfDeepSpeedConfig switches on. In version
+5.19, transformers' loading has three faults, so it is not used here. It rounds the rotary
+frequencies to bfloat16, although they must be float32. It does not report unexpected tensors or
+tensors of a wrong shape. After an error on rank 0, the other ranks wait forever.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,8 +1,13 @@
 """Adds an adapter's output to the output of its layer, so that a small change is not lost.
 
-Plain rounding to 16 bits would lose small changes. `add_once` adds noise before it rounds, so the
-mean change is exact.
+peft and vLLM round a layer's output to 16 bits and then add the adapter's output. A change
+below half a unit in the last place (ulp) then always vanishes. An early LoRA update is that small:
+in a layer of width 3,584, only 1.7 % of the update is left after one step at learning rate 1e-5.
 
+The layer has already rounded its output, so the exact output is not known. `add_once` replaces the
+lost remainder by a fixed pseudo-random number between -1/2 ulp and 1/2 ulp, and then rounds the sum
+once. Most small changes still vanish, but some move the result by a whole ulp, and the mean change
+is the adapter's output. Without a change the result is the layer's output, bit for bit.
 Source: Gupta et al., arXiv 1502.02551, section 3.1 (stochastic rounding).
 """
 

@@ -1,7 +1,12 @@
 """Writes the training state of all ranks as slices, and reads it with any number of ranks.
 
-The files say where each slice lies in its parameter, so another ZeRO stage can read them. All
-values are float32.
+    rank r --its slices--> state-0000r.json, state-0000r.bin      of each trained parameter:
+    rank q <--every slice that overlaps its own-- all files       weight, exp_avg, exp_avg_sq
+
+DeepSpeed's own checkpoints can only be read by the same number of ranks at the same ZeRO stage. The
+files of this module say where each slice lies in its parameter. Any number of ranks at any ZeRO
+stage can therefore find their values in them. All values are float32, as the optimizer holds them.
+No rank ever copies more than one slice at a time.
 """
 
 import json

@@ -1,7 +1,12 @@
 """Keeps the training state of chosen steps in the store, until the job deletes it.
 
-A snapshot serves to export or restore the best state. It is complete once every rank has written
-its file in done/.
+    every rank --its slices (shards.py)--> a local directory
+               --in a thread--> runs/<run>/snapshots/<job>/v00000020/
+               --last--> .../done/<rank>, which holds the number of ranks
+
+A snapshot has the files of a checkpoint (checkpoint.py). Checkpoints serve to resume a job, and
+older checkpoints are deleted. A snapshot serves to export or restore the best state, which may be
+old. A snapshot is complete once every rank has written its file in done/.
 """
 
 import shutil

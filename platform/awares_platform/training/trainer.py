@@ -1,6 +1,9 @@
 """Runs Ray Train in a process that the driver watches and can replace.
 
-By default, Ray Train controls its workers from an actor that no process watches.
+    driver --watch--> TrainingProcess (actor beside the driver) --poll--> workers (Ray Train)
+
+By default, Ray Train controls its workers from an actor of its own. If this actor hangs, nobody
+notices. Here the TrainingProcess itself controls the workers, so Ray Train needs no such actor.
 """
 
 import asyncio

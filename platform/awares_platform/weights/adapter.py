@@ -1,9 +1,16 @@
-"""Reads and writes the LoRA adapter of a run, and adds the adapter to the base weights.
+"""Reads and writes the LoRA adapter of a run, and folds the adapter into the base weights.
 
-The adapter of a layer x has two tensors, with the names of peft's parameters:
-    x.lora_A.default.weight   (rank, in)
-    x.lora_B.default.weight   (out, rank)
+A run that trains an adapter publishes only the adapter, under the names of peft's parameters. The
+adapter of a layer x has two tensors: x.lora_A.default.weight of shape (rank, in) and
+x.lora_B.default.weight of shape (out, rank).
 Source: Hu et al., arXiv 2106.09685, section 4.1.
+
+A reader applies an adapter in one of two ways:
+
+    write_peft     The adapter stays separate from the base weights. It is written in the layout of
+                   peft's save_pretrained, which peft and vLLM load.
+    fold_adapter   The adapter is added to the base weights. This addition loses small updates
+                   unless the sum is stored in float32.
 """
 
 import json

@@ -48,7 +48,7 @@ class Ledger:
         """Decide how to publish `version`, or the next version if `version` is None.
 
         `held` is the version in the ranks' memory, or None. Raises WeightsError if `version` is too
-        old, and WriterFenced if another writer has claimed the run.
+        old, WriterFenced if another writer has claimed the run, and StoreError if the store fails.
         """
         newest = self.version
         version = (newest or 0) + 1 if version is None else version

@@ -1,6 +1,11 @@
 """Defines the manifest, the JSON object that describes one delta or one anchor of a version.
 
-A delta holds the difference from an older version. An anchor holds all weights.
+An anchor holds all weights. A delta holds the difference from an older version. The manifest lists
+the tensors, the pieces into which each tensor is cut, and the hash of each piece.
+
+A chain of hashes verifies a download. HEAD contains the blake3 hash of each manifest, and a
+manifest contains the blake3 hash of each decoded piece. A reader rejects a manifest or a piece with
+a wrong hash.
 """
 
 import json

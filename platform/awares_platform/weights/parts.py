@@ -1,7 +1,11 @@
 """Cuts the weights into the parts that each learner rank publishes, as flat tensors on the CPU.
 
-At ZeRO stage 3, each rank publishes its slices. At other stages, all tensors together are cut
-evenly.
+At ZeRO stages 0 to 2, every rank holds every tensor. The concatenation of all tensors is then cut
+into one slice for each rank. The lengths of two slices differ by at most one element:
+
+    |-- rank 0 --|-- rank 1 --|-- rank 2 --|
+
+At ZeRO stage 3, each rank holds a slice of each tensor, and publishes the slices that it holds.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,22 @@
 """Publishes weight versions: all ranks upload their parts, then rank 0 writes manifests and HEAD.
 
-The uploads run in threads, during the next training step. HEAD is written last, so readers never
-see an incomplete version.
+Every rank passes its parts to `Publisher.begin`. A background thread of the rank then encodes the
+parts and uploads them in shards (*.bin), while the next training step runs. Each rank except rank 0
+also uploads an index: a JSON object that lists the pieces that the rank uploaded. Rank 0 waits for
+the indexes of the other ranks. It then writes the manifests, and overwrites HEAD last.
+
+The background threads of the ranks communicate through the store and not by collectives, because
+the training uses collectives at the same time. If a rank dies, rank 0 times out and does not write
+HEAD. Readers see only versions that HEAD names, so they never see an incomplete version.
+
+A delta holds the difference from the previous version. An anchor holds all weights, and needs no
+other version. Most versions are published only as a delta. The next version is published as an
+anchor, with or without a delta, in four cases:
+- The ranks do not hold the newest version of HEAD, for example because the job has just started.
+- The deltas since the last anchor and the next delta would together be larger than that anchor.
+  An anchor is then cheaper for a new reader. The next delta is assumed to be as large as the last.
+- The next version would be `anchor_every` versions after the last anchor.
+- A reader found damage and requests an anchor.
 """
 
 import logging

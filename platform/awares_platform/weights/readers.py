@@ -1,6 +1,10 @@
-"""Lets the worker processes of one engine read a version together, into shared memory.
+"""Lets the worker processes of one engine read a version together.
 
-Each worker fetches, decodes and verifies its share of the pieces. All workers must run on one host.
+    worker 0   fetch, decode and verify one half of the pieces ---+
+    worker 1   fetch, decode and verify the other half -----------+--> tensors in shared memory
+
+A tensor-parallel engine thus downloads a version once, and the host holds it once. All workers of
+the engine must run on one host.
 """
 
 import os

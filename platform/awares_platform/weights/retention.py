@@ -1,6 +1,14 @@
 """Decides which versions of a run's weights stay in the store, and deletes the others.
 
-The newest, the pinned and the leased versions stay, with the versions that their deltas need.
+The newest, the pinned and the leased versions stay. If such a version is a delta, the versions that
+it builds on stay as well. The writer removes every other version in two steps. First it drops the
+version from HEAD, so that readers of the new HEAD do not choose the version. At least `grace_s`
+seconds later the writer deletes the version. This delay protects readers of the older HEAD.
+
+A reader whose download may take longer than the grace period holds a lease. A lease is an object
+that the reader rewrites every few seconds. The lease expires if it does not change for `lease_s`
+seconds. The writer measures this time with its own monotonic clock. The clocks of two machines are
+thus never compared.
 """
 
 import json

@@ -1,7 +1,13 @@
 """Ensures that only one writer at a time can publish a run's weights.
 
-A writer claims the run by raising the epoch (writer number) in HEAD. Older writers can then no
-longer publish.
+A writer claims the run by raising the epoch in HEAD. Later the writer overwrites HEAD only if
+HEAD still holds the writer's own last write. This condition fails if another writer has claimed the
+run meanwhile. The older writer is then fenced: it can no longer publish. Shard names contain the
+epoch, so a fenced writer cannot overwrite the shards of its successor.
+
+Some S3 servers leave an empty HEAD if a writer is killed while it writes HEAD. The next writer then
+rebuilds HEAD from the manifests. A manifest is written after all its shards, so every manifest in
+the store describes complete data.
 """
 
 import contextlib

@@ -1,6 +1,13 @@
 """Runs the checks of `awares doctor` in a session, and collects their findings.
 
-After a failed check, only the checks that need its result are left out.
+The order of the checks is: run directory, nodes, each node, store, endpoints, all-reduce, trainer
+and engine together, first update, second update, clean-up. The engine's node checks the store and
+the endpoints. The first update is of the kind that the setup trains: an adapter or whole weights.
+The second update is of the other kind.
+
+A check that fails does not stop the others. A check is left out if it needs the result of a check
+that has failed. All checks share one time limit, which includes neither the wait for nodes nor the
+clean-up.
 """
 
 import logging

@@ -1,12 +1,23 @@
 """Encodes and decodes the kind "ulp": the positions of the changed words, and their steps.
 
-The gap of a changed word is the number of unchanged words before it. The move of a changed word is
-a number from 0 to 3 that describes its steps. There are four streams:
+Most changes take one byte. The gap of a changed word is the number of unchanged words directly
+before it. The move of a changed word is a code of two bits that says by how many steps the word
+changed. There are four streams:
 
     changes      One byte per changed word: low six bits of the gap | move << 6.
-    wide gaps    One byte per gap of more than six bits: the next six bits | move << 6.
+                 Move 0 is one step up, and move 1 is one step down.
+                 Move 2 takes the number of steps from the stream "other steps".
+                 Move 3 means that the gap needs more than six bits. The next byte of the stream
+                 "wide gaps" then holds further bits of the gap and the real move.
+    wide gaps    One byte per gap of more than six bits: the next six bits of the gap | move << 6.
+                 These six bits are zero if the gap needs more than twelve bits.
     far gaps     Two bytes per gap of more than twelve bits: all bits above the lowest six.
-    other steps  The numbers of steps that are neither 1 nor -1, zigzag coded.
+    other steps  The numbers of steps of the words with move 2, zigzag coded.
+
+If the changes are spread at random, the gaps are geometrically distributed. The low bits of a gap
+are then independent of its high bits, and zstd's Huffman code comes near the entropy of the
+changes. Two separate streams for gaps and moves would be larger, because zstd finds costly matches
+in them.
 """
 
 import numpy as np
