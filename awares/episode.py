@@ -162,8 +162,8 @@ async def run_episode(
 
     - `image` may be a Gallery, which renders each view once for several episodes.
     - `session` is a name of the episode, which the engine gets with every turn.
-    - `begun` is an unfinished episode of `sample`, which the function continues. Pass the `spec`
-      with which the episode began. It must have no grammar and no seed.
+    - `begun` is an unfinished episode of `sample`, which the function continues. `spec` must then
+      be the one with which the episode began. This `spec` must have no grammar and no seed.
 
     A failure raises no exception: the returned episode then has StopReason.ERROR.
     """

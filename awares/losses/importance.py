@@ -18,9 +18,10 @@ from awares.losses.clipping import ratio
 ImportanceRule = Literal["token_truncate", "sequence_truncate", "sequence_mask"]
 """How the weights of tokens are limited.
 
-"token_truncate" cuts the ratio of each token to the cap. The other two rules give each token the
-product of the ratios of all tokens of its episode. "sequence_truncate" cuts the product to the cap.
-"sequence_mask" replaces a product above the cap by 0, so that only the KL term trains the episode.
+- "token_truncate": each token has its own ratio, at most the cap.
+- "sequence_truncate": each token has the product of its episode's ratios, at most the cap.
+- "sequence_mask": the same product, but 0 above the cap. Only the KL term then trains the episode.
+
 TRL 1.16 has the same names in `vllm_importance_sampling_mode`, and its default is "sequence_mask".
 """
 

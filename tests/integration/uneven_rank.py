@@ -94,7 +94,7 @@ def main(rank: int, ranks: int, directory: Path) -> None:
     for stage in STAGES:
         model = load_policy(directory / "base", PolicyConfig(), 0)
         # A rank with too few passes gets a filler, an extra pass whose loss must not count. The
-        # reference policy differs from the policy, so that a filler that counts changes the result.
+        # two policies differ, because only then would the loss of a filler change the result.
         frozen = load_policy(directory / "base", PolicyConfig(), 0).requires_grad_(False)
         for parameter in frozen.parameters():
             parameter.mul_(1.1)

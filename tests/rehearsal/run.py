@@ -72,9 +72,9 @@ def write_pages(config: PlatformConfig) -> None:
 
 
 def rehearse(job: str, directory: Path, overrides: Sequence[str]) -> None:
-    """Run one job, and write what the probe and the sampler saw to seen/<job>.json.
+    """Run one job, and write its measured speed and memory to seen/<job>.json.
 
-    Raises SystemExit if the job fails, or if a training job has nothing left to train.
+    Raises SystemExit if the job fails, or if an earlier run has already finished the training.
     """
     events = directory / f"{job}.events"
     events.unlink(missing_ok=True)

@@ -59,10 +59,9 @@ class MethodConfig(Section):
     relative to the image at full resolution. With the other rules, the scale is relative to the
     original image."""
     crop_scale: float | None = Field(default=1.0, gt=0)
-    """Scale of a crop per side, relative to full resolution. Only the rule "relative" of `views`
-    uses this key. With 1 a crop costs its share of the full image's tokens. With 2 a crop shows
-    twice the detail at four times the price. "none" keeps native pixels. A crop never exceeds
-    native pixels."""
+    """Scale of a crop per side, relative to the full-resolution view, which `max_pixels` may have
+    shrunk. With 2, a crop has twice the detail, and costs four times the tokens. "none" keeps the
+    original pixels; no crop is enlarged beyond them. Only `views = "relative"` uses this key."""
     min_pixels: int = Field(default=28 * 28, ge=28 * 28)
     """Minimum number of pixels of a view. The processor enlarges smaller views. The authors' script
     uses 25,088."""

@@ -1,7 +1,7 @@
 """Samples groups of episodes from the journal of a GRPO run, runs/<run>/episodes/*/*.parquet.
 
-Each file is a segment of the run. Evenly spread segments yield groups of many versions. Questions
-with several groups come first.
+The sample takes segments from the whole run, so that its groups are of early and late weight
+versions. Questions with several groups come first.
 """
 
 import logging

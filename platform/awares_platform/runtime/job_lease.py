@@ -147,9 +147,9 @@ def _for_beats(store: ObjectStore) -> ObjectStore:
 def _acquire(
     store: ObjectStore, key: str, holder: LeaseHolder, rename: str, expiry_s: float
 ) -> str:
-    """Write the lease as soon as it is free, and return its etag.
+    """Wait until the lease is free, write it, and return its etag.
 
-    Raise JobRefused if the present holder works.
+    Raises JobRefused if the present holder renews its lease during the wait.
     """
     say, seen, since = Progress(holder.job).say, None, 0.0
     while True:

@@ -47,8 +47,8 @@ def import_benchmark(name: str, root: str, data: DataConfig, store: ObjectStore)
 def locate(root: str, benchmark: Benchmark, config: StoreConfig) -> str:
     """Return the place of a benchmark's files below `root`, a directory or an s3:// prefix.
 
-    Below `root`, the directory is named after the data set's id, such as lmms-lab/ChartQA, after
-    the last part of the id, or after the benchmark.
+    The directory below `root` may have the id of the data set (lmms-lab/ChartQA), the last part
+    of the id (ChartQA), or the name of the benchmark (chartqa).
 
     Raises DataError if there are no files.
     """

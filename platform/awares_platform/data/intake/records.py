@@ -117,7 +117,7 @@ def _named(value: Any, names: Sequence[str] | None) -> Any:
 
 
 def _class_names(schema: pa.Schema) -> dict[str, Sequence[str]]:
-    """Return a dict from each column with class indices to the names of its classes.
+    """Return the class names of each column that holds class indices.
 
     The library `datasets` writes these names into the metadata of its files.
     """
