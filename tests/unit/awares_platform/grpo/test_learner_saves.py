@@ -125,3 +125,19 @@ def test_a_learner_saves_no_state_twice(saves: list[Save]) -> None:
         saves.clear()
     ScriptedLearner([Leave()], every=2).run()
     assert saves == []
+
+
+def test_a_checkpoint_waits_until_the_metrics_of_its_steps_are_written(
+    saves: list[Save], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = ScriptedLearner([None, None, None, Leave()], every=2)
+    # The number of checkpoints that precede each wait.
+    saved: list[int] = []
+
+    def tell(method: str, *_: Any) -> None:
+        if method == "recorded":
+            saved.append(len(saves))
+
+    monkeypatch.setattr(learner, "_tell", tell)
+    learner.run()
+    assert len(saves) == 2 and saved == [0, 1]
